@@ -1,0 +1,29 @@
+"""Files written whole: a reader sees the old content or the new, never a part."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+
+
+def atomic_write_text(path: str | Path, text: str) -> None:
+    """Write `text` as UTF-8 to a temporary file in the same folder, then rename it over `path`."""
+    atomic_write_bytes(path, text.encode())
+
+
+def atomic_write_bytes(path: str | Path, content: bytes) -> None:
+    """Write `content` to a temporary file in the same folder, then rename it over `path`."""
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def disk_used(path: Path) -> int:
+    """Bytes in a file, or in all files below a folder; links are not followed."""
+    if path.is_symlink() or not path.is_dir():
+        return path.lstat().st_size
+    return sum(disk_used(child) for child in path.iterdir())
