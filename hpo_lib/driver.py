@@ -1,0 +1,250 @@
+"""The loop that drives one study: fill the free slots, collect, record, close, and go on.
+
+It is the only writer of the record. Everything it needs to go on after a kill is in there: a
+trial's curves reach as far as its last recorded segment, and its checkpoint is of the same epoch.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import optuna
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from hpo_lib.objective import Objective, Segment, SegmentResult
+from hpo_lib.space import Configuration, SearchSpace
+from hpo_lib.storage import LEASE_SECONDS, Lease, StudyStoppedError
+from hpo_lib.workers import Evaluation, Failure, Workers
+
+Callback = Callable[[optuna.Study, FrozenTrial], bool | None]
+
+CURVES = ("train_loss", "validation_loss", "seconds", "validation_error")
+"""Recorded per epoch. The last is written last: its length says how far the record reaches."""
+
+_RERUNS = 2
+"""How often a segment whose worker was lost runs again."""
+
+
+def trial_seed(seed: int, number: int) -> int:
+    """The seed that trial `number` trains with: the same for every strategy."""
+    return int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
+
+
+@dataclass
+class _Running:
+    number: int
+    trial_id: int
+    configuration: Configuration
+    segment: Segment
+    lost: int = 0
+
+
+@dataclass
+class Driver:
+    """One run of a study from where its record stands to the end of its budget."""
+
+    study: optuna.Study
+    backend: BaseStorage
+    objective: Objective
+    space: SearchSpace
+    lease: Lease
+    n_trials: int
+    seed: int
+    rungs: tuple[int, ...]
+    max_failures: int
+    callback: Callback | None
+    running: dict[Future[Evaluation], _Running] = field(default_factory=lambda: {})
+    waiting: deque[FrozenTrial] = field(default_factory=lambda: deque[FrozenTrial]())
+    reasons: list[str] = field(default_factory=lambda: [])
+    stopped: str | None = None
+
+    def is_complete(self) -> bool:
+        """Whether the budget is spent and nothing was left running."""
+        trials = own_trials(self.study)
+        return len(trials) >= self.n_trials and all(t.state.is_finished() for t in trials)
+
+    def run(self, workers: Workers, folder: Path, *, keep_workers: bool) -> None:
+        """Go on until the budget is spent, the strategy exhausted, or somebody stops it."""
+        unfinished = (t for t in own_trials(self.study) if t.state == TrialState.RUNNING)
+        self.waiting.extend(unfinished)
+        finished = False
+        try:
+            while self._fill(workers, folder):
+                self._collect(workers)
+            self.study.set_user_attr("stopped", self.stopped or "budget spent")
+            finished = True
+        finally:
+            if not (keep_workers and finished):
+                workers.close()
+        if finished:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _fill(self, workers: Workers, folder: Path) -> bool:
+        """Give every free slot a segment; False when nothing runs and nothing is left to ask."""
+        while len(self.running) < workers.slots:
+            self.lease.check()
+            trial = self._next_trial()
+            if trial is None:
+                break
+            self._start(trial, workers, folder)
+        return bool(self.running)
+
+    def _next_trial(self) -> optuna.Trial | None:
+        if self.waiting:
+            return self._trial(self.waiting.popleft().number)
+        if self.stopped is None and self._exhausted():
+            self.stopped = "every configuration of the strategy was tried"
+        if self.stopped is not None or len(own_trials(self.study)) >= self.n_trials:
+            return None
+        return self.study.ask()
+
+    def _exhausted(self) -> bool:
+        if self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            return False
+        is_exhausted = getattr(self.study.sampler, "is_exhausted", None)
+        return is_exhausted is not None and is_exhausted(self.study)
+
+    def _trial(self, number: int) -> optuna.Trial:
+        study_id = self.backend.get_study_id_from_name(self.study.study_name)
+        trial_id = self.backend.get_trial_id_from_study_id_trial_number(study_id, number)
+        return optuna.Trial(self.study, trial_id)
+
+    def _start(self, trial: optuna.Trial, workers: Workers, folder: Path) -> None:
+        began = time.perf_counter()
+        configuration = self.space.suggest(trial)
+        deciding = time.perf_counter() - began
+        record = trial.user_attrs
+        if "configuration" not in record:
+            trial.set_user_attr("deciding_seconds", deciding)
+            trial.set_user_attr("configuration", configuration)
+        done = len(record.get("validation_error", ()))
+        checkpoint = record.get("checkpoint")
+        if done < self.objective.budget and not (checkpoint and Path(checkpoint).exists()):
+            done, checkpoint = 0, None
+        place = folder / f"{trial.number:05d}"
+        segment = self._segment(trial.number, min(done, self.objective.budget - 1), place)
+        trial_id = self.backend.get_trial_id_from_study_id_trial_number(
+            self.backend.get_study_id_from_name(self.study.study_name), trial.number
+        )
+        running = _Running(trial.number, trial_id, configuration, segment)
+        if done == self.objective.budget:  # killed between the last record and the verdict
+            self._close(running, record["validation_error"][-1])
+            return
+        running.segment = replace(segment, checkpoint=checkpoint)
+        self._submit(running, workers)
+
+    def _segment(self, number: int, start: int, folder: Path) -> Segment:
+        budget = self.objective.budget
+        stop = next(rung for rung in (*self.rungs, budget) if rung > start)
+        folder.mkdir(parents=True, exist_ok=True)
+        return Segment(trial_seed(self.seed, number), start, stop, budget, None, str(folder))
+
+    def _submit(self, running: _Running, workers: Workers) -> None:
+        future = workers.submit(self.objective, running.configuration, running.segment)
+        self.running[future] = running
+
+    def _collect(self, workers: Workers) -> None:
+        done, _ = wait(self.running, timeout=LEASE_SECONDS / 4, return_when=FIRST_COMPLETED)
+        self.lease.check()
+        for future in sorted(done, key=lambda item: self.running[item].number):
+            self._record(self.running.pop(future), future.result(), workers)
+
+    def _record(self, running: _Running, evaluation: Evaluation, workers: Workers) -> None:
+        outcome = evaluation.outcome
+        if isinstance(outcome, Failure):
+            if outcome.status == "lost" and running.lost < _RERUNS:
+                running.lost += 1
+                self._submit(running, workers)
+                return
+            self._note(running, evaluation)
+            self._fail(running, outcome.status, outcome.reason, outcome.traceback)
+            return
+        self._note(running, evaluation)
+        bad = _why_not_a_value(outcome)
+        self._append_curves(running, outcome)
+        if bad is not None:
+            self._fail(running, "diverged", bad, "")
+        elif running.segment.stop == running.segment.budget:
+            self._close(running, outcome.validation_error[-1])
+        else:
+            start = running.segment.stop
+            segment = self._segment(running.number, start, Path(cast(str, running.segment.folder)))
+            running.segment = replace(segment, checkpoint=outcome.checkpoint)
+            self._submit(running, workers)
+
+    def _note(self, running: _Running, evaluation: Evaluation) -> None:
+        if running.segment.start == 0:
+            self._set(running, "started", evaluation.started)
+        self._set(running, "worker", evaluation.worker)
+        self._set(running, "finished", evaluation.finished)
+
+    def _append_curves(self, running: _Running, result: SegmentResult) -> None:
+        start = running.segment.start
+        recorded = self.backend.get_trial(running.trial_id).user_attrs
+        self._set(running, "checkpoint", result.checkpoint)
+        for offset, error in enumerate(result.validation_error, start=1):
+            if math.isfinite(error):
+                self.backend.set_trial_intermediate_value(
+                    running.trial_id, start + offset, float(error)
+                )
+        for name in CURVES:
+            values = [float(value) for value in getattr(result, name)]
+            self._set(running, name, [*recorded.get(name, ())[:start], *values])
+
+    def _set(self, running: _Running, key: str, value: Any) -> None:
+        self.backend.set_trial_user_attr(running.trial_id, key, value)
+
+    def _fail(self, running: _Running, status: str, reason: str, traceback: str) -> None:
+        for key, value in (("status", status), ("reason", reason), ("traceback", traceback)):
+            self._set(running, key, value)
+        self.study.tell(running.number, state=TrialState.FAIL)
+        self._closed(running)
+        self.reasons.append(f"trial {running.number} {running.configuration}: {reason}")
+        if len(self.reasons) >= self.max_failures:
+            listed = "\n  ".join(self.reasons)
+            message = (
+                f"{len(self.reasons)} trials failed in a row (max_failures={self.max_failures}), "
+                f"study {self.study.study_name!r} stopped; what finished is recorded:\n  {listed}"
+            )
+            self.study.set_user_attr("stopped", message)
+            raise StudyStoppedError(message)
+
+    def _close(self, running: _Running, value: float) -> None:
+        self._set(running, "status", "completed")
+        self.study.tell(running.number, value)
+        self.reasons.clear()
+        self._closed(running)
+
+    def _closed(self, running: _Running) -> None:
+        shutil.rmtree(cast(str, running.segment.folder), ignore_errors=True)
+        if self.callback is not None:
+            trial = self.backend.get_trial(running.trial_id)
+            if self.callback(self.study, trial) is True:
+                self.stopped = "stopped by the callback"
+
+
+def own_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials that count as budget: asked for, and not copied from another study."""
+    return [
+        trial
+        for trial in study.get_trials(deepcopy=False)
+        if trial.state != TrialState.WAITING and "evidence" not in trial.user_attrs
+    ]
+
+
+def _why_not_a_value(result: SegmentResult) -> str | None:
+    if result.status == "diverged":
+        return f"the loss stopped being finite after {len(result.validation_error)} epochs"
+    if not result.validation_error or not all(map(math.isfinite, result.validation_error)):
+        return f"the objective returned {result.validation_error}, not finite numbers"
+    return None

@@ -1,0 +1,156 @@
+"""The record on disk: opening it, and the lease that lets one driver at a time write a study."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sqlite3
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import optuna
+import psutil
+from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage, get_storage
+
+DEFAULT_STORAGE = Path("results") / "studies.db"
+# The studies' own callbacks tell what happens; Optuna's lines would tell it a second time.
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+LEASE_SECONDS = 60.0
+"""A driver on another host that has not renewed its lease for so long counts as gone."""
+
+Storage = str | Path | BaseStorage
+
+
+class StudyError(RuntimeError):
+    """A study cannot be opened, continued or written; the message says what to do."""
+
+
+class StudyHeldError(StudyError):
+    """Another driver writes this study."""
+
+
+class StudyChangedError(StudyError):
+    """The study was recorded with another space or other settings."""
+
+
+class StudyStoppedError(StudyError):
+    """Too many trials failed in a row."""
+
+
+def open_storage(storage: Storage | None = None) -> BaseStorage:
+    """Open an SQLite file (created when missing), an Optuna storage URL, or `"memory"`."""
+    if isinstance(storage, BaseStorage):
+        return get_storage(storage)
+    text = str(DEFAULT_STORAGE if storage is None else storage)
+    if text == "memory":
+        return InMemoryStorage()
+    if "://" in text and not text.startswith("sqlite:///"):
+        return get_storage(text)
+    path = Path(text.removeprefix("sqlite:///"))
+    _use_write_ahead_log(path)
+    # One writer at a time: a second one waits for the file rather than fail.
+    engine = {"connect_args": {"timeout": 60}}
+    return get_storage(RDBStorage(f"sqlite:///{path}", engine_kwargs=engine))
+
+
+def storage_folder(storage: Storage | None) -> Path | None:
+    """Where files that belong to a storage go: beside an SQLite file, else nowhere known."""
+    if isinstance(storage, BaseStorage):
+        return None
+    text = str(DEFAULT_STORAGE if storage is None else storage).removeprefix("sqlite:///")
+    return None if text == "memory" or "://" in text else Path(text).parent
+
+
+def _use_write_ahead_log(path: Path) -> None:
+    """Let dashboards read while the driver writes; the file keeps the mode."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(path, timeout=60)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+    except sqlite3.DatabaseError as error:
+        message = f"storage must be an SQLite file that holds studies, got {path}: {error}"
+        raise StudyError(message) from error
+    finally:
+        connection.close()
+    if tables and "studies" not in tables:
+        message = f"storage must be an SQLite file that holds studies, got {path} with {tables}"
+        raise StudyError(message)
+
+
+class Lease:
+    """The right to write one study, kept in its attributes.
+
+    A holder on this host is gone when its process is; one elsewhere when it has not renewed for
+    `LEASE_SECONDS`.
+    """
+
+    def __init__(self, study: optuna.Study) -> None:
+        self._study = study
+        self._token = uuid.uuid4().hex
+        self._renewed = 0.0
+
+    def acquire(self) -> None:
+        """Take the lease.
+
+        Raises:
+            StudyHeldError: another driver that is alive holds it.
+        """
+        holder = lease_holder(self._study)
+        if holder is not None:
+            message = f"study {self._study.study_name!r} is being written by {holder}"
+            raise StudyHeldError(message)
+        self._write()
+        self.check()
+
+    def check(self) -> None:
+        """Renew in time; raise `StudyHeldError` when another driver took over."""
+        held = self._study.user_attrs.get("lease") or {}
+        if held.get("token") != self._token:
+            message = (
+                f"study {self._study.study_name!r} was taken over by {_describe(held)}; "
+                "what this driver had recorded is safe"
+            )
+            raise StudyHeldError(message)
+        if time.monotonic() - self._renewed > LEASE_SECONDS / 4:
+            self._write()
+
+    def release(self) -> None:
+        """Give the lease back, if it is still ours."""
+        held = self._study.user_attrs.get("lease") or {}
+        if held.get("token") == self._token:
+            self._study.set_user_attr("lease", None)
+
+    def _write(self) -> None:
+        holder = {
+            "token": self._token,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "process_started": psutil.Process().create_time(),
+            "renewed": time.time(),
+        }
+        self._study.set_user_attr("lease", holder)
+        self._renewed = time.monotonic()
+
+
+def lease_holder(study: optuna.Study) -> str | None:
+    """Say who is writing the study now, or None."""
+    held: dict[str, Any] | None = study.user_attrs.get("lease")
+    return _describe(held) if held and _is_alive(held) else None
+
+
+def _describe(held: dict[str, Any]) -> str:
+    return f"process {held.get('pid')} on {held.get('host')}" if held else "nobody"
+
+
+def _is_alive(held: dict[str, Any]) -> bool:
+    if held["host"] != socket.gethostname():
+        return abs(time.time() - held["renewed"]) < LEASE_SECONDS
+    try:
+        # A process number is used again; the time its process began tells the two apart.
+        return abs(psutil.Process(held["pid"]).create_time() - held["process_started"]) < 1.0
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,389 @@
+"""The loop that asks, sends out, records, stops and resumes; and the studies that it left behind.
+
+The record is an Optuna study. One process, the driver, writes it and holds its lease.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+from urllib.parse import quote
+
+import numpy as np
+import optuna
+import pandas as pd
+from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from hpo_lib.driver import Callback, Driver, own_trials, trial_seed
+from hpo_lib.objective import Objective, Segment, as_objective
+from hpo_lib.space import Configuration, SearchSpace
+from hpo_lib.storage import (
+    Lease,
+    Storage,
+    StudyChangedError,
+    StudyError,
+    lease_holder,
+    open_storage,
+    storage_folder,
+)
+from hpo_lib.strategies import make_sampler
+from hpo_lib.workers import Workers, make_workers
+
+
+def run_study(
+    objective: Objective | Callable[[Configuration], float],
+    space: SearchSpace,
+    strategy: str | BaseSampler = "bayes",
+    n_trials: int = 20,
+    *,
+    name: str,
+    storage: Storage | None = None,
+    seed: int = 0,
+    workers: int | Workers = 1,
+    rungs: Sequence[int] = (),
+    default_first: bool = True,
+    evidence_from: str | None = None,
+    time_limit: float | None = None,
+    memory_limit: int | None = None,
+    max_failures: int = 5,
+    callback: Callback | None = None,
+) -> optuna.Study:
+    """Run a study to its budget, or go on with it where it stopped.
+
+    Args:
+        objective: what is minimised; a plain function of a configuration will do.
+        space: the search space.
+        strategy: a name out of `STRATEGIES`, or any Optuna sampler.
+        n_trials: the budget; failed trials and the default configuration count. A finished
+            study goes on when this is larger than before.
+        name: the study's name; the same name with the same space and settings continues.
+        storage: an SQLite file, an Optuna URL, a storage, or "memory"; default
+            `results/studies.db`.
+        seed: fixes the strategy's choices and, with the trial's number, each trial's training.
+        workers: 0 runs in this process, N in N local processes, or a `Workers` object.
+        rungs: epochs at which a trial leaves a checkpoint from which it can go on.
+        default_first: whether the space's default configuration is the first trial.
+        evidence_from: another study of the same storage and objective whose completed trials
+            inside the space are copied in as evidence; they do not count as budget.
+        time_limit: seconds per segment.
+        memory_limit: bytes of resident memory per worker.
+        max_failures: failed trials in a row after which the study stops.
+        callback: called after each trial with the study and the trial; True ends the study.
+
+    Raises:
+        StudyHeldError: another driver writes this study.
+        StudyChangedError: the name is taken by a study with another space or settings.
+        StudyStoppedError: `max_failures` trials failed in a row.
+    """
+    evaluated = as_objective(objective)
+    settings = _settings(evaluated, strategy, seed, rungs, default_first, evidence_from)
+    _check_budget(n_trials, max_failures, rungs, evaluated.budget)
+    backend = open_storage(storage)
+    sampler = make_sampler(strategy, space, seed, n_trials)
+    study = optuna.create_study(
+        storage=backend, sampler=sampler, study_name=name, load_if_exists=True
+    )
+    _check_unchanged(study, space, settings)
+    lease = Lease(study)
+    lease.acquire()
+    try:
+        if "ready" not in study.user_attrs:
+            _begin_study(study, backend, space, settings, evidence_from)
+        driver = Driver(
+            study=study,
+            backend=backend,
+            objective=evaluated,
+            space=space,
+            lease=lease,
+            n_trials=n_trials,
+            seed=seed,
+            rungs=tuple(rungs),
+            max_failures=max_failures,
+            callback=callback,
+        )
+        if not driver.is_complete():
+            folder = storage_folder(storage)
+            with tempfile.TemporaryDirectory(prefix="hpo_lib_") as temporary:
+                place = Path(temporary) if folder is None else trial_folder(folder, name)
+                pool = make_workers(workers, time_limit=time_limit, memory_limit=memory_limit)
+                driver.run(pool, place, keep_workers=pool is workers)
+        return study
+    finally:
+        lease.release()
+
+
+def trial_folder(folder: Path, name: str) -> Path:
+    """Where the unfinished trials of a study keep their checkpoints."""
+    return folder / "checkpoints" / quote(name, safe=" ")
+
+
+def _check_budget(n_trials: int, max_failures: int, rungs: Sequence[int], budget: int) -> None:
+    for name, value in (("n_trials", n_trials), ("max_failures", max_failures)):
+        if value < 1:
+            message = f"{name} must be at least 1, got {value}"
+            raise ValueError(message)
+    if list(rungs) != sorted({rung for rung in rungs if 0 < rung < budget}):
+        message = f"rungs must rise within 1 to {budget - 1} epochs, got {list(rungs)}"
+        raise ValueError(message)
+
+
+def _settings(
+    objective: Objective,
+    strategy: str | BaseSampler,
+    seed: int,
+    rungs: Sequence[int],
+    default_first: bool,
+    evidence_from: str | None,
+) -> dict[str, Any]:
+    sampler = type(strategy)
+    settings = {
+        "strategy": strategy
+        if isinstance(strategy, str)
+        else f"{sampler.__module__}.{sampler.__qualname__}",
+        "seed": seed,
+        "budget": objective.budget,
+        "rungs": list(rungs),
+        "default_first": default_first,
+        "evidence_from": evidence_from,
+        "objective": objective.settings,
+    }
+    # through JSON, so that what is compared is what is stored
+    return json.loads(json.dumps(settings))
+
+
+def _check_unchanged(study: optuna.Study, space: SearchSpace, settings: dict[str, Any]) -> None:
+    recorded = study.user_attrs
+    if "settings" not in recorded:
+        if study.get_trials(deepcopy=False):
+            message = (
+                f"study {study.study_name!r} has trials that run_study did not make: it can be "
+                "read with open_study, but not continued; choose another name"
+            )
+            raise StudyChangedError(message)
+        return
+    differences = [
+        *_difference(_lines(recorded["settings"]), _lines(settings)),
+        *_difference(recorded["space"].splitlines(), space.to_yaml().splitlines()),
+    ]
+    if differences:
+        listed = "\n  ".join(differences)
+        message = (
+            f"study {study.study_name!r} was recorded with other settings (- recorded, + asked):\n"
+            f"  {listed}\nEither choose a new name, or a new name with "
+            f"evidence_from={study.study_name!r} to keep its trials as evidence."
+        )
+        raise StudyChangedError(message)
+
+
+def _lines(settings: dict[str, Any], prefix: str = "") -> list[str]:
+    lines: list[str] = []
+    for key, value in sorted(settings.items()):
+        if isinstance(value, dict):
+            lines += _lines(cast("dict[str, Any]", value), f"{prefix}{key}.")
+        else:
+            lines.append(f"{prefix}{key}: {value}")
+    return lines
+
+
+def _difference(recorded: list[str], asked: list[str]) -> list[str]:
+    lines = difflib.ndiff(recorded, asked)
+    return [line for line in lines if line.startswith(("- ", "+ "))]
+
+
+def _begin_study(
+    study: optuna.Study,
+    backend: BaseStorage,
+    space: SearchSpace,
+    settings: dict[str, Any],
+    evidence_from: str | None,
+) -> None:
+    """Write what the study stands on; a driver killed in here begins again, without repeats."""
+    study.set_user_attr("space", space.to_yaml())
+    study.set_user_attr("settings", settings)
+    trials = study.get_trials(deepcopy=False)
+    if settings["default_first"] and not trials:
+        default = space.default_configuration()
+        searched = {p.name: default[p.name] for p in space.searched if p.name in default}
+        study.enqueue_trial(searched)
+    if evidence_from is not None:
+        copied = {trial.user_attrs.get("evidence") for trial in trials}
+        for trial in _evidence(backend, evidence_from, space, settings):
+            if trial.user_attrs["evidence"] not in copied:
+                study.add_trial(trial)
+    study.set_user_attr("ready", True)
+
+
+def _evidence(
+    backend: BaseStorage, name: str, space: SearchSpace, settings: dict[str, Any]
+) -> list[FrozenTrial]:
+    earlier = open_study(name, backend)
+    recorded = earlier.user_attrs.get("settings", {})
+    for key in ("objective", "budget"):
+        if recorded.get(key) != settings[key]:
+            message = (
+                f"evidence_from={name!r} must have the same {key}, or its values do not compare: "
+                f"recorded {recorded.get(key)}, asked {settings[key]}"
+            )
+            raise StudyChangedError(message)
+    return [
+        _as_evidence(trial, name, space)
+        for trial in earlier.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        if space.contains(trial.user_attrs["configuration"])
+    ]
+
+
+def _as_evidence(trial: FrozenTrial, name: str, space: SearchSpace) -> FrozenTrial:
+    configuration = space.complete(trial.user_attrs["configuration"])
+    distributions = space.distributions()
+    params = {key: value for key, value in configuration.items() if key in distributions}
+    source = trial.user_attrs.get("evidence", f"{name}#{trial.number}")
+    return optuna.trial.create_trial(
+        value=trial.value,
+        params=params,
+        distributions={key: distributions[key] for key in params},
+        user_attrs={**trial.user_attrs, "configuration": configuration, "evidence": source},
+        intermediate_values=trial.intermediate_values,
+    )
+
+
+def open_study(name: str, storage: Storage | None = None) -> optuna.Study:
+    """Open a study to read it.
+
+    Raises:
+        StudyError: there is none of that name; the message lists those there are.
+    """
+    backend = open_storage(storage)
+    known = optuna.get_all_study_names(backend)
+    if name not in known:
+        message = f"no study {name!r} in {storage or 'the default storage'}; there are: {known}"
+        raise StudyError(message)
+    return optuna.load_study(study_name=name, storage=backend)
+
+
+def study_space(study: optuna.Study) -> SearchSpace:
+    """The space that the study was run with."""
+    return SearchSpace.from_yaml(study.user_attrs["space"])
+
+
+def delete_study(name: str, storage: Storage | None = None) -> None:
+    """Delete a study and its checkpoints; one that is being written is refused."""
+    study = open_study(name, storage)
+    holder = lease_holder(study)
+    if holder is not None:
+        message = f"study {name!r} is being written by {holder}: stop that first"
+        raise StudyError(message)
+    optuna.delete_study(study_name=name, storage=open_storage(storage))
+    folder = storage_folder(storage)
+    if folder is not None:
+        shutil.rmtree(trial_folder(folder, name), ignore_errors=True)
+
+
+def list_studies(storage: Storage | None = None) -> pd.DataFrame:
+    """One row per study: its strategy, how many trials it has, its best value, who writes it."""
+    backend = open_storage(storage)
+    studies = [
+        optuna.load_study(study_name=name, storage=backend)
+        for name in optuna.get_all_study_names(backend)
+    ]
+    columns = ["name", "strategy", "trials", "completed", "failed", "best", "stopped", "held_by"]
+    return pd.DataFrame([_study_row(study) for study in studies], columns=columns)
+
+
+def _study_row(study: optuna.Study) -> list[Any]:
+    trials = own_trials(study)
+    completed = [t.value for t in trials if t.state == TrialState.COMPLETE and t.value is not None]
+    record = study.user_attrs
+    return [
+        study.study_name,
+        record.get("settings", {}).get("strategy"),
+        len(trials),
+        len(completed),
+        sum(trial.state == TrialState.FAIL for trial in trials),
+        min(completed, default=math.nan),
+        record.get("stopped"),
+        lease_holder(study),
+    ]
+
+
+def trials_frame(study: optuna.Study) -> pd.DataFrame:
+    """One row per trial, its record first, then one column per hyperparameter.
+
+    `best` is the incumbent's value after the trial; `seconds` are those of training.
+    """
+    rows = [
+        {
+            "number": trial.number,
+            "state": trial.state.name.lower(),
+            "status": trial.user_attrs.get("status"),
+            "value": trial.value if trial.state == TrialState.COMPLETE else math.nan,
+            "best": math.nan,
+            "seconds": float(sum(trial.user_attrs.get("seconds", ()))),
+            **{key: trial.user_attrs.get(key) for key in _COLUMNS},
+            **trial.user_attrs.get("configuration", trial.params),
+        }
+        for trial in study.get_trials(deepcopy=False)
+        if trial.state != TrialState.WAITING
+    ]
+    first = ["number", "state", "status", "value", "best", "seconds", *_COLUMNS]
+    frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=first)
+    frame["best"] = frame["value"].cummin().ffill()
+    return frame
+
+
+_COLUMNS = ("deciding_seconds", "started", "finished", "reason", "worker")
+
+
+class CostEstimate(NamedTuple):
+    """Seconds that a study will take, from `n` measured configurations."""
+
+    seconds: float
+    lowest: float
+    highest: float
+    n: int
+
+
+def estimate_cost(
+    objective: Objective | Callable[[Configuration], float],
+    space: SearchSpace,
+    n_trials: int,
+    *,
+    workers: int = 1,
+    n_samples: int = 3,
+    seed: int = 0,
+) -> CostEstimate:
+    """Train the default and a few drawn configurations for one epoch each, and multiply.
+
+    `lowest` and `highest` are what the study would take if every trial cost as the cheapest or
+    the dearest of them. Deciding is not counted.
+    """
+    evaluated = as_objective(objective)
+    rng = np.random.default_rng(seed)
+    drawn = [space.sample(rng, prior_seed=seed) for _ in range(n_samples - 1)]
+    costs: list[float] = []
+    with tempfile.TemporaryDirectory(prefix="hpo_lib_") as folder:
+        segment = Segment(trial_seed(seed, 0), 0, 1, evaluated.budget, None, folder)
+        # the first epoch of a process pays for loading the data and warming up
+        for configuration in [space.default_configuration()] * 2 + drawn:
+            result = evaluated(configuration, segment)
+            costs.append(sum(result.seconds) * evaluated.budget)
+    trials = n_trials / max(workers, 1)
+    costs = costs[1:]
+    mean = sum(costs) / len(costs)
+    return CostEstimate(mean * trials, min(costs) * trials, max(costs) * trials, len(costs))
+
+
+def print_progress(study: optuna.Study, trial: FrozenTrial) -> None:
+    """A callback that prints one line per trial."""
+    completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    best = min((t.value for t in completed if t.value is not None), default=math.nan)
+    seconds = sum(trial.user_attrs.get("seconds", ()))
+    ended = f"error {trial.value:.4f}" if trial.value is not None else trial.user_attrs["reason"]
+    print(f"trial {trial.number:3d}  {ended}  best {best:.4f}  {seconds:.1f} s", flush=True)

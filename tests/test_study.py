@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import math
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from hpo_lib.objective import Segment, SegmentResult
+from hpo_lib.storage import Lease, StudyChangedError, StudyError, StudyHeldError, StudyStoppedError
+from hpo_lib.study import (
+    delete_study,
+    estimate_cost,
+    list_studies,
+    open_study,
+    run_study,
+    study_space,
+    trials_frame,
+)
+from tests.toys import TOY_SPACE, Learner, bowl
+
+
+def run(name="toy", strategy="random", n_trials=6, objective=bowl, **options):
+    options.setdefault("workers", 0)
+    return run_study(objective, TOY_SPACE, strategy, n_trials, name=name, **options)
+
+
+def configurations(study):
+    return [t.user_attrs["configuration"] for t in study.trials]
+
+
+def test_the_default_configuration_is_tried_first():
+    study = run()
+    assert configurations(study)[0] == TOY_SPACE.default_configuration()
+    assert len(study.trials) == 6
+    assert study.best_value == min(t.value for t in study.trials)
+
+
+def test_without_the_default_all_trials_are_the_strategys():
+    assert configurations(run(default_first=False))[0] != TOY_SPACE.default_configuration()
+
+
+def test_a_recorded_configuration_is_whole_and_plain():
+    for configuration in configurations(run(n_trials=12)):
+        assert configuration["width"] == 3
+        assert ("momentum" in configuration) == (configuration["optimizer"] == "sgd")
+        assert {type(value) for value in configuration.values()} <= {float, int, str}
+
+
+def test_a_complete_study_returns_without_evaluating():
+    run()
+    study = run(objective=lambda c: 1 / 0, n_trials=6, name="other", max_failures=9)
+    assert all(t.state == TrialState.FAIL for t in study.trials)
+    assert len(run().trials) == 6
+
+
+def test_more_trials_go_on_where_it_stopped():
+    longer = configurations(run(name="long", n_trials=8))
+    run(n_trials=3)
+    assert configurations(run(n_trials=8)) == longer
+
+
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        ({"seed": 1}, r"\+ seed: 1"),
+        ({"strategy": "grid"}, r"\+ strategy: grid"),
+        ({"objective": lambda c: 0.0}, "objective.function"),
+        ({"default_first": False}, "default_first: False"),
+    ],
+)
+def test_changed_settings_are_refused_with_the_difference(change, difference):
+    run()
+    with pytest.raises(StudyChangedError, match=difference) as error:
+        run(**change)
+    assert "choose a new name" in str(error.value)
+    assert "evidence_from='toy'" in str(error.value)
+
+
+def test_a_changed_space_is_refused_with_the_difference():
+    run()
+    wider = TOY_SPACE.from_yaml(TOY_SPACE.to_yaml().replace("high: 10", "high: 12"))
+    with pytest.raises(StudyChangedError, match=r"\+ depth: .*high: 12"):
+        run_study(bowl, wider, "random", 6, name="toy", workers=0)
+
+
+def test_evidence_comes_along_and_does_not_count():
+    run(n_trials=10)
+    narrow = TOY_SPACE.from_yaml(TOY_SPACE.to_yaml().replace("low: 2", "low: 4"))
+    study = run_study(bowl, narrow, "random", 4, name="narrow", workers=0, evidence_from="toy")
+    copied = [t for t in study.trials if "evidence" in t.user_attrs]
+    assert copied
+    assert len(study.trials) == len(copied) + 4
+    assert all(t.params["depth"] >= 4 for t in copied)
+    with pytest.raises(StudyChangedError, match="values do not compare"):
+        run_study(lambda c: 0.0, narrow, "random", 4, name="x", workers=0, evidence_from="toy")
+
+
+def test_failures_are_recorded_and_survived():
+    def sometimes(configuration):
+        if configuration["optimizer"] == "sgd":
+            message = "no luck with sgd"
+            raise RuntimeError(message)
+        return math.nan if configuration["depth"] > 4 else 1.0
+
+    study = run(objective=sometimes, n_trials=14, max_failures=14)
+    failed = [t for t in study.trials if t.state == TrialState.FAIL]
+    reasons = {t.user_attrs["reason"] for t in failed}
+    assert reasons == {
+        "RuntimeError: no luck with sgd",
+        "the objective returned (nan,), not finite numbers",
+    }
+    raised = [t for t in failed if t.user_attrs["status"] == "failed"]
+    assert "no luck with sgd" in raised[0].user_attrs["traceback"]
+    assert len(study.trials) == 14
+
+
+def test_failures_in_a_row_stop_the_study_with_the_reasons():
+    def broken(configuration):
+        raise KeyError(configuration["depth"])
+
+    with pytest.raises(StudyStoppedError, match=r"3 trials failed in a row(?s:.*)KeyError: 4"):
+        run(objective=broken, max_failures=3)
+    assert len(open_study("toy").trials) == 3
+
+
+def test_a_callback_ends_the_study():
+    study = run(callback=lambda study, trial: trial.number == 2)
+    assert len(study.trials) == 3
+    assert study.user_attrs["stopped"] == "stopped by the callback"
+    assert len(run().trials) == 6
+
+
+def test_a_grid_ends_by_itself():
+    space = TOY_SPACE.from_yaml("depth: {type: int, low: 2, high: 6, step: 2, default: 4}")
+    study = run_study(lambda c: c["depth"], space, "grid", 50, name="g", workers=0)
+    assert sorted(t.params["depth"] for t in study.trials) == [2, 4, 6]
+    assert "every configuration" in study.user_attrs["stopped"]
+
+
+def test_segments_go_from_checkpoint_to_checkpoint(tmp_path):
+    log = tmp_path / "log"
+    study = run(objective=Learner(str(log)), rungs=(1, 3), n_trials=2)
+    spans = [tuple(map(int, line.split()[2:])) for line in log.read_text().splitlines()]
+    assert spans == [(0, 1), (1, 3), (3, 4)] * 2
+    trial = study.trials[0]
+    assert len(trial.user_attrs["validation_error"]) == 4
+    assert list(trial.intermediate_values) == [1, 2, 3, 4]
+    assert trial.value == trial.user_attrs["validation_error"][-1]
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_values_do_not_depend_on_the_rungs(tmp_path):
+    one = run(objective=Learner(str(tmp_path / "a")), name="one")
+    many = run(objective=Learner(str(tmp_path / "b")), name="many", rungs=(1, 2))
+    assert [t.value for t in one.trials] == [t.value for t in many.trials]
+
+
+@pytest.mark.parametrize("rungs", [(0,), (4,), (2, 1), (2, 2)])
+def test_rungs_outside_the_budget_are_refused(rungs, tmp_path):
+    with pytest.raises(ValueError, match="rungs must rise within 1 to 3"):
+        run(objective=Learner(str(tmp_path / "log")), rungs=rungs)
+
+
+def test_a_second_driver_is_refused_with_who_holds_it():
+    study = run()
+    lease = Lease(study)
+    lease.acquire()
+    with pytest.raises(StudyHeldError, match=r"'toy' is being written by process \d+ on "):
+        run(n_trials=9)
+    with pytest.raises(StudyError, match="stop that first"):
+        delete_study("toy")
+    lease.release()
+    assert len(run(n_trials=9).trials) == 9
+
+
+def test_a_stale_lease_is_taken_over():
+    study = run()
+    lease = {"token": "x", "host": "elsewhere", "pid": 1, "process_started": 0, "renewed": 0}
+    study.set_user_attr("lease", lease)
+    assert len(run(n_trials=7).trials) == 7
+
+
+def test_a_driver_that_lost_its_lease_stops():
+    def steal(study, trial):
+        study.set_user_attr("lease", {"token": "thief", "pid": 7, "host": "h"})
+
+    with pytest.raises(StudyHeldError, match="taken over by process 7 on h"):
+        run(callback=steal)
+
+
+def test_studies_are_listed_opened_and_deleted():
+    run("a")
+    run("b", strategy="grid", n_trials=3)
+    frame = list_studies().set_index("name")
+    assert list(frame.trials) == [6, 3]
+    assert list(frame.strategy) == ["random", "grid"]
+    assert study_space(open_study("a")) == TOY_SPACE
+    delete_study("a")
+    assert list(list_studies().name) == ["b"]
+    with pytest.raises(StudyError, match=r"no study 'a' .* there are: \['b'\]"):
+        open_study("a")
+
+
+def test_a_study_of_others_is_read_but_not_continued():
+    other = optuna.create_study(storage="sqlite:///other.db", study_name="toy")
+    other.add_trial(optuna.trial.create_trial(value=1.0))
+    with pytest.raises(StudyChangedError, match="run_study did not make"):
+        run(storage="other.db")
+    assert len(trials_frame(open_study("toy", "other.db"))) == 1
+
+
+def test_a_file_that_holds_no_studies_is_refused(tmp_path):
+    (tmp_path / "garbage.db").write_bytes(b"garbage" * 1000)
+    with pytest.raises(StudyError, match=r"garbage\.db"):
+        run(storage="garbage.db")
+
+
+def test_the_frame_tells_the_whole_story():
+    frame = trials_frame(run(n_trials=8))
+    assert list(frame.number) == list(range(8))
+    assert list(frame.best) == list(frame.value.cummin())
+    assert {"lr", "depth", "width", "seconds", "deciding_seconds", "worker"} <= set(frame.columns)
+    assert (frame.finished >= frame.started).all()
+
+
+def test_an_empty_study_has_an_empty_frame():
+    empty = optuna.create_study(storage="sqlite:///e.db", study_name="e")
+    assert list(trials_frame(empty)["best"]) == []
+
+
+def test_cost_is_estimated_from_measured_epochs():
+    class Fixed:
+        budget = 10
+
+        @property
+        def settings(self):
+            return {}
+
+        def __call__(self, configuration, segment: Segment) -> SegmentResult:
+            assert (segment.start, segment.stop) == (0, 1)
+            seconds = 2.0 if configuration["optimizer"] == "sgd" else 1.0
+            return SegmentResult((1.0,), (1.0,), (1.0,), (seconds,))
+
+    estimate = estimate_cost(Fixed(), TOY_SPACE, 6, workers=2, n_samples=8)
+    assert (estimate.lowest, estimate.highest, estimate.n) == (30.0, 60.0, 8)
+    assert 30.0 < estimate.seconds < 60.0

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import psutil
+import pytest
+
+from hpo_lib.objective import FunctionObjective, Segment
+from hpo_lib.study import run_study
+from hpo_lib.workers import (
+    Evaluation,
+    Failure,
+    InProcess,
+    LocalWorkers,
+    make_workers,
+    visible_gpus,
+)
+from tests.toys import TOY_SPACE, Learner, bowl
+
+SEGMENT = Segment(seed=1, start=0, stop=1, budget=1)
+CONFIGURATION = TOY_SPACE.default_configuration()
+
+
+def pid(configuration) -> float:
+    return float(os.getpid())
+
+
+def ask(pool, function) -> Evaluation:
+    return pool.submit(FunctionObjective(function), CONFIGURATION, SEGMENT).result(timeout=120)
+
+
+@pytest.mark.parametrize(
+    ("workers", "limits", "message"),
+    [
+        (-1, {}, "workers must be greater than 0, got -1"),
+        (0, {"time_limit": 5}, "need worker processes: workers >= 1, got 0"),
+        (1, {"time_limit": 0}, "time_limit must be greater than 0, got 0"),
+        (InProcess(), {"memory_limit": 5}, "belong to the workers object"),
+    ],
+)
+def test_impossible_workers_are_refused(workers, limits, message):
+    with pytest.raises(ValueError, match=message):
+        make_workers(workers, **limits)
+
+
+def test_gpus_are_those_that_the_process_may_see(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, 5")
+    assert visible_gpus() == ["2", "5"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert visible_gpus() == []
+
+
+@pytest.mark.slow
+def test_each_worker_has_one_gpu_and_one_thread():
+    pool = LocalWorkers(3, gpus=["4", "7"])
+    seen = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+    function = lambda c: float("".join(os.environ[name] for name in seen))  # noqa: E731
+    futures = [pool.submit(FunctionObjective(function), CONFIGURATION, SEGMENT) for _ in range(3)]
+    values = sorted(future.result(timeout=120).outcome.validation_error[0] for future in futures)
+    pool.close()
+    assert values == [41.0, 41.0, 71.0]
+
+
+@pytest.mark.slow
+def test_a_process_stays_warm_and_failures_do_not_end_it():
+    pool = LocalWorkers(1)
+
+    def fail(configuration):
+        message = "broken"
+        raise RuntimeError(message)
+
+    first, failure, again = [ask(pool, function).outcome for function in (pid, fail, pid)]
+    assert isinstance(failure, Failure)
+    assert (failure.status, failure.reason) == ("failed", "RuntimeError: broken")
+    assert "in fail" in failure.traceback
+    assert first.validation_error == again.validation_error
+    pool.close()
+
+
+@pytest.mark.slow
+def test_a_crash_a_hang_and_a_glutton_are_replaced():
+    pool = LocalWorkers(1, time_limit=5, memory_limit=600 * 2**20)
+
+    def hang(configuration):
+        time.sleep(600)
+        return 0.0
+
+    def eat(configuration):
+        hoard = [bytearray(b"x" * 2**20) for _ in range(900)]
+        time.sleep(600)
+        return float(len(hoard))
+
+    def crash(configuration):
+        os.kill(os.getpid(), signal.SIGSEGV)
+        return 0.0
+
+    outcomes = [ask(pool, function).outcome for function in (crash, hang, eat)]
+    assert [outcome.status for outcome in outcomes] == ["lost", "timed_out", "out_of_memory"]
+    assert "exit code -11" in outcomes[0].reason
+    assert "time_limit=5" in outcomes[1].reason
+    assert ask(pool, bowl).outcome.validation_error == (bowl(CONFIGURATION),)
+    pool.close()
+
+
+@pytest.mark.slow
+def test_closing_leaves_no_process():
+    pool = LocalWorkers(2)
+    workers = [psutil.Process(int(ask(pool, pid).outcome.validation_error[0])) for _ in range(2)]
+    pool.close()
+    _gone, alive = psutil.wait_procs(workers, timeout=30)
+    assert not alive
+
+
+@pytest.mark.slow
+def test_the_number_of_workers_does_not_change_values(tmp_path):
+    def values(workers):
+        study = run_study(
+            Learner(str(tmp_path / "log")),
+            TOY_SPACE,
+            "random",
+            6,
+            name=f"with {workers}",
+            workers=workers,
+            rungs=(2,),
+        )
+        return {t.number: (t.value, t.user_attrs["configuration"]) for t in study.trials}
+
+    assert values(0) == values(2)
+
+
+@pytest.mark.slow
+def test_a_trial_whose_worker_dies_runs_again(tmp_path):
+    def study(name, **options):
+        learner = Learner(str(tmp_path / name), **options)
+        return run_study(learner, TOY_SPACE, "random", 3, name=name, workers=1, rungs=(2,))
+
+    calm = study("calm")
+    killed = study("killed", kill="worker", kill_at=4)
+    assert [t.value for t in killed.trials] == [t.value for t in calm.trials]
+    lines = (tmp_path / "killed").read_text().splitlines()
+    assert len(lines) == len((tmp_path / "calm").read_text().splitlines()) + 1
+    assert lines[3].split()[1:] == lines[4].split()[1:]
+
+
+@pytest.mark.slow
+def test_a_trial_that_always_kills_its_worker_is_lost(tmp_path):
+    def crash_deep(configuration):
+        if configuration["depth"] == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return 1.0
+
+    study = run_study(crash_deep, TOY_SPACE, "random", 2, name="x", workers=1)
+    lost = study.trials[0]
+    assert lost.user_attrs["status"] == "lost"
+    assert "exit code -9" in lost.user_attrs["reason"]

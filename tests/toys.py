@@ -1,0 +1,81 @@
+"""Objectives with known optima, importable by worker processes."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpo_lib.objective import Segment, SegmentResult
+from hpo_lib.space import Configuration, SearchSpace
+
+TOY_SPACE = SearchSpace.from_yaml(
+    """
+optimizer: {type: choice, options: [adamw, sgd], default: adamw}
+lr: {type: float, low: 0.0001, high: 1.0, log: true, default: 0.01}
+momentum: {type: float, low: 0.0, high: 1.0, default: 0.5, when: {optimizer: sgd}}
+depth: {type: int, low: 2, high: 10, step: 2, default: 4}
+width: {type: int, fixed: 3}
+"""
+)
+
+
+def bowl(configuration: Configuration) -> float:
+    """0 at optimizer sgd, lr 0.1, momentum 0.9, depth 8."""
+    value = (math.log10(float(configuration["lr"])) + 1) ** 2
+    value += ((float(configuration["depth"]) - 8) / 4) ** 2
+    if configuration["optimizer"] == "sgd":
+        return value + (float(configuration["momentum"]) - 0.9) ** 2
+    return value + 1.0
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A training that can be followed: the error falls to `bowl`, the checkpoint is its epoch.
+
+    `log` collects one line per segment. When the line number `kill_at` is written, `kill` says
+    who dies of it: the "driver" or the "worker" itself.
+    """
+
+    log: str
+    epochs: int = 4
+    kill_at: int = 0
+    kill: str = ""
+
+    @property
+    def budget(self) -> int:
+        return self.epochs
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"learner": 1}
+
+    def __call__(self, configuration: Configuration, segment: Segment) -> SegmentResult:
+        if segment.start:
+            assert segment.checkpoint is not None
+            state = json.loads(Path(segment.checkpoint).read_text())
+            assert state == {"epoch": segment.start, "seed": segment.seed}
+        with Path(self.log).open("a") as file:
+            file.write(f"{os.getpid()} {segment.seed} {segment.start} {segment.stop}\n")
+        if self.kill and len(Path(self.log).read_text().splitlines()) == self.kill_at:
+            self._kill()
+        assert segment.folder is not None
+        checkpoint = Path(segment.folder) / f"{segment.stop}.json"
+        checkpoint.write_text(json.dumps({"epoch": segment.stop, "seed": segment.seed}))
+        noise = segment.seed % 1000 / 1e6
+        errors = tuple(
+            bowl(configuration) + noise + 1 / epoch
+            for epoch in range(segment.start + 1, segment.stop + 1)
+        )
+        return SegmentResult(errors, errors, errors, (0.01,) * len(errors), str(checkpoint))
+
+    def _kill(self) -> None:
+        in_driver = os.environ.get("DRIVER_PID") == str(os.getpid())
+        victim = os.getpid() if in_driver or self.kill == "worker" else os.getppid()
+        os.kill(victim, signal.SIGKILL)
+        time.sleep(60)  # until the watchdog notices that the driver is gone
