@@ -1,0 +1,87 @@
+"""A research workbench for hyperparameter optimisation.
+
+The names below are loaded when they are first used: only those that train import torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hpo_lib.bayes import BayesSampler, SkoptSampler, fit_surrogate
+    from hpo_lib.data import DataConfig, load_data, load_test_data
+    from hpo_lib.minimize import gp_minimize
+    from hpo_lib.objective import Objective, Segment, SegmentResult
+    from hpo_lib.space import Configuration, SearchSpace, SpaceError
+    from hpo_lib.strategies import STRATEGIES, make_sampler
+    from hpo_lib.study import (
+        delete_study,
+        estimate_cost,
+        list_studies,
+        open_study,
+        run_study,
+        trials_frame,
+    )
+    from hpo_lib.training import TrainingConfig, TrainingObjective, evaluate, train
+    from hpo_lib.workers import LocalWorkers
+
+__all__ = [
+    "STRATEGIES",
+    "BayesSampler",
+    "Configuration",
+    "DataConfig",
+    "LocalWorkers",
+    "Objective",
+    "SearchSpace",
+    "Segment",
+    "SegmentResult",
+    "SkoptSampler",
+    "SpaceError",
+    "TrainingConfig",
+    "TrainingObjective",
+    "delete_study",
+    "estimate_cost",
+    "evaluate",
+    "fit_surrogate",
+    "gp_minimize",
+    "list_studies",
+    "load_data",
+    "load_test_data",
+    "make_sampler",
+    "open_study",
+    "run_study",
+    "train",
+    "trials_frame",
+]
+
+_ROOMS = {
+    "bayes": ("BayesSampler", "SkoptSampler", "fit_surrogate"),
+    "data": ("DataConfig", "load_data", "load_test_data"),
+    "minimize": ("gp_minimize",),
+    "objective": ("Objective", "Segment", "SegmentResult"),
+    "space": ("Configuration", "SearchSpace", "SpaceError"),
+    "strategies": ("STRATEGIES", "make_sampler"),
+    "study": (
+        "delete_study",
+        "estimate_cost",
+        "list_studies",
+        "open_study",
+        "run_study",
+        "trials_frame",
+    ),
+    "training": ("TrainingConfig", "TrainingObjective", "evaluate", "train"),
+    "workers": ("LocalWorkers",),
+}
+_HOMES = {name: room for room, names in _ROOMS.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        message = f"module 'hpo_lib' has no attribute {name!r}"
+        raise AttributeError(message)
+    return getattr(import_module(f"hpo_lib.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,198 @@
+"""Several strategies and seeds, one objective, equal budgets: and what the numbers can bear."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import combinations
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas as pd
+from numpy.typing import NDArray
+from optuna.samplers import BaseSampler
+from scipy import stats
+
+from hpo_lib.objective import Objective
+from hpo_lib.space import Configuration, SearchSpace
+from hpo_lib.storage import Storage
+from hpo_lib.study import run_study, trials_frame
+from hpo_lib.workers import Workers, make_workers
+
+COLUMNS = ("strategy", "seed", "trial", "value", "best", "seconds", "deciding_seconds")
+
+
+def compare(
+    objective: Objective | Callable[[Configuration], float],
+    space: SearchSpace,
+    strategies: Sequence[str] | Mapping[str, str | BaseSampler],
+    seeds: Sequence[int],
+    n_trials: int,
+    *,
+    name: str = "comparison",
+    storage: Storage | None = None,
+    workers: int = 1,
+    progress: Callable[[str], None] | None = None,
+) -> pd.DataFrame:
+    """Run one serial study per strategy and seed; `workers` of them at a time.
+
+    Seeds are paired: with the same seed every strategy starts with the default configuration,
+    and its k-th trial trains with the same random numbers. Each study is recorded as
+    `<name> <strategy> seed <seed>`, so an interrupted comparison goes on where it stopped.
+
+    Returns:
+        One row per trial. `value` is the validation error (NaN for a failed trial), `best` the
+        incumbent's, `seconds` and `deciding_seconds` are sums since the study's start.
+    """
+    named = strategies if isinstance(strategies, Mapping) else {key: key for key in strategies}
+    _check(named, seeds)
+    idle: SimpleQueue[Workers] = SimpleQueue()
+    pools = [make_workers(min(workers, 1)) for _ in range(max(workers, 1))]
+    for pool in pools:
+        idle.put(pool)
+
+    def run(cell: tuple[int, str]) -> pd.DataFrame:
+        seed, label = cell
+        pool = idle.get()
+        try:
+            study = run_study(
+                objective,
+                space,
+                named[label],
+                n_trials,
+                name=f"{name} {label} seed {seed}",
+                storage=storage,
+                seed=seed,
+                workers=pool,
+            )
+        finally:
+            idle.put(pool)
+        if progress is not None:
+            progress(f"{label}, seed {seed}: best {_best(study):.4f} of {n_trials} trials")
+        return tidy(study, label, seed)
+
+    cells = [(seed, label) for seed in seeds for label in named]
+    try:
+        with ThreadPoolExecutor(len(pools)) as threads:
+            return pd.concat(threads.map(run, cells), ignore_index=True)
+    finally:
+        for pool in pools:
+            pool.close()
+
+
+def tidy(study: optuna.Study, strategy: str, seed: int) -> pd.DataFrame:
+    """The trials of one study as rows of a comparison."""
+    frame = trials_frame(study)
+    return pd.DataFrame(
+        {
+            "strategy": strategy,
+            "seed": seed,
+            "trial": np.arange(1, len(frame) + 1),
+            "value": frame["value"],
+            "best": frame["best"],
+            "seconds": frame["seconds"].cumsum(),
+            "deciding_seconds": frame["deciding_seconds"].astype(float).fillna(0.0).cumsum(),
+        },
+        columns=list(COLUMNS),
+    )
+
+
+def final_values(frame: pd.DataFrame) -> pd.DataFrame:
+    """The incumbent's value at the end of each study: a row per seed, a column per strategy."""
+    last = frame.sort_values("trial").groupby(["strategy", "seed"], sort=False).tail(1)
+    table = last.pivot(index="seed", columns="strategy", values="best")
+    return table.reindex(columns=list(dict.fromkeys(frame["strategy"])))
+
+
+def summary(frame: pd.DataFrame) -> pd.DataFrame:
+    """Per strategy: seeds, trials, median and quartiles of the final value, median seconds."""
+    finals = final_values(frame)
+    spent = ["trial", "seconds", "deciding_seconds"]
+    last = frame.groupby(["strategy", "seed"]).agg(dict.fromkeys(spent, "max"))
+    medians = last.groupby("strategy").agg("median").reindex(finals.columns)
+    return pd.DataFrame(
+        {
+            "n_seeds": finals.count(),
+            "n_trials": medians["trial"].astype(int),
+            "median": finals.median(),
+            "q25": finals.quantile(0.25),
+            "q75": finals.quantile(0.75),
+            "training_seconds": medians["seconds"],
+            "deciding_seconds": medians["deciding_seconds"],
+        }
+    )
+
+
+def separations(frame: pd.DataFrame) -> pd.DataFrame:
+    """Every pair of strategies: how often A ends below B, and whether that could be chance.
+
+    `p` is that of Wilcoxon's signed-rank test on the paired final values, two-sided, corrected
+    by Holm (1979) for the number of pairs. `smallest_p` is what this many seeds could show at
+    best: above 0.05, no result could separate any two.
+    """
+    finals = final_values(frame).dropna()
+    rows = [
+        {
+            "a": a,
+            "b": b,
+            "n_seeds": len(finals),
+            "a_wins": int((difference < 0).sum()),
+            "ties": int((difference == 0).sum()),
+            "median_difference": float(np.median(difference)) if len(difference) else math.nan,
+            "p": _wilcoxon(difference),
+        }
+        for a, b in combinations(finals.columns, 2)
+        for difference in [finals[a].to_numpy(dtype=float) - finals[b].to_numpy(dtype=float)]
+    ]
+    table = pd.DataFrame(rows)
+    if rows:
+        table["p"] = _holm(np.asarray(table["p"], dtype=float))
+        table["smallest_p"] = min(1.0, len(rows) * 2.0 ** (1 - len(finals)))
+    return table
+
+
+def verdict(frame: pd.DataFrame, level: float = 0.05) -> str:
+    """What the comparison can and cannot say, in words, one line per pair."""
+    lines: list[str] = []
+    for row in separations(frame).to_dict("records"):
+        a, b, p, smallest = row["a"], row["b"], row["p"], row["smallest_p"]
+        seeds = f"{row['n_seeds']} seeds"
+        better, worse = (a, b) if row["median_difference"] < 0 else (b, a)
+        if p <= level:
+            lines.append(f"{seeds}: {better} ends below {worse} (p = {p:.3f}).")
+        elif smallest > level:
+            lines.append(
+                f"{seeds} cannot separate {a} from {b}, whatever they had shown "
+                f"(smallest possible p = {smallest:.2f}, here p = {p:.2f})."
+            )
+        else:
+            lines.append(f"{seeds} do not separate {a} from {b} (p = {p:.2f}).")
+    return "\n".join(lines)
+
+
+def _wilcoxon(difference: NDArray[np.float64]) -> float:
+    values = difference[difference != 0]
+    result: Any = stats.wilcoxon(values) if len(values) else None
+    return 1.0 if result is None else float(result.pvalue)
+
+
+def _holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
+    order = np.argsort(p)
+    steps = p[order] * np.arange(len(p), 0, -1)
+    corrected = np.empty_like(p)
+    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return corrected
+
+
+def _best(study: optuna.Study) -> float:
+    return float(trials_frame(study)["best"].iloc[-1])
+
+
+def _check(strategies: Mapping[str, str | BaseSampler], seeds: Sequence[int]) -> None:
+    for name, values in (("strategies", list(strategies)), ("seeds", list(seeds))):
+        if not values or len(set(values)) < len(values):
+            message = f"{name} must be at least one and all different, got {values}"
+            raise ValueError(message)

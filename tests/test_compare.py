@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hpo_lib.compare import COLUMNS, compare, final_values, separations, summary, verdict
+from tests.toys import TOY_SPACE, bowl
+
+
+def frame_of(finals: dict[str, list[float]]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {
+                "strategy": s,
+                "seed": i,
+                "trial": 1,
+                "value": v,
+                "best": v,
+                "seconds": 1.0,
+                "deciding_seconds": 0.1,
+            }
+            for s, values in finals.items()
+            for i, v in enumerate(values)
+        ]
+    )
+
+
+def test_budgets_are_equal_seeds_paired_and_the_default_first():
+    frame = compare(bowl, TOY_SPACE, ["random", "grid"], [0, 1], 5, workers=0)
+    assert tuple(frame.columns) == COLUMNS
+    assert (frame.groupby(["strategy", "seed"]).trial.max() == 5).all()
+    first = frame[frame.trial == 1]
+    assert set(first.value) == {bowl(TOY_SPACE.default_configuration())}
+    assert (frame.groupby(["strategy", "seed"]).best.diff().dropna() <= 0).all()
+
+
+def test_an_interrupted_comparison_goes_on():
+    calls = []
+
+    def counted(configuration):
+        calls.append(configuration)
+        return bowl(configuration)
+
+    some = compare(counted, TOY_SPACE, ["random"], [0], 4, workers=0)
+    both = compare(counted, TOY_SPACE, ["random", "grid"], [0], 4, workers=0)
+    assert len(calls) == 8
+    same = ["strategy", "seed", "trial", "value", "best"]
+    pd.testing.assert_frame_equal(both[both.strategy == "random"][same], some[same])
+
+
+@pytest.mark.slow
+def test_the_number_of_workers_does_not_change_the_result():
+    serial = compare(bowl, TOY_SPACE, ["random", "grid"], [0, 1], 4, workers=0, name="a")
+    parallel = compare(bowl, TOY_SPACE, ["random", "grid"], [0, 1], 4, workers=2, name="b")
+    same = ["strategy", "seed", "trial", "value", "best"]
+    pd.testing.assert_frame_equal(serial[same], parallel[same])
+
+
+@pytest.mark.parametrize(
+    ("strategies", "seeds", "message"),
+    [([], [0], "strategies must be"), (["random"], [1, 1], r"seeds must be .* got \[1, 1\]")],
+)
+def test_empty_or_repeated_arguments_are_refused(strategies, seeds, message):
+    with pytest.raises(ValueError, match=message):
+        compare(bowl, TOY_SPACE, strategies, seeds, 4, workers=0)
+
+
+def test_the_summary_says_n():
+    table = summary(frame_of({"a": [1.0, 2.0, 3.0], "b": [4.0, 5.0, 6.0]}))
+    assert list(table.n_seeds) == [3, 3]
+    assert list(table["median"]) == [2.0, 5.0]
+    assert list(table.q25) == [1.5, 4.5]
+
+
+def test_final_values_keep_the_order_of_the_strategies():
+    assert list(final_values(frame_of({"z": [1.0], "a": [2.0]})).columns) == ["z", "a"]
+
+
+def test_five_seeds_cannot_separate_three_strategies_and_it_says_so():
+    frame = frame_of({"a": [1, 2, 3, 4, 5], "b": [2, 4, 6, 8, 10], "c": [3, 6, 9, 12, 15]})
+    assert "5 seeds cannot separate a from b, whatever they had shown" in verdict(frame)
+
+
+def test_twenty_seeds_separate_what_is_far_apart():
+    rng = np.random.default_rng(0)
+    low = list(rng.normal(0, 1, 20))
+    frame = frame_of({"a": low, "b": [v + 5 + rng.normal() for v in low]})
+    assert verdict(frame).startswith("20 seeds: a ends below b")
+
+
+def test_equal_strategies_are_rarely_called_different():
+    rng = np.random.default_rng(0)
+    called = 0
+    for _ in range(200):
+        frame = frame_of({name: list(rng.normal(0, 1, 12)) for name in "abc"})
+        called += bool((separations(frame)["p"] <= 0.05).any())
+    assert called <= 20  # the family-wise rate is 5 %: 10 expected, 20 is 3 sigma
+
+
+def test_ties_are_counted_and_are_no_evidence():
+    row = separations(frame_of({"a": [1.0, 1.0, 2.0], "b": [1.0, 1.0, 2.0]})).iloc[0]
+    assert (row.ties, row.a_wins, row.p) == (3, 0, 1.0)
