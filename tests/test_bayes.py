@@ -1,0 +1,309 @@
+from __future__ import annotations
+
+import math
+import statistics
+
+import numpy as np
+import optuna
+import pytest
+from optuna.distributions import FloatDistribution
+from optuna.trial import TrialState, create_trial
+
+from hpo_lib.bayes import DESIGNS, BayesSampler, SkoptSampler, fit_surrogate
+from hpo_lib.space import SearchSpace
+from hpo_lib.strategies import RandomSampler
+from hpo_lib.study import run_study
+from tests.toys import TOY_SPACE, bowl
+
+BOTH = pytest.mark.parametrize("kind", [BayesSampler, SkoptSampler])
+LINE = SearchSpace.from_yaml("x: {type: float, low: 0.0, high: 1.0}")
+FINITE = SearchSpace.from_yaml(
+    """
+kind: {type: choice, options: [a, 2, true]}
+rate: {type: float, low: 0.1, high: 0.3, step: 0.1, when: {kind: a}}
+"""
+)
+PLANE = SearchSpace.from_yaml(
+    """
+x: {type: float, low: -5.0, high: 10.0}
+y: {type: float, low: 0.0, high: 15.0}
+"""
+)
+
+
+def branin(configuration):
+    """0.3979 at three points."""
+    x, y = configuration["x"], configuration["y"]
+    valley = y - 5.1 / (4 * math.pi**2) * x**2 + 5 / math.pi * x - 6
+    return valley**2 + 10 * (1 - 1 / (8 * math.pi)) * math.cos(x) + 10
+
+
+def search(sampler, space, function, n, study=None):
+    study = study or optuna.create_study()
+    study.sampler = sampler
+    for _ in range(n):
+        trial = study.ask()
+        study.tell(trial, function(space.suggest(trial)))
+    return study
+
+
+def params(study):
+    return [trial.params for trial in study.trials]
+
+
+def distinct(study):
+    return len({frozenset(trial.params.items()) for trial in study.trials}) == len(study.trials)
+
+
+def line_study(*trials):
+    """A study over `LINE` of (x, value) or (x, value, state, status)."""
+    study = optuna.create_study()
+    for x, value, *more in trials:
+        state, status = (*more, None)[:2] if more else (TrialState.COMPLETE, None)
+        trial = create_trial(
+            state=state,
+            value=value,
+            params={"x": x},
+            distributions=LINE.distributions(),
+            user_attrs={"status": status},
+        )
+        study.add_trial(trial)
+    return study
+
+
+def next_x(study, kind=BayesSampler, **options):
+    study.sampler = kind(0, LINE, 2, **options)
+    return LINE.suggest(study.ask())["x"]
+
+
+@BOTH
+def test_values_are_plain_active_and_never_repeated(kind):
+    study = search(kind(0, TOY_SPACE, 4), TOY_SPACE, bowl, 7)
+    assert distinct(study)
+    for trial in study.trials:
+        assert {type(value) for value in trial.params.values()} <= {float, int, str}
+        assert ("momentum" in trial.params) == (trial.params["optimizer"] == "sgd")
+        assert TOY_SPACE.contains(trial.params)
+
+
+@BOTH
+def test_an_interrupted_study_goes_on_as_if_nothing_had_been(kind, tmp_path):
+    def run(n_trials, name):
+        sampler = kind(3, TOY_SPACE, 3)
+        file = tmp_path / f"{name}.db"
+        study = run_study(
+            flaky, TOY_SPACE, sampler, n_trials, name="s", storage=file, workers=0, seed=3
+        )
+        return [trial.user_attrs["configuration"] for trial in study.trials]
+
+    run(4, "interrupted")
+    assert run(6, "interrupted") == run(6, "undisturbed")
+
+
+def flaky(configuration):
+    if configuration["depth"] == 4:
+        message = "depth 4 does not work"
+        raise RuntimeError(message)
+    return bowl(configuration)
+
+
+@BOTH
+@pytest.mark.parametrize("outcome", ["value", "failure", "pending"])
+def test_a_finite_space_is_tried_once_each_whatever_the_outcome(kind, outcome):
+    sampler = kind(0, FINITE, 2)
+    study = optuna.create_study(sampler=sampler)
+    while not sampler.is_exhausted(study):
+        trial = study.ask()
+        FINITE.suggest(trial)
+        if outcome == "value":
+            study.tell(trial, trial.number / 10)
+        elif outcome == "failure":
+            study.tell(trial, state=TrialState.FAIL)
+    assert len(study.trials) == FINITE.size == 5
+    assert distinct(study)
+    assert {type(trial.params["kind"]) for trial in study.trials} == {str, int, bool}
+    with pytest.raises(RuntimeError, match="all 5 configurations of the space"):
+        FINITE.suggest(study.ask())
+
+
+def test_a_study_of_a_finite_space_ends_by_itself():
+    study = run_study(
+        lambda c: c.get("rate", 0.0), FINITE, "bayes", 50, name="f", storage="memory", workers=0
+    )
+    assert len(study.trials) == 5
+
+
+@BOTH
+def test_pending_trials_are_not_proposed_again(kind):
+    study = search(kind(0, TOY_SPACE, 3), TOY_SPACE, bowl, 3)
+    for _ in range(3):
+        TOY_SPACE.suggest(study.ask())
+    assert distinct(study)
+
+
+@BOTH
+def test_values_that_are_no_numbers_do_not_reach_the_model(kind):
+    def broken(configuration):
+        if configuration["x"] < 0.4:
+            return math.inf
+        return math.nan if configuration["x"] > 0.9 else configuration["x"]
+
+    study = optuna.create_study(sampler=kind(0, LINE, 3))
+    study.optimize(lambda trial: broken(LINE.suggest(trial)), n_trials=6)
+    assert len(study.trials) == 6
+    assert 0.4 <= study.best_params["x"] < 0.7
+
+
+def test_the_search_keeps_away_from_failures():
+    good = [(0.3, 0.5), (0.5, 0.4), (0.7, 0.3), (0.85, 0.2)]
+    failed = [(x, None, TrialState.FAIL, "diverged") for x in (0.93, 0.96, 1.0)]
+    lost = [(x, None, TrialState.FAIL, "lost") for x in (0.93, 0.96, 1.0)]
+    assert next_x(line_study(*good, *lost)) > 0.92
+    assert next_x(line_study(*good, *failed)) < 0.92
+
+
+def test_pruned_and_lost_trials_are_no_evidence():
+    good = [(0.3, 0.5), (0.5, 0.4), (0.7, 0.3)]
+    pruned = line_study(*good, (0.2, 0.0, TrialState.PRUNED))
+    lost = line_study(*good, (0.2, None, TrialState.FAIL, "lost"))
+    assert next_x(pruned) == next_x(lost)
+
+
+def test_without_any_value_it_draws_on():
+    failed = [(x, None, TrialState.FAIL) for x in (0.2, 0.4, 0.6)]
+    assert 0.0 <= next_x(line_study(*failed)) <= 1.0
+
+
+@BOTH
+def test_both_directions(kind):
+    down = search(kind(0, LINE, 3), LINE, lambda c: (c["x"] - 0.6) ** 2, 5)
+    up = optuna.create_study(direction="maximize")
+    search(kind(0, LINE, 3), LINE, lambda c: -((c["x"] - 0.6) ** 2), 5, up)
+    assert params(up) == params(down)
+
+
+def test_trials_of_another_space_are_ignored():
+    good = [(0.3, 0.5), (0.5, 0.4), (0.7, 0.3)]
+    other = line_study(*good)
+    for name, high in (("x", 9.0), ("z", 1.0)):
+        other.add_trial(
+            create_trial(
+                params={name: high},
+                distributions={name: FloatDistribution(0.0, high)},
+                value=-1.0,
+            )
+        )
+    study = line_study(*good, *[(0.3, 0.5, TrialState.PRUNED)] * 2)
+    assert next_x(other) == next_x(study)
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_initial_points_depend_on_seed_and_number_alone(design):
+    def first(seed, value):
+        sampler = BayesSampler(seed, PLANE, 6, initial_point_generator=design)
+        return params(search(sampler, PLANE, lambda _: value, 6))
+
+    assert first(0, 0.0) == first(0, 1.0) != first(1, 0.0)
+
+
+def test_the_first_points_of_bayes_follow_the_prior():
+    space = SearchSpace.from_yaml("x: {type: float, low: 0.0, high: 1.0, prior: segmented}")
+    drawn = [space.from_unit([u], 5)["x"] for u in (0.0, 1.0)]
+    study = search(BayesSampler(5, space, 8), space, lambda c: c["x"], 8)
+    assert all(drawn[0] <= trial.params["x"] <= drawn[1] for trial in study.trials)
+
+
+def define_by_run(trial):
+    width = trial.suggest_categorical("width", [None, "wide", 3])
+    depth = trial.suggest_int("depth", 2, 10, step=4)
+    lr = trial.suggest_float("lr", 1e-4, 1.0, log=True)
+    extra = trial.suggest_float("momentum", 0.0, 1.0) if depth == 6 else 0.5
+    trial.suggest_float("constant", 1.0, 1.0)
+    return abs(math.log10(lr) + 2) + (width is None) + depth / 10 + extra
+
+
+@BOTH
+def test_a_plain_optuna_program_works_and_repeats_itself(kind):
+    studies = []
+    for _ in range(2):
+        study = optuna.create_study(sampler=kind(seed=1, n_initial_points=4))
+        study.optimize(define_by_run, n_trials=7)
+        studies.append(params(study))
+    assert studies[0] == studies[1]
+    assert {type(p["depth"]) for p in studies[0]} == {int}
+    assert distinct(study)
+
+
+def test_a_plain_program_may_outlive_its_finite_space():
+    study = optuna.create_study(sampler=BayesSampler(n_initial_points=2))
+    study.optimize(lambda trial: trial.suggest_int("n", 1, 3), n_trials=6)
+    assert {p["n"] for p in params(study)[:3]} <= {1, 2, 3}
+    assert len(study.trials) == 6
+
+
+@BOTH
+def test_several_objectives_are_refused(kind):
+    study = optuna.create_study(directions=["minimize", "minimize"], sampler=kind())
+    with pytest.raises(ValueError, match=f"{kind.__name__} optimises one objective, .* with 2"):
+        study.ask().suggest_float("x", 0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"acq_func": "UCB"}, "acq_func must be one of gp_hedge, EI, LCB, PI, got 'UCB'"),
+        ({"initial_point_generator": "grid"}, "initial_point_generator must .* got 'grid'"),
+        ({"first": [{"x": 0.5}]}, "need a space"),
+        ({"space": LINE, "first": [{"x": 2.0}]}, "x: .* got 2.0"),
+    ],
+)
+def test_wrong_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        BayesSampler(0, **options)
+
+
+@pytest.mark.parametrize("acq_func", ["gp_hedge", "EI", "LCB", "PI"])
+def test_every_acquisition_function_works(acq_func):
+    study = line_study((0.3, 0.5), (0.5, 0.4), (0.7, 0.3))
+    assert 0.0 <= next_x(study, SkoptSampler, acq_func=acq_func) <= 1.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "space", "function", "n"),
+    [
+        (BayesSampler, TOY_SPACE, bowl, 12),
+        (SkoptSampler, TOY_SPACE, bowl, 12),
+        (BayesSampler, PLANE, branin, 20),
+    ],
+)
+def test_the_model_beats_random_draws(kind, space, function, n):
+    def median(make):
+        bests = [search(make(seed), space, function, n).best_value for seed in range(3)]
+        return statistics.median(bests)
+
+    model = median(lambda seed: kind(seed, space, 5))
+    assert model < median(lambda seed: RandomSampler(space, seed))
+
+
+def test_a_surrogate_knows_what_it_was_fitted_to():
+    study = search(RandomSampler(TOY_SPACE, 0), TOY_SPACE, bowl, 25)
+    surrogate = fit_surrogate(study.trials, TOY_SPACE)
+    tried = [TOY_SPACE.complete(trial.params) for trial in study.trials]
+    mean, std = surrogate.predict(tried)
+    assert mean.shape == std.shape == (25,)
+    assert np.corrcoef(mean, [trial.value for trial in study.trials])[0, 1] > 0.95
+    fresh = [TOY_SPACE.sample(np.random.default_rng(seed)) for seed in range(20)]
+    expected, spread = surrogate.predict(fresh)
+    assert np.corrcoef(expected, [bowl(c) for c in fresh])[0, 1] > 0.6
+    assert spread.mean() > std.mean()
+
+
+def test_a_surrogate_needs_four_values_inside_the_space():
+    study = line_study((0.3, 0.5), (0.5, 0.4), (0.7, 0.3), (0.8, None, TrialState.FAIL))
+    with pytest.raises(ValueError, match="at least 4 completed trials inside the space, got 3"):
+        fit_surrogate(study.trials, LINE)
+    study.add_trial(line_study((0.9, 0.2)).trials[0])
+    surrogate = fit_surrogate(study.trials, LINE)
+    with pytest.raises(ValueError, match=r"must lie inside the space, got \{'x': 3.0\}"):
+        surrogate.predict([{"x": 0.5}, {"x": 3.0}])
