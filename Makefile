@@ -1,0 +1,43 @@
+# Everything here sets up .venv by itself first; `make run PYTHON=python3.12` chooses the Python.
+PYTHON ?= python3
+BIN := .venv/bin
+NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+
+.DELETE_ON_ERROR:
+.PHONY: run test test-fast check lab bench clean setup
+
+run: setup  ## all notebooks, then results/runs/<time>/report.html; ARGS="--data cifar10 05"
+	@$(BIN)/python -m hpo_lib run --profile quick $(ARGS)
+
+test: setup  ## everything, the notebooks too
+	@$(BIN)/python -m pytest $(ARGS)
+
+test-fast: setup  ## what takes seconds
+	@$(BIN)/python -m pytest -m "not slow and not browser" $(ARGS)
+
+check: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/pyright
+	@$(if $(NOTEBOOKS),$(BIN)/nbstripout --verify --keep-id $(NOTEBOOKS))
+
+lab: setup  ## JupyterLab for this machine alone, with a token
+	@$(BIN)/jupyter lab --ip=127.0.0.1 --LabApp.default_url=/lab/tree/notebooks $(ARGS)
+
+bench: setup  ## each benchmark in turn; ARGS=--quick for a minute each
+	@set -e; for script in benchmarks/*.py; do \
+	  echo "== $$script"; $(BIN)/python "$$script" $(ARGS); done
+
+clean: setup  ## runs and studies, not .venv and not results/reference
+	@$(BIN)/python -m hpo_lib clean --yes
+
+setup: .venv/.installed
+
+.venv/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python 3.11 or newer is needed, and $(PYTHON) is not one: make PYTHON=..." >&2; exit 1; }
+	@echo "Setting up .venv (once; some minutes, PyTorch is large) ..."
+	@$(PYTHON) -m venv .venv || { \
+	  echo "no virtual environment could be made (Debian: apt install python3-venv)" >&2; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,145 @@
+"""The command line: `python -m hpo_lib run | studies | clean`."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import shutil
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hpo_lib.files import disk_used
+from hpo_lib.notebooks import RunError, notebooks_folder
+
+_FAILED, _REFUSED, _INTERRUPTED = 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code is 0, 1 (failed), 2 (refused) or 130 (interrupted)."""
+    chosen = _parser().parse_args(arguments)
+    try:
+        return chosen.command(chosen)
+    except RunError as error:
+        print(f"hpo_lib: {error}", file=sys.stderr)
+        return _REFUSED
+    except KeyboardInterrupt:
+        print("\nhpo_lib: interrupted", file=sys.stderr)
+        return _INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m hpo_lib", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    run = commands.add_parser("run", help="execute the notebooks and write a report")
+    run.set_defaults(command=_run)
+    run.add_argument("notebooks", nargs="*", help="numbers, names or paths (default: all)")
+    run.add_argument("--profile", default="quick", help="smoke, quick or full (default: quick)")
+    run.add_argument("--data", help="digits, cifar10 or folder:<path>: short for -p data")
+    run.add_argument("--into", type=Path, help="go on in the folder of an earlier run")
+    run.add_argument(
+        *("-p", "--parameter"),
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("name", "value"),
+        help="hand a value to each notebook that declares the name; may be repeated",
+    )
+
+    studies = commands.add_parser("studies", help="list studies, or delete one")
+    studies.set_defaults(command=_studies)
+    studies.add_argument("--storage", default="results/studies.db", help="an SQLite file or a URL")
+    studies.add_argument("--delete", metavar="NAME", help="delete this study and its checkpoints")
+
+    clean = commands.add_parser("clean", help="show the disk that runs and studies use; free it")
+    clean.set_defaults(command=_clean)
+    clean.add_argument("--yes", action="store_true", help="delete them (not results/reference)")
+    return parser
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    # Slow to import, and of no use to the other commands.
+    from hpo_lib.runs import run_notebooks
+
+    # A batch system ends a job with SIGTERM: then, too, copies and report are to be written.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    given = dict(chosen.parameter)
+    if chosen.data is not None:
+        given["data"] = _absolute(chosen.data)
+    folder, record, left = run_notebooks(
+        chosen.notebooks, profile=chosen.profile, parameters=given, into=chosen.into
+    )
+    print(f"report: {_shown(folder / 'report.html')}", flush=True)
+    if not left:
+        return 0
+    entry = record["notebooks"][left[0]]
+    cell = f" in cell [{entry['cell']}]" if entry["cell"] else ""
+    flags = [part for name, value in given.items() for part in ("-p", name, value)]
+    again = ["--profile", chosen.profile, *flags, "--into", _shown(folder), *left]
+    print(
+        f"hpo_lib: {left[0]} {entry['status']}{cell}: {entry['error']}\n"
+        f"  what it had done: {_shown(folder / left[0])}.ipynb\n"
+        f"  to go on from there: python -m hpo_lib run {shlex.join(again)}",
+        file=sys.stderr,
+    )
+    return _INTERRUPTED if entry["status"] == "interrupted" else _FAILED
+
+
+def _absolute(data: str) -> str:
+    """Notebooks run in their own folder: a path that the user gave is meant from here."""
+    kind, _, path = data.partition(":")
+    if kind != "folder":
+        return data
+    folder = Path(path).expanduser().resolve()
+    if not folder.is_dir():
+        message = f"--data names a folder that does not exist: {folder}"
+        raise RunError(message)
+    return f"folder:{folder}"
+
+
+def _shown(path: Path) -> str:
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def _studies(chosen: argparse.Namespace) -> int:
+    from hpo_lib.storage import StudyError
+    from hpo_lib.study import delete_study, list_studies
+
+    if "://" not in chosen.storage and not Path(chosen.storage).is_file():
+        found = [_shown(path) for path in _results().rglob("*.db")]
+        message = f"no studies at {chosen.storage}; there are: {', '.join(found) or 'none'}"
+        raise RunError(message)
+    try:
+        if chosen.delete is not None:
+            delete_study(chosen.delete, chosen.storage)
+            print(f"deleted study {chosen.delete}")
+        frame = list_studies(chosen.storage)
+    except StudyError as error:
+        raise RunError(str(error)) from error
+    print(frame if len(frame) else "no studies")
+    return 0
+
+
+def _clean(chosen: argparse.Namespace) -> int:
+    results = _results()
+    children = sorted(results.iterdir()) if results.is_dir() else []
+    found = [path for path in children if path.name not in ("reference", ".gitkeep")]
+    sizes = {path: disk_used(path) / 1e6 for path in found}
+    for path, size in sizes.items():
+        print(f"{size:10.1f} MB  {_shown(path)}")
+    print(f"{sum(sizes.values()):10.1f} MB  in all")
+    for path in found if chosen.yes else []:
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    if found:
+        print("deleted" if chosen.yes else "to delete all this: python -m hpo_lib clean --yes")
+    return 0
+
+
+def _results() -> Path:
+    return notebooks_folder().parent / "results"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hpo_lib.files import atomic_write_bytes, atomic_write_text, disk_used
+
+
+def test_a_file_is_replaced_whole_and_nothing_is_left_beside_it():
+    path = Path("a.txt")
+    atomic_write_text(path, "old")
+    atomic_write_text(path, "naïve\n")
+    assert path.read_bytes() == "naïve\n".encode()
+    assert list(Path().iterdir()) == [path]
+
+
+def test_a_write_that_fails_leaves_the_old_file(monkeypatch):
+    path = Path("a.bin")
+    atomic_write_bytes(path, b"old")
+
+    def break_half_way(partial: Path, content: bytes) -> None:
+        partial.touch()
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "write_bytes", break_half_way)
+    with pytest.raises(OSError, match="disk full"):
+        atomic_write_bytes(path, b"new")
+    assert path.read_text() == "old"
+    assert list(Path().iterdir()) == [path]
+
+
+def test_disk_used_counts_files_below_and_follows_no_link():
+    Path("folder/deep").mkdir(parents=True)
+    Path("folder/deep/a").write_bytes(b"x" * 1000)
+    Path("folder/b").write_bytes(b"x" * 10)
+    assert disk_used(Path("folder")) == 1010
+    before = disk_used(Path("folder/b"))
+    Path("link").symlink_to("folder")
+    assert disk_used(Path("link")) < 1000
+    assert before == 10

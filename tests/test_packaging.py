@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import papermill
+import pytest
+import yaml
+
+from hpo_lib.notebooks import find_notebooks, read_notebook, read_profile
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+MODULES = sorted((ROOT / "hpo_lib").rglob("*.py"))
+PROFILES = ("smoke", "quick", "full")
+CONDA_NAMES = {"torch": "pytorch"}
+TORCH_USERS = {"data", "sources", "resnet", "recipe", "training"}  # the data and training rooms
+
+
+def requirements(lines: list[str]) -> dict[str, str]:
+    return dict(re.fullmatch(r"([\w-]+)(.*)", line).groups() for line in lines)  # type: ignore[union-attr]
+
+
+@pytest.fixture(scope="module")
+def project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_the_conda_environment_has_the_ranges_of_the_project(project):
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    *conda, pip = environment["dependencies"]
+    assert pip == {"pip": ["-e ."]}
+    assert environment["channels"] == ["conda-forge"]
+    required = requirements(project["dependencies"])
+    expected = {CONDA_NAMES.get(name, name): limits for name, limits in required.items()}
+    found = requirements(conda)
+    assert found.pop("python") == project["requires-python"]
+    assert found.pop("pip") == ""
+    assert set(found) == {
+        *("jupyterlab", "pytorch", "torchvision", "scikit-optimize"),
+        *("matplotlib", "seaborn", "ipywidgets", "papermill"),
+    }
+    assert found == {name: expected[name] for name in found}
+
+
+def test_every_module_and_data_file_is_packaged(project):
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    patterns = settings["package-data"]["hpo_lib"]
+    others = [p for p in (ROOT / "hpo_lib").iterdir() if p.is_file() and p.suffix != ".py"]
+    assert [p.name for p in others if not any(p.match(pattern) for pattern in patterns)] == []
+    assert settings["packages"] == ["hpo_lib"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("notebooks", "hpo_lib", "tests", "benchmarks", "docs", "results"),
+        *("environment.yml", "pyproject.toml", "Makefile", "README.md", ".ci/run"),
+    ],
+)
+def test_the_top_level_is_laid_out(name):
+    assert (ROOT / name).exists()
+
+
+def test_modules_stay_short():
+    lines = {path.name: len(path.read_text().splitlines()) for path in MODULES}
+    assert {name: n for name, n in lines.items() if n > 450} == {}
+    assert sum(lines.values()) <= 4500
+
+
+# Who imports torch
+
+
+def imported(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module.split(".")[0]
+
+
+def test_only_the_rooms_that_train_import_torch():
+    users = {path.stem for path in MODULES if {"torch", "torchvision"} & set(imported(path))}
+    assert users == TORCH_USERS
+
+
+@pytest.mark.parametrize(
+    "modules", ["hpo_lib, hpo_lib.__main__", "hpo_lib.study", "hpo_lib.plots, hpo_lib.compare"]
+)
+def test_search_comparison_and_plots_open_without_torch(modules):
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+# The notebooks as they are committed
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def path(request) -> Path:
+    return request.param
+
+
+@pytest.fixture
+def cells(path) -> list[dict[str, Any]]:
+    found = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return [{**cell, "text": "".join(cell["source"])} for cell in found]
+
+
+def tree(text: str) -> ast.Module:
+    """Parse a cell; a magic counts as nothing."""
+    return ast.parse(re.sub(r"^( *)[%!].*$", r"\1pass", text, flags=re.MULTILINE))
+
+
+@pytest.fixture
+def code(cells) -> list[str]:
+    return [cell["text"] for cell in cells if cell["cell_type"] == "code"]
+
+
+@pytest.fixture
+def parameters(cells) -> str:
+    (tagged,) = [c for c in cells if "parameters" in c["metadata"].get("tags", [])]
+    return tagged["text"]
+
+
+def test_notebooks_are_stripped_as_the_hook_does_it():
+    if NOTEBOOKS:
+        command = [sys.executable, "-m", "nbstripout", "--verify", "--keep-id", *NOTEBOOKS]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout
+
+
+def test_a_notebook_begins_with_a_title(cells):
+    assert cells[0]["cell_type"] == "markdown"
+    assert cells[0]["text"].startswith("# ")
+    titles = [c for c in cells if c["cell_type"] == "markdown" and c["text"].startswith("# ")]
+    assert len(titles) == 1
+
+
+def test_text_comes_before_every_code_cell(cells):
+    kinds = [cell["cell_type"] for cell in cells]
+    assert [n for n in range(1, len(kinds)) if kinds[n - 1 : n + 1] == ["code", "code"]] == []
+
+
+def test_parameters_are_typed_literals_with_a_comment(parameters, path):
+    lines = [line for line in parameters.splitlines() if line and not line.startswith("#")]
+    nodes = ast.parse(parameters).body
+    assert len(lines) == len(nodes), "one line for each parameter, and nothing else"
+    for line, node in zip(lines, nodes, strict=True):
+        assert isinstance(node, ast.AnnAssign), line
+        assert node.value is not None, line
+        ast.literal_eval(node.value)
+        assert re.search(r"  # \S", line), line
+    declared = read_notebook(path).parameters
+    assert all(p.type is not Any for p in declared.values())
+    assert "run_folder" in declared
+
+
+def test_papermill_reads_the_same_parameters(path):
+    found = papermill.inspect_notebook(path)
+    assert list(found) == list(read_notebook(path).parameters)
+    assert all(parameter["help"] for parameter in found.values())
+
+
+def test_cells_are_short_and_hold_no_logic(code):
+    assert [text for text in code if len(text.splitlines()) > 30] == []
+    nodes = [node for text in code for node in ast.walk(tree(text))]
+    assert [node.name for node in nodes if isinstance(node, ast.ClassDef)] == []
+
+
+def test_cells_install_nothing_and_name_no_absolute_path(code):
+    text = "\n".join(code)
+    assert not re.search(r"\b(pip|conda|apt(-get)?)\s+install\b", text)
+    assert not re.search(r"""["'](/|~|[A-Za-z]:\\)\w""", text)
+
+
+def test_numbers_of_notebooks_are_used_once():
+    numbers = [path.name[:2] for path in NOTEBOOKS]
+    assert len(set(numbers)) == len(numbers)
+    assert all(number.isdecimal() for number in numbers)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_name_in_a_profile_is_declared(profile):
+    file = ROOT / "notebooks" / "profiles.yaml"
+    read_profile(file, profile, find_notebooks(ROOT / "notebooks"))
+    assert set(yaml.safe_load(file.read_text())) == set(PROFILES)
