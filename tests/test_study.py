@@ -224,6 +224,13 @@ def test_the_frame_tells_the_whole_story():
     assert (frame.finished >= frame.started).all()
 
 
+def test_a_hyperparameter_called_like_a_column_hides_nothing():
+    space = TOY_SPACE.from_yaml("value: {type: float, low: 0, high: 1, default: 0.25}")
+    study = run_study(lambda c: c["value"] + 1, space, "random", 1, name="v", workers=0)
+    frame = trials_frame(study)
+    assert (frame.value[0], frame.param_value[0]) == (1.25, 0.25)
+
+
 def test_an_empty_study_has_an_empty_frame():
     empty = optuna.create_study(storage="sqlite:///e.db", study_name="e")
     assert list(trials_frame(empty)["best"]) == []
