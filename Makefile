@@ -10,10 +10,10 @@ run: setup  ## all notebooks, then results/runs/<time>/report.html; ARGS="--data
 	@$(BIN)/python -m hpo_lib run --profile quick $(ARGS)
 
 test: setup  ## everything, the notebooks too
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 test-fast: setup  ## what takes seconds
-	@$(BIN)/python -m pytest -m "not slow and not browser" $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not browser" $(ARGS)
 
 check: setup
 	@$(BIN)/ruff check .

@@ -13,7 +13,8 @@ from hpo_lib.runs import run_notebooks
 
 NAMES = [notebook.name for notebook in find_notebooks(notebooks_folder())]
 
-pytestmark = pytest.mark.slow
+# one process runs them, once
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("notebooks")]
 
 
 @pytest.fixture(scope="module")
