@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -101,7 +102,7 @@ class Driver:
 
     def _next_trial(self) -> optuna.Trial | None:
         if self.waiting:
-            return self._trial(self.waiting.popleft().number)
+            return optuna.Trial(self.study, self._trial_id(self.waiting.popleft().number))
         if self.stopped is None and self._exhausted():
             self.stopped = "every configuration of the strategy was tried"
         if self.stopped is not None or len(own_trials(self.study)) >= self.n_trials:
@@ -114,10 +115,12 @@ class Driver:
         is_exhausted = getattr(self.study.sampler, "is_exhausted", None)
         return is_exhausted is not None and is_exhausted(self.study)
 
-    def _trial(self, number: int) -> optuna.Trial:
-        study_id = self.backend.get_study_id_from_name(self.study.study_name)
-        trial_id = self.backend.get_trial_id_from_study_id_trial_number(study_id, number)
-        return optuna.Trial(self.study, trial_id)
+    @cached_property
+    def _study_id(self) -> int:
+        return self.backend.get_study_id_from_name(self.study.study_name)
+
+    def _trial_id(self, number: int) -> int:
+        return self.backend.get_trial_id_from_study_id_trial_number(self._study_id, number)
 
     def _start(self, trial: optuna.Trial, workers: Workers, folder: Path) -> None:
         began = time.perf_counter()
@@ -133,10 +136,7 @@ class Driver:
             done, checkpoint = 0, None
         place = folder / f"{trial.number:05d}"
         segment = self._segment(trial.number, min(done, self.objective.budget - 1), place)
-        trial_id = self.backend.get_trial_id_from_study_id_trial_number(
-            self.backend.get_study_id_from_name(self.study.study_name), trial.number
-        )
-        running = _Running(trial.number, trial_id, configuration, segment)
+        running = _Running(trial.number, self._trial_id(trial.number), configuration, segment)
         if done == self.objective.budget:  # killed between the last record and the verdict
             self._close(running, record["validation_error"][-1])
             return
@@ -191,7 +191,8 @@ class Driver:
     def _append_curves(self, running: _Running, result: SegmentResult) -> None:
         start = running.segment.start
         recorded = self.backend.get_trial(running.trial_id).user_attrs
-        self._set(running, "checkpoint", result.checkpoint)
+        if result.checkpoint is not None:
+            self._set(running, "checkpoint", result.checkpoint)
         for offset, error in enumerate(result.validation_error, start=1):
             if math.isfinite(error):
                 self.backend.set_trial_intermediate_value(

@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import os
+
+# two test processes on two cores: before numpy is imported
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import matplotlib
 import pytest
 
