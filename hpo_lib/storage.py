@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sqlite3
+import threading
 import time
 import uuid
 from pathlib import Path
@@ -22,6 +23,8 @@ LEASE_SECONDS = 60.0
 """A driver on another host that has not renewed its lease for so long counts as gone."""
 
 Storage = str | Path | BaseStorage
+
+_OPENING = threading.Lock()  # Optuna looks for the tables first and creates them then
 
 
 class StudyError(RuntimeError):
@@ -53,7 +56,8 @@ def open_storage(storage: Storage | None = None) -> BaseStorage:
     _use_write_ahead_log(path)
     # One writer at a time: a second one waits for the file rather than fail.
     engine = {"connect_args": {"timeout": 60}}
-    return get_storage(RDBStorage(f"sqlite:///{path}", engine_kwargs=engine))
+    with _OPENING:
+        return get_storage(RDBStorage(f"sqlite:///{path}", engine_kwargs=engine))
 
 
 def storage_folder(storage: Storage | None) -> Path | None:
