@@ -217,9 +217,7 @@ def make_workers(
         return workers
     if workers == 0:
         if limited:
-            message = (
-                "time_limit and memory_limit need worker processes: workers >= 1, got 0"
-            )
+            message = "time_limit and memory_limit need worker processes: workers >= 1, got 0"
             raise ValueError(message)
         return InProcess()
     return LocalWorkers(workers, time_limit=time_limit, memory_limit=memory_limit)
