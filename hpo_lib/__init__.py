@@ -9,10 +9,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hpo_lib.bayes import BayesSampler, SkoptSampler, fit_surrogate
+    from hpo_lib.bayes import BayesSampler, fit_surrogate
     from hpo_lib.data import DataConfig, load_data, load_test_data
     from hpo_lib.minimize import gp_minimize
     from hpo_lib.objective import Objective, Segment, SegmentResult
+    from hpo_lib.skopt_sampler import SkoptSampler
     from hpo_lib.space import Configuration, SearchSpace, SpaceError
     from hpo_lib.strategies import STRATEGIES, make_sampler
     from hpo_lib.study import (
@@ -56,10 +57,11 @@ __all__ = [
 ]
 
 _ROOMS = {
-    "bayes": ("BayesSampler", "SkoptSampler", "fit_surrogate"),
+    "bayes": ("BayesSampler", "fit_surrogate"),
     "data": ("DataConfig", "load_data", "load_test_data"),
     "minimize": ("gp_minimize",),
     "objective": ("Objective", "Segment", "SegmentResult"),
+    "skopt_sampler": ("SkoptSampler",),
     "space": ("Configuration", "SearchSpace", "SpaceError"),
     "strategies": ("STRATEGIES", "make_sampler"),
     "study": (

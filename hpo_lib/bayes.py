@@ -1,19 +1,17 @@
 """Bayesian search: a Gaussian process over the recorded trials chooses the next configuration.
 
-Both samplers here are Optuna samplers for one objective, in either direction. They keep no state:
-what they choose is a function of (seed, trial number, recorded trials). With a `SearchSpace` they
-know its conditions, priors and defaults and never repeat a configuration; without one they work in
-any Optuna program, on the parameters that all its trials share.
+A Bayesian sampler is an Optuna sampler for one objective, in either direction. It keeps no state:
+what it chooses is a function of (seed, trial number, recorded trials). With a `SearchSpace` it
+knows its conditions, priors and defaults and never repeats a configuration; without one it works
+in any Optuna program, on the parameters that all its trials share.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
 import zlib
 from abc import abstractmethod
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
@@ -25,19 +23,19 @@ from optuna.samplers import BaseSampler
 from optuna.search_space import intersection_search_space
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+from scipy.special import log_ndtr
 from scipy.stats import qmc
-from sklearn.exceptions import ConvergenceWarning
-from skopt import Optimizer
-from skopt.acquisition import gaussian_ei
-from skopt.space import Categorical, Integer, Real
-from skopt.utils import cook_estimator, normalize_dimensions
 
-from hpo_lib.codes import Axis, Codes, Point
+from hpo_lib.codes import Codes, Point
+from hpo_lib.gp import GaussianProcess, compress, log_expected_improvement
 from hpo_lib.space import Configuration, SearchSpace
 
 ACQUISITIONS = ("gp_hedge", "EI", "LCB", "PI")
 DESIGNS = ("random", "sobol", "lhs", "halton")
-_CANDIDATES = 500
+_CANDIDATES = 512
+_INCUMBENTS = 5
+_ROUNDS = 4
+_REFIT_BELOW = 60
 
 
 class BayesianSampler(BaseSampler):
@@ -52,7 +50,7 @@ class BayesianSampler(BaseSampler):
         first: Sequence[Configuration],
         given: Sequence[tuple[Configuration, float]],
     ) -> None:
-        _check_member("initial_point_generator", initial_point_generator, DESIGNS)
+        check_member("initial_point_generator", initial_point_generator, DESIGNS)
         if space is None and (first or given):
             message = "first and given need a space, got space=None"
             raise ValueError(message)
@@ -64,7 +62,7 @@ class BayesianSampler(BaseSampler):
         self._given = [(space.check(each), value) for each, value in given] if space else []
 
     @abstractmethod
-    def _choose(self, codes: Codes, history: _History, rng: np.random.Generator) -> Point:
+    def _choose(self, codes: Codes, history: History, rng: np.random.Generator) -> Point:
         """The point, tried neither before nor now, at which the model expects most."""
 
     def infer_relative_search_space(
@@ -126,7 +124,7 @@ class BayesianSampler(BaseSampler):
         codes = Codes(self._space.distributions(), self._space)
         return len(self._history(study, codes, None).tried) >= self._space.size
 
-    def _history(self, study: optuna.Study, codes: Codes, number: int | None) -> _History:
+    def _history(self, study: optuna.Study, codes: Codes, number: int | None) -> History:
         """What the trials but this one say: `given`, then completed, failed and pending ones."""
         sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
         evidence = [(cast("Point", codes.encode(c)), sign * value) for c, value in self._given]
@@ -151,10 +149,8 @@ class BayesianSampler(BaseSampler):
         if values:
             # As bad as the worst: the search keeps away, and no invented number bends the scale.
             evidence += [(point, max(values)) for point in failed]
-            # The constant liar of Ginsbourger et al. (2010): nothing is expected there any more.
-            evidence += [(point, min(values)) for point in pending]
         tried = {point for point, _ in evidence}.union(failed, pending, pruned)
-        return _History(tried, [p for p, _ in evidence], [v for _, v in evidence])
+        return History(tried, [p for p, _ in evidence], [v for _, v in evidence], pending)
 
     def _initial_point(self, codes: Codes, index: int) -> Point | None:
         if self._space is None or index >= self._n_initial_points:
@@ -164,17 +160,16 @@ class BayesianSampler(BaseSampler):
         )
         return codes.encode(self._space.from_unit(units[index].tolist(), self._seed))
 
-    def _new_points(
-        self, codes: Codes, history: _History, rng: np.random.Generator
-    ) -> list[Point]:
+    def _new_points(self, codes: Codes, history: History, rng: np.random.Generator) -> list[Point]:
         """Points not tried so far, in random order; at least one."""
-        drawn = codes.every() or codes.draw(_CANDIDATES, rng)
-        rng.shuffle(drawn)
-        new = [point for point in drawn if point not in history.tried]
+        drawn = codes.every()
+        drawn = codes.draw(rng.random((_CANDIDATES, len(codes.axes)))) if drawn is None else drawn
+        points = [*dict.fromkeys(map(to_point, rng.permutation(drawn)))]
+        new = [point for point in points if point not in history.tried]
         if new:
             return new[:_CANDIDATES]
         if self._space is None:  # other parameters may still make it a new configuration
-            return drawn[:_CANDIDATES]
+            return points[:_CANDIDATES]
         message = (
             f"all {len(history.tried)} configurations of the space have been tried; "
             "ask is_exhausted(study) first"
@@ -182,73 +177,25 @@ class BayesianSampler(BaseSampler):
         raise RuntimeError(message)
 
 
-class SkoptSampler(BayesianSampler):
-    """scikit-optimize's Gaussian process and acquisition with its defaults, its traps mended.
+class BayesSampler(BayesianSampler):
+    """The workbench's sampler: a Gaussian process with expected improvement, searched closely.
 
-    The model is fitted anew to all evidence for every trial, so the gains of `gp_hedge` start from
-    zero each time: it picks one of its three acquisition functions evenly.
+    The acquisition function is compared over points spread over the space and over neighbours of
+    the best trials, then around the best of those; a small finite space is compared whole.
+    Pending trials are believed to turn out as the model expects (the "kriging believer" of
+    Ginsbourger et al., 2010).
 
     Args:
         seed: fixes all choices.
         space: the search space; None in an Optuna program of any other origin.
         n_initial_points: trials before the model takes over.
-        acq_func: "gp_hedge", "EI", "LCB" or "PI".
+        acq_func: "EI" (its logarithm), "LCB", "PI", or "gp_hedge", which picks one of the three
+            evenly.
         initial_point_generator: "random", "sobol", "lhs" or "halton".
-        xi: the improvement that EI and PI ask for.
+        xi: the improvement that EI and PI ask for, in standard deviations of the values.
         kappa: the weight of the standard deviation in LCB.
         first: configurations tried before the initial points.
         given: configurations with known values that are evidence without being trials.
-    """
-
-    def __init__(
-        self,
-        seed: int = 0,
-        space: SearchSpace | None = None,
-        n_initial_points: int = 10,
-        acq_func: str = "gp_hedge",
-        *,
-        initial_point_generator: str = "random",
-        xi: float = 0.01,
-        kappa: float = 1.96,
-        first: Sequence[Configuration] = (),
-        given: Sequence[tuple[Configuration, float]] = (),
-    ) -> None:
-        _check_member("acq_func", acq_func, ACQUISITIONS)
-        super().__init__(seed, space, n_initial_points, initial_point_generator, first, given)
-        self._acq_func = acq_func
-        self._acq_func_kwargs = {"xi": xi, "kappa": kappa}
-
-    def _choose(self, codes: Codes, history: _History, rng: np.random.Generator) -> Point:
-        space = skopt_space(codes.axes)
-        optimizer: Any = Optimizer(
-            space,
-            "GP",
-            n_initial_points=0,
-            acq_func=self._acq_func,
-            acq_func_kwargs=self._acq_func_kwargs,
-            random_state=int(rng.integers(2**31)),
-            model_queue_size=1,
-        )
-        with _known_warnings():
-            optimizer.tell([list(point) for point in history.points], history.values)
-            point = codes.impute(optimizer.ask())
-            new = point not in history.tried
-            if new and not codes.conditional:
-                return point
-            # What was chosen was tried before, or was chosen for values of inactive parameters
-            # that the configuration has not: compare it with others as they would be.
-            candidates = [*([point] if new else []), *self._new_points(codes, history, rng)]
-            model, best = optimizer.models[-1], min(history.values)
-            rows = space.transform([list(candidate) for candidate in candidates])
-            improvement = gaussian_ei(rows, model, best, self._acq_func_kwargs["xi"])
-        return candidates[int(np.argmax(improvement))]
-
-
-class BayesSampler(SkoptSampler):
-    """The workbench's sampler: fewer and better spread initial points, expected improvement.
-
-    The values are standardised before the model sees them, so that `xi` is a share of their
-    standard deviation and means the same for errors below one and losses in thousands.
     """
 
     def __init__(
@@ -259,25 +206,105 @@ class BayesSampler(SkoptSampler):
         acq_func: str = "EI",
         *,
         initial_point_generator: str = "sobol",
-        xi: float = 0.001,
-        **options: Any,
+        xi: float = 0.0,
+        kappa: float = 1.96,
+        first: Sequence[Configuration] = (),
+        given: Sequence[tuple[Configuration, float]] = (),
     ) -> None:
-        options |= {"initial_point_generator": initial_point_generator, "xi": xi}
-        super().__init__(seed, space, n_initial_points, acq_func, **options)
+        check_member("acq_func", acq_func, ACQUISITIONS)
+        super().__init__(seed, space, n_initial_points, initial_point_generator, first, given)
+        self._acq_func = acq_func
+        self._xi = xi
+        self._kappa = kappa
+        self._fitted: dict[tuple[Any, ...], NDArray[np.float64]] = {}
 
-    def _choose(self, codes: Codes, history: _History, rng: np.random.Generator) -> Point:
-        values = np.asarray(history.values)
-        scaled = (values - values.mean()) / (values.std() or 1.0)
-        return super()._choose(codes, history._replace(values=scaled.tolist()), rng)
+    def _choose(self, codes: Codes, history: History, rng: np.random.Generator) -> Point:
+        rows, values = codes.scale(history.points), compress(history.values)
+        model = GaussianProcess(np.flatnonzero(codes.choice))
+        theta = self._kernel_parameters(model, rows, history.values)
+        model.fit(rows, values, theta)
+        if history.pending:
+            pending = codes.scale(history.pending)
+            expected = model.predict(pending)
+            rows, values = np.vstack([rows, pending]), np.r_[values, expected]
+            model.fit(rows, values, theta)
+        acquisition = self._acquisition(codes, model, rows, rng)
+        order = np.argsort(values, kind="stable")[:_INCUMBENTS]
+        incumbents = np.array([*history.points, *history.pending])[order]
+        for point in _best_first(codes, acquisition, incumbents, rng):
+            if point not in history.tried:
+                return point
+        return self._new_points(codes, history, rng)[0]
+
+    def _kernel_parameters(
+        self, model: GaussianProcess, rows: NDArray[np.float64], values: Sequence[float]
+    ) -> NDArray[np.float64]:
+        """Fitted to all evidence; of much evidence, to as many tens of it as there are.
+
+        They hardly change from one trial to the next by then, and what was fitted once is kept.
+        """
+        n = len(rows)
+        n = n - n % 10 if n > _REFIT_BELOW else n
+        key = (rows[:n].tobytes(), *values[:n])
+        if key not in self._fitted:
+            self._fitted = {key: model.fit(rows[:n], compress(values[:n])).theta_}
+        return self._fitted[key]
+
+    def _acquisition(
+        self,
+        codes: Codes,
+        model: GaussianProcess,
+        rows: NDArray[np.float64],
+        rng: np.random.Generator,
+    ) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+        best = float(model.predict(rows).min()) - self._xi * model.scale_
+        name = self._acq_func
+        name = str(rng.choice(ACQUISITIONS[1:])) if name == "gp_hedge" else name
+
+        def value(points: NDArray[np.float64]) -> NDArray[np.float64]:
+            mean, std = model.predict(codes.scale(points), return_std=True)
+            if name == "LCB":
+                return self._kappa * std - mean
+            if name == "PI":
+                return log_ndtr((best - mean) / std)
+            return log_expected_improvement(mean, std, best)
+
+        return value
+
+
+def _best_first(
+    codes: Codes,
+    acquisition: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    incumbents: NDArray[np.float64],
+    rng: np.random.Generator,
+) -> Iterator[Point]:
+    """Points of high acquisition, the highest first."""
+    found = codes.every()
+    if found is None:
+        spread = codes.draw(qmc.Sobol(len(codes.axes), rng=rng).random(_CANDIDATES))
+        near = codes.neighbours(incumbents, 2 * _CANDIDATES, (0.02, 0.05, 0.1, 0.2), rng)
+        found = np.vstack([spread, near])
+        values = acquisition(found)
+        for _ in range(_ROUNDS):
+            highest = found[np.argsort(-values)[:10]]
+            near = codes.neighbours(highest, 200, (0.005, 0.01, 0.03, 0.1), rng)
+            found, values = np.vstack([found, near]), np.r_[values, acquisition(near)]
+    else:
+        values = acquisition(found)
+    yield from map(to_point, found[np.argsort(-values)])
+
+
+def to_point(row: NDArray[np.float64]) -> Point:
+    """A row as a point."""
+    return tuple(row.tolist())
 
 
 @dataclass(frozen=True)
 class Surrogate:
     """A Gaussian process fitted to a study, as figures need it."""
 
-    model: Any
+    model: GaussianProcess
     codes: Codes
-    space: Any
 
     def predict(
         self, configurations: Sequence[Configuration]
@@ -288,9 +315,8 @@ class Surrogate:
         if outside:
             message = f"configurations must lie inside the space, got {outside[0]}"
             raise ValueError(message)
-        rows = [list(cast("Point", point)) for point in points]
-        with _known_warnings():
-            return self.model.predict(self.space.transform(rows), return_std=True)
+        rows = self.codes.scale(cast("list[Point]", points))
+        return self.model.predict(rows, return_std=True)
 
 
 def fit_surrogate(trials: Sequence[FrozenTrial], space: SearchSpace) -> Surrogate:
@@ -309,35 +335,17 @@ def fit_surrogate(trials: Sequence[FrozenTrial], space: SearchSpace) -> Surrogat
         )
         raise ValueError(message)
     points, values = zip(*evidence, strict=True)
-    drawn = skopt_space(codes.axes)
-    return Surrogate(fit_process(drawn, [list(point) for point in points], values), codes, drawn)
+    model = GaussianProcess(np.flatnonzero(codes.choice))
+    return Surrogate(model.fit(codes.scale(points), values), codes)
 
 
-def fit_process(space: Any, rows: Sequence[Sequence[Any]], values: Sequence[float]) -> Any:
-    """Fit skopt's Gaussian process to points of a normalised skopt space."""
-    model: Any = cook_estimator("GP", space=space, random_state=0)
-    with _known_warnings():
-        return model.fit(space.transform(rows), values)
-
-
-class _History(NamedTuple):
+class History(NamedTuple):
     """`points` with their `values` are the evidence, lower is better; none of `tried` repeats."""
 
     tried: set[Point]
     points: list[Point]
     values: list[float]
-
-
-def skopt_space(axes: Sequence[Axis]) -> Any:
-    """The axes as a normalised skopt space; choices are indices, since it mixes up their types."""
-    return normalize_dimensions([_dimension(axis) for axis in axes])
-
-
-def _dimension(axis: Axis) -> Any:
-    if axis.choice:
-        return Categorical(range(int(axis.high) + 1), name=axis.name)
-    prior = "log-uniform" if axis.log else "uniform"
-    return (Integer if axis.whole else Real)(axis.low, axis.high, prior, name=axis.name)
+    pending: list[Point]
 
 
 def _params(trial: FrozenTrial) -> dict[str, Any]:
@@ -357,17 +365,8 @@ def _design(name: str, n: int, n_dimensions: int, seed: int) -> NDArray[np.float
     return kind(n_dimensions, seed=rng).random(n)
 
 
-def _check_member(argument: str, value: str, allowed: Sequence[str]) -> None:
+def check_member(argument: str, value: str, allowed: Sequence[str]) -> None:
+    """Refuse what is not one of the allowed values."""
     if value not in allowed:
         message = f"{argument} must be one of {', '.join(allowed)}, got {value!r}"
         raise ValueError(message)
-
-
-@contextmanager
-def _known_warnings() -> Generator[None]:
-    """Hide what skopt and scikit-learn say of models that fit well enough to go on."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The objective has been evaluated")
-        warnings.filterwarnings("ignore", "Predicted variances smaller than 0")
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        yield

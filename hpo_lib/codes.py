@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
 from hpo_lib.space import SearchSpace
@@ -16,7 +17,9 @@ from hpo_lib.space import SearchSpace
 Point = tuple[float, ...]
 """One number per searched parameter that has more than one value; one point per configuration."""
 
-_LISTABLE = 5000
+Array = NDArray[np.float64]
+
+_LISTABLE = 2000
 
 
 @dataclass(frozen=True)
@@ -50,17 +53,6 @@ class Axis:
         number = low + int(code) * self.distribution.step if self.stepped else code
         return type(low)(min(max(number, low), high))
 
-    def from_unit(self, u: float) -> float:
-        """The number below which a share `u` of the range lies, whatever the prior."""
-        margin = 0.5 if self.whole else 0.0
-        low, high = self.low - margin, self.high + margin
-        if self.log:
-            low, high = math.log(low), math.log(high)
-        code = (1 - u) * low + u * high
-        code = math.exp(code) if self.log else code
-        code = round(code) if self.whole else code
-        return min(max(code, self.low), self.high)
-
 
 class Codes:
     """The way from configurations to points and back.
@@ -78,6 +70,11 @@ class Codes:
         self._names = tuple(axis.name for axis in self.axes)
         self._defaults: dict[str, Any] = {one.name: one.default for one in searched}
         self._single = {n: v for n, v in self._defaults.items() if n not in self._names}
+        self.choice = np.array([axis.choice for axis in self.axes], bool)
+        self._whole = np.array([axis.whole for axis in self.axes], bool)
+        self._log = np.array([axis.log for axis in self.axes], bool)
+        self._low = np.array([axis.low for axis in self.axes], float)
+        self._high = np.array([axis.high for axis in self.axes], float)
 
     def encode(self, params: Mapping[str, Any]) -> Point | None:
         """The point of a configuration; None when a value is missing or out of range."""
@@ -99,27 +96,87 @@ class Codes:
         completed = self._space.complete({**self._single, **params})
         return {name: value for name, value in completed.items() if name in self._names}
 
-    def impute(self, point: Sequence[float]) -> Point:
-        """The point of the same configuration with inactive parameters at their default."""
-        return cast("Point", self.encode(self.decode(point)))
+    def impute(self, rows: Array) -> Array:
+        """The same configurations with inactive parameters at their default; in place."""
+        if not self.conditional or self._space is None:
+            return rows
+        column = {name: index for index, name in enumerate(self._names)}
+        active: dict[str, NDArray[np.bool_]] = {}
+        for one in self._space.parameters:
+            met = np.ones(len(rows), bool)
+            for parent, required in one.when.items():
+                met &= active[parent]
+                if parent in column:
+                    axis = self.axes[column[parent]]
+                    met &= np.isin(rows[:, column[parent]], [axis.code(v) for v in required])
+                else:
+                    met &= self._constant(parent) in required
+            active[one.name] = met
+            if one.name in column:
+                index = column[one.name]
+                rows[~met, index] = self.axes[index].code(self._defaults[one.name])
+        return rows
 
-    def every(self) -> list[Point] | None:
-        """All points; None when they are too many or infinitely many."""
+    def _constant(self, name: str) -> Any:
+        fixed = None if self._space is None else self._space[name].fixed
+        return self._single[name] if fixed is None else fixed
+
+    def every(self) -> Array | None:
+        """All points, of shape (n, d); None when they are too many or infinitely many."""
         n_points = math.prod(a.high - a.low + 1 if a.whole else math.inf for a in self.axes)
         if n_points > _LISTABLE:
             return None
         ranges = [range(int(axis.low), int(axis.high) + 1) for axis in self.axes]
-        return self._distinct(itertools.product(*ranges))
+        rows = np.array(list(itertools.product(*ranges)), float)
+        return np.unique(self.impute(rows), axis=0)
 
-    def draw(self, n: int, rng: np.random.Generator) -> list[Point]:
-        """Up to `n` points drawn evenly from the ranges, whatever the priors."""
-        rows = rng.random((n, len(self.axes))).tolist()
-        return self._distinct(
-            [a.from_unit(u) for a, u in zip(self.axes, r, strict=True)] for r in rows
-        )
+    def draw(self, units: Array) -> Array:
+        """The points below which the shares `units` of the ranges lie, whatever the priors."""
+        margin = np.where(self._whole, 0.5, 0.0)
+        low, high = self._stretch(self._low - margin), self._stretch(self._high + margin)
+        return self._snap((1 - units) * low + units * high)
 
-    def _distinct(self, rows: Iterable[Sequence[float]]) -> list[Point]:
-        return list(dict.fromkeys(map(self.impute, rows)))
+    def scale(self, points: Sequence[Point] | Array) -> Array:
+        """Coordinates of points: numbers from 0 to 1, logarithmic ones so; choices as indices."""
+        rows = self._stretch(np.asarray(points, float).reshape(-1, len(self.axes)))
+        low, high = self._stretch(self._low), self._stretch(self._high)
+        return np.where(self.choice, rows, (rows - low) / (high - low))
+
+    def neighbours(
+        self, points: Array, n: int, reach: Sequence[float], rng: np.random.Generator
+    ) -> Array:
+        """Points near some of these: one value of each is changed, or several.
+
+        Args:
+            points: shape (m, d).
+            n: how many.
+            reach: standard deviations of a change, in shares of the range; drawn from evenly. A
+                change that leaves the range ends on the bound, where optima often are, and a
+                whole number moves by one at least.
+            rng: draws.
+        """
+        shape = (n, len(self.axes))
+        rows = np.arange(n)
+        several = (rng.random(n) < 0.5)[:, None] & (rng.random(shape) < 0.3)
+        several[rows, rng.integers(shape[1], size=n)] = True
+        start = points[rng.integers(len(points), size=n)]
+        low, high = self._stretch(self._low), self._stretch(self._high)
+        change = rng.normal(size=shape) * rng.choice(reach, size=(n, 1))
+        moved = self._snap(self._stretch(start) + change * (high - low), impute=False)
+        stuck = self._whole & (moved == start)
+        moved = np.where(stuck, np.clip(start + np.sign(change), self._low, self._high), moved)
+        drawn = np.floor(rng.random(shape) * (self._high + 1))
+        moved = np.where(self.choice, drawn, moved)
+        return self.impute(np.where(several, moved, start))
+
+    def _stretch(self, rows: Array) -> Array:
+        return np.where(self._log, np.log(np.where(self._log, rows, 1.0)), rows)
+
+    def _snap(self, rows: Array, impute: bool = True) -> Array:
+        codes = np.where(self._log, np.exp(np.where(self._log, rows, 0.0)), rows)
+        codes = np.where(self._whole, np.round(codes), codes)
+        codes = np.clip(codes, self._low, self._high)
+        return self.impute(codes) if impute else codes
 
 
 def _axis(name: str, distribution: Any) -> Axis:

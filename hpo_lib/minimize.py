@@ -18,8 +18,9 @@ from skopt.callbacks import VerboseCallback, check_callback
 from skopt.space import Categorical, Integer, Real
 from skopt.utils import create_result, eval_callbacks, normalize_dimensions
 
-from hpo_lib.bayes import BayesSampler, SkoptSampler, fit_process
+from hpo_lib.bayes import BayesSampler
 from hpo_lib.objective import FunctionObjective, Segment, SegmentResult
+from hpo_lib.skopt_sampler import SkoptSampler, fit_process
 from hpo_lib.space import Configuration, SearchSpace
 from hpo_lib.storage import Storage, StudyError
 from hpo_lib.study import run_study
@@ -110,7 +111,7 @@ def gp_minimize(
         default_first=False,
         callback=lambda study, _: run.is_stopped_by(callbacks, study),
     )
-    return run.final_result(study, seed)
+    return run.final_result(study, seed, surrogate)
 
 
 @dataclass(frozen=True)
@@ -174,14 +175,14 @@ class _Run:
         made.configuration = min(calls, key=lambda call: call[1])[0]
         return made
 
-    def final_result(self, study: optuna.Study, seed: int) -> OptimizeResult:
+    def final_result(self, study: optuna.Study, seed: int, surrogate: str) -> OptimizeResult:
         """The result with its model."""
         made = self.result(study)
         if made is None:
             reasons = [t.user_attrs.get("reason") for t in study.get_trials(deepcopy=False)]
             message = f"no call of func returned a finite number: {reasons}"
             raise StudyError(message)
-        made.models = [fit_process(self.drawn, made.x_iters, made.func_vals)]
+        made.models = [fit_process(self.drawn, made.x_iters, made.func_vals, surrogate)]
         made.random_state = check_random_state(seed)
         return made
 

@@ -122,7 +122,7 @@ def _bayes(space: SearchSpace, seed: int, n_trials: int) -> BaseSampler:
 
 
 def _skopt(space: SearchSpace, seed: int, n_trials: int) -> BaseSampler:
-    from hpo_lib.bayes import SkoptSampler
+    from hpo_lib.skopt_sampler import SkoptSampler
 
     return SkoptSampler(seed, space)
 

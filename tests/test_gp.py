@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import check_grad
+from scipy.stats import norm
+from sklearn.base import clone
+
+from hpo_lib.gp import GaussianProcess, compress, log_expected_improvement
+
+
+def observations(n=30, seed=0):
+    rng = np.random.default_rng(seed)
+    rows = rng.random((n, 3))
+    rows[:, 2] = rng.integers(3, size=n)
+    return rows, np.sin(4 * rows[:, 0]) + 0.1 * rows[:, 1] + np.array([0, 3, 1])[
+        rows[:, 2].astype(int)
+    ]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_gradient_is_that_of_the_density(seed):
+    rows, y = observations(12, seed)
+    model = GaussianProcess([2])
+    density, mean, std = model._log_posterior(model._squares(rows, rows), y - y.mean())
+    theta = mean + std * np.random.default_rng(seed).normal(size=5)
+    error = check_grad(lambda t: density(t)[0], lambda t: density(t)[1], theta)
+    assert error < 1e-4 * max(1, np.linalg.norm(density(theta)[1]))
+
+
+def test_it_predicts_what_it_has_not_seen_and_knows_what_it_does_not_know():
+    rows, y = observations()
+    unseen, truth = observations(200, 1)
+    model = GaussianProcess([2]).fit(rows, y)
+    mean, std = model.predict(unseen, return_std=True)
+    assert np.corrcoef(mean, truth)[0, 1] > 0.98
+    assert np.mean(np.abs(mean - truth) < 3 * std) > 0.9
+    assert model.predict(rows, return_std=True)[1].mean() < std.mean()
+    assert model.score(unseen, truth) > 0.95
+
+
+def test_the_order_of_categories_does_not_matter():
+    rows, y = observations()
+    renamed = rows.copy()
+    renamed[:, 2] = np.array([7, 2, 5])[rows[:, 2].astype(int)]
+    first = GaussianProcess([2]).fit(rows, y).predict(rows)
+    second = GaussianProcess([2]).fit(renamed, y).predict(renamed)
+    assert np.allclose(first, second)
+
+
+def test_the_scale_of_y_does_not_matter():
+    rows, y = observations()
+    model = GaussianProcess([2])
+    first = clone(model).fit(rows, y).predict(rows, return_std=True)
+    second = model.fit(rows, 1e6 * y + 5).predict(rows, return_std=True)
+    assert np.allclose(1e6 * first[0] + 5, second[0])
+    assert np.allclose(1e6 * first[1], second[1])
+
+
+def test_kernel_parameters_can_be_kept():
+    rows, y = observations()
+    fitted = GaussianProcess([2]).fit(rows, y)
+    kept = GaussianProcess([2]).fit(rows[:10], y[:10], fitted.theta_)
+    assert np.array_equal(kept.theta_, fitted.theta_)
+
+
+@pytest.mark.parametrize("y", [[1.0, 1.0, 1.0, 1.0], [0.0, 1.0, 0.0, 1.0]])
+def test_equal_values_and_repeated_rows_are_no_trouble(y):
+    rows = np.array([[0.2], [0.2], [0.2], [0.2]])
+    mean, std = GaussianProcess().fit(rows, y).predict([[0.2], [0.9]], return_std=True)
+    assert mean[0] == pytest.approx(np.mean(y), abs=0.1)
+    assert np.isfinite(std).all()
+
+
+def test_log_expected_improvement_is_the_logarithm_of_what_it_says():
+    mean, std, best = np.linspace(-3, 5, 50), np.full(50, 0.8), 0.5
+    z = (best - mean) / std
+    plain = std * (z * norm.cdf(z) + norm.pdf(z))
+    assert np.allclose(log_expected_improvement(mean, std, best), np.log(plain))
+    far = log_expected_improvement(np.array([50.0, 100.0, 1e6]), np.ones(3), 0.0)
+    assert np.isfinite(far).all()
+    assert (np.diff(far) < 0).all()
+
+
+@settings(max_examples=50)
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30))
+def test_compression_keeps_the_order(values):
+    y = np.asarray(values)
+    order = np.argsort(y, kind="stable")
+    assert (np.diff(compress(y)[order]) >= 0).all()
+    assert np.isfinite(compress(y)).all()
