@@ -25,7 +25,8 @@ lab: setup  ## JupyterLab for this machine alone, with a token
 	@$(BIN)/jupyter lab --ip=127.0.0.1 --LabApp.default_url=/lab/tree/notebooks $(ARGS)
 
 bench: setup  ## each benchmark in turn; ARGS=--quick for a minute each
-	@set -e; for script in benchmarks/*.py; do \
+	@$(BIN)/pip install -q -e '.[bench]'
+	@set -e; for script in benchmarks/[a-z]*.py; do \
 	  echo "== $$script"; $(BIN)/python "$$script" $(ARGS); done
 
 clean: setup  ## runs and studies, not .venv and not results/reference

@@ -1,8 +1,8 @@
 """How good is the best configuration after 10, 20, 30 and 50 trials: ours against its peers.
 
-Every side gets the same tasks (`benchmarks/tasks.py`), seeds and number of trials. What a side
-reached is kept in a file of its own under `--raw` and only missing runs are made, so that peers
-need not be run again: `--sides ours` after a change, `--sides` with names for the others.
+Every side gets the same tasks (`benchmarks/_tasks.py`), seeds and number of trials. What a side
+reached is kept in a file of its own under `--raw`, and only missing runs are made: an interrupted
+comparison goes on, and peers need not be run again. It takes `pip install -e .[bench]`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import optuna
 import pandas as pd
+from _tasks import Task, load_tasks
 from scipy.stats import qmc
-from tasks import Task, load_tasks
 
 from hpo_lib.bayes import BayesSampler
 from hpo_lib.files import atomic_write_text
@@ -249,7 +249,11 @@ def main() -> None:
         "--data-dir", type=Path, help="folder with lcbench/ (tasks are left out without it)"
     )
     parser.add_argument("--raw", default="results/reference/sample_efficiency", type=Path)
-    parser.add_argument("--sides", nargs="*", default=[], help=f"out of {', '.join(SIDES)}")
+    parser.add_argument(
+        "--sides", nargs="*", default=["ours"], help=f"default ours; out of {', '.join(SIDES)}"
+    )
+    parser.add_argument("--peers", action="store_true", help="make missing runs of all sides")
+    parser.add_argument("--again", action="store_true", help="forget the sides' earlier runs")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="2 tasks, 1 seed, ours and random")
@@ -258,7 +262,12 @@ def main() -> None:
     if arguments.quick:
         arguments.raw = arguments.raw.with_name("sample_efficiency_quick")
         seeds, limit, arguments.sides = range(1), 2, ["ours", "random"]
+    if arguments.peers:
+        arguments.sides = list(SIDES)
     arguments.raw.mkdir(parents=True, exist_ok=True)
+    if arguments.again:
+        for side in arguments.sides:
+            raw_file(arguments.raw, side).unlink(missing_ok=True)
     if arguments.sides:
         found = load_tasks(arguments.data_dir, arguments.raw / "tasks.json", limit)
         TASKS.update({task.name: task for task in found})
