@@ -220,7 +220,7 @@ class BayesSampler(BayesianSampler):
 
     def _choose(self, codes: Codes, history: History, rng: np.random.Generator) -> Point:
         rows, values = codes.scale(history.points), compress(history.values)
-        model = GaussianProcess(np.flatnonzero(codes.choice))
+        model = GaussianProcess(np.flatnonzero(codes.choice).tolist())
         theta = self._kernel_parameters(model, rows, history.values)
         model.fit(rows, values, theta)
         if history.pending:
@@ -335,7 +335,7 @@ def fit_surrogate(trials: Sequence[FrozenTrial], space: SearchSpace) -> Surrogat
         )
         raise ValueError(message)
     points, values = zip(*evidence, strict=True)
-    model = GaussianProcess(np.flatnonzero(codes.choice))
+    model = GaussianProcess(np.flatnonzero(codes.choice).tolist())
     return Surrogate(model.fit(codes.scale(points), values), codes)
 
 

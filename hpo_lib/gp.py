@@ -10,6 +10,7 @@ is tighter and shorter than theirs, see `benchmarks/sample_efficiency.py`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,13 +18,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import cho_solve, cholesky, solve_triangular
 from scipy.optimize import minimize
+from scipy.spatial.distance import cdist, pdist
 from scipy.special import erfcx, log_ndtr
 from sklearn.base import BaseEstimator, RegressorMixin
 
 Array = NDArray[np.float64]
 
 _LEAST_NOISE = 1e-6
-_SQRT5 = np.sqrt(5.0)
+_SQRT5 = math.sqrt(5)
 
 
 class GaussianProcess(RegressorMixin, BaseEstimator):
@@ -59,11 +61,10 @@ class GaussianProcess(RegressorMixin, BaseEstimator):
         values = np.asarray(y, float)
         self.shift_, self.scale_ = values.mean(), values.std() or 1.0
         target = (values - self.shift_) / self.scale_
-        squares = self._squares(self.X_, self.X_)
         if theta is None:
-            theta = _minimise(*self._log_posterior(squares, target))
+            theta = _minimise(*self._log_posterior(target))
         self.theta_ = np.asarray(theta, float)
-        kernel = _matern(squares, self.theta_)
+        kernel = self._kernel(self.X_)
         np.fill_diagonal(kernel, np.exp(self.theta_[-2]) + _noise(self.theta_))
         self.factor_ = cholesky(kernel, lower=True, check_finite=False)
         self.weights_ = cho_solve((self.factor_, True), target, check_finite=False)
@@ -74,7 +75,7 @@ class GaussianProcess(RegressorMixin, BaseEstimator):
 
         The deviation is that of the function, without the noise of an observation.
         """
-        kernel = _matern(self._squares(self.X_, np.asarray(X, float)), self.theta_)
+        kernel = self._kernel(np.asarray(X, float))
         mean = self.weights_ @ kernel * self.scale_ + self.shift_
         if not return_std:
             return mean
@@ -82,24 +83,35 @@ class GaussianProcess(RegressorMixin, BaseEstimator):
         variance = np.exp(self.theta_[-2]) - np.einsum("ij,ij->j", explained, explained)
         return mean, np.sqrt(np.maximum(variance, 1e-12)) * self.scale_
 
-    def _squares(self, left: Array, right: Array) -> Array:
-        """Squared distances per column, of shape (d, n_left, n_right)."""
-        squares = left.T[:, :, None] - right.T[:, None, :]
-        np.square(squares, out=squares)
+    def _kernel(self, rows: Array) -> Array:
+        """The kernel between what was fitted and rows of shape (m, d); shape (n, m)."""
+        weights = np.exp(-self.theta_[:-2])
+        numbers = np.delete(np.arange(rows.shape[1]), self.categories)
+        left, right = self.X_ * weights, rows * weights
+        squares = cdist(left[:, numbers], right[:, numbers], "sqeuclidean")
+        for index in self.categories:
+            squares += weights[index] ** 2 * (self.X_[:, index, None] != rows[None, :, index])
+        r = _SQRT5 * np.sqrt(squares)
+        return np.exp(self.theta_[-2] - r) * (1 + r + r * r / 3)
+
+    def _pairs(self) -> Array:
+        """Squared distances per column of the rows' pairs, of shape (d, n (n - 1) / 2)."""
+        columns = [pdist(column[:, None], "sqeuclidean") for column in self.X_.T]
+        squares = np.array(columns)
         chosen = list(self.categories)
         squares[chosen] = squares[chosen] > 0
         return squares
 
     def _log_posterior(
-        self, squares: Array, target: Array
+        self, target: Array
     ) -> tuple[Callable[[Array], tuple[float, Array]], Array, Array]:
         """The negative log posterior density with its gradient, and the prior's mean and std."""
-        n_columns, n = squares.shape[:2]
+        n, n_columns = self.X_.shape
         scale = np.log(self.length_scale) + 0.5 * np.log(n_columns)
         mean = np.r_[np.full(n_columns, scale), 0.0, np.log(self.noise)]
         std = np.r_[np.ones(n_columns + 1), 1.5]
         upper = np.triu_indices(n, 1)
-        pairs = np.ascontiguousarray(squares[:, *upper])
+        pairs = self._pairs()
         diagonal = np.diag_indices(n)
 
         def density(theta: Array) -> tuple[float, Array]:
@@ -133,12 +145,6 @@ def _minimise(
 
 def _noise(theta: Array) -> float:
     return float(np.exp(theta[-1])) + _LEAST_NOISE
-
-
-def _matern(squares: Array, theta: Array) -> Array:
-    """The kernel at squared distances of shape (d, ...); the result has shape (...)."""
-    r = _SQRT5 * np.sqrt(np.tensordot(np.exp(-2 * theta[:-2]), squares, 1))
-    return np.exp(theta[-2] - r) * (1 + r + r * r / 3)
 
 
 def _matern_gradient(pairs: Array, theta: Array) -> tuple[Array, Callable[[Array], Array]]:
