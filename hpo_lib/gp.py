@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -92,7 +92,7 @@ class GaussianProcess(RegressorMixin, BaseEstimator):
         for index in self.categories:
             squares += weights[index] ** 2 * (self.X_[:, index, None] != rows[None, :, index])
         r = _SQRT5 * np.sqrt(squares)
-        return np.exp(self.theta_[-2] - r) * (1 + r + r * r / 3)
+        return cast("Array", np.exp(self.theta_[-2] - r) * (1 + r + r * r / 3))
 
     def _pairs(self) -> Array:
         """Squared distances per column of the rows' pairs, of shape (d, n (n - 1) / 2)."""
