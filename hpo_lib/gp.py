@@ -97,7 +97,7 @@ class GaussianProcess(RegressorMixin, BaseEstimator):
     def _pairs(self) -> Array:
         """Squared distances per column of the rows' pairs, of shape (d, n (n - 1) / 2)."""
         columns = [pdist(column[:, None], "sqeuclidean") for column in self.X_.T]
-        squares = np.array(columns)
+        squares = np.array(columns, np.float64)
         chosen = list(self.categories)
         squares[chosen] = squares[chosen] > 0
         return squares
