@@ -22,6 +22,8 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 LEASE_SECONDS = 60.0
 """A driver on another host that has not renewed its lease for so long counts as gone."""
 
+_WAIT_SECONDS = 60
+
 Storage = str | Path | BaseStorage
 
 _OPENING = threading.Lock()  # Optuna looks for the tables first and creates them then
@@ -53,10 +55,10 @@ def open_storage(storage: Storage | None = None) -> BaseStorage:
     if "://" in text and not text.startswith("sqlite:///"):
         return get_storage(text)
     path = Path(text.removeprefix("sqlite:///"))
-    _use_write_ahead_log(path)
     # One writer at a time: a second one waits for the file rather than fail.
-    engine = {"connect_args": {"timeout": 60}}
+    engine = {"connect_args": {"timeout": _WAIT_SECONDS}}
     with _OPENING:
+        _use_write_ahead_log(path)
         return get_storage(RDBStorage(f"sqlite:///{path}", engine_kwargs=engine))
 
 
@@ -71,9 +73,9 @@ def storage_folder(storage: Storage | None) -> Path | None:
 def _use_write_ahead_log(path: Path) -> None:
     """Let dashboards read while the driver writes; the file keeps the mode."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    connection = sqlite3.connect(path, timeout=60)
+    connection = sqlite3.connect(path, timeout=_WAIT_SECONDS)
     try:
-        connection.execute("PRAGMA journal_mode=WAL")
+        _set_journal_mode(connection)
         tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
     except sqlite3.DatabaseError as error:
         message = f"storage must be an SQLite file that holds studies, got {path}: {error}"
@@ -83,6 +85,19 @@ def _use_write_ahead_log(path: Path) -> None:
     if tables and "studies" not in tables:
         message = f"storage must be an SQLite file that holds studies, got {path} with {tables}"
         raise StudyError(message)
+
+
+def _set_journal_mode(connection: sqlite3.Connection) -> None:
+    """SQLite itself does not wait when two processes change the mode of one file at once."""
+    deadline = time.monotonic() + _WAIT_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
 
 
 class Lease:

@@ -398,7 +398,9 @@ def test_an_interrupt_leaves_a_copy_a_record_and_no_kernel(home, number):
     cell += f"os.kill(os.getppid(), {int(number)}); time.sleep(600)"
     write_notebook(home / "01_one.ipynb", cell)
     code = f"""
-import sys, pathlib, hpo_lib.notebooks as module
+import sys, pathlib, signal, hpo_lib.notebooks as module
+# A test run started in the background of a script inherits that interrupts are ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 module.PACKAGE_PARENT = pathlib.Path({str(home.parent)!r})
 from hpo_lib.__main__ import main
 sys.exit(main(["run"]))"""

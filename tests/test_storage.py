@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
@@ -15,3 +16,12 @@ def test_many_threads_may_create_one_file():
 
     with ThreadPoolExecutor(6) as threads:
         assert list(threads.map(create, range(6))) == [[]] * 6
+
+
+def test_opening_waits_for_a_process_that_has_locked_the_new_file():
+    with sqlite3.connect("new.db", isolation_level=None) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with ThreadPoolExecutor(1) as thread:
+            opened = thread.submit(open_storage, "new.db")
+            other.execute("COMMIT")
+            assert opened.result().get_all_studies() == []
