@@ -39,17 +39,34 @@ _REFIT_BELOW = 60
 
 
 class BayesianSampler(BaseSampler):
-    """What the samplers share: history, imputation, initial points, and never a repeat."""
+    """What the samplers share: history, imputation, initial points, and never a repeat.
+
+    Args:
+        seed: fixes all choices.
+        space: the search space; None in an Optuna program of any other origin.
+        n_initial_points: trials before the model takes over.
+        acq_func: "EI", "LCB", "PI", or "gp_hedge", which picks one of the three evenly.
+        initial_point_generator: "random", "sobol", "lhs" or "halton".
+        xi: the improvement that EI and PI ask for.
+        kappa: the weight of the standard deviation in LCB.
+        first: configurations tried before the initial points.
+        given: configurations with known values that are evidence without being trials.
+    """
 
     def __init__(
         self,
         seed: int,
         space: SearchSpace | None,
         n_initial_points: int,
+        acq_func: str,
+        *,
         initial_point_generator: str,
-        first: Sequence[Configuration],
-        given: Sequence[tuple[Configuration, float]],
+        xi: float,
+        kappa: float = 1.96,
+        first: Sequence[Configuration] = (),
+        given: Sequence[tuple[Configuration, float]] = (),
     ) -> None:
+        check_member("acq_func", acq_func, ACQUISITIONS)
         check_member("initial_point_generator", initial_point_generator, DESIGNS)
         if space is None and (first or given):
             message = "first and given need a space, got space=None"
@@ -57,7 +74,10 @@ class BayesianSampler(BaseSampler):
         self._seed = seed
         self._space = space
         self._n_initial_points = n_initial_points
+        self._acq_func = acq_func
         self._design = initial_point_generator
+        self._xi = xi
+        self._kappa = kappa
         self._first = [space.check(each) for each in first] if space else []
         self._given = [(space.check(each), value) for each, value in given] if space else []
 
@@ -185,17 +205,8 @@ class BayesSampler(BayesianSampler):
     Pending trials are believed to turn out as the model expects (the "kriging believer" of
     Ginsbourger et al., 2010).
 
-    Args:
-        seed: fixes all choices.
-        space: the search space; None in an Optuna program of any other origin.
-        n_initial_points: trials before the model takes over.
-        acq_func: "EI" (its logarithm), "LCB", "PI", or "gp_hedge", which picks one of the three
-            evenly.
-        initial_point_generator: "random", "sobol", "lhs" or "halton".
-        xi: the improvement that EI and PI ask for, in standard deviations of the values.
-        kappa: the weight of the standard deviation in LCB.
-        first: configurations tried before the initial points.
-        given: configurations with known values that are evidence without being trials.
+    The arguments are those of `BayesianSampler`; EI is maximised as its logarithm, and `xi` is in
+    standard deviations of the values.
     """
 
     def __init__(
@@ -207,15 +218,10 @@ class BayesSampler(BayesianSampler):
         *,
         initial_point_generator: str = "sobol",
         xi: float = 0.0,
-        kappa: float = 1.96,
-        first: Sequence[Configuration] = (),
-        given: Sequence[tuple[Configuration, float]] = (),
+        **options: Any,
     ) -> None:
-        check_member("acq_func", acq_func, ACQUISITIONS)
-        super().__init__(seed, space, n_initial_points, initial_point_generator, first, given)
-        self._acq_func = acq_func
-        self._xi = xi
-        self._kappa = kappa
+        options |= {"initial_point_generator": initial_point_generator, "xi": xi}
+        super().__init__(seed, space, n_initial_points, acq_func, **options)
         self._fitted: dict[tuple[Any, ...], NDArray[np.float64]] = {}
 
     def _choose(self, codes: Codes, history: History, rng: np.random.Generator) -> Point:

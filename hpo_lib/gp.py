@@ -5,7 +5,7 @@ the Matérn 5/2 with one length scale per column (Rasmussen and Williams, 2006, 
 categories are at distance one from each other, whatever their indices. Its parameters maximise
 the posterior density: priors on them keep a fit to five points sane, as Hvarfner et al. (2024,
 "Vanilla Bayesian optimization performs great in high dimensions") show; ours on the length scales
-is tighter and shorter than theirs, see `benchmarks/sample_efficiency.py`.
+is tighter and shorter than theirs.
 """
 
 from __future__ import annotations
@@ -180,8 +180,7 @@ def compress(values: ArrayLike) -> Array:
     """Bad values nearer together and good ones further apart, in the same order.
 
     The logarithm of one plus the distance from the best, in units of the median's distance: what
-    failed badly then neither sets the scale nor bends the fit around the good values. Among
-    winsorised, ranked and plain values it measured best (`benchmarks/sample_efficiency.py`).
+    failed badly then neither sets the scale nor bends the fit around the good values.
     """
     y = np.asarray(values, float)
     spread = np.median(y) - y.min()

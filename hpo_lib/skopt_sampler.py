@@ -14,28 +14,17 @@ from skopt.acquisition import gaussian_ei
 from skopt.space import Categorical, Integer, Real
 from skopt.utils import cook_estimator, normalize_dimensions
 
-from hpo_lib.bayes import ACQUISITIONS, BayesianSampler, History, check_member, to_point
+from hpo_lib.bayes import BayesianSampler, History, to_point
 from hpo_lib.codes import Axis, Codes, Point
 from hpo_lib.gp import GaussianProcess
-from hpo_lib.space import Configuration, SearchSpace
+from hpo_lib.space import SearchSpace
 
 
 class SkoptSampler(BayesianSampler):
     """scikit-optimize's Gaussian process and acquisition with its defaults, its traps mended.
 
-    The model is fitted anew to all evidence for every trial, so the gains of `gp_hedge` start from
-    zero each time: it picks one of its three acquisition functions evenly.
-
-    Args:
-        seed: fixes all choices.
-        space: the search space; None in an Optuna program of any other origin.
-        n_initial_points: trials before the model takes over.
-        acq_func: "gp_hedge", "EI", "LCB" or "PI".
-        initial_point_generator: "random", "sobol", "lhs" or "halton".
-        xi: the improvement that EI and PI ask for.
-        kappa: the weight of the standard deviation in LCB.
-        first: configurations tried before the initial points.
-        given: configurations with known values that are evidence without being trials.
+    The arguments are those of `BayesianSampler`. The model is fitted anew to all evidence for
+    every trial, so the gains of `gp_hedge` start from zero each time.
     """
 
     def __init__(
@@ -47,14 +36,10 @@ class SkoptSampler(BayesianSampler):
         *,
         initial_point_generator: str = "random",
         xi: float = 0.01,
-        kappa: float = 1.96,
-        first: Sequence[Configuration] = (),
-        given: Sequence[tuple[Configuration, float]] = (),
+        **options: Any,
     ) -> None:
-        check_member("acq_func", acq_func, ACQUISITIONS)
-        super().__init__(seed, space, n_initial_points, initial_point_generator, first, given)
-        self._acq_func = acq_func
-        self._acq_func_kwargs = {"xi": xi, "kappa": kappa}
+        options |= {"initial_point_generator": initial_point_generator, "xi": xi}
+        super().__init__(seed, space, n_initial_points, acq_func, **options)
 
     def _choose(self, codes: Codes, history: History, rng: np.random.Generator) -> Point:
         space = skopt_space(codes.axes)
@@ -63,7 +48,7 @@ class SkoptSampler(BayesianSampler):
             "GP",
             n_initial_points=0,
             acq_func=self._acq_func,
-            acq_func_kwargs=self._acq_func_kwargs,
+            acq_func_kwargs={"xi": self._xi, "kappa": self._kappa},
             random_state=int(rng.integers(2**31)),
             model_queue_size=1,
         )
@@ -81,7 +66,7 @@ class SkoptSampler(BayesianSampler):
             candidates = [*([point] if new else []), *self._new_points(codes, history, rng)]
             model, best = optimizer.models[-1], min(history.values)
             rows = space.transform([list(candidate) for candidate in candidates])
-            improvement = gaussian_ei(rows, model, best, self._acq_func_kwargs["xi"])
+            improvement = gaussian_ei(rows, model, best, self._xi)
         return candidates[int(np.argmax(improvement))]
 
 
