@@ -210,6 +210,12 @@ def regrets(folder: Path, sides: list[str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["side", "task", "seed", "budget", "regret", "seconds"])
 
 
+def on_common_tasks(frame: pd.DataFrame) -> pd.DataFrame:
+    """Without the tasks that a side has not reached yet: means over others do not compare."""
+    sides = frame.groupby("task").side.nunique()
+    return frame[frame.task.isin(sides.index[sides == frame.side.nunique()])]
+
+
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
     """Means over the seeds of each task, then over the tasks; the rank is at the last budget."""
     by_task = frame.groupby(["side", "budget", "task"]).regret.mean().unstack("budget")
@@ -273,7 +279,8 @@ def main() -> None:
         TASKS.update({task.name: task for task in found})
     for side in arguments.sides:
         run_missing(side, seeds, arguments.raw, arguments.jobs)
-    frame = regrets(arguments.raw, list(SIDES))
+    frame = on_common_tasks(regrets(arguments.raw, list(SIDES)))
+    print(f"{frame.task.nunique()} tasks that all sides have run")
     table = summary(frame).sort_values(f"mean at {BUDGETS[-1]}")
     print(table.round(4).to_string())
     peers = [side for side in table.index if side != "ours"]
