@@ -1,0 +1,185 @@
+"""Train many configurations of the `small` preset on CIFAR-10 and record every epoch, for replay.
+
+Configurations follow a scrambled Sobol sequence behind the default one, so that the record is
+spread evenly over the space however far it has grown. Every eighth configuration is trained with
+three seeds. The record is saved after each training; run again, the script goes on behind it.
+
+The test errors are for those who read the record; no replayed strategy is shown them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import multiprocessing
+import platform
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from scipy.stats import qmc
+
+from hpo_lib.data import DataConfig, load_data, load_test_data
+from hpo_lib.files import atomic_write_text
+from hpo_lib.space import Configuration, SearchSpace
+from hpo_lib.training import TrainingConfig, evaluate, train
+
+CURVES = (
+    "train_loss",
+    "validation_loss",
+    "validation_error",
+    "test_error",
+    "seconds",
+    "cpu_seconds",
+)
+REPEATED, SEEDS = 8, 3
+
+
+class Job(NamedTuple):
+    """One training of the record."""
+
+    config_id: int
+    seed: int
+    configuration: Configuration
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line; --quick trains two configurations on the digits."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", default="cifar10", help="digits, cifar10 or folder:PATH")
+    parser.add_argument("--data-name", help="what the record calls the data (default: --data)")
+    parser.add_argument("--configurations", type=int, default=320)
+    parser.add_argument("--epochs", type=int, default=16)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--minutes", type=float, help="start no training after so many minutes")
+    parser.add_argument(
+        "--output", type=Path, default=Path("results/reference/resnet8_record.csv")
+    )
+    parser.add_argument("--quick", action="store_true")
+    arguments = parser.parse_args()
+    arguments.sizes = {"n_train": 5000, "n_validation": 2000, "n_test": 2000}
+    if arguments.quick:
+        arguments.data, arguments.configurations, arguments.epochs = "digits", 2, 2
+        arguments.sizes, arguments.output = {}, Path("results/quick_record.csv")
+    return arguments
+
+
+def jobs(space: SearchSpace, n_configurations: int) -> list[Job]:
+    """The trainings in the order in which they are made."""
+    sobol = qmc.Sobol(len(space.searched), rng=0).random_base2((n_configurations - 1).bit_length())
+    drawn = [space.default_configuration(), *(space.from_unit(u) for u in sobol.tolist())]
+    return [
+        Job(number, seed, configuration)
+        for number, configuration in enumerate(drawn[:n_configurations])
+        for seed in range(SEEDS if number % REPEATED == 0 else 1)
+    ]
+
+
+def record(job: Job, config: TrainingConfig, data_config: DataConfig) -> dict[str, Any]:
+    """Train epoch by epoch, so that each epoch's weights see the test images once."""
+    torch.set_num_threads(1)
+    # other seeds for other configurations: what they share by chance must not look like a trend
+    config = replace(
+        config.with_configuration(job.configuration), seed=SEEDS * job.config_id + job.seed
+    )
+    data, test = load_data(data_config), load_test_data(data_config)
+    curves: dict[str, list[float]] = {name: [] for name in CURVES}
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = None
+        for epoch in range(1, config.epochs + 1):
+            began, path = time.process_time(), Path(folder) / f"{epoch % 2}.pt"
+            result = train(config, data, stop=epoch, checkpoint=checkpoint, save_to=path)
+            if result.status == "diverged":
+                break
+            curves["cpu_seconds"].append(time.process_time() - began)
+            for name in ("train_loss", "validation_loss", "validation_error", "seconds"):
+                curves[name] += getattr(result, name)
+            curves["test_error"].append(evaluate(config, path, test, weights="last").error)
+            checkpoint = path
+    cells = {name: " ".join(f"{value:.5g}" for value in curve) for name, curve in curves.items()}
+    return {"id": job.config_id, "seed": job.seed, **job.configuration, **cells}
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The rows recorded so far."""
+    return list(csv.DictReader(path.open(newline=""))) if path.exists() else []
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write all rows, sorted by configuration and seed."""
+    ordered = sorted(rows, key=lambda row: (int(row["id"]), int(row["seed"])))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ordered[0].keys(), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(ordered)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write_text(path, text.getvalue())
+
+
+def provenance(
+    arguments: argparse.Namespace, space: SearchSpace, config: TrainingConfig, data: DataConfig
+) -> dict[str, Any]:
+    """What the record rests on."""
+    source = arguments.data_name or arguments.data
+    return {
+        "space": space.to_yaml(),
+        "budget": config.epochs,
+        "training": asdict(config),
+        "data": {**asdict(data), "source": source, "root": None},
+        "seeds": f"every {REPEATED}th configuration {SEEDS} seeds, the others one",
+        "seconds": "training and validation, one thread; cpu_seconds count saving too",
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "hpo_lib": version("hpo-lib"),
+        },
+        "updated": datetime.now(UTC).date().isoformat(),
+    }
+
+
+def main() -> None:
+    """Train what is missing."""
+    arguments = parse()
+    space = SearchSpace.preset("small")
+    config = TrainingConfig(depth=8, epochs=arguments.epochs, flip=arguments.data != "digits")
+    data = DataConfig(arguments.data, **arguments.sizes)
+    rows = read(arguments.output)
+    done = {(int(row["id"]), int(row["seed"])) for row in rows}
+    wanted = jobs(space, arguments.configurations)
+    missing = [job for job in wanted if (job.config_id, job.seed) not in done]
+    began = time.monotonic()
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(arguments.workers, mp_context=spawn) as pool:
+        while missing and (
+            arguments.minutes is None or time.monotonic() - began < 60 * arguments.minutes
+        ):
+            # a few at a time, so that the time limit is kept
+            batch, missing = missing[: 2 * arguments.workers], missing[2 * arguments.workers :]
+            for future in as_completed([pool.submit(record, job, config, data) for job in batch]):
+                row = future.result()
+                rows.append(row)
+                write(arguments.output, rows)
+                atomic_write_text(
+                    arguments.output.with_suffix(".json"),
+                    json.dumps(provenance(arguments, space, config, data), indent=2) + "\n",
+                )
+                final = str(row["validation_error"]).split()
+                print(
+                    f"{len(rows):4d} of {len(wanted)}  configuration {row['id']}, seed "
+                    f"{row['seed']}: error {final[-1] if final else 'diverged'}",
+                    flush=True,
+                )
+    print(json.dumps({"trainings": len(rows), "wanted": len(wanted)}))
+
+
+if __name__ == "__main__":
+    main()
