@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import skopt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import check_grad
@@ -82,6 +83,19 @@ def test_log_expected_improvement_is_the_logarithm_of_what_it_says():
     far = log_expected_improvement(np.array([50.0, 100.0, 1e6]), np.ones(3), 0.0)
     assert np.isfinite(far).all()
     assert (np.diff(far) < 0).all()
+
+
+def test_scikit_optimize_takes_it_as_its_model():
+    optimizer = skopt.Optimizer(
+        [(0.0, 1.0)],
+        GaussianProcess(),
+        n_initial_points=3,
+        acq_optimizer="sampling",
+        random_state=0,
+    )
+    result = optimizer.run(lambda x: (x[0] - 0.3) ** 2, 8)
+    assert abs(result.x[0] - 0.3) < 0.05
+    assert result.models[-1].theta_.shape == (3,)
 
 
 @settings(max_examples=50)

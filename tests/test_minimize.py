@@ -35,6 +35,27 @@ def branin(x):
     return valley**2 + 10 * (1 - 1 / (8 * math.pi)) * math.cos(x[0]) + 10
 
 
+def hartmann6(x):
+    """-3.32237 at its global minimum, about -3.2 at the next best (Surjanovic and Bingham)."""
+    a = np.array(
+        [
+            [10, 3, 17, 3.5, 1.7, 8],
+            [0.05, 10, 17, 0.1, 8, 14],
+            [3, 3.5, 1.7, 10, 17, 8],
+            [17, 8, 0.05, 10, 0.1, 14],
+        ]
+    )
+    p = 1e-4 * np.array(
+        [
+            [1312, 1696, 5569, 124, 8283, 5886],
+            [2329, 4135, 8307, 3736, 1004, 9991],
+            [2348, 1451, 3522, 2883, 3047, 6650],
+            [4047, 8828, 8732, 5743, 1091, 381],
+        ]
+    )
+    return float(-np.exp(-(a * (np.asarray(x) - p) ** 2).sum(1)) @ [1.0, 1.2, 3.0, 3.2])
+
+
 class Spy:
     """Remembers what it was called with, and may break off."""
 
@@ -283,6 +304,12 @@ def test_an_unknown_argument_and_skopts_third_one_are_refused():
 @pytest.mark.slow
 def test_it_finds_the_optimum_of_branin():
     assert minimize(branin, BRANIN, 25, n_initial_points=5).fun < 0.5
+
+
+@pytest.mark.slow
+def test_it_finds_the_optimum_of_hartmann6():
+    bests = [minimize(hartmann6, [(0.0, 1.0)] * 6, 80, random_state=seed).fun for seed in range(3)]
+    assert np.median(bests) < -3.25
 
 
 def test_a_space_without_anything_to_search_is_one_call():
