@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from hpo_lib.data import DataConfig, load_data, load_test_data
     from hpo_lib.minimize import gp_minimize
     from hpo_lib.objective import Objective, Segment, SegmentResult
+    from hpo_lib.records import read_record, study_record
+    from hpo_lib.replay import PublishedObjective, SurrogateObjective, TableObjective
     from hpo_lib.skopt_sampler import SkoptSampler
     from hpo_lib.space import Configuration, SearchSpace, SpaceError
     from hpo_lib.strategies import STRATEGIES, make_sampler
@@ -34,11 +36,14 @@ __all__ = [
     "DataConfig",
     "LocalWorkers",
     "Objective",
+    "PublishedObjective",
     "SearchSpace",
     "Segment",
     "SegmentResult",
     "SkoptSampler",
     "SpaceError",
+    "SurrogateObjective",
+    "TableObjective",
     "TrainingConfig",
     "TrainingObjective",
     "delete_study",
@@ -51,7 +56,9 @@ __all__ = [
     "load_test_data",
     "make_sampler",
     "open_study",
+    "read_record",
     "run_study",
+    "study_record",
     "train",
     "trials_frame",
 ]
@@ -61,6 +68,8 @@ _ROOMS = {
     "data": ("DataConfig", "load_data", "load_test_data"),
     "minimize": ("gp_minimize",),
     "objective": ("Objective", "Segment", "SegmentResult"),
+    "records": ("read_record", "study_record"),
+    "replay": ("PublishedObjective", "SurrogateObjective", "TableObjective"),
     "skopt_sampler": ("SkoptSampler",),
     "space": ("Configuration", "SearchSpace", "SpaceError"),
     "strategies": ("STRATEGIES", "make_sampler"),

@@ -72,7 +72,7 @@ def test_the_top_level_is_laid_out(name):
 def test_modules_stay_short():
     lines = {path.name: len(path.read_text().splitlines()) for path in MODULES}
     assert {name: n for name, n in lines.items() if n > 450} == {}
-    assert sum(lines.values()) <= 7100
+    assert sum(lines.values()) <= 7600
 
 
 # Who imports torch
@@ -92,7 +92,13 @@ def test_only_the_rooms_that_train_import_torch():
 
 
 @pytest.mark.parametrize(
-    "modules", ["hpo_lib, hpo_lib.__main__", "hpo_lib.study", "hpo_lib.plots, hpo_lib.compare"]
+    "modules",
+    [
+        "hpo_lib, hpo_lib.__main__",
+        "hpo_lib.study",
+        "hpo_lib.plots, hpo_lib.compare",
+        "hpo_lib.replay",
+    ],
 )
 def test_search_comparison_and_plots_open_without_torch(modules):
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"

@@ -1,0 +1,191 @@
+"""Trials that were trained once and kept, to be replayed: read from a file or from a study."""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import optuna
+import pandas as pd
+from numpy.typing import NDArray
+from optuna.trial import TrialState
+
+from hpo_lib.driver import own_trials
+from hpo_lib.space import Configuration, SearchSpace
+
+Array = NDArray[np.float64]
+
+_SHOWN = ("validation_error", "seconds")  # of a file's curves: never the test error
+
+
+@dataclass(frozen=True)
+class Record:
+    """Trainings of configurations of one space, each up to `budget` epochs.
+
+    `errors` and `seconds` have shape (trainings, budget): NaN behind the epoch in which a training
+    was stopped. Behind the one in which it diverged, its error is the worst that any training had.
+    """
+
+    space: SearchSpace
+    configurations: tuple[Configuration, ...]
+    errors: Array
+    seconds: Array
+    source: str
+
+    def __post_init__(self) -> None:
+        if not self.configurations or not np.isfinite(self.errors[:, -1]).any():
+            message = f"a record needs at least one training to the full budget, got {self.source}"
+            raise ValueError(message)
+
+    @property
+    def budget(self) -> int:
+        """Epochs of a training that runs to its end."""
+        return self.errors.shape[1]
+
+    @cached_property
+    def groups(self) -> NDArray[np.int64]:
+        """The number of each training's configuration, the same for its repeats."""
+        numbers: dict[frozenset[tuple[str, Any]], int] = {}
+        keys = (frozenset(one.items()) for one in self.configurations)
+        return np.array([numbers.setdefault(key, len(numbers)) for key in keys])
+
+    @property
+    def n_configurations(self) -> int:
+        """How many different ones."""
+        return int(self.groups.max()) + 1
+
+    @property
+    def best(self) -> float:
+        """The lowest mean over the repeats of a configuration, at the full budget."""
+        reached = np.isfinite(self.errors[:, -1])
+        return float(group_means(self.errors[reached, -1], self.groups[reached]).min())
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Names the record and its content, so that a grown record is not taken for the old."""
+        content = repr(self.configurations).encode() + self.errors.tobytes()
+        return {"record": self.source, "content": zlib.crc32(content)}
+
+
+def group_means(values: Array, groups: NDArray[np.int64]) -> Array:
+    """The mean of each group, in the order of their numbers."""
+    which = np.unique(groups, return_inverse=True)[1].ravel()
+    return np.bincount(which, values) / np.bincount(which)
+
+
+def read_record(path: str | Path, space: SearchSpace | None = None) -> Record:
+    """Read a CSV (or .csv.gz) of trainings, one per row.
+
+    Each hyperparameter has a column (empty where it is inactive). `validation_error` (or `value`)
+    and, if there is one, `seconds` hold one number per epoch, separated by spaces. A training that
+    is shorter than the budget has diverged. Other columns are not read.
+
+    Args:
+        path: the file; a JSON file of the same stem may hold `space` (as YAML) and `budget`.
+        space: the search space, where there is no such JSON file.
+
+    Raises:
+        ValueError: a column is missing or a cell is wrong; the message names row and column.
+    """
+    path = Path(path)
+    beside = path.with_name(path.name.removesuffix(".gz")).with_suffix(".json")
+    about: dict[str, Any] = json.loads(beside.read_text("utf-8")) if beside.exists() else {}
+    if space is None:
+        if "space" not in about:
+            message = f"space must be given where {beside.name} holds none, got None for {path}"
+            raise ValueError(message)
+        space = SearchSpace.from_yaml(about["space"])
+    frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    if "validation_error" not in frame:
+        frame = frame.rename(columns={"value": "validation_error"})
+    always = [one.name for one in space.searched if not one.when]
+    missing = [name for name in (*always, "validation_error") if name not in frame]
+    if missing:
+        message = f"{path} must have a column for each of {missing}, got {list(frame.columns)}"
+        raise ValueError(message)
+    rows = cast("list[dict[str, str]]", frame.to_dict("records"))
+    configurations = [_configuration(row, space, f"{path}, row {i}") for i, row in enumerate(rows)]
+    errors, seconds = (
+        [_numbers(row.get(name, ""), f"{path}, row {i}, {name}") for i, row in enumerate(rows)]
+        for name in _SHOWN
+    )
+    budget = int(about.get("budget", max([1, *map(len, errors)])))
+    diverged = [len(curve) < budget for curve in errors]
+    return _record(space, configurations, errors, seconds, diverged, budget, path.name)
+
+
+def study_record(study: optuna.Study) -> Record:
+    """The trials of a study; pruned ones count up to where they were stopped."""
+    space = SearchSpace.from_yaml(study.user_attrs["space"])
+    budget = int(study.user_attrs["settings"]["budget"])
+    trials = [
+        trial
+        for trial in own_trials(study)
+        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+        or trial.user_attrs.get("status") == "diverged"
+    ]
+    kept = [trial.user_attrs for trial in trials]
+    return _record(
+        space,
+        [one["configuration"] for one in kept],
+        [[x for x in one.get("validation_error", ()) if math.isfinite(x)] for one in kept],
+        [one.get("seconds", ()) for one in kept],
+        [one.get("status") == "diverged" for one in kept],
+        budget,
+        f"study {study.study_name}",
+    )
+
+
+def _record(
+    space: SearchSpace,
+    configurations: Sequence[Configuration],
+    errors: Sequence[Sequence[float]],
+    seconds: Sequence[Sequence[float]],
+    diverged: Sequence[bool],
+    budget: int,
+    source: str,
+) -> Record:
+    padded = np.full((2, len(errors), budget), np.nan)
+    for part, curves in zip(padded, (errors, seconds), strict=True):
+        for row, curve in zip(part, curves, strict=True):
+            row[: len(curve)] = curve[:budget]
+    recorded = padded[0][np.isfinite(padded[0])]
+    if len(recorded):
+        fill = np.isnan(padded[0]) & np.asarray(diverged, bool)[:, None]
+        padded[0][fill] = recorded.max()
+    return Record(space, tuple(configurations), padded[0], padded[1], source)
+
+
+def _configuration(row: Mapping[str, str], space: SearchSpace, place: str) -> Configuration:
+    values: dict[str, Any] = {}
+    for one in space.searched:
+        text = row.get(one.name, "")
+        options: Sequence[Any] = getattr(one, "options", ())
+        # a file holds words: an option is the one that is written so
+        named = {str(option): option for option in options}
+        if text != "":
+            values[one.name] = named.get(text, text) if options else _number(text, place, one.name)
+    try:
+        return space.complete(values)
+    except ValueError as error:
+        message = f"{place}: {error}"
+        raise ValueError(message) from error
+
+
+def _number(text: str, place: str, name: str) -> float:
+    return _numbers(text, f"{place}, {name}")[0]
+
+
+def _numbers(text: str, place: str) -> list[float]:
+    try:
+        return [float(word) for word in text.split()]
+    except ValueError as error:
+        message = f"{place} must be numbers separated by spaces, got {text!r}"
+        raise ValueError(message) from error
