@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from itertools import combinations
 from queue import SimpleQueue
 from typing import Any
 
+import cloudpickle
 import numpy as np
 import optuna
 import pandas as pd
 from numpy.typing import NDArray
 from optuna.samplers import BaseSampler
 from scipy import stats
+from threadpoolctl import threadpool_limits
 
+from hpo_lib.inference import effect_size
 from hpo_lib.objective import Objective
 from hpo_lib.space import Configuration, SearchSpace
 from hpo_lib.storage import Storage
@@ -83,6 +91,88 @@ def compare(
             pool.close()
 
 
+def replay(
+    objective: Objective,
+    space: SearchSpace,
+    strategies: Sequence[str] | Mapping[str, str | BaseSampler],
+    seeds: Sequence[int],
+    n_trials: int,
+    *,
+    processes: int = 1,
+    progress: Callable[[str], None] | None = None,
+) -> pd.DataFrame:
+    """Do what `compare` does with an objective that costs next to nothing, such as a recorded one.
+
+    Whole studies run in `processes` processes and are kept in memory: there is no record to
+    resume from, and the same arguments give the same values. In the frame, `seconds` are the
+    recorded ones and `deciding_seconds` those of this run.
+    """
+    named = strategies if isinstance(strategies, Mapping) else {key: key for key in strategies}
+    _check(named, seeds)
+    if processes < 1:
+        message = f"processes must be at least 1, got {processes}"
+        raise ValueError(message)
+    cells = [(label, named[label], seed, n_trials) for seed in seeds for label in named]
+    if processes == 1:
+        frames = (_run_cell(objective, space, cell) for cell in cells)
+        return _gather(frames, progress)
+    spawn = multiprocessing.get_context("spawn")  # fork would copy the threads' locks
+    payload = cloudpickle.dumps((objective, space))
+    pool = ProcessPoolExecutor(processes, spawn, _begin_process, (payload, os.getpid()))
+    try:
+        return _gather(pool.map(_run_cell_here, cells), progress)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_Cell = tuple[str, str | BaseSampler, int, int]
+_here: list[tuple[Objective, SearchSpace]] = []  # in a process of a pool: what it replays
+
+
+def _begin_process(payload: bytes, parent: int) -> None:
+    threadpool_limits(1)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    _here.append(cloudpickle.loads(payload))
+
+
+def _end_with(parent: int) -> None:
+    """End this process when the one that started it is gone."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
+def _run_cell_here(cell: _Cell) -> pd.DataFrame:
+    return _run_cell(*_here[0], cell)
+
+
+def _run_cell(objective: Objective, space: SearchSpace, cell: _Cell) -> pd.DataFrame:
+    label, strategy, seed, n_trials = cell
+    study = run_study(
+        objective,
+        space,
+        copy.deepcopy(strategy),  # a sampler keeps what it saw in the study before
+        n_trials,
+        name=label,
+        storage="memory",
+        seed=seed,
+        workers=0,
+    )
+    return tidy(study, label, seed)
+
+
+def _gather(
+    results: Iterable[pd.DataFrame], progress: Callable[[str], None] | None
+) -> pd.DataFrame:
+    frames: list[pd.DataFrame] = []
+    for frame in results:
+        frames.append(frame)
+        if progress is not None:
+            last = frame.iloc[-1]
+            progress(f"{last['strategy']}, seed {last['seed']}: best {last['best']:.4f}")
+    return pd.concat(frames, ignore_index=True)
+
+
 def tidy(study: optuna.Study, strategy: str, seed: int) -> pd.DataFrame:
     """The trials of one study as rows of a comparison."""
     frame = trials_frame(study)
@@ -130,8 +220,9 @@ def separations(frame: pd.DataFrame) -> pd.DataFrame:
     """Every pair of strategies: how often A ends below B, and whether that could be chance.
 
     `p` is that of Wilcoxon's signed-rank test on the paired final values, two-sided, corrected
-    by Holm (1979) for the number of pairs. `smallest_p` is what this many seeds could show at
-    best: above 0.05, no result could separate any two.
+    by Holm (1979) for the number of pairs. `effect` is the matched-pairs rank-biserial
+    correlation, -1 where A always ends below B and 1 where B does. `smallest_p` is what this many
+    seeds could show at best: above 0.05, no result could separate any two.
     """
     finals = final_values(frame).dropna()
     rows = [
@@ -142,6 +233,7 @@ def separations(frame: pd.DataFrame) -> pd.DataFrame:
             "a_wins": int((difference < 0).sum()),
             "ties": int((difference == 0).sum()),
             "median_difference": float(np.median(difference)) if len(difference) else math.nan,
+            "effect": effect_size(difference),
             "p": _wilcoxon(difference),
         }
         for a, b in combinations(finals.columns, 2)
@@ -157,19 +249,21 @@ def separations(frame: pd.DataFrame) -> pd.DataFrame:
 def verdict(frame: pd.DataFrame, level: float = 0.05) -> str:
     """What the comparison can and cannot say, in words, one line per pair."""
     lines: list[str] = []
+    budget = f"at {int(np.max(frame['trial'].to_numpy()))} trials"
     for row in separations(frame).to_dict("records"):
         a, b, p, smallest = row["a"], row["b"], row["p"], row["smallest_p"]
         seeds = f"{row['n_seeds']} seeds"
-        better, worse = (a, b) if row["median_difference"] < 0 else (b, a)
+        better, worse = (a, b) if row["effect"] < 0 else (b, a)
         if p <= level:
-            lines.append(f"{seeds}: {better} ends below {worse} (p = {p:.3f}).")
+            effect = f"effect size {abs(row['effect']):.2f}"
+            lines.append(f"{seeds}: {better} ends below {worse} {budget} (p = {p:.2g}, {effect}).")
         elif smallest > level:
             lines.append(
-                f"{seeds} cannot separate {a} from {b}, whatever they had shown "
+                f"{seeds} cannot separate {a} from {b} {budget}, whatever they had shown "
                 f"(smallest possible p = {smallest:.2f}, here p = {p:.2f})."
             )
         else:
-            lines.append(f"{seeds} do not separate {a} from {b} (p = {p:.2f}).")
+            lines.append(f"{seeds} cannot separate {a} from {b} {budget} (p = {p:.2f}).")
     return "\n".join(lines)
 
 

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
+import optuna
 import pandas as pd
 import pytest
 
-from hpo_lib.compare import COLUMNS, compare, final_values, separations, summary, verdict
+from hpo_lib.compare import COLUMNS, compare, final_values, replay, separations, summary, verdict
+from hpo_lib.objective import as_objective
 from tests.toys import TOY_SPACE, bowl
 
 
@@ -57,6 +61,31 @@ def test_the_number_of_workers_does_not_change_the_result():
     pd.testing.assert_frame_equal(serial[same], parallel[same])
 
 
+def test_a_replay_is_a_comparison_without_a_record():
+    recorded = compare(bowl, TOY_SPACE, ["random", "grid"], [0, 1], 4, workers=0)
+    replayed = replay(as_objective(bowl), TOY_SPACE, ["random", "grid"], [0, 1], 4)
+    same = ["strategy", "seed", "trial", "value", "best"]
+    pd.testing.assert_frame_equal(replayed[same], recorded[same])
+
+
+@pytest.mark.slow
+def test_the_number_of_processes_does_not_change_a_replay():
+    said: list[str] = []
+    arguments = (as_objective(bowl), TOY_SPACE, ["random", "bayes"], [0, 1], 12)
+    serial = replay(*arguments)
+    parallel = replay(*arguments, processes=2, progress=said.append)
+    same = ["strategy", "seed", "trial", "value", "best"]
+    pd.testing.assert_frame_equal(serial[same], parallel[same])
+    assert len(said) == 4
+
+
+def test_a_sampler_that_was_handed_in_begins_afresh_for_each_seed():
+    sampler = optuna.samplers.TPESampler(seed=0)
+    frame = replay(as_objective(bowl), TOY_SPACE, {"mine": sampler}, [0, 1], 5)
+    first, second = (frame[frame.seed == seed].value.tolist() for seed in (0, 1))
+    assert first == second
+
+
 @pytest.mark.parametrize(
     ("strategies", "seeds", "message"),
     [([], [0], "strategies must be"), (["random"], [1, 1], r"seeds must be .* got \[1, 1\]")],
@@ -79,7 +108,9 @@ def test_final_values_keep_the_order_of_the_strategies():
 
 def test_five_seeds_cannot_separate_three_strategies_and_it_says_so():
     frame = frame_of({"a": [1, 2, 3, 4, 5], "b": [2, 4, 6, 8, 10], "c": [3, 6, 9, 12, 15]})
-    assert "5 seeds cannot separate a from b, whatever they had shown" in verdict(frame)
+    assert "5 seeds cannot separate a from b at 1 trials, whatever they had shown" in verdict(
+        frame
+    )
 
 
 def test_twenty_seeds_separate_what_is_far_apart():
@@ -96,6 +127,18 @@ def test_equal_strategies_are_rarely_called_different():
         frame = frame_of({name: list(rng.normal(0, 1, 12)) for name in "abc"})
         called += bool((separations(frame)["p"] <= 0.05).any())
     assert called <= 20  # the family-wise rate is 5 %: 10 expected, 20 is 3 sigma
+
+
+def test_a_close_call_says_how_little_it_is():
+    rng = np.random.default_rng(1)
+    text = verdict(frame_of({name: list(rng.normal(size=15)) for name in "ab"}))
+    assert re.fullmatch(r"15 seeds cannot separate a from b at 1 trials \(p = 0\.\d\d\)\.", text)
+
+
+def test_the_effect_goes_with_the_winner():
+    frame = frame_of({"a": [float(v) for v in range(10)], "b": [v + 0.5 for v in range(10)]})
+    assert separations(frame).effect.tolist() == [-1.0]
+    assert "a ends below b at 1 trials (p = 0.002, effect size 1.00)" in verdict(frame)
 
 
 def test_ties_are_counted_and_are_no_evidence():

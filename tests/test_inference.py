@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from hpo_lib.inference import (
+    any_time,
+    budget_to_target,
+    effect_size,
+    rank_strategies,
+    superiority,
+)
+
+
+def frame_of(curves: dict[str, list[list[float]]]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {"strategy": name, "seed": seed, "trial": trial, "value": value, "best": value}
+            for name, runs in curves.items()
+            for seed, run in enumerate(runs)
+            for trial, value in enumerate(run, start=1)
+        ]
+    )
+
+
+def test_intervals_hold_the_centre_and_say_n():
+    rng = np.random.default_rng(0)
+    runs = np.minimum.accumulate(rng.random((12, 5)), axis=1).tolist()
+    table = any_time(frame_of({"a": runs}), best_known=-1.0)
+    assert set(table.n_seeds) == {12}
+    for name in ("median", "iqm"):
+        assert (table[f"{name}_low"] <= table[name]).all()
+        assert (table[name] <= table[f"{name}_high"]).all()
+    expected = np.median(runs, axis=0) + 1
+    np.testing.assert_allclose(table["median"], expected)
+
+
+def test_the_interquartile_mean_ignores_the_outer_quarters():
+    table = any_time(frame_of({"a": [[-100.0], [1.0], [3.0], [1000.0]]}))
+    assert table.loc[0, "iqm"] == 2.0
+
+
+@pytest.mark.slow
+def test_intervals_cover_the_truth_about_as_often_as_they_say():
+    rng = np.random.default_rng(0)
+    covered = 0
+    for number in range(60):
+        table = any_time(frame_of({"a": rng.normal(size=(30, 1)).tolist()}), seed=number)
+        covered += bool(table.loc[0, "iqm_low"] <= 0 <= table.loc[0, "iqm_high"])
+    assert 50 <= covered <= 60  # 57 expected
+
+
+def test_a_study_that_ended_early_keeps_its_incumbent():
+    table = any_time(frame_of({"grid": [[2.0, 1.0]], "random": [[3.0, 3.0, 0.5]]}))
+    assert list(table[table.strategy == "grid"]["median"]) == [2.0, 1.0, 1.0]
+
+
+def test_failed_first_trials_count_as_worse_than_anything():
+    frame = frame_of({"a": [[math.nan, 1.0], [2.0, 1.0]], "b": [[5.0, 1.0], [5.0, 1.0]]})
+    table = superiority(frame)
+    assert list(table.probability) == [0.5, 0.5]
+    assert any_time(frame).loc[0, "median"] == math.inf
+
+
+def test_the_odds_follow_the_pairs():
+    table = superiority(frame_of({"a": [[1.0, 1.0]] * 4, "b": [[2.0, 1.0]] * 3 + [[0.0, 0.0]]}))
+    assert list(table.probability) == [0.75, 0.375]
+    assert (table.low <= table.probability).all()
+    assert (table.n_seeds == 4).all()
+
+
+def test_a_target_is_reached_at_a_trial_or_never():
+    fast, slow, never = [3.0, 1.0, 1.0, 1.0], [3.0, 3.0, 3.0, 1.0], [3.0] * 4
+    frame = frame_of({"random": [slow] * 3, "bayes": [fast, fast, never], "bad": [never] * 3})
+    table = budget_to_target(frame, 1.5)
+    assert list(table.median_trials) == [4.0, 2.0, math.inf]
+    assert list(table.reached) == [3, 2, 0]
+    assert list(table.speed_up[:2]) == [1.0, 2.0]
+    assert math.isnan(table.speed_up["bad"])
+    with pytest.raises(ValueError, match="baseline must be one of random, bayes, bad, got 'tpe'"):
+        budget_to_target(frame, 1.5, baseline="tpe")
+
+
+@given(arrays(float, 8, elements=st.floats(-5, 5)))
+def test_effect_size_is_bounded_and_antisymmetric(difference):
+    assert -1 - 1e-12 <= effect_size(difference) <= 1 + 1e-12
+    assert effect_size(-difference) == pytest.approx(-effect_size(difference))
+
+
+def test_effect_size_is_extreme_when_one_always_wins():
+    assert effect_size(np.array([-1.0, -2.0, 0.0])) == -1.0
+
+
+def test_ranks_over_objectives_know_the_winner():
+    frames = {
+        f"task {number}": frame_of({"c": [[3.0]] * 2, "a": [[1.0]] * 2, "b": [[2.0]] * 2})
+        for number in range(6)
+    }
+    table = rank_strategies(frames)
+    assert list(table.index) == ["a", "b", "c"]
+    assert list(table.mean_rank) == [1.0, 2.0, 3.0]
+    assert (table.n_objectives == 6).all()
+    assert (table.p < 0.01).all()
+    assert rank_strategies({"one": frames["task 0"]}).p.isna().all()
