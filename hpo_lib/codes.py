@@ -132,9 +132,18 @@ class Codes:
 
     def draw(self, units: Array) -> Array:
         """The points below which the shares `units` of the ranges lie, whatever the priors."""
-        margin = np.where(self._whole, 0.5, 0.0)
-        low, high = self._stretch(self._low - margin), self._stretch(self._high + margin)
+        low, high = self._ends()
         return self._snap((1 - units) * low + units * high)
+
+    def units(self, points: Sequence[Point] | Array) -> Array:
+        """The shares of the ranges below points: the inverse of `draw`."""
+        low, high = self._ends()
+        return (self._stretch(np.asarray(points, float)) - low) / (high - low)
+
+    def _ends(self) -> tuple[Array, Array]:
+        """Where the share of the first value begins and that of the last one ends."""
+        margin = np.where(self._whole, 0.5, 0.0)
+        return self._stretch(self._low - margin), self._stretch(self._high + margin)
 
     def scale(self, points: Sequence[Point] | Array) -> Array:
         """Coordinates of points: numbers from 0 to 1, logarithmic ones so; choices as indices."""
