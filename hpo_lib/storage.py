@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import socket
 import sqlite3
-import threading
 import time
 import uuid
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import optuna
 import psutil
+from filelock import FileLock
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage, get_storage
 
 DEFAULT_STORAGE = Path("results") / "studies.db"
@@ -25,8 +26,6 @@ LEASE_SECONDS = 60.0
 _WAIT_SECONDS = 60
 
 Storage = str | Path | BaseStorage
-
-_OPENING = threading.Lock()  # Optuna looks for the tables first and creates them then
 
 
 class StudyError(RuntimeError):
@@ -57,7 +56,8 @@ def open_storage(storage: Storage | None = None) -> BaseStorage:
     path = Path(text.removeprefix("sqlite:///"))
     # One writer at a time: a second one waits for the file rather than fail.
     engine = {"connect_args": {"timeout": _WAIT_SECONDS}}
-    with _OPENING:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with storage_lock(path):  # Optuna looks for the tables first and creates them then
         _use_write_ahead_log(path)
         return get_storage(RDBStorage(f"sqlite:///{path}", engine_kwargs=engine))
 
@@ -70,9 +70,20 @@ def storage_folder(storage: Storage | None) -> Path | None:
     return None if text == "memory" or "://" in text else Path(text).parent
 
 
+def storage_lock(storage: Storage | None) -> AbstractContextManager[Any]:
+    """Keep other processes from opening an SQLite file or taking a lease in it meanwhile.
+
+    Other storages have no file to lock: of two drivers that take a lease there in the same
+    moment, the first one stops at its next `Lease.check`.
+    """
+    if isinstance(storage, BaseStorage) or storage_folder(storage) is None:
+        return nullcontext()
+    text = str(DEFAULT_STORAGE if storage is None else storage).removeprefix("sqlite:///")
+    return FileLock(f"{text}.lock", timeout=_WAIT_SECONDS)
+
+
 def _use_write_ahead_log(path: Path) -> None:
     """Let dashboards read while the driver writes; the file keeps the mode."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(path, timeout=_WAIT_SECONDS)
     try:
         _set_journal_mode(connection)
@@ -148,7 +159,7 @@ class Lease:
             "token": self._token,
             "host": socket.gethostname(),
             "pid": os.getpid(),
-            "process_started": psutil.Process().create_time(),
+            "process_started": _seconds_after_boot(os.getpid()),
             "renewed": time.time(),
         }
         self._study.set_user_attr("lease", holder)
@@ -170,6 +181,12 @@ def _is_alive(held: dict[str, Any]) -> bool:
         return abs(time.time() - held["renewed"]) < LEASE_SECONDS
     try:
         # A process number is used again; the time its process began tells the two apart.
-        return abs(psutil.Process(held["pid"]).create_time() - held["process_started"]) < 1.0
+        return abs(_seconds_after_boot(held["pid"]) - held["process_started"]) < 0.05
     except psutil.NoSuchProcess:
         return False
+
+
+def _seconds_after_boot(pid: int) -> float:
+    """When a process began, on a scale that setting the clock does not move."""
+    booted = psutil.boot_time()
+    return psutil.Process(pid).create_time() - booted

@@ -33,6 +33,7 @@ from hpo_lib.storage import (
     lease_holder,
     open_storage,
     storage_folder,
+    storage_lock,
 )
 from hpo_lib.strategies import make_sampler
 from hpo_lib.workers import Workers, make_workers
@@ -93,7 +94,8 @@ def run_study(
     )
     _check_unchanged(study, space, settings)
     lease = Lease(study)
-    lease.acquire()
+    with storage_lock(storage):
+        lease.acquire()
     try:
         if "ready" not in study.user_attrs:
             _begin_study(study, backend, space, settings, evidence_from)

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import multiprocessing
+import time
+from concurrent.futures import ProcessPoolExecutor
+
+import psutil
+import pytest
+
+from hpo_lib.storage import Lease, StudyHeldError, lease_holder
+from hpo_lib.study import open_study, run_study
+from tests.toys import TOY_SPACE, bowl
+
+
+def _drive(together):
+    def first(study, trial):
+        if trial.number == 0:
+            together.wait(60)  # holds the lease until everybody has tried
+
+    together.wait(60)
+    try:
+        run_study(
+            bowl, TOY_SPACE, "random", 3, name="x", storage="new.db", workers=0, callback=first
+        )
+    except StudyHeldError:
+        together.wait(60)
+        return False
+    return True
+
+
+@pytest.mark.slow
+def test_of_drivers_that_start_together_on_a_new_file_one_gets_the_study():
+    context = multiprocessing.get_context("spawn")
+    with context.Manager() as manager, ProcessPoolExecutor(3, context) as processes:
+        together = manager.Barrier(3)
+        drove = [processes.submit(_drive, together) for _ in range(3)]
+        assert sorted(future.result(120) for future in drove) == [False, False, True]
+    assert [trial.number for trial in open_study("x", "new.db").trials] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("shift", [-3600.0, 3600.0])
+def test_a_clock_that_is_set_does_not_free_the_study_of_a_living_driver(monkeypatch, shift):
+    study = run_study(bowl, TOY_SPACE, "random", 1, name="x", workers=0)
+    Lease(study).acquire()
+    # what psutil tells after the clock was set: both are reckoned from the clock
+    booted, created, now = psutil.boot_time, psutil.Process.create_time, time.time
+    monkeypatch.setattr(psutil, "boot_time", lambda: booted() + shift)
+    monkeypatch.setattr(psutil.Process, "create_time", lambda process: created(process) + shift)
+    monkeypatch.setattr(time, "time", lambda: now() + shift)
+    assert lease_holder(study) is not None
