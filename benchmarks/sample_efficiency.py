@@ -128,7 +128,7 @@ def hyperopt_parameter(hp: Any, one: Any) -> Any:
         )
     if one.type == "float":
         return hp.uniform(one.name, low, high)
-    return hp.uniformint(one.name, low, high)
+    return low + one.step * hp.uniformint(one.name, 0, (high - low) // one.step)
 
 
 SIDES: dict[str, Side] = {
