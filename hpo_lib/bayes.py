@@ -36,6 +36,7 @@ _CANDIDATES = 512
 _INCUMBENTS = 5
 _ROUNDS = 4
 _REFIT_BELOW = 60
+_MOST = 500
 
 
 class BayesianSampler(BaseSampler):
@@ -228,6 +229,9 @@ class BayesSampler(BayesianSampler):
         rows, values = codes.scale(history.points), compress(history.values)
         model = GaussianProcess(np.flatnonzero(codes.choice).tolist())
         theta = self._kernel_parameters(model, rows, history.values)
+        kept = _representatives(values)
+        points = [history.points[index] for index in kept]
+        rows, values = rows[kept], values[kept]
         model.fit(rows, values, theta)
         if history.pending:
             pending = codes.scale(history.pending)
@@ -236,7 +240,7 @@ class BayesSampler(BayesianSampler):
             model.fit(rows, values, theta)
         acquisition = self._acquisition(codes, model, rows, rng)
         order = np.argsort(values, kind="stable")[:_INCUMBENTS]
-        incumbents = np.array([*history.points, *history.pending])[order]
+        incumbents = np.array([*points, *history.pending])[order]
         for point in _best_first(codes, acquisition, incumbents, rng):
             if point not in history.tried:
                 return point
@@ -250,10 +254,12 @@ class BayesSampler(BayesianSampler):
         They hardly change from one trial to the next by then, and what was fitted once is kept.
         """
         n = len(rows)
-        n = n - n % 10 if n > _REFIT_BELOW else n
+        n -= n % (1 if n <= _REFIT_BELOW else 10 if n <= _MOST else 50)
         key = (rows[:n].tobytes(), *values[:n])
         if key not in self._fitted:
-            self._fitted = {key: model.fit(rows[:n], compress(values[:n])).theta_}
+            kept = _representatives(compress(values[:n]))
+            theta = model.fit(rows[:n][kept], compress(values[:n])[kept]).theta_
+            self._fitted = {key: theta}
         return self._fitted[key]
 
     def _acquisition(
@@ -276,6 +282,19 @@ class BayesSampler(BayesianSampler):
             return log_expected_improvement(mean, std, best)
 
         return value
+
+
+def _representatives(values: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The indices of what the model is fitted to: all, or of much evidence a part of fixed size.
+
+    Half of the part are the best trials, half are spread evenly over the order of the others.
+    """
+    if len(values) <= _MOST:
+        return np.arange(len(values))
+    order = np.argsort(values, kind="stable")
+    others = np.sort(order[_MOST // 2 :])
+    spread = others[np.linspace(0, len(others) - 1, _MOST - _MOST // 2).astype(int)]
+    return np.sort(np.r_[order[: _MOST // 2], spread])
 
 
 def _best_first(

@@ -9,6 +9,7 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
+from hpo_lib import bayes
 from hpo_lib.bayes import DESIGNS, BayesSampler, fit_surrogate
 from hpo_lib.skopt_sampler import SkoptSampler
 from hpo_lib.space import SearchSpace
@@ -308,3 +309,26 @@ def test_a_surrogate_needs_four_values_inside_the_space():
     surrogate = fit_surrogate(study.trials, LINE)
     with pytest.raises(ValueError, match=r"must lie inside the space, got \{'x': 3.0\}"):
         surrogate.predict([{"x": 0.5}, {"x": 3.0}])
+
+
+def test_beyond_500_trials_the_model_rests_on_500_of_them_and_finds_the_optimum(monkeypatch):
+    sizes = []
+    fit = bayes.GaussianProcess.fit
+
+    def spy(self, rows, values, *args):
+        sizes.append(len(rows))
+        return fit(self, rows, values, *args)
+
+    monkeypatch.setattr(bayes.GaussianProcess, "fit", spy)
+    space = SearchSpace.from_yaml("x: {type: float, low: 0.0, high: 1.0}\n")
+    study = optuna.create_study(sampler=BayesSampler(0, space))
+    rng = np.random.default_rng(0)
+    study.add_trials(
+        optuna.trial.create_trial(
+            params={"x": x}, distributions=space.distributions(), value=(x - 0.3) ** 2
+        )
+        for x in np.r_[rng.uniform(0.0, 0.25, 750), rng.uniform(0.35, 1.0, 750)].tolist()
+    )
+    trial = study.ask()
+    assert space.suggest(trial)["x"] == pytest.approx(0.3, abs=0.05)
+    assert 0 < max(sizes) <= 500
