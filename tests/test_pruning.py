@@ -95,3 +95,12 @@ def test_wrong_settings_are_refused():
         make_pruner("best", (1,), 3, 0)
     with pytest.raises(ValueError, match="reduction_factor must be at least 2, got 1"):
         default_rungs(9, 1)
+
+
+@given(VALUES)
+def test_no_rung_no_verdict(values):
+    study = optuna.create_study(pruner=RungPruner("asha", (2,)))
+    for value in values.values():
+        trial = study.ask()
+        trial.report(value, 1)
+        assert not trial.should_prune()
