@@ -152,7 +152,9 @@ class BayesianSampler(BaseSampler):
         failed: list[Point] = []
         pending: list[Point] = []
         pruned: list[Point] = []
-        for trial in study.get_trials(deepcopy=False):
+        trials = study.get_trials(deepcopy=False)
+        expected = self._expected_of_pruned(trials, sign)
+        for trial in trials:
             point = None if trial.number == number else codes.encode(_params(trial))
             if point is None:
                 continue
@@ -160,8 +162,10 @@ class BayesianSampler(BaseSampler):
                 evidence.append((point, sign * trial.values[0]))
             elif trial.state in (TrialState.RUNNING, TrialState.WAITING):
                 pending.append(point)
-            # A pruned value is of a lower fidelity, and a lost worker says nothing about its
-            # configuration: these are only not tried again.
+            elif trial.number in expected:
+                evidence.append((point, expected[trial.number]))
+            # Nothing to compare a pruned value with, which is of a lower fidelity; and a lost
+            # worker says nothing about its configuration: these are only not tried again.
             elif trial.state == TrialState.PRUNED or trial.user_attrs.get("status") == "lost":
                 pruned.append(point)
             else:
@@ -172,6 +176,10 @@ class BayesianSampler(BaseSampler):
             evidence += [(point, max(values)) for point in failed]
         tried = {point for point, _ in evidence}.union(failed, pending, pruned)
         return History(tried, [p for p, _ in evidence], [v for _, v in evidence], pending)
+
+    def _expected_of_pruned(self, trials: Sequence[FrozenTrial], sign: float) -> dict[int, float]:
+        """What pruned trials count as, by number; left out where nothing is said."""
+        return {}
 
     def _initial_point(self, codes: Codes, index: int) -> Point | None:
         if self._space is None or index >= self._n_initial_points:
@@ -246,6 +254,10 @@ class BayesSampler(BayesianSampler):
                 return point
         return self._new_points(codes, history, rng)[0]
 
+    def _expected_of_pruned(self, trials: Sequence[FrozenTrial], sign: float) -> dict[int, float]:
+        """See `extrapolate`."""
+        return extrapolate(trials, sign)
+
     def _kernel_parameters(
         self, model: GaussianProcess, rows: NDArray[np.float64], values: Sequence[float]
     ) -> NDArray[np.float64]:
@@ -295,6 +307,37 @@ def _representatives(values: NDArray[np.float64]) -> NDArray[np.int64]:
     others = np.sort(order[_MOST // 2 :])
     spread = others[np.linspace(0, len(others) - 1, _MOST - _MOST // 2).astype(int)]
     return np.sort(np.r_[order[: _MOST // 2], spread])
+
+
+def extrapolate(trials: Sequence[FrozenTrial], sign: float = 1.0) -> dict[int, float]:
+    """What pruned trials would have come to with a full training, by trial number.
+
+    A value at a rung is placed among those that went further had there, and gets the final value
+    of the same place; what was worse than all of them stays as much worse. The order at a rung is
+    preserved, and no pruned trial is expected to be better than the best completed one. Trials
+    stopped late serve those stopped earlier. `sign` is -1 where higher is better.
+    """
+    curves = {t.number: t.intermediate_values for t in trials}
+    finals = {
+        t.number: sign * t.values[0]
+        for t in trials
+        if t.state == TrialState.COMPLETE and math.isfinite(t.values[0])
+    }
+    found: dict[int, float] = {}
+    pruned = [t for t in trials if t.state == TrialState.PRUNED and t.intermediate_values]
+    for epoch in sorted({max(t.intermediate_values) for t in pruned}, reverse=True):
+        known = {**finals, **found}
+        beyond = [number for number in known if epoch in curves[number]]
+        if not beyond:
+            continue
+        there = np.sort([sign * curves[number][epoch] for number in beyond])
+        final = np.sort([known[number] for number in beyond])
+        for trial in pruned:
+            if max(trial.intermediate_values) == epoch:
+                value = sign * trial.intermediate_values[epoch]
+                place = float(np.interp(value, there, final))
+                found[trial.number] = place + max(0.0, value - float(there[-1]))
+    return found
 
 
 def _best_first(

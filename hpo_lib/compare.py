@@ -52,8 +52,9 @@ def compare(
     `<name> <strategy> seed <seed>`, so an interrupted comparison goes on where it stopped.
 
     Returns:
-        One row per trial. `value` is the validation error (NaN for a failed trial), `best` the
-        incumbent's, `seconds` and `deciding_seconds` are sums since the study's start.
+        One row per trial. `value` is the validation error (NaN for a failed or pruned
+        trial), `best` the incumbent's, `seconds` and `deciding_seconds` are sums since the study's
+        start.
     """
     named = strategies if isinstance(strategies, Mapping) else {key: key for key in strategies}
     _check(named, seeds)

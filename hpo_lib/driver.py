@@ -6,6 +6,7 @@ trial's curves reach as far as its last recorded segment, and its checkpoint is 
 
 from __future__ import annotations
 
+import copy
 import math
 import shutil
 import time
@@ -130,24 +131,38 @@ class Driver:
         if "configuration" not in record:
             trial.set_user_attr("deciding_seconds", deciding)
             trial.set_user_attr("configuration", configuration)
-        done = len(record.get("validation_error", ()))
+        curve = record.get("validation_error", ())
+        done = len(curve) if all(map(math.isfinite, curve)) else 0
         checkpoint = record.get("checkpoint")
         if done < self.objective.budget and not (checkpoint and Path(checkpoint).exists()):
             done, checkpoint = 0, None
         place = folder / f"{trial.number:05d}"
-        segment = self._segment(trial.number, min(done, self.objective.budget - 1), place)
+        segment = self._segment(trial.number, 0, place)
         running = _Running(trial.number, self._trial_id(trial.number), configuration, segment)
-        if done == self.objective.budget:  # killed between the last record and the verdict
-            self._close(running, record["validation_error"][-1])
-            return
-        running.segment = replace(segment, checkpoint=checkpoint)
-        self._submit(running, workers)
+        if done:  # it may have been killed between this record and the verdict on it
+            self._go_on(running, done, checkpoint, workers)
+        else:
+            self._submit(running, workers)
 
     def _segment(self, number: int, start: int, folder: Path) -> Segment:
         budget = self.objective.budget
         stop = next(rung for rung in (*self.rungs, budget) if rung > start)
         folder.mkdir(parents=True, exist_ok=True)
         return Segment(trial_seed(self.seed, number), start, stop, budget, None, str(folder))
+
+    def _go_on(
+        self, running: _Running, epoch: int, checkpoint: str | None, workers: Workers
+    ) -> None:
+        """Close the trial at the end of its budget or at a rung, or send out its next segment."""
+        trial = self.backend.get_trial(running.trial_id)
+        if epoch == self.objective.budget:
+            self._close(running, trial.intermediate_values[epoch])
+        elif epoch in self.rungs and self.study.pruner.prune(self.study, _as_of(trial, epoch)):
+            self._prune(running, trial.intermediate_values[epoch], epoch)
+        else:
+            segment = self._segment(running.number, epoch, Path(cast(str, running.segment.folder)))
+            running.segment = replace(segment, checkpoint=checkpoint)
+            self._submit(running, workers)
 
     def _submit(self, running: _Running, workers: Workers) -> None:
         future = workers.submit(self.objective, running.configuration, running.segment)
@@ -174,13 +189,8 @@ class Driver:
         self._append_curves(running, outcome)
         if bad is not None:
             self._fail(running, "diverged", bad, "")
-        elif running.segment.stop == running.segment.budget:
-            self._close(running, outcome.validation_error[-1])
         else:
-            start = running.segment.stop
-            segment = self._segment(running.number, start, Path(cast(str, running.segment.folder)))
-            running.segment = replace(segment, checkpoint=outcome.checkpoint)
-            self._submit(running, workers)
+            self._go_on(running, running.segment.stop, outcome.checkpoint, workers)
 
     def _note(self, running: _Running, evaluation: Evaluation) -> None:
         if running.segment.start == 0:
@@ -226,6 +236,14 @@ class Driver:
         self.reasons.clear()
         self._closed(running)
 
+    def _prune(self, running: _Running, value: float, epoch: int) -> None:
+        reached = f"stopped at {value:.4f} after {epoch} of {self.objective.budget} epochs"
+        self._set(running, "status", "pruned")
+        self._set(running, "reason", reached)
+        self.study.tell(running.number, state=TrialState.PRUNED)
+        self.reasons.clear()
+        self._closed(running)
+
     def _closed(self, running: _Running) -> None:
         shutil.rmtree(cast(str, running.segment.folder), ignore_errors=True)
         if self.callback is not None:
@@ -241,6 +259,14 @@ def own_trials(study: optuna.Study) -> list[FrozenTrial]:
         for trial in study.get_trials(deepcopy=False)
         if trial.state != TrialState.WAITING and "evidence" not in trial.user_attrs
     ]
+
+
+def _as_of(trial: FrozenTrial, epoch: int) -> FrozenTrial:
+    """The trial as it stood at an epoch: one that starts again was recorded further before."""
+    known = {step: value for step, value in trial.intermediate_values.items() if step <= epoch}
+    seen = copy.copy(trial)
+    seen.intermediate_values = known
+    return seen
 
 
 def _why_not_a_value(result: SegmentResult) -> str | None:

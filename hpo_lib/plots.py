@@ -274,8 +274,8 @@ def plot_parallel_coordinates(
 
 
 def _counts(data: Points, mark: str) -> str:
-    failed = int(data.failed.sum())
-    return f"n = {len(data.values)} trials" + (f", {failed} failed ({mark})" if failed else "")
+    n = int(data.failed.sum())
+    return f"n = {len(data.values)} trials" + (f", {n} failed/pruned ({mark})" if n else "")
 
 
 def _draw_coordinate(ax: Axes, x: int, parameter: Parameter) -> None:

@@ -54,7 +54,7 @@ class Prior(NamedTuple):
 class AnyTime(NamedTuple):
     """The finished trials of a study: seconds spent until each ended, its value, the incumbent's.
 
-    Values are NaN for failed trials, incumbents NaN before the first value.
+    Values are NaN for failed and pruned trials, incumbents NaN before the first value.
     """
 
     study: str
@@ -79,7 +79,7 @@ class Points(NamedTuple):
     """Finished trials as points: `positions` has an array over trials for each parameter.
 
     A position is a number, or the index of a choice's option; NaN where inactive. `values` is NaN
-    where a trial failed. `incumbent` is an index of these arrays, None when no trial completed.
+    where a trial failed or was pruned. `incumbent` is an index of these arrays, None without any.
     """
 
     parameters: tuple[Parameter, ...]
@@ -90,7 +90,7 @@ class Points(NamedTuple):
 
     @property
     def failed(self) -> NDArray[np.bool_]:
-        """Which trials have no value."""
+        """Which trials have no value of a whole training, pruned ones among them."""
         return np.isnan(self.values)
 
 
@@ -287,9 +287,9 @@ def points_data(study: optuna.Study, space: SearchSpace | None = None) -> Points
     parameters = (space or study_space(study)).searched
     trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
     tried = [trial.user_attrs.get("configuration", trial.params) for trial in trials]
-    values = _finite([trial.value if trial.values else None for trial in trials])
-    completed = np.array([trial.state == TrialState.COMPLETE for trial in trials], dtype=bool)
-    rated = np.where(completed & np.isfinite(values), values, np.inf)
+    completed = (trial.state == TrialState.COMPLETE for trial in trials)
+    values = _finite([t.value if c else None for t, c in zip(trials, completed, strict=True)])
+    rated = np.where(np.isfinite(values), values, np.inf)
     return Points(
         parameters,
         {p.name: np.array([position(p, c.get(p.name)) for c in tried]) for p in parameters},

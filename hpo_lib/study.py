@@ -18,12 +18,14 @@ from urllib.parse import quote
 import numpy as np
 import optuna
 import pandas as pd
+from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo_lib.driver import Callback, Driver, own_trials, trial_seed
 from hpo_lib.objective import Objective, Segment, as_objective
+from hpo_lib.pruning import default_rungs, make_pruner
 from hpo_lib.space import Configuration, SearchSpace
 from hpo_lib.storage import (
     Lease,
@@ -50,6 +52,8 @@ def run_study(
     seed: int = 0,
     workers: int | Workers = 1,
     rungs: Sequence[int] = (),
+    pruning: str | BasePruner | None = None,
+    reduction_factor: int = 3,
     default_first: bool = True,
     evidence_from: str | None = None,
     time_limit: float | None = None,
@@ -70,7 +74,13 @@ def run_study(
             `results/studies.db`.
         seed: fixes the strategy's choices and, with the trial's number, each trial's training.
         workers: 0 runs in this process, N in N local processes, or a `Workers` object.
-        rungs: epochs at which a trial leaves a checkpoint from which it can go on.
+        rungs: epochs at which a trial leaves a checkpoint from which it can go on, and may be
+            stopped; with `pruning` and none given they are 1, 3, 9, … epochs below the budget.
+        pruning: "asha" (successive halving), "hyperband" or "median" stop trials at rungs by what
+            all trials had there; None or "none" stop none. One of Optuna's pruners will do, but
+            those keep state, and resume is then not exact. A pruned trial counts as budget, never
+            as incumbent. Only running trials keep checkpoints on disk, at most one per rung.
+        reduction_factor: of the rungs, and of the trials that reach each next one.
         default_first: whether the space's default configuration is the first trial.
         evidence_from: another study of the same storage and objective whose completed trials
             inside the space are copied in as evidence; they do not count as budget.
@@ -85,12 +95,22 @@ def run_study(
         StudyStoppedError: `max_failures` trials failed in a row.
     """
     evaluated = as_objective(objective)
+    pruning = None if pruning == "none" else pruning
+    if pruning is not None and not rungs:
+        rungs = default_rungs(evaluated.budget, reduction_factor)
+    pruner = make_pruner(pruning, tuple(rungs), reduction_factor, seed)
     settings = _settings(evaluated, strategy, seed, rungs, default_first, evidence_from)
+    if pruning is not None:  # studies from before there was pruning have no such setting
+        settings["pruning"] = _written(pruning)
+        settings["reduction_factor"] = reduction_factor
     _check_budget(n_trials, max_failures, rungs, evaluated.budget)
+    if pruning is not None and not rungs:
+        message = f"pruning needs a budget of at least 2 epochs, got {evaluated.budget}"
+        raise ValueError(message)
     backend = open_storage(storage)
     sampler = make_sampler(strategy, space, seed, n_trials)
     study = optuna.create_study(
-        storage=backend, sampler=sampler, study_name=name, load_if_exists=True
+        storage=backend, sampler=sampler, pruner=pruner, study_name=name, load_if_exists=True
     )
     _check_unchanged(study, space, settings)
     lease = Lease(study)
@@ -145,11 +165,8 @@ def _settings(
     default_first: bool,
     evidence_from: str | None,
 ) -> dict[str, Any]:
-    sampler = type(strategy)
     settings = {
-        "strategy": strategy
-        if isinstance(strategy, str)
-        else f"{sampler.__module__}.{sampler.__qualname__}",
+        "strategy": _written(strategy),
         "seed": seed,
         "budget": objective.budget,
         "rungs": list(rungs),
@@ -159,6 +176,12 @@ def _settings(
     }
     # through JSON, so that what is compared is what is stored
     return json.loads(json.dumps(settings))
+
+
+def _written(part: object) -> str:
+    """A sampler or pruner as the record names it."""
+    kind = type(part)
+    return part if isinstance(part, str) else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _check_unchanged(study: optuna.Study, space: SearchSpace, settings: dict[str, Any]) -> None:
@@ -295,7 +318,17 @@ def list_studies(storage: Storage | None = None) -> pd.DataFrame:
         optuna.load_study(study_name=name, storage=backend)
         for name in optuna.get_all_study_names(backend)
     ]
-    columns = ["name", "strategy", "trials", "completed", "failed", "best", "stopped", "held_by"]
+    columns = [
+        "name",
+        "strategy",
+        "trials",
+        "completed",
+        "pruned",
+        "failed",
+        "best",
+        "stopped",
+        "held_by",
+    ]
     return pd.DataFrame([_study_row(study) for study in studies], columns=columns)
 
 
@@ -308,7 +341,7 @@ def _study_row(study: optuna.Study) -> list[Any]:
         record.get("settings", {}).get("strategy"),
         len(trials),
         len(completed),
-        sum(trial.state == TrialState.FAIL for trial in trials),
+        *(sum(t.state == one for t in trials) for one in (TrialState.PRUNED, TrialState.FAIL)),
         min(completed, default=math.nan),
         record.get("stopped"),
         lease_holder(study),
@@ -318,7 +351,8 @@ def _study_row(study: optuna.Study) -> list[Any]:
 def trials_frame(study: optuna.Study) -> pd.DataFrame:
     """One row per trial, its record first, then one column per hyperparameter.
 
-    `best` is the incumbent's value after the trial; `seconds` are those of training.
+    `value` is that of a whole training alone, NaN for failed and pruned trials; `best` is the
+    incumbent's after the trial; `seconds` are those of training.
     """
     rows = [
         {
@@ -392,5 +426,6 @@ def print_progress(study: optuna.Study, trial: FrozenTrial) -> None:
     completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     best = min((t.value for t in completed if t.value is not None), default=math.nan)
     seconds = sum(trial.user_attrs.get("seconds", ()))
-    ended = f"error {trial.value:.4f}" if trial.value is not None else trial.user_attrs["reason"]
+    completed_now = trial.state == TrialState.COMPLETE
+    ended = f"error {trial.value:.4f}" if completed_now else trial.user_attrs["reason"]
     print(f"trial {trial.number:3d}  {ended}  best {best:.4f}  {seconds:.1f} s", flush=True)

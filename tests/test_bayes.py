@@ -10,7 +10,7 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 from hpo_lib import bayes
-from hpo_lib.bayes import DESIGNS, BayesSampler, fit_surrogate
+from hpo_lib.bayes import DESIGNS, BayesSampler, extrapolate, fit_surrogate
 from hpo_lib.skopt_sampler import SkoptSampler
 from hpo_lib.space import SearchSpace
 from hpo_lib.strategies import RandomSampler
@@ -332,3 +332,52 @@ def test_beyond_500_trials_the_model_rests_on_500_of_them_and_finds_the_optimum(
     trial = study.ask()
     assert space.suggest(trial)["x"] == pytest.approx(0.3, abs=0.05)
     assert 0 < max(sizes) <= 500
+
+
+def learned(*curves):
+    """A study of trials (x, values at epochs 1, 3, 9): whole with three values, else pruned."""
+    study = optuna.create_study()
+    for x, *values in curves:
+        steps = dict(zip((1, 3, 9), values, strict=False))
+        whole = len(values) == 3
+        state = TrialState.COMPLETE if whole else TrialState.PRUNED
+        study.add_trial(
+            create_trial(
+                state=state,
+                value=values[-1],
+                params={"x": x},
+                distributions={"x": FloatDistribution(0, 1)},
+                intermediate_values=steps,
+            )
+        )
+    return study
+
+
+def test_pruned_values_are_taken_to_full_fidelity_in_their_order():
+    study = learned(
+        (0.1, 0.9, 0.5, 0.2),
+        (0.2, 0.8, 0.4, 0.1),
+        (0.3, 0.95, 0.6),
+        (0.4, 0.99),
+        (0.5, 0.85),
+        (0.6, 0.01),
+    )
+    expected = extrapolate(study.trials)
+    assert expected[2] == pytest.approx(0.2 + 0.1)
+    assert expected[3] == pytest.approx(0.3 + 0.04)
+    assert expected[4] == pytest.approx(0.15)
+    # a low value of one epoch is not an incumbent
+    assert expected[5] == 0.1
+    flipped = optuna.create_study(direction="maximize")
+    for trial in study.trials:
+        steps = {step: -value for step, value in trial.intermediate_values.items()}
+        trial.values, trial.intermediate_values = [-trial.value], steps
+        flipped.add_trial(trial)
+    assert extrapolate(flipped.trials, -1.0) == expected
+
+
+def test_what_pruned_trials_showed_moves_the_search():
+    good = [(0.3, 0.9, 0.8, 0.5), (0.5, 0.8, 0.7, 0.4), (0.7, 0.7, 0.6, 0.3)]
+    bad = [(x, 1.0) for x in (0.9, 0.95, 1.0)]
+    assert next_x(learned(*good)) > 0.8
+    assert next_x(learned(*good, *bad)) < 0.88

@@ -355,7 +355,7 @@ def test_a_pruned_trial_is_shown_but_never_the_incumbent():
         )
     )
     data = plots.points_data(study, SPACE)
-    assert data.values[3] == 0.0
+    assert math.isnan(data.values[3])
     assert data.incumbent != 3
     assert math.isnan(data.positions["optimizer"][3])
 
@@ -365,7 +365,7 @@ def test_points_are_drawn_with_their_failures_counted(plot: Any):
     axes = plot(make_study(), SPACE)
     assert shown(axes)[0].get_ylabel()
     assert all(ax.get_xlabel() for ax in shown(axes))
-    assert any("n = 24 trials, 2 failed" in text for text in draw(axes))
+    assert any("n = 24 trials, 2 failed/pruned" in text for text in draw(axes))
 
 
 def test_slices_are_log_where_the_parameter_is():

