@@ -42,7 +42,7 @@ _HINTS = {
 _BUTTONS = {
     "up": ("↑", "Move row {} up"),
     "down": ("↓", "Move row {} down"),
-    "copy": ("⧉", "Duplicate row {}"),
+    "copy": ("×2", "Duplicate row {}"),
     "remove": ("✕", "Remove row {}"),
 }
 # The glyphs have an empty alternative, so that the title is what a screen reader says.
@@ -53,6 +53,7 @@ _GLYPHS = "".join(
 _STYLE = """<style>
 .hpo-editor .hpo-cell > label {position: absolute; width: 1px; height: 1px; overflow: hidden;
   clip-path: inset(50%); margin: 0; padding: 0}
+.hpo-editor .hpo-wide {grid-column: span 4}
 .hpo-editor .hpo-cell, .hpo-editor .hpo-cell input, .hpo-editor .hpo-cell select {
   width: 100%; min-width: 0; margin: 0}
 .hpo-editor .hpo-wrong input, .hpo-editor .hpo-wrong select {
@@ -67,7 +68,7 @@ _TABLE = """<style>
 .hpo-preview td, .hpo-preview th {padding: 0 8px 0 0; text-align: left; max-width: 110px;
   overflow: hidden; text-overflow: ellipsis; white-space: nowrap; background: none}
 .hpo-preview pre {font-size: 11px; margin: 2px 0; white-space: pre-wrap; line-height: 1.35}
-.hpo-old {opacity: 0.45}
+.hpo-old {opacity: 0.65}
 </style>"""
 _BINS = 24
 
@@ -153,7 +154,7 @@ class SpaceEditor:
     def _cost(self) -> str:
         recorded = trial_seconds(self.study) if self.study is not None else []
         each = float(np.mean(recorded)) if recorded else self.seconds_per_trial
-        budget = f"{self.n_trials:,} trials on {self.workers} workers"
+        budget = f"{self.n_trials:,} trials on {self.workers} worker{'s' * (self.workers > 1)}"
         if each is None:
             return f"{budget}: no trial is recorded that tells the seconds"
         source = f"from {len(recorded)} recorded trials" if recorded else "as estimated"
@@ -310,7 +311,7 @@ class _RowView:
             cell.add_class("hpo-cell")
             cell.observe(lambda change, f=field: editor.edit(i, f, change["new"]), "value")
             self.cells[field] = cell
-        self.cells["options"].layout.grid_column = "span 4"
+        self.cells["options"].add_class("hpo-wide")
         buttons: list[w.Button] = []
         for what, (_, tip) in _BUTTONS.items():
             layout = {"width": "27px", "padding": "0", "margin": "0 1px"}
@@ -369,8 +370,9 @@ def prior_shape(parameter: Parameter) -> str:
     drawn = [parameter.from_unit((k + 0.5) / 240) for k in range(240)]
     heights = _heights(parameter, drawn)
     width, top = 96 / len(heights), max(heights)
+    bar = width - 1 if len(heights) < _BINS else width
     bars = "".join(
-        f"<rect x='{i * width:.1f}' y='{18 - 17 * h / top:.1f}' width='{max(width - 1, 1):.1f}'"
+        f"<rect x='{i * width:.1f}' y='{18 - 17 * h / top:.1f}' width='{bar:.1f}'"
         f" height='{17 * h / top:.1f}'/>"
         for i, h in enumerate(heights)
         if h
