@@ -159,7 +159,8 @@ class SpaceEditor:
             return f"{budget}: no trial is recorded that tells the seconds"
         source = f"from {len(recorded)} recorded trials" if recorded else "as estimated"
         seconds = each * math.ceil(self.n_trials / self.workers)
-        return f"{budget}: about <b>{seconds:,.0f} s</b> of training ({each:.2g} s each, {source})"
+        spent = f"{seconds:,.0f}" if seconds >= 10 else f"{seconds:.2g}"
+        return f"{budget}: about <b>{spent} s</b> of training ({each:.2g} s each, {source})"
 
     def _evidence(self, space: SearchSpace) -> str:
         if self.study is None:
@@ -364,7 +365,7 @@ def _number(value: Value) -> str:
 
 
 def prior_shape(parameter: Parameter) -> str:
-    """SVG: how often values of each part of the range are drawn, log ranges on a log axis."""
+    """SVG: how often values of each part of the range are drawn, from `low` to `high`."""
     if parameter.fixed is not None:
         return "fixed"
     drawn = [parameter.from_unit((k + 0.5) / 240) for k in range(240)]
@@ -387,7 +388,5 @@ def prior_shape(parameter: Parameter) -> str:
 def _heights(parameter: Parameter, drawn: Sequence[Value]) -> list[int]:
     if isinstance(parameter, ChoiceParameter) or (parameter.count or _BINS + 1) <= _BINS:
         return [drawn.count(value) for value in dict.fromkeys(drawn)]
-    scale: Callable[[Any], Any] = np.log if parameter.log else np.asarray
-    positions = scale(np.array(drawn, dtype=float))
-    ends = (float(scale(parameter.low)), float(scale(parameter.high)))
-    return np.histogram(positions, _BINS, ends)[0].tolist()
+    positions = np.array(drawn, dtype=float)
+    return np.histogram(positions, _BINS, (parameter.low, parameter.high))[0].tolist()
