@@ -1,17 +1,87 @@
 from __future__ import annotations
 
 import os
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 # two test processes on two cores: before numpy is imported
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import matplotlib
 import pytest
+import requests
+
+from hpo_lib.notebooks import notebooks_folder
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 matplotlib.use("Agg")
+
+SMALL = {"trial_epochs": "1", "n_train": "200", "n_validation": "100"}
 
 
 @pytest.fixture(autouse=True)
 def _own_folder(tmp_path, monkeypatch):
     """Nothing that a test writes by default lands in the repository."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def lab(tmp_path) -> Iterator[str]:
+    """A JupyterLab on loopback over copies of the notebooks; the address without its path."""
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    for path in notebooks_folder().glob("*.ipynb"):
+        text = path.read_text().replace("results/work", (tmp_path / "run").as_posix())
+        for name, value in SMALL.items():
+            text = re.sub(rf"({name}: int = )\d+", rf"\g<1>{value}", text)
+        (folder / path.name).write_text(text)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    token = secrets.token_hex(16)
+    command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root"]
+    command += [f"--port={port}", f"--IdentityProvider.token={token}", "--ip=127.0.0.1"]
+    command += [f"--ServerApp.root_dir={folder}", f"--LabApp.workspaces_dir={tmp_path / 'lab'}"]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    with (tmp_path / "lab.log").open("w") as log:
+        server = subprocess.Popen(
+            command, stdout=log, stderr=log, env={**os.environ, "PATH": path}
+        )
+    try:
+        _wait_for(f"http://127.0.0.1:{port}/api/status?token={token}", server)
+        yield f"http://127.0.0.1:{port}/lab/tree/{{}}?token={token}"
+    finally:
+        server.terminate()
+        server.wait(timeout=60)
+
+
+def _wait_for(address: str, server: subprocess.Popen[bytes]) -> None:
+    while server.poll() is None:
+        try:
+            if requests.get(address, timeout=5).ok:
+                return
+        except requests.ConnectionError:
+            continue
+    pytest.fail(f"JupyterLab ended with code {server.returncode}")
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    from playwright.sync_api import sync_playwright  # most tests need no browser
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium") or shutil.which("chromium-browser"),
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        yield browser.new_page(viewport={"width": 1280, "height": 800})
+        browser.close()

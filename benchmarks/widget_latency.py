@@ -1,0 +1,125 @@
+"""Milliseconds from a keystroke to what the widgets show of it, in a real browser.
+
+JupyterLab and Chromium run on this machine; the clock is the page's own, from the event of the
+input to the first frame in which the answer stands on the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import secrets
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import requests
+from playwright.sync_api import Page, sync_playwright
+
+CODE = """from hpo_lib.space import SearchSpace
+from hpo_lib.widgets import SpaceEditor
+editor = SpaceEditor(SearchSpace.preset("small"), seconds_per_trial=4.2)
+editor"""
+ROW = 2
+MEASURE = """async ([label, text, expected]) => {
+  const editor = document.querySelector('.hpo-editor');
+  const id = [...editor.querySelectorAll('label')].find(l => l.textContent === label).htmlFor;
+  const input = document.getElementById(id);
+  const begun = performance.now();
+  input.value = text;
+  input.dispatchEvent(new Event('input', {bubbles: true}));
+  await new Promise((done, fail) => {
+    setTimeout(() => fail(new Error('nothing shown in 30 s: ' + expected)), 30000);
+    const watch = new MutationObserver(() => {
+      if (!editor.textContent.includes(expected)) return;
+      watch.disconnect();
+      requestAnimationFrame(done);
+    });
+    watch.observe(editor, {subtree: true, childList: true, characterData: true});
+  });
+  return performance.now() - begun;
+}"""
+
+
+def measure(page: Page, n: int) -> dict[str, list[float]]:
+    """Type a mistake and mend it with a new value, `n` times."""
+    label = f"high, row {ROW}"
+    times: dict[str, list[float]] = {"validation": [], "preview": []}
+    for i in range(n + 1):
+        for kind, text, shown in (
+            ("validation", f"x{i}y", f"got 'x{i}y'"),
+            ("preview", f"0.5{i:03d}1", f"high: 0.5{i:03d}1"),
+        ):
+            milliseconds = page.evaluate(MEASURE, [label, text, shown])
+            if i:  # the first one warms up
+                times[kind].append(milliseconds)
+    return times
+
+
+def start_lab(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
+    """A JupyterLab on loopback over a folder with one notebook, and the notebook's address."""
+    cell = {"cell_type": "code", "id": "a", "metadata": {}, "outputs": [], "source": CODE}
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+    cells = [{**cell, "execution_count": None}]
+    text = json.dumps({"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5})
+    (folder / "editor.ipynb").write_text(text)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    token = secrets.token_hex(16)
+    command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root"]
+    command += [f"--port={port}", f"--IdentityProvider.token={token}", "--ip=127.0.0.1"]
+    command += [f"--ServerApp.root_dir={folder}", f"--LabApp.workspaces_dir={folder / 'lab'}"]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    with (folder / "lab.log").open("w") as log:
+        environment = {**os.environ, "PATH": path}
+        server = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+    while server.poll() is None:
+        try:
+            if requests.get(f"http://127.0.0.1:{port}/api/status?token={token}", timeout=5).ok:
+                return server, f"http://127.0.0.1:{port}/lab/tree/editor.ipynb?token={token}"
+        except requests.ConnectionError:
+            continue
+    message = f"JupyterLab ended with code {server.returncode}"
+    raise RuntimeError(message)
+
+
+def main() -> None:
+    """Print medians and 95 % points, then one line of JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="10 edits of each kind, not 50")
+    arguments = parser.parse_args()
+    n = 10 if arguments.quick else 50
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        server, address = start_lab(Path(folder))
+        try:
+            browser = playwright.chromium.launch(
+                executable_path=shutil.which("chromium") or shutil.which("chromium-browser"),
+                args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+            )
+            page = browser.new_page(viewport={"width": 1280, "height": 800})
+            page.goto(address, timeout=120_000)
+            page.get_by_text("(ipykernel) | Idle").wait_for(timeout=120_000)
+            page.locator(".jp-NotebookPanel .jp-Cell").first.click()
+            page.keyboard.press("Shift+Enter")
+            page.get_by_label(f"high, row {ROW}", exact=True).wait_for(timeout=120_000)
+            times = measure(page, n)
+            browser.close()
+        finally:
+            server.terminate()
+            server.wait(timeout=60)
+    print("space editor, preset small: ms from keystroke to frame")
+    for kind, values in times.items():
+        high = statistics.quantiles(values, n=20)[-1]
+        print(f"{kind:12s} median {statistics.median(values):6.0f}   95 % {high:6.0f}   n {n}")
+    medians = {f"{kind}_ms": round(statistics.median(v), 1) for kind, v in times.items()}
+    print(json.dumps({"n": n, **medians}))
+
+
+if __name__ == "__main__":
+    main()

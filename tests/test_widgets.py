@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import re
+
+import nbformat
+import papermill
+import pytest
+from nbconvert import HTMLExporter
+from optuna.storages import InMemoryStorage
+
+from hpo_lib.space import SearchSpace, SpaceError
+from hpo_lib.space_editor import evidence_count
+from hpo_lib.study import run_study
+from hpo_lib.widgets import SpaceEditor, prior_shape
+from tests.test_space import EXAMPLE
+
+EVIL = "<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture
+def editor(tmp_path) -> SpaceEditor:
+    editor = SpaceEditor(SearchSpace.from_yaml(EXAMPLE), tmp_path / "space.yaml")
+    assert editor.box is not None
+    return editor
+
+
+def test_typing_shows_the_message_in_its_row_and_locks_saving(editor):
+    low = editor._rows[1].cells["low"]
+    low.value = "1e"
+    assert "low must be a finite number" in editor._rows[1].message.value
+    assert "hpo-wrong" in low._dom_classes
+    assert editor._save.disabled
+    assert "The last valid space" in editor._preview.value
+    editor.save()
+    assert not editor.path.exists()
+    assert "Nothing was saved" in editor._status.value
+    with pytest.raises(SpaceError, match="row 2: low must be"):
+        _ = editor.space
+    low.value = "1e-3"
+    assert "hpo-wrong" not in low._dom_classes
+    assert editor.space["lr"].low == 0.001
+
+
+def test_what_is_saved_is_what_the_space_writes(editor):
+    editor._save.click()
+    assert editor.path.read_text() == EXAMPLE
+    assert "✓" in editor._status.value
+    assert SpaceEditor(path=editor.path).space.to_yaml() == EXAMPLE
+
+
+def test_buttons_and_undo(editor):
+    editor.act(1, "copy")
+    assert len(editor._list.children) == 7
+    editor.act(6, "up")
+    editor.act(0, "remove")
+    assert [row.name for row in editor.state.rows][-2:] == ["stride", "activation"]
+    for _ in range(3):
+        editor._undo.click()
+    assert editor.space.to_yaml() == EXAMPLE
+    assert editor._undo.disabled
+    assert editor._rows[0].cells["name"].value == "optimizer"
+    editor._redo.click()
+    assert len(editor.space) == 7
+
+
+def test_scale_is_log_and_prior_in_one_step(editor):
+    scale = editor._rows[1].cells["scale"]
+    assert scale.value == "log"
+    scale.value = "segmented"
+    assert (editor.space["lr"].log, editor.space["lr"].prior) == (False, "segmented")
+    editor._undo.click()
+    assert scale.value == "log"
+    editor._rows[1].cells["low"].value = "0"
+    assert "hpo-wrong" in scale._dom_classes
+
+
+def test_presets_and_files_are_loaded_and_bad_files_are_not(editor):
+    editor._source.value = "preset reference"
+    editor.load()
+    assert editor.space == SearchSpace.preset("reference")
+    editor._source.value = "the file"
+    editor.load()
+    assert "Nothing was loaded" in editor._status.value
+    editor.path.write_text("x: {type: float}")
+    editor.load()
+    assert "low is required" in editor._status.value
+    assert editor.space == SearchSpace.preset("reference")
+
+
+def test_names_and_options_are_text(editor):
+    editor._rows[0].cells["name"].value = EVIL
+    editor._rows[4].cells["options"].value = f"'{EVIL}'"
+    shown = [editor._preview.value, *(row.message.value for row in editor._rows)]
+    editor._rows[4].cells["default"].value = f"'{EVIL}'"
+    editor._rows[2].cells["when"].value = ""
+    assert EVIL in editor.space
+    shown += [editor._preview.value, editor._repr_mimebundle_()["text/html"]]
+    assert not any("<img" in text for text in shown)
+    assert "&lt;img" in shown[-1]
+
+
+def test_without_a_front_end_there_is_no_widget(editor):
+    fresh = SpaceEditor(editor.space, editor.path)
+    assert list(fresh._repr_mimebundle_()) == ["text/plain", "text/html"]
+    assert "box" not in fresh.__dict__
+
+
+def test_seconds_come_from_recorded_trials_and_evidence_is_counted(tmp_path):
+    wide = SearchSpace.from_yaml("x: {type: float, low: 0.0, high: 1.0, default: 0.9}")
+    storage = InMemoryStorage()
+    study = run_study(lambda c: c["x"], wide, "random", 4, name="<b>", storage=storage, workers=0)
+    editor = SpaceEditor(wide, tmp_path / "s.yaml", n_trials=10, workers=2, study=study)
+    assert "can go on" in editor.preview()
+    assert "from 4 recorded trials" in editor.preview()
+    editor.edit(0, "low", "0.8")
+    inside, _ = evidence_count(study, editor.space)
+    assert 1 <= inside < 4
+    text = f"{inside} of the 4 trials of study &#x27;&lt;b&gt;&#x27; lie inside"
+    assert text in editor.preview()
+    fresh = SpaceEditor(wide, tmp_path / "s.yaml", n_trials=10, workers=2, seconds_per_trial=3)
+    assert "about <b>15 s</b>" in fresh.preview()
+
+
+def test_shapes_of_priors():
+    space = SearchSpace.from_yaml(EXAMPLE)
+    counts = [prior_shape(one).count("<rect") for one in space]
+    assert counts == [2, 24, 24, 5, 6, 0]
+    tall = [float(h) for h in re.findall(r"height='([\d.]+)'/>", prior_shape(space["lr"]))]
+    assert tall[0] > 5 * tall[1] > tall[-1]  # a logarithmic prior crowds at the low end
+
+
+@pytest.mark.slow
+def test_an_executed_notebook_exports_without_a_missing_widget(tmp_path):
+    notebook = nbformat.v4.new_notebook()
+    code = "from hpo_lib.widgets import SpaceEditor\nSpaceEditor(SearchSpace.preset('small'))"
+    code = "from hpo_lib.space import SearchSpace\n" + code
+    notebook.cells = [nbformat.v4.new_code_cell(code)]
+    nbformat.write(notebook, tmp_path / "in.ipynb")
+    papermill.execute_notebook(
+        tmp_path / "in.ipynb", tmp_path / "out.ipynb", kernel_name="python3", progress_bar=False
+    )
+    html, _ = HTMLExporter().from_filename(str(tmp_path / "out.ipynb"))
+    assert 'aria-label="prior of lr"' in html
+    assert "vnd.jupyter.widget-view+json" not in (tmp_path / "out.ipynb").read_text()
