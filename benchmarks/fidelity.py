@@ -5,6 +5,11 @@ of a pruned one: nothing ("left out"), that it was as bad as the worst ("as fail
 taken to full fidelity in its order ("extrapolated", what `BayesSampler` does), or every value at
 every rung, with the epoch as an input of the model ("fidelity input"). "unpruned" stops none.
 
+Over 40 paired runs (4 tasks, 10 seeds) the mean regret after the epochs of eight full trainings
+was 0.149 with the fidelity as an input, 0.234 as failed, 0.240 extrapolated and 0.272 left out
+(Wilcoxon against left out: p = 0.00018, 0.081 and 0.12). `BayesSampler` does not use the
+best of them yet.
+
 Learning curves are real ones: 512 ImageNet trainings each of ConvNeXt and AlexNet (opda), as
 surrogates over 27 equal parts of a training, and surrogates of LCBench over 52 epochs. Incumbents
 are of full trainings alone. Runs are kept in a file per side, and only missing ones are made.
