@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hpo_lib.bayes import BayesSampler, fit_surrogate
+    from hpo_lib.dask_workers import DaskWorkers
     from hpo_lib.data import DataConfig, load_data, load_test_data
     from hpo_lib.minimize import gp_minimize
     from hpo_lib.objective import Objective, Segment, SegmentResult
@@ -33,6 +34,7 @@ __all__ = [
     "STRATEGIES",
     "BayesSampler",
     "Configuration",
+    "DaskWorkers",
     "DataConfig",
     "LocalWorkers",
     "Objective",
@@ -65,6 +67,7 @@ __all__ = [
 
 _ROOMS = {
     "bayes": ("BayesSampler", "fit_surrogate"),
+    "dask_workers": ("DaskWorkers",),
     "data": ("DataConfig", "load_data", "load_test_data"),
     "minimize": ("gp_minimize",),
     "objective": ("Objective", "Segment", "SegmentResult"),

@@ -48,7 +48,7 @@ def run_study(
     name: str,
     storage: Storage | None = None,
     seed: int = 0,
-    workers: int | Workers = 1,
+    workers: int | str | Workers = 1,
     rungs: Sequence[int] = (),
     default_first: bool = True,
     evidence_from: str | None = None,
@@ -69,7 +69,8 @@ def run_study(
         storage: an SQLite file, an Optuna URL, a storage, or "memory"; default
             `results/studies.db`.
         seed: fixes the strategy's choices and, with the trial's number, each trial's training.
-        workers: 0 runs in this process, N in N local processes, or a `Workers` object.
+        workers: 0 runs in this process, N in N local processes, `tcp://host:port` on a running
+            Dask cluster; or a `Workers` object.
         rungs: epochs at which a trial leaves a checkpoint from which it can go on.
         default_first: whether the space's default configuration is the first trial.
         evidence_from: another study of the same storage and objective whose completed trials

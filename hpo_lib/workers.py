@@ -1,4 +1,4 @@
-"""Where segments run: in the driver's process or in warm local processes, behind one interface.
+"""Where segments run: in the driver's process or in warm processes, behind one interface.
 
 Workers evaluate and nothing else: they never ask a sampler and never write the record.
 """
@@ -121,9 +121,7 @@ class LocalWorkers:
         memory_limit: int | None = None,
         gpus: Sequence[str] | None = None,
     ) -> None:
-        _check_positive("workers", slots)
-        _check_positive("time_limit", time_limit)
-        _check_positive("memory_limit", memory_limit)
+        check_positive(workers=slots, time_limit=time_limit, memory_limit=memory_limit)
         self.slots = slots
         self.time_limit = time_limit
         self.memory_limit = memory_limit
@@ -136,7 +134,12 @@ class LocalWorkers:
         self, objective: Objective, configuration: Configuration, segment: Segment
     ) -> Future[Evaluation]:
         """Send one segment to a free process."""
-        payload = cloudpickle.dumps(objective)
+        return self.submit_payload(cloudpickle.dumps(objective), configuration, segment)
+
+    def submit_payload(
+        self, payload: bytes, configuration: Configuration, segment: Segment
+    ) -> Future[Evaluation]:
+        """Send one segment of an objective that cloudpickle has written."""
         with self._lock:
             if not self._free:
                 message = f"all {self.slots} workers are busy"
@@ -206,10 +209,20 @@ class LocalWorkers:
 
 
 def make_workers(
-    workers: int | Workers, *, time_limit: float | None = None, memory_limit: int | None = None
+    workers: int | str | Workers,
+    *,
+    time_limit: float | None = None,
+    memory_limit: int | None = None,
 ) -> Workers:
-    """Return workers for a number (0: in this process), or the object that was handed in."""
+    """Return workers for a number (0: in this process) or the address of a Dask scheduler.
+
+    An object that was handed in is returned as it is.
+    """
     limited = time_limit is not None or memory_limit is not None
+    if isinstance(workers, str):
+        from hpo_lib.dask_workers import DaskWorkers  # needs an extra
+
+        return DaskWorkers(workers, time_limit=time_limit, memory_limit=memory_limit)
     if not isinstance(workers, int):
         if limited:
             message = "time_limit and memory_limit belong to the workers object that was handed in"
@@ -231,10 +244,12 @@ def visible_gpus() -> list[str]:
     return sorted(path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*"))
 
 
-def _check_positive(name: str, value: float | None) -> None:
-    if value is not None and not value > 0:
-        message = f"{name} must be greater than 0, got {value!r}"
-        raise ValueError(message)
+def check_positive(**arguments: float | None) -> None:
+    """Refuse an argument that is given and not greater than 0."""
+    for name, value in arguments.items():
+        if value is not None and not value > 0:
+            message = f"{name} must be greater than 0, got {value!r}"
+            raise ValueError(message)
 
 
 @lru_cache(maxsize=2)
