@@ -12,12 +12,12 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Sequence
-from concurrent.futures import Future
+from collections.abc import Collection, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import cloudpickle
 import psutil
@@ -68,6 +68,24 @@ class Workers(Protocol):
     def close(self) -> None:
         """End every process at once; a later `submit` starts anew."""
         ...
+
+
+@runtime_checkable
+class TimedWorkers(Workers, Protocol):
+    """Workers with a clock of their own, as in a simulation: the driver waits by it."""
+
+    def wait(self, running: Collection[Future[Evaluation]]) -> set[Future[Evaluation]]:
+        """Go on to the moment when at least one has finished; those that have by then."""
+        ...
+
+
+def wait_for_first(
+    workers: Workers, running: Collection[Future[Evaluation]], timeout: float
+) -> set[Future[Evaluation]]:
+    """Those that have finished, as soon as there is one; none after `timeout` seconds."""
+    if isinstance(workers, TimedWorkers):
+        return workers.wait(running)
+    return wait(running, timeout=timeout, return_when=FIRST_COMPLETED).done
 
 
 def evaluate(
