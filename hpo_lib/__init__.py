@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hpo_lib.objective import Objective, Segment, SegmentResult
     from hpo_lib.records import read_record, study_record
     from hpo_lib.replay import PublishedObjective, SurrogateObjective, TableObjective
+    from hpo_lib.simulation import SimulatedWorkers, simulate
     from hpo_lib.skopt_sampler import SkoptSampler
     from hpo_lib.space import Configuration, SearchSpace, SpaceError
     from hpo_lib.strategies import STRATEGIES, make_sampler
@@ -42,6 +43,7 @@ __all__ = [
     "SearchSpace",
     "Segment",
     "SegmentResult",
+    "SimulatedWorkers",
     "SkoptSampler",
     "SpaceError",
     "SurrogateObjective",
@@ -60,6 +62,7 @@ __all__ = [
     "open_study",
     "read_record",
     "run_study",
+    "simulate",
     "study_record",
     "train",
     "trials_frame",
@@ -73,6 +76,7 @@ _ROOMS = {
     "objective": ("Objective", "Segment", "SegmentResult"),
     "records": ("read_record", "study_record"),
     "replay": ("PublishedObjective", "SurrogateObjective", "TableObjective"),
+    "simulation": ("SimulatedWorkers", "simulate"),
     "skopt_sampler": ("SkoptSampler",),
     "space": ("Configuration", "SearchSpace", "SpaceError"),
     "strategies": ("STRATEGIES", "make_sampler"),
