@@ -14,6 +14,7 @@ import time
 import traceback
 from collections.abc import Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -163,7 +164,9 @@ class LocalWorkers:
                 message = f"all {self.slots} workers are busy"
                 raise RuntimeError(message)
             slot = self._free.pop()
-            pool = self._pools.get(slot) or self._pools.setdefault(slot, self._pool(slot))
+            pool = self._pools.get(slot)
+            if pool is None or not pool.active:  # pebble gives up when an idle process dies
+                pool = self._pools[slot] = self._pool(slot)
         name = f"{socket.gethostname()}/{slot}"
         future: Future[Evaluation] = Future()
         task: Future[Evaluation] = pool.schedule(
@@ -217,6 +220,8 @@ class LocalWorkers:
             return Failure("lost", "the workers were closed while it ran")
         if isinstance(error, TimeoutError):
             return Failure("timed_out", f"ran longer than time_limit={self.time_limit} s")
+        if isinstance(error, BrokenProcessPool):
+            return Failure("lost", f"its process died before it began: {error}")
         if isinstance(error, ProcessExpired):
             if error.exitcode == _MEMORY_EXIT:
                 reason = f"held more than memory_limit={self.memory_limit} bytes"
