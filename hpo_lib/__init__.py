@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hpo_lib.bayes import BayesSampler, fit_surrogate
+    from hpo_lib.dask_workers import DaskWorkers
     from hpo_lib.data import DataConfig, load_data, load_test_data
     from hpo_lib.minimize import gp_minimize
     from hpo_lib.objective import Objective, Segment, SegmentResult
     from hpo_lib.records import read_record, study_record
     from hpo_lib.replay import PublishedObjective, SurrogateObjective, TableObjective
+    from hpo_lib.simulation import SimulatedWorkers, simulate
     from hpo_lib.skopt_sampler import SkoptSampler
     from hpo_lib.space import Configuration, SearchSpace, SpaceError
     from hpo_lib.strategies import STRATEGIES, make_sampler
@@ -33,6 +35,7 @@ __all__ = [
     "STRATEGIES",
     "BayesSampler",
     "Configuration",
+    "DaskWorkers",
     "DataConfig",
     "LocalWorkers",
     "Objective",
@@ -40,6 +43,7 @@ __all__ = [
     "SearchSpace",
     "Segment",
     "SegmentResult",
+    "SimulatedWorkers",
     "SkoptSampler",
     "SpaceError",
     "SurrogateObjective",
@@ -58,6 +62,7 @@ __all__ = [
     "open_study",
     "read_record",
     "run_study",
+    "simulate",
     "study_record",
     "train",
     "trials_frame",
@@ -65,11 +70,13 @@ __all__ = [
 
 _ROOMS = {
     "bayes": ("BayesSampler", "fit_surrogate"),
+    "dask_workers": ("DaskWorkers",),
     "data": ("DataConfig", "load_data", "load_test_data"),
     "minimize": ("gp_minimize",),
     "objective": ("Objective", "Segment", "SegmentResult"),
     "records": ("read_record", "study_record"),
     "replay": ("PublishedObjective", "SurrogateObjective", "TableObjective"),
+    "simulation": ("SimulatedWorkers", "simulate"),
     "skopt_sampler": ("SkoptSampler",),
     "space": ("Configuration", "SearchSpace", "SpaceError"),
     "strategies": ("STRATEGIES", "make_sampler"),

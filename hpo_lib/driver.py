@@ -12,7 +12,7 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +26,7 @@ from optuna.trial import FrozenTrial, TrialState
 from hpo_lib.objective import Objective, Segment, SegmentResult
 from hpo_lib.space import Configuration, SearchSpace
 from hpo_lib.storage import LEASE_SECONDS, Lease, StudyStoppedError
-from hpo_lib.workers import Evaluation, Failure, Workers
+from hpo_lib.workers import Evaluation, Failure, Workers, wait_for_first
 
 Callback = Callable[[optuna.Study, FrozenTrial], bool | None]
 
@@ -169,7 +169,7 @@ class Driver:
         self.running[future] = running
 
     def _collect(self, workers: Workers) -> None:
-        done, _ = wait(self.running, timeout=LEASE_SECONDS / 4, return_when=FIRST_COMPLETED)
+        done = wait_for_first(workers, self.running, LEASE_SECONDS / 4)
         self.lease.check()
         for future in sorted(done, key=lambda item: self.running[item].number):
             self._record(self.running.pop(future), future.result(), workers)

@@ -50,7 +50,7 @@ def run_study(
     name: str,
     storage: Storage | None = None,
     seed: int = 0,
-    workers: int | Workers = 1,
+    workers: int | str | Workers = 1,
     rungs: Sequence[int] = (),
     pruning: str | BasePruner | None = None,
     reduction_factor: int = 3,
@@ -73,7 +73,8 @@ def run_study(
         storage: an SQLite file, an Optuna URL, a storage, or "memory"; default
             `results/studies.db`.
         seed: fixes the strategy's choices and, with the trial's number, each trial's training.
-        workers: 0 runs in this process, N in N local processes, or a `Workers` object.
+        workers: 0 runs in this process, N in N local processes, `tcp://host:port` on a running
+            Dask cluster; or a `Workers` object.
         rungs: epochs at which a trial leaves a checkpoint from which it can go on, and may be
             stopped; with `pruning` and none given they are 1, 3, 9, … epochs below the budget.
         pruning: "asha" (successive halving), "hyperband" or "median" stop trials at rungs by what

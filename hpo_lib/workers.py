@@ -1,4 +1,4 @@
-"""Where segments run: in the driver's process or in warm local processes, behind one interface.
+"""Where segments run: in the driver's process or in warm processes, behind one interface.
 
 Workers evaluate and nothing else: they never ask a sampler and never write the record.
 """
@@ -12,12 +12,13 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Sequence
-from concurrent.futures import Future
+from collections.abc import Collection, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import cloudpickle
 import psutil
@@ -68,6 +69,24 @@ class Workers(Protocol):
     def close(self) -> None:
         """End every process at once; a later `submit` starts anew."""
         ...
+
+
+@runtime_checkable
+class TimedWorkers(Workers, Protocol):
+    """Workers with a clock of their own, as in a simulation: the driver waits by it."""
+
+    def wait(self, running: Collection[Future[Evaluation]]) -> set[Future[Evaluation]]:
+        """Go on to the moment when at least one has finished; those that have by then."""
+        ...
+
+
+def wait_for_first(
+    workers: Workers, running: Collection[Future[Evaluation]], timeout: float
+) -> set[Future[Evaluation]]:
+    """Those that have finished, as soon as there is one; none after `timeout` seconds."""
+    if isinstance(workers, TimedWorkers):
+        return workers.wait(running)
+    return wait(running, timeout=timeout, return_when=FIRST_COMPLETED).done
 
 
 def evaluate(
@@ -121,9 +140,7 @@ class LocalWorkers:
         memory_limit: int | None = None,
         gpus: Sequence[str] | None = None,
     ) -> None:
-        _check_positive("workers", slots)
-        _check_positive("time_limit", time_limit)
-        _check_positive("memory_limit", memory_limit)
+        check_positive(workers=slots, time_limit=time_limit, memory_limit=memory_limit)
         self.slots = slots
         self.time_limit = time_limit
         self.memory_limit = memory_limit
@@ -136,13 +153,20 @@ class LocalWorkers:
         self, objective: Objective, configuration: Configuration, segment: Segment
     ) -> Future[Evaluation]:
         """Send one segment to a free process."""
-        payload = cloudpickle.dumps(objective)
+        return self.submit_payload(cloudpickle.dumps(objective), configuration, segment)
+
+    def submit_payload(
+        self, payload: bytes, configuration: Configuration, segment: Segment
+    ) -> Future[Evaluation]:
+        """Send one segment of an objective that cloudpickle has written."""
         with self._lock:
             if not self._free:
                 message = f"all {self.slots} workers are busy"
                 raise RuntimeError(message)
             slot = self._free.pop()
-            pool = self._pools.get(slot) or self._pools.setdefault(slot, self._pool(slot))
+            pool = self._pools.get(slot)
+            if pool is None or not pool.active:  # pebble gives up when an idle process dies
+                pool = self._pools[slot] = self._pool(slot)
         name = f"{socket.gethostname()}/{slot}"
         future: Future[Evaluation] = Future()
         task: Future[Evaluation] = pool.schedule(
@@ -196,6 +220,8 @@ class LocalWorkers:
             return Failure("lost", "the workers were closed while it ran")
         if isinstance(error, TimeoutError):
             return Failure("timed_out", f"ran longer than time_limit={self.time_limit} s")
+        if isinstance(error, BrokenProcessPool):
+            return Failure("lost", f"its process died before it began: {error}")
         if isinstance(error, ProcessExpired):
             if error.exitcode == _MEMORY_EXIT:
                 reason = f"held more than memory_limit={self.memory_limit} bytes"
@@ -206,10 +232,20 @@ class LocalWorkers:
 
 
 def make_workers(
-    workers: int | Workers, *, time_limit: float | None = None, memory_limit: int | None = None
+    workers: int | str | Workers,
+    *,
+    time_limit: float | None = None,
+    memory_limit: int | None = None,
 ) -> Workers:
-    """Return workers for a number (0: in this process), or the object that was handed in."""
+    """Return workers for a number (0: in this process) or the address of a Dask scheduler.
+
+    An object that was handed in is returned as it is.
+    """
     limited = time_limit is not None or memory_limit is not None
+    if isinstance(workers, str):
+        from hpo_lib.dask_workers import DaskWorkers  # needs an extra
+
+        return DaskWorkers(workers, time_limit=time_limit, memory_limit=memory_limit)
     if not isinstance(workers, int):
         if limited:
             message = "time_limit and memory_limit belong to the workers object that was handed in"
@@ -231,10 +267,12 @@ def visible_gpus() -> list[str]:
     return sorted(path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*"))
 
 
-def _check_positive(name: str, value: float | None) -> None:
-    if value is not None and not value > 0:
-        message = f"{name} must be greater than 0, got {value!r}"
-        raise ValueError(message)
+def check_positive(**arguments: float | None) -> None:
+    """Refuse an argument that is given and not greater than 0."""
+    for name, value in arguments.items():
+        if value is not None and not value > 0:
+            message = f"{name} must be greater than 0, got {value!r}"
+            raise ValueError(message)
 
 
 @lru_cache(maxsize=2)

@@ -105,6 +105,19 @@ def test_a_crash_a_hang_and_a_glutton_are_replaced():
 
 
 @pytest.mark.slow
+def test_an_idle_process_that_is_killed_is_no_evidence_and_replaced():
+    pool = LocalWorkers(1)
+    process = psutil.Process(int(ask(pool, pid).outcome.validation_error[0]))
+    process.kill()
+    outcome = ask(pool, bowl).outcome
+    if isinstance(outcome, Failure):  # it was sent before the death was noticed
+        assert outcome.status == "lost"
+        outcome = ask(pool, bowl).outcome
+    assert outcome.validation_error == (bowl(CONFIGURATION),)
+    pool.close()
+
+
+@pytest.mark.slow
 def test_closing_leaves_no_process():
     pool = LocalWorkers(2)
     workers = [psutil.Process(int(ask(pool, pid).outcome.validation_error[0])) for _ in range(2)]

@@ -1,0 +1,235 @@
+"""What workers bring on real training, and what 256 of them would keep the driver busy with.
+
+Measured: one study on one and on two warm workers, and the same trainings in one and in two
+processes without any study, alternating; the speed-ups are compared. Simulated: 256 workers with
+trials of 60 seconds, the driver and its record on disk costing what they really cost. Optuna's
+own parallel optimisation has no driver: each process asks and tells by itself. Its cost per trial
+is measured in one process on a study with as many running trials, and its utilisation is given for
+two cases: if the processes never hinder each other, and if their work on the record is serial.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import optuna
+
+from hpo_lib.data import DataConfig
+from hpo_lib.driver import trial_seed
+from hpo_lib.objective import Segment, SegmentResult
+from hpo_lib.simulation import RecordedObjective, SimulatedWorkers, simulate
+from hpo_lib.space import SearchSpace
+from hpo_lib.storage import open_storage
+from hpo_lib.study import run_study, trials_frame
+from hpo_lib.training import TrainingConfig, TrainingObjective
+from hpo_lib.workers import LocalWorkers
+
+# Nothing in here changes what a training costs.
+SPACE = SearchSpace.from_yaml(
+    """
+lr: {type: float, low: 0.0001, high: 0.1, log: true, default: 0.003}
+weight_decay: {type: float, low: 0.0, high: 0.001, default: 0.0}
+"""
+)
+TRIAL_SECONDS = 60.0
+
+
+def objective(epochs: int) -> TrainingObjective:
+    """A ResNet-8 on the digits."""
+    return TrainingObjective(
+        TrainingConfig(depth=8, epochs=epochs, flip=False), DataConfig("digits")
+    )
+
+
+def train_at_call(pipe: Connection, epochs: int) -> None:
+    """A process without any study: train each list of trials that comes through the pipe."""
+    train = objective(epochs)
+    while (trials := pipe.recv()) is not None:
+        for number, configuration in trials:
+            train(configuration, Segment(trial_seed(0, number), 0, epochs, epochs))
+        pipe.send(len(trials))
+
+
+@dataclass
+class Plain:
+    """Warm training processes, each with a share of the trials that is fixed beforehand."""
+
+    n: int
+    epochs: int
+
+    def __post_init__(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        pipes = [context.Pipe() for _ in range(self.n)]
+        self.pipes = [ours for ours, _ in pipes]
+        self.processes = [
+            context.Process(target=train_at_call, args=(theirs, self.epochs), daemon=True)
+            for _, theirs in pipes
+        ]
+        for process in self.processes:
+            process.start()
+
+    def seconds(self, trials: list[tuple[int, dict[str, Any]]]) -> float:
+        """From the first order to the last answer."""
+        began = time.perf_counter()
+        for i, pipe in enumerate(self.pipes):
+            pipe.send(trials[i :: self.n])
+        for pipe in self.pipes:
+            pipe.recv()
+        return time.perf_counter() - began
+
+    def close(self) -> None:
+        """End the processes."""
+        for pipe, process in zip(self.pipes, self.processes, strict=True):
+            pipe.send(None)
+            process.join()
+
+
+def measure(n_trials: int, epochs: int, repeats: int, folder: Path) -> dict[str, Any]:
+    """Seconds of the four sides, each repetition in turn; all processes are warm before."""
+    train = objective(epochs)
+    storage = folder / "measured.db"
+    pools = {n: LocalWorkers(n) for n in (1, 2)}
+    plain = {n: Plain(n, epochs) for n in (1, 2)}
+    taken: dict[str, list[float]] = {}
+    driver: list[float] = []
+    simulated: dict[int, list[float]] = {1: [], 2: []}
+
+    def study(name: str, n: int, trials: int) -> optuna.Study:
+        return run_study(
+            train, SPACE, "random", trials, name=name, storage=storage, workers=pools[n]
+        )
+
+    for n in pools:
+        study(f"warm {n}", n, 2 * n)
+    warm = [(i, SPACE.default_configuration()) for i in range(2)]
+    for one in plain.values():
+        one.seconds(warm)
+    for repeat in range(repeats):
+        for n in (1, 2):
+            began = time.perf_counter()
+            done = study(f"{n} workers, {repeat}", n, n_trials)
+            seconds = time.perf_counter() - began
+            taken.setdefault(f"study_{n}", []).append(seconds)
+            frame = trials_frame(done)
+            span = frame["finished"].max() - frame["started"].min()
+            replay = simulate(RecordedObjective(done), SPACE, "random", n_trials, n)
+            simulated[n].append(replay.seconds / span)
+            if n == 1:
+                driver.append((seconds - (frame["finished"] - frame["started"]).sum()) / n_trials)
+            trials = [(t.number, t.user_attrs["configuration"]) for t in done.trials]
+            taken.setdefault(f"plain_{n}", []).append(plain[n].seconds(trials))
+    for pool in pools.values():
+        pool.close()
+    for one in plain.values():
+        one.close()
+    speed_ups = {
+        side: [a / b for a, b in zip(taken[f"{side}_1"], taken[f"{side}_2"], strict=True)]
+        for side in ("study", "plain")
+    }
+    ratios = [a / b for a, b in zip(speed_ups["study"], speed_ups["plain"], strict=True)]
+    return {
+        **{f"{side}_seconds": round(statistics.median(s), 3) for side, s in taken.items()},
+        "study_speed_up": round(statistics.median(speed_ups["study"]), 3),
+        "plain_speed_up": round(statistics.median(speed_ups["plain"]), 3),
+        "speed_up_of_plain": round(statistics.median(ratios), 3),
+        "driver_seconds_per_trial": round(statistics.median(driver), 4),
+        "simulated_of_measured_1": round(statistics.median(simulated[1]), 3),
+        "simulated_of_measured_2": round(statistics.median(simulated[2]), 3),
+    }
+
+
+@dataclass(frozen=True)
+class Minute:
+    """A trial of 60 seconds, a bowl around the default."""
+
+    budget: int = 1
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Nothing to tell apart."""
+        return {}
+
+    def __call__(self, configuration: dict[str, Any], segment: Segment) -> SegmentResult:
+        """Its value and its seconds, at once."""
+        value = (abs(float(configuration["lr"]) - 0.003) + 0.1,)
+        return SegmentResult(value, value, value, (TRIAL_SECONDS,))
+
+
+def simulated(strategy: str, workers: int, n_trials: int, folder: Path) -> dict[str, Any]:
+    """Utilisation and what the driver costs, with the record in an SQLite file."""
+    pool = SimulatedWorkers(workers)
+    storage = folder / f"{strategy}.db"
+    found = simulate(Minute(), SPACE, strategy, n_trials, pool, storage=storage)
+    return {
+        "utilisation": round(found.utilisation, 4),
+        "driver_seconds_per_trial": round(pool.driver_busy / n_trials, 4),
+    }
+
+
+def optuna_alone(sampler: Any, workers: int, n_trials: int, folder: Path) -> dict[str, Any]:
+    """Cost of a trial for a process that asks and tells by itself, with the others running."""
+    storage = open_storage(folder / f"optuna_{type(sampler).__name__}.db")
+    study = optuna.create_study(storage=storage, sampler=sampler)
+    running: list[optuna.Trial] = []
+    spent: list[float] = []
+    for _ in range(n_trials):
+        began = time.perf_counter()
+        if len(running) == workers:
+            trial = running.pop(0)
+            study.tell(trial, abs(trial.params["lr"] - 0.003) + 0.1)
+        trial = study.ask()
+        SPACE.suggest(trial)
+        running.append(trial)
+        spent.append(time.perf_counter() - began)
+    cost = statistics.mean(spent[workers:])
+    return {
+        "seconds_per_trial": round(cost, 4),
+        "utilisation_without_contention": round(TRIAL_SECONDS / (TRIAL_SECONDS + cost), 4),
+        "utilisation_if_serial": round(min(1.0, TRIAL_SECONDS / (workers * cost)), 4),
+    }
+
+
+def main() -> None:
+    """Measure, simulate and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="4 trials, once; 32 workers")
+    parser.add_argument("--repeats", type=int, default=5)
+    arguments = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    repeats, n_trials, epochs = (1, 4, 1) if arguments.quick else (arguments.repeats, 16, 4)
+    workers = 32 if arguments.quick else 256
+    per_study = 3 * workers
+    with tempfile.TemporaryDirectory(prefix="hpo_lib_scaling_", dir=".") as name:
+        folder = Path(name)
+        result: dict[str, Any] = measure(n_trials, epochs, repeats, folder)
+        print(f"real training, {n_trials} trials of {epochs} epochs, median of {repeats}")
+        for key, value in result.items():
+            print(f"  {key:28s} {value:8.3f}")
+        print(f"simulated: {workers} workers, {per_study} trials of {TRIAL_SECONDS:g} s")
+        for strategy in ("random", "bayes"):
+            result[f"simulated_{strategy}"] = simulated(strategy, workers, per_study, folder)
+            print(f"  {strategy:12s} {result[f'simulated_{strategy}']}", flush=True)
+        for label, sampler in (
+            ("tpe", optuna.samplers.TPESampler(seed=0, constant_liar=True)),
+            ("gp", optuna.samplers.GPSampler(seed=0)),
+        ):
+            found = optuna_alone(sampler, workers, per_study, folder)
+            result[f"optuna_{label}"] = found
+            print(f"  Optuna {label:5s} {found}", flush=True)
+    print(json.dumps({"workers": workers, **result}))
+
+
+if __name__ == "__main__":
+    main()
