@@ -11,7 +11,7 @@ import math
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -29,6 +29,7 @@ from hpo_lib.storage import LEASE_SECONDS, Lease, StudyStoppedError
 from hpo_lib.workers import Evaluation, Failure, Workers, wait_for_first
 
 Callback = Callable[[optuna.Study, FrozenTrial], bool | None]
+StoppingRule = Callable[[optuna.Study], str | None]
 
 CURVES = ("train_loss", "validation_loss", "seconds", "validation_error")
 """Recorded per epoch. The last is written last: its length says how far the record reaches."""
@@ -65,6 +66,7 @@ class Driver:
     rungs: tuple[int, ...]
     max_failures: int
     callback: Callback | None
+    stop: Sequence[StoppingRule] = ()
     running: dict[Future[Evaluation], _Running] = field(default_factory=lambda: {})
     waiting: deque[FrozenTrial] = field(default_factory=lambda: deque[FrozenTrial]())
     reasons: list[str] = field(default_factory=lambda: [])
@@ -106,7 +108,11 @@ class Driver:
             return optuna.Trial(self.study, self._trial_id(self.waiting.popleft().number))
         if self.stopped is None and self._exhausted():
             self.stopped = "every configuration of the strategy was tried"
-        if self.stopped is not None or len(own_trials(self.study)) >= self.n_trials:
+        if len(own_trials(self.study)) >= self.n_trials:
+            return None
+        for rule in self.stop:
+            self.stopped = self.stopped or rule(self.study)
+        if self.stopped is not None:
             return None
         return self.study.ask()
 

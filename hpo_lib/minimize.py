@@ -22,6 +22,7 @@ from hpo_lib.bayes import BayesSampler
 from hpo_lib.objective import FunctionObjective, Segment, SegmentResult
 from hpo_lib.skopt_sampler import SkoptSampler, fit_process
 from hpo_lib.space import Configuration, SearchSpace
+from hpo_lib.stopping import RULES
 from hpo_lib.storage import Storage, StudyError
 from hpo_lib.study import run_study
 from hpo_lib.workers import Workers
@@ -73,6 +74,7 @@ def gp_minimize(
         random_state: a seed or a RandomState; None is 0 for a named study, else a random seed.
         verbose: whether to print a line per call.
         callback: called with the result so far (without models) after each call; True stops.
+            Rules of `stopping` are callbacks, too.
         xi: the improvement that EI and PI ask for; None is the surrogate's own.
         kappa: the weight of the standard deviation in LCB.
         n_jobs: changes nothing; it is `workers` that evaluates in parallel.
@@ -96,7 +98,9 @@ def gp_minimize(
     own = ("acq_func", "initial_point_generator", "xi", "kappa")
     options = {key: arguments[key] for key in own if arguments[key] is not None}
     options |= {"n_initial_points": n_initial_points, "first": run.first, "given": run.given}
-    callbacks = list(check_callback(callback))
+    given = check_callback(callback)
+    stop = [one for one in given if isinstance(one, RULES)]
+    callbacks = [one for one in given if not isinstance(one, RULES)]
     if verbose:
         callbacks.append(VerboseCallback(len(run.first), n_initial_points, n_calls))
     study = run_study(
@@ -110,6 +114,7 @@ def gp_minimize(
         workers=workers,
         default_first=False,
         callback=lambda study, _: run.is_stopped_by(callbacks, study),
+        stop=stop,
     )
     return run.final_result(study, seed, surrogate)
 

@@ -23,7 +23,7 @@ from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo_lib.driver import Callback, Driver, own_trials, trial_seed
+from hpo_lib.driver import Callback, Driver, StoppingRule, own_trials, trial_seed
 from hpo_lib.objective import Objective, Segment, as_objective
 from hpo_lib.pruning import default_rungs, make_pruner
 from hpo_lib.space import Configuration, SearchSpace
@@ -60,6 +60,7 @@ def run_study(
     memory_limit: int | None = None,
     max_failures: int = 5,
     callback: Callback | None = None,
+    stop: Sequence[StoppingRule] = (),
 ) -> optuna.Study:
     """Run a study to its budget, or go on with it where it stopped.
 
@@ -89,6 +90,7 @@ def run_study(
         memory_limit: bytes of resident memory per worker.
         max_failures: failed trials in a row after which the study stops.
         callback: called after each trial with the study and the trial; True ends the study.
+        stop: rules that end the study before its budget (see `stopping`).
 
     Raises:
         StudyHeldError: another driver writes this study.
@@ -131,6 +133,7 @@ def run_study(
             rungs=tuple(rungs),
             max_failures=max_failures,
             callback=callback,
+            stop=stop,
         )
         if not driver.is_complete():
             folder = storage_folder(storage)
