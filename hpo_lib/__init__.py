@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         run_study,
         trials_frame,
     )
+    from hpo_lib.surrogate_explorer import SurrogateExplorer
     from hpo_lib.training import TrainingConfig, TrainingObjective, evaluate, train
     from hpo_lib.workers import LocalWorkers
 
@@ -42,6 +43,7 @@ __all__ = [
     "SegmentResult",
     "SkoptSampler",
     "SpaceError",
+    "SurrogateExplorer",
     "SurrogateObjective",
     "TableObjective",
     "TrainingConfig",
@@ -81,6 +83,7 @@ _ROOMS = {
         "run_study",
         "trials_frame",
     ),
+    "surrogate_explorer": ("SurrogateExplorer",),
     "training": ("TrainingConfig", "TrainingObjective", "evaluate", "train"),
     "workers": ("LocalWorkers",),
 }
