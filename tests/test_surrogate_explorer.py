@@ -178,7 +178,7 @@ def test_each_control_redraws(study):
     seen.add(explorer.picture())
     explorer.acquisition.value = "EI"
     seen.add(explorer.picture())
-    explorer.x.value = "optimizer"
+    explorer.x.value = "lr"
     seen.add(explorer.picture())
     assert len(seen) == 5
 
