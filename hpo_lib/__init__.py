@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         run_study,
         trials_frame,
     )
+    from hpo_lib.surrogate_explorer import SurrogateExplorer
     from hpo_lib.training import TrainingConfig, TrainingObjective, evaluate, train
     from hpo_lib.workers import LocalWorkers
 
@@ -46,6 +47,7 @@ __all__ = [
     "SimulatedWorkers",
     "SkoptSampler",
     "SpaceError",
+    "SurrogateExplorer",
     "SurrogateObjective",
     "TableObjective",
     "TrainingConfig",
@@ -88,6 +90,7 @@ _ROOMS = {
         "run_study",
         "trials_frame",
     ),
+    "surrogate_explorer": ("SurrogateExplorer",),
     "training": ("TrainingConfig", "TrainingObjective", "evaluate", "train"),
     "workers": ("LocalWorkers",),
 }

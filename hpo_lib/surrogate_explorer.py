@@ -1,0 +1,167 @@
+"""`SurrogateExplorer`: what does the model expect of a configuration that nobody has tried?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import ipywidgets as widgets
+import optuna
+
+from hpo_lib.driver import own_trials
+from hpo_lib.panel import LABEL, Panel, png, ticks_of
+from hpo_lib.plots_slice import FittedStudy, fitted_study, plot_slice, slice_data
+from hpo_lib.space import Configuration, Value
+from hpo_lib.storage import StudyError, lease_holder
+from hpo_lib.study import study_space
+
+_NONE = ""  # None would leave the field blank
+
+
+def queue_trial(study: optuna.Study, values: Mapping[str, Value]) -> Configuration:
+    """Make a configuration the next trial of a study that nobody writes now; return it whole.
+
+    `run_study` runs it before it asks the strategy; it counts as budget then.
+
+    Args:
+        study: made by `run_study`.
+        values: one per active parameter; those of inactive ones are dropped.
+
+    Raises:
+        StudyError: a driver holds the study, or the configuration was tried or queued before.
+        SpaceError: a value is missing or wrong.
+    """
+    holder = lease_holder(study)
+    if holder is not None:
+        message = f"study {study.study_name!r} is being written by {holder}: stop it, then queue"
+        raise StudyError(message)
+    space = study_space(study)
+    configuration = space.complete(values)
+    searched = {p.name: configuration[p.name] for p in space.searched if p.name in configuration}
+    for trial in study.get_trials(deepcopy=False):
+        if {**trial.system_attrs.get("fixed_params", {}), **trial.params} == searched:
+            state = trial.state.name.lower()
+            message = f"trial {trial.number} ({state}) has this configuration already"
+            raise StudyError(message)
+    study.enqueue_trial(searched)
+    return configuration
+
+
+class SurrogateExplorer(Panel):
+    """Vary one or two hyperparameters, set the others, and see what the surrogate expects.
+
+    Args:
+        study: made by `run_study`, with at least four completed trials. It is only written when
+            the shown configuration is queued.
+    """
+
+    def __init__(self, study: optuna.Study) -> None:
+        self.study = study
+        self._fitted: FittedStudy = fitted_study(study)
+        self._quiet = False
+        names = self._fitted.names
+        options = [(name, name) for name in names]
+        self.x = _dropdown("Horizontal axis", options, names[0])
+        self.y = _dropdown("Vertical axis", [("(none)", _NONE), *options], _NONE)
+        self.acquisition = _dropdown(
+            "Improvement", [("logarithm", "log EI"), ("as it is", "EI")], "log EI"
+        )
+        self.sliders: dict[str, Any] = {
+            name: widgets.SelectionSlider(
+                options=ticks_of(self._fitted.space[name], 101),
+                description=name,
+                style=LABEL,
+                layout={"width": "98%"},
+            )
+            for name in names
+        }
+        self.to_incumbent = widgets.Button(description="Go to incumbent")
+        self.refresh = widgets.Button(description="Fit again")
+        self.queue = widgets.Button(description="Queue as next trial", button_style="primary")
+        self.expected = widgets.Label()
+        self.status = widgets.Label()
+        self.image = widgets.Image(format="png", layout={"max_width": "100%"})
+        self._go_to_incumbent()
+        for control in (self.x, self.y, self.acquisition, *self.sliders.values()):
+            control.observe(self._changed, "value")
+        self.to_incumbent.on_click(lambda _: self._go_to_incumbent())
+        self.refresh.on_click(lambda _: self._refit())
+        self.queue.on_click(lambda _: self._queue())
+        half = (len(names) + 1) // 2
+        columns = [list(self.sliders.values())[:half], list(self.sliders.values())[half:]]
+        buttons = [self.to_incumbent, self.refresh, self.queue]
+        super().__init__(
+            [
+                widgets.HBox([self.x, self.y, self.acquisition]),
+                self.image,
+                widgets.HBox([widgets.VBox(c, layout={"width": "50%"}) for c in columns if c]),
+                self.expected,
+                widgets.HBox(buttons),
+                self.status,
+            ],
+            layout={"max_width": "900px"},
+        )
+
+    @property
+    def configuration(self) -> Configuration:
+        """What the sliders show, whole: without inactive parameters, with fixed ones."""
+        return self._fitted.space.complete(self._shown())
+
+    def picture(self) -> bytes:
+        """The figure that is shown now, as PNG."""
+        return bytes(self.image.value)  # traitlets keep a view of it
+
+    def _shown(self) -> dict[str, Value]:
+        return {**self._fitted.incumbent, **{n: s.value for n, s in self.sliders.items()}}
+
+    def _changed(self, _: object) -> None:
+        if self._quiet:
+            return
+        if self.y.value == self.x.value:
+            self.y.value = _NONE  # comes back here
+            return
+        names = [name for name in (self.x.value, self.y.value) if name != _NONE]
+        shown = self._shown()
+        data = slice_data(self._fitted, names, shown)
+        self.image.value = png(plot_slice(data, acquisition=self.acquisition.value))
+        mean, std = (float(one[0]) for one in self._fitted.surrogate.predict([self.configuration]))
+        inactive = sorted(set(self.sliders) - set(self.configuration))
+        ignored = f"; inactive here: {', '.join(inactive)}" if inactive else ""
+        self.expected.value = f"Expected here: {mean:.4f} ± {std:.4f} (best mean {data.best:.4f})"
+        self.expected.value += ignored
+
+    def _go_to_incumbent(self) -> None:
+        self._quiet = True
+        for name, slider in self.sliders.items():
+            parameter, value = self._fitted.space[name], self._fitted.incumbent[name]
+            slider.options = ticks_of(parameter, 101, [value])
+            slider.value = value
+        self._quiet = False
+        self._changed(None)
+
+    def _refit(self) -> None:
+        self._fitted = fitted_study(self.study)
+        self._changed(None)
+        n = len(self._fitted.surrogate.model.X_)
+        self.status.value = f"Fitted to {n} completed trials."
+
+    def _queue(self) -> None:
+        try:
+            queue_trial(self.study, self._shown())
+        except StudyError as error:
+            self.status.value = f"Not queued: {error}"
+            return
+        spent = self.study.user_attrs.get("stopped") == "budget spent"
+        n = len(own_trials(self.study))
+        more = f" Its budget is spent: give it more than {n} trials." if spent else ""
+        self.status.value = f"Queued: it is the first trial when the study goes on.{more}"
+
+
+def _dropdown(name: str, options: list[tuple[str, Any]], value: Any) -> Any:
+    return widgets.Dropdown(
+        options=options,
+        value=value,
+        description=name,
+        style={"description_width": "initial"},
+        layout={"width": "auto", "max_width": "290px"},
+    )
