@@ -1,0 +1,266 @@
+"""Images per second of the engine: against a per-image DataLoader loop, and against no data work.
+
+Three sides train the same network at the same batch size in one thread and take turns: the engine;
+the loop of PyTorch's tutorials (an image at a time through torchvision's transforms, eager
+float32); and the engine on one fixed batch. Then the last validation error of engine and loop
+over several seeds. Results are saved as they go: run again, it goes on. Rates are of CPU time of
+the process, which other programs disturb less than seconds on the wall.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import numpy as np
+import psutil
+import torch
+from PIL import Image
+from scipy import stats
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from hpo_lib.data import DataConfig, ImageData, Part, batches, load_data
+from hpo_lib.files import atomic_write_text
+from hpo_lib.recipe import (
+    TrainingConfig,
+    autocast,
+    learning_rate,
+    make_augmentation,
+    make_network,
+    make_optimizer,
+)
+from hpo_lib.training import _Run, train
+
+CPU = torch.device("cpu")
+
+
+class PerImage(Dataset):
+    """Images one at a time, as torchvision's own data sets give them."""
+
+    def __init__(self, part: Part, transform: transforms.Compose) -> None:
+        self.images = part.images.permute(0, 2, 3, 1).contiguous().numpy()
+        self.labels, self.transform = part.labels.tolist(), transform
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        image = self.images[index]
+        picture = Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image)
+        return self.transform(picture), self.labels[index]
+
+
+class Plain:
+    """The loop of the tutorials, with the engine's network, optimizer and schedule."""
+
+    def __init__(self, config: TrainingConfig, data: ImageData) -> None:
+        channels, height = data.train.images.shape[1:3]
+        normalise = [
+            transforms.ToTensor(),
+            transforms.Normalize([0.5] * channels, [0.5] * channels),
+        ]
+        augment = make_augmentation(config, data.train)
+        crop = transforms.RandomCrop(height, padding=augment.crop_padding)
+        flip = [transforms.RandomHorizontalFlip()] if augment.flip else []
+        torch.manual_seed(config.seed)
+        self.config = config
+        self.loader = DataLoader(
+            PerImage(data.train, transforms.Compose([crop, *flip, *normalise])),
+            config.batch_size,
+            shuffle=True,
+            drop_last=True,
+        )
+        self.validation = DataLoader(PerImage(data.validation, transforms.Compose(normalise)), 256)
+        self.model = make_network(config, channels, len(data.classes))
+        self.optimizer = make_optimizer(config, self.model, torch.device("meta"))  # not fused
+        self.step = 0
+
+    def epoch(self) -> None:
+        """Train one epoch."""
+        criterion = nn.CrossEntropyLoss()
+        self.model.train()
+        for images, labels in self.loader:
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate(self.config, self.step, len(self.loader))
+            self.optimizer.zero_grad()
+            loss = criterion(self.model(images), labels)
+            loss.backward()
+            self.optimizer.step()
+            loss.item()  # the running loss that the tutorials print
+            self.step += 1
+
+    @torch.no_grad()
+    def error(self) -> float:
+        """Return the validation error."""
+        self.model.eval()
+        wrong = sum(
+            int((self.model(images).argmax(1) != labels).sum())
+            for images, labels in self.validation
+        )
+        return wrong / len(self.validation.dataset)  # pyright: ignore
+
+
+class Engine:
+    """One training, of which only the steps are timed."""
+
+    def __init__(self, config: TrainingConfig, data: ImageData) -> None:
+        self.run, self.data, self.done = _Run.new(config, data, CPU), data, 0
+
+    def epoch(self) -> None:
+        """Train one epoch."""
+        self.done += 1
+        self.run._train(self.done, self.data.train)
+
+
+class FixedBatch(Engine):
+    """The same steps on one batch that is there already."""
+
+    def epoch(self) -> None:
+        """Train one epoch."""
+        config = self.run.config
+        images, labels = next(batches(self.data.train, config.batch_size))
+        precision = autocast(config, CPU)
+        self.run.model.train()
+        for _ in range(len(self.data.train) // config.batch_size):
+            self.run.optimizer.zero_grad()
+            with precision():
+                logits = self.run.step(images)
+            nn.functional.cross_entropy(logits.float(), labels).backward()
+            self.run.optimizer.step()
+
+
+def resident() -> float:
+    """Megabytes of this process."""
+    return psutil.Process().memory_info().rss / 2**20
+
+
+def measure_rates(
+    config: TrainingConfig, data: ImageData, repeats: int, *, compiled: bool
+) -> tuple[dict[str, list[float]], float]:
+    """Images per CPU second of each side, one per turn, and the seconds that compiling took."""
+    sides: dict[str, Any] = {"engine": Engine(config, data), "plain": Plain(config, data)}
+    sides["fixed"] = FixedBatch(config, data)
+    if compiled:
+        sides["compiled"] = Engine(replace(config, compile=True), data)
+    n = len(data.train) // config.batch_size * config.batch_size
+    rates: dict[str, list[float]] = {name: [] for name in sides}
+    first: dict[str, float] = {}
+    for turn in range(repeats + 1):  # the first one warms up
+        order = list(sides) if turn % 2 else list(reversed(sides))
+        for name in order:
+            wall, began = time.perf_counter(), time.process_time()
+            sides[name].epoch()
+            if turn:
+                rates[name].append(n / (time.process_time() - began))
+            else:
+                first[name] = time.perf_counter() - wall
+    return rates, first.get("compiled", 0.0) - first["engine"]
+
+
+def parity(
+    config: TrainingConfig, data: ImageData, n_seeds: int, output: Path, saved: dict[str, Any]
+) -> list[float]:
+    """Engine's validation error minus the loop's, per seed; what was saved is not run again."""
+    done: list[float] = saved.setdefault("parity", [])
+    for seed in range(len(done), n_seeds):
+        seeded = replace(config, seed=seed)
+        plain = Plain(seeded, data)
+        for _ in range(config.epochs):
+            plain.epoch()
+        done.append(train(seeded, data).validation_error[-1] - plain.error())
+        atomic_write_text(output, json.dumps(saved))
+        print(f"seed {seed}: engine - plain {100 * done[-1]:+.2f} points", flush=True)
+    return done
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", default="digits", help="digits, cifar10 or folder:PATH")
+    parser.add_argument("--images", type=int, default=1024, help="training images; 0: all")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=8, help="of the trainings that are compared")
+    parser.add_argument("--parity-images", type=int, default=5000, help="0: all")
+    parser.add_argument("--compile", action="store_true", help="torch.compile as a fourth side")
+    parser.add_argument("--output", default="results/throughput.json")
+    parser.add_argument("--quick", action="store_true", help="digits, few images, 2 seeds")
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.data, arguments.images, arguments.repeats = "digits", 256, 3
+        arguments.seeds, arguments.epochs, arguments.parity_images = 2, 4, 512
+        arguments.output = str(Path(arguments.output).with_name("throughput_quick.json"))
+    torch.set_num_threads(1)
+    output = Path(arguments.output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    asked = {key: value for key, value in vars(arguments).items() if key != "output"}
+    saved: dict[str, Any] = json.loads(output.read_text()) if output.exists() else {}
+    if saved.get("arguments") != asked:
+        saved = {"arguments": asked}
+
+    flip = arguments.data != "digits"
+    config = TrainingConfig(depth=8, n_filters=16, epochs=arguments.epochs, flip=flip)
+    began = time.perf_counter()
+    data = load_data(DataConfig(arguments.data))
+    opening = time.perf_counter() - began
+    if "rates" not in saved:
+        few = cut(data, arguments.images)
+        train(replace(config, epochs=1), few)  # what a worker does, before the other sides
+        saved |= {"resident_mb": resident(), "opening_seconds": opening}
+        rates, extra = measure_rates(
+            replace(config, epochs=1000), few, arguments.repeats, compiled=arguments.compile
+        )
+        saved |= {"rates": rates, "compile_seconds": extra}
+        atomic_write_text(output, json.dumps(saved))
+    found: dict[str, list[float]] = saved["rates"]
+
+    def ratio(side: str) -> list[float]:
+        return [a / b for a, b in zip(found["engine"], found[side], strict=True)]
+
+    print("side      images per CPU second   engine / side (range)")
+    for name, values in found.items():
+        against = ratio(name)
+        print(
+            f"{name:9s} {statistics.median(values):20.0f} {statistics.median(against):10.2f}"
+            f" ({min(against):.2f} to {max(against):.2f})"
+        )
+    size = arguments.parity_images
+    pairs = parity(config, cut(data, size), arguments.seeds, output, saved)
+    half = float(stats.t.ppf(0.975, len(pairs) - 1) * np.std(pairs, ddof=1) / len(pairs) ** 0.5)
+    mean = float(np.mean(pairs))
+    result = {
+        "engine_over_plain": round(statistics.median(ratio("plain")), 3),
+        "engine_over_fixed": round(statistics.median(ratio("fixed")), 3),
+        "images_per_second": round(statistics.median(found["engine"]), 1),
+        "resident_mb": round(saved["resident_mb"]),
+        "opening_seconds": round(saved["opening_seconds"], 2),
+        "parity_points": [round(100 * (mean + sign * half), 2) for sign in (-1, 0, 1)],
+        "n_seeds": len(pairs),
+        "data": arguments.data,
+    }
+    if "compiled" in found:
+        result["engine_over_compiled"] = round(statistics.median(ratio("compiled")), 3)
+        result["compile_seconds"] = round(saved["compile_seconds"], 1)
+    print(json.dumps(result))
+
+
+def cut(data: ImageData, size: int) -> ImageData:
+    """The first training images (they are ascending by class, so every n-th of them)."""
+    if not size or size >= len(data.train):
+        return data
+    chosen = torch.linspace(0, len(data.train) - 1, size).long()
+    return replace(data, train=Part(data.train.images[chosen], data.train.labels[chosen]))
+
+
+if __name__ == "__main__":
+    main()
