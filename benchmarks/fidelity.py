@@ -2,13 +2,12 @@
 
 The same successive halving stops trials of every side; the sides differ in what the model is told
 of a pruned one: nothing ("left out"), that it was as bad as the worst ("as failed"), its value
-taken to full fidelity in its order ("extrapolated", what `BayesSampler` does), or every value at
-every rung, with the epoch as an input of the model ("fidelity input"). "unpruned" stops none.
+taken to full fidelity in its order ("extrapolated"), or every value at every rung, with the epoch
+as an input of the model ("fidelity input", what `BayesSampler` does). "unpruned" stops none.
 
 Over 40 paired runs (4 tasks, 10 seeds) the mean regret after the epochs of eight full trainings
 was 0.149 with the fidelity as an input, 0.234 as failed, 0.240 extrapolated and 0.272 left out
-(Wilcoxon against left out: p = 0.00018, 0.081 and 0.12). `BayesSampler` does not use the
-best of them yet.
+(Wilcoxon against left out: p = 0.00018, 0.081 and 0.12).
 
 Learning curves are real ones: 512 ImageNet trainings each of ConvNeXt and AlexNet (opda), as
 surrogates over 27 equal parts of a training, and surrogates of LCBench over 52 epochs. Incumbents
@@ -35,9 +34,7 @@ import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo_lib.bayes import BayesSampler
-from hpo_lib.codes import Codes
 from hpo_lib.files import atomic_write_text
-from hpo_lib.gp import GaussianProcess, compress, log_expected_improvement
 from hpo_lib.objective import Segment
 from hpo_lib.pruning import RungPruner, default_rungs
 from hpo_lib.records import Record
@@ -69,61 +66,68 @@ class Curves:
     median: float = 1.0
 
 
+Shown = dict[int, list[tuple[float, float]]]
+
+
 class LeftOut(BayesSampler):
     """Pruned trials are only not tried again."""
 
-    def _expected_of_pruned(self, trials: Sequence[FrozenTrial], sign: float) -> dict[int, float]:
+    def _shown(self, trials: Sequence[FrozenTrial]) -> Shown:
         return {}
 
 
 class AsFailed(BayesSampler):
     """Pruned trials are as bad as the worst completed one."""
 
-    def _expected_of_pruned(self, trials: Sequence[FrozenTrial], sign: float) -> dict[int, float]:
-        finals = [sign * t.values[0] for t in trials if t.state == TrialState.COMPLETE]
+    def _shown(self, trials: Sequence[FrozenTrial]) -> Shown:
+        finals = [t.values[0] for t in trials if t.state == TrialState.COMPLETE]
         pruned = [t.number for t in trials if t.state == TrialState.PRUNED]
-        return dict.fromkeys(pruned, max(finals)) if finals else {}
+        return {number: [(1.0, max(finals))] for number in pruned} if finals else {}
 
 
-class FidelityInput(LeftOut):
-    """One more input, the logarithm of the epoch as a share of the budget's; predicts at 1."""
+class Extrapolated(BayesSampler):
+    """Pruned trials are what `extrapolate` expects of them."""
 
-    def _history(self, study: optuna.Study, codes: Codes, number: int | None) -> Any:
-        self._trials = study.get_trials(deepcopy=False)
-        return super()._history(study, codes, number)
+    def _shown(self, trials: Sequence[FrozenTrial]) -> Shown:
+        return {number: [(1.0, value)] for number, value in extrapolate(trials).items()}
 
-    def _choose(self, codes: Codes, history: Any, rng: np.random.Generator) -> Any:
-        from hpo_lib.bayes import _best_first
 
-        budget = max(max(t.intermediate_values, default=1) for t in self._trials)
-        seen = [
-            (codes.encode(t.params), math.log(step) / math.log(budget), value)
-            for t in self._trials
-            if t.state.is_finished()
-            for step, value in t.intermediate_values.items()
-        ]
-        rows = np.c_[codes.scale([p for p, _, _ in seen]), [share for _, share, _ in seen]]
-        values = [value for _, _, value in seen]
-        model = GaussianProcess(np.flatnonzero(codes.choice).tolist())
-        theta = self._kernel_parameters(model, rows, values)
-        model.fit(rows, compress(values), theta)
-        full = rows[rows[:, -1] == 1]
-        best = float(model.predict(full).min())
+def extrapolate(trials: Sequence[FrozenTrial]) -> dict[int, float]:
+    """What pruned trials would have come to with a full training, by trial number.
 
-        def acquisition(points: Any) -> Any:
-            at = np.c_[codes.scale(points), np.ones(len(points))]
-            return log_expected_improvement(*model.predict(at, return_std=True), best)
-
-        order = np.argsort(history.values, kind="stable")[:5]
-        found = _best_first(codes, acquisition, np.array(history.points)[order], rng)
-        return next(point for point in found if point not in history.tried)
+    A value at a rung is placed among those that went further had there, and gets the final value
+    of the same place; what was worse than all of them stays as much worse. The order at a rung is
+    preserved, and no pruned trial is expected to be better than the best completed one. Trials
+    stopped late serve those stopped earlier.
+    """
+    curves = {t.number: t.intermediate_values for t in trials}
+    finals = {
+        t.number: t.values[0]
+        for t in trials
+        if t.state == TrialState.COMPLETE and math.isfinite(t.values[0])
+    }
+    found: dict[int, float] = {}
+    pruned = [t for t in trials if t.state == TrialState.PRUNED and t.intermediate_values]
+    for epoch in sorted({max(t.intermediate_values) for t in pruned}, reverse=True):
+        known = {**finals, **found}
+        beyond = [number for number in known if epoch in curves[number]]
+        if not beyond:
+            continue
+        there = np.sort([curves[number][epoch] for number in beyond])
+        final = np.sort([known[number] for number in beyond])
+        for trial in pruned:
+            if max(trial.intermediate_values) == epoch:
+                value = trial.intermediate_values[epoch]
+                place = float(np.interp(value, there, final))
+                found[trial.number] = place + max(0.0, value - float(there[-1]))
+    return found
 
 
 SIDES = {
     "left out": LeftOut,
     "as failed": AsFailed,
-    "extrapolated": BayesSampler,
-    "fidelity input": FidelityInput,
+    "extrapolated": Extrapolated,
+    "fidelity input": BayesSampler,
     "unpruned": BayesSampler,
 }
 TASKS: dict[str, Curves] = {}
@@ -265,7 +269,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     if arguments.quick:
         arguments.raw, arguments.seeds = Path("results/fidelity_quick"), 1
-        arguments.sides = ["left out", "extrapolated"]
+        arguments.sides = ["left out", "fidelity input"]
     arguments.raw.mkdir(parents=True, exist_ok=True)
     load_tasks(arguments.data_dir, arguments.raw / "tasks.json", 1 if arguments.quick else 2)
     table = summary(run_missing(arguments.sides, arguments.seeds, arguments.raw, arguments.jobs))

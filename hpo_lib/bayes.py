@@ -148,37 +148,37 @@ class BayesianSampler(BaseSampler):
     def _history(self, study: optuna.Study, codes: Codes, number: int | None) -> History:
         """What the trials but this one say: `given`, then completed, failed and pending ones."""
         sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
-        evidence = [(cast("Point", codes.encode(c)), sign * value) for c, value in self._given]
+        evidence = [(cast("Point", codes.encode(c)), 1.0, sign * v) for c, v in self._given]
         failed: list[Point] = []
         pending: list[Point] = []
         pruned: list[Point] = []
         trials = study.get_trials(deepcopy=False)
-        expected = self._expected_of_pruned(trials, sign)
+        shown = self._shown(trials)
         for trial in trials:
             point = None if trial.number == number else codes.encode(_params(trial))
             if point is None:
                 continue
+            evidence += [(point, share, sign * v) for share, v in shown.get(trial.number, ())]
             if trial.state == TrialState.COMPLETE and math.isfinite(trial.values[0]):
-                evidence.append((point, sign * trial.values[0]))
+                evidence.append((point, 1.0, sign * trial.values[0]))
             elif trial.state in (TrialState.RUNNING, TrialState.WAITING):
                 pending.append(point)
-            elif trial.number in expected:
-                evidence.append((point, expected[trial.number]))
-            # Nothing to compare a pruned value with, which is of a lower fidelity; and a lost
-            # worker says nothing about its configuration: these are only not tried again.
+            # A pruned trial has no final value, and a lost worker says nothing about its
+            # configuration: these are only not tried again.
             elif trial.state == TrialState.PRUNED or trial.user_attrs.get("status") == "lost":
                 pruned.append(point)
             else:
                 failed.append(point)
-        values = [value for _, value in evidence]
+        values = [value for _, share, value in evidence if share == 1]
         if values:
             # As bad as the worst: the search keeps away, and no invented number bends the scale.
-            evidence += [(point, max(values)) for point in failed]
-        tried = {point for point, _ in evidence}.union(failed, pending, pruned)
-        return History(tried, [p for p, _ in evidence], [v for _, v in evidence], pending)
+            evidence += [(point, 1.0, max(values)) for point in failed]
+        tried = {point for point, _, _ in evidence}.union(failed, pending, pruned)
+        points, shares, values = ([each[i] for each in evidence] for i in range(3))
+        return History(tried, points, shares, values, pending)
 
-    def _expected_of_pruned(self, trials: Sequence[FrozenTrial], sign: float) -> dict[int, float]:
-        """What pruned trials count as, by number; left out where nothing is said."""
+    def _shown(self, trials: Sequence[FrozenTrial]) -> dict[int, list[tuple[float, float]]]:
+        """More evidence per trial number: pairs of a fidelity, 1 being full, and a value."""
         return {}
 
     def _initial_point(self, codes: Codes, index: int) -> Point | None:
@@ -212,7 +212,12 @@ class BayesSampler(BayesianSampler):
     The acquisition function is compared over points spread over the space and over neighbours of
     the best trials, then around the best of those; a small finite space is compared whole.
     Pending trials are believed to turn out as the model expects (the "kriging believer" of
-    Ginsbourger et al., 2010).
+    Ginsbourger et al., 2010), at full fidelity.
+
+    As soon as trials are pruned, the fidelity is one more input of the model, after Klein et al.
+    (2017, "Fast Bayesian optimization of machine learning hyperparameters on large datasets"):
+    it is fitted to what completed and pruned trials showed on the way too, and asked about full
+    trainings alone, which the incumbent is one of.
 
     The arguments are those of `BayesianSampler`; EI is maximised as its logarithm, and `xi` is in
     standard deviations of the values.
@@ -235,31 +240,39 @@ class BayesSampler(BayesianSampler):
 
     def _choose(self, codes: Codes, history: History, rng: np.random.Generator) -> Point:
         rows, values = codes.scale(history.points), compress(history.values)
+        full = np.array(history.shares) == 1
+        if not full.all():
+            rows = np.c_[rows, history.shares]
         model = GaussianProcess(np.flatnonzero(codes.choice).tolist())
-        theta = self._kernel_parameters(model, rows, history.values)
-        kept = _representatives(values)
+        theta = self._kernel_parameters(model, rows, history.values, full)
+        kept = _representatives(values, full)
         points = [history.points[index] for index in kept]
-        rows, values = rows[kept], values[kept]
+        rows, values, full = rows[kept], values[kept], full[kept]
         model.fit(rows, values, theta)
         if history.pending:
-            pending = codes.scale(history.pending)
+            pending = _at_full_fidelity(codes.scale(history.pending), model)
             expected = model.predict(pending)
             rows, values = np.vstack([rows, pending]), np.r_[values, expected]
+            full = np.r_[full, np.ones(len(pending), bool)]
             model.fit(rows, values, theta)
-        acquisition = self._acquisition(codes, model, rows, rng)
-        order = np.argsort(values, kind="stable")[:_INCUMBENTS]
-        incumbents = np.array([*points, *history.pending])[order]
+        acquisition = self._acquisition(codes, model, rows[full], rng)
+        order = np.argsort(values[full], kind="stable")[:_INCUMBENTS]
+        incumbents = np.array([*points, *history.pending])[full][order]
         for point in _best_first(codes, acquisition, incumbents, rng):
             if point not in history.tried:
                 return point
         return self._new_points(codes, history, rng)[0]
 
-    def _expected_of_pruned(self, trials: Sequence[FrozenTrial], sign: float) -> dict[int, float]:
-        """See `extrapolate`."""
-        return extrapolate(trials, sign)
+    def _shown(self, trials: Sequence[FrozenTrial]) -> dict[int, list[tuple[float, float]]]:
+        """See `_partial_values`."""
+        return _partial_values(trials)
 
     def _kernel_parameters(
-        self, model: GaussianProcess, rows: NDArray[np.float64], values: Sequence[float]
+        self,
+        model: GaussianProcess,
+        rows: NDArray[np.float64],
+        values: Sequence[float],
+        full: NDArray[np.bool_],
     ) -> NDArray[np.float64]:
         """Fitted to all evidence; of much evidence, to as many tens of it as there are.
 
@@ -269,7 +282,7 @@ class BayesSampler(BayesianSampler):
         n -= n % (1 if n <= _REFIT_BELOW else 10 if n <= _MOST else 50)
         key = (rows[:n].tobytes(), *values[:n])
         if key not in self._fitted:
-            kept = _representatives(compress(values[:n]))
+            kept = _representatives(compress(values[:n]), full[:n])
             theta = model.fit(rows[:n][kept], compress(values[:n])[kept]).theta_
             self._fitted = {key: theta}
         return self._fitted[key]
@@ -286,7 +299,8 @@ class BayesSampler(BayesianSampler):
         name = str(rng.choice(ACQUISITIONS[1:])) if name == "gp_hedge" else name
 
         def value(points: NDArray[np.float64]) -> NDArray[np.float64]:
-            mean, std = model.predict(codes.scale(points), return_std=True)
+            at = _at_full_fidelity(codes.scale(points), model)
+            mean, std = model.predict(at, return_std=True)
             if name == "LCB":
                 return self._kappa * std - mean
             if name == "PI":
@@ -296,47 +310,51 @@ class BayesSampler(BayesianSampler):
         return value
 
 
-def _representatives(values: NDArray[np.float64]) -> NDArray[np.int64]:
+def _at_full_fidelity(rows: NDArray[np.float64], model: GaussianProcess) -> NDArray[np.float64]:
+    """The rows as the model takes them: with a last column of ones if it knows the fidelity."""
+    n_missing = model.X_.shape[1] - rows.shape[1]
+    return np.c_[rows, np.ones((len(rows), n_missing))] if n_missing else rows
+
+
+def _representatives(values: NDArray[np.float64], full: NDArray[np.bool_]) -> NDArray[np.int64]:
     """The indices of what the model is fitted to: all, or of much evidence a part of fixed size.
 
-    Half of the part are the best trials, half are spread evenly over the order of the others.
+    Half of the part are the best full trainings, half are spread evenly over the others.
     """
     if len(values) <= _MOST:
         return np.arange(len(values))
-    order = np.argsort(values, kind="stable")
+    order = np.lexsort((values, ~full))
     others = np.sort(order[_MOST // 2 :])
     spread = others[np.linspace(0, len(others) - 1, _MOST - _MOST // 2).astype(int)]
     return np.sort(np.r_[order[: _MOST // 2], spread])
 
 
-def extrapolate(trials: Sequence[FrozenTrial], sign: float = 1.0) -> dict[int, float]:
-    """What pruned trials would have come to with a full training, by trial number.
+def _partial_values(trials: Sequence[FrozenTrial]) -> dict[int, list[tuple[float, float]]]:
+    """What completed and pruned trials showed on the way: (fidelity, value) by trial number.
 
-    A value at a rung is placed among those that went further had there, and gets the final value
-    of the same place; what was worse than all of them stays as much worse. The order at a rung is
-    preserved, and no pruned trial is expected to be better than the best completed one. Trials
-    stopped late serve those stopped earlier. `sign` is -1 where higher is better.
+    The fidelity is the logarithm of the step as a share of the budget's, below 1: a value of the
+    last step is left to the final one. The budget is the last step of completed trials. Nothing is
+    said before one of them has steps, nor while no trial is pruned. Of the steps of one trial each
+    is at most two thirds of the next, which keeps rungs and thins out epochs.
     """
-    curves = {t.number: t.intermediate_values for t in trials}
-    finals = {
-        t.number: sign * t.values[0]
-        for t in trials
-        if t.state == TrialState.COMPLETE and math.isfinite(t.values[0])
-    }
-    found: dict[int, float] = {}
+    completed = [
+        t for t in trials if t.state == TrialState.COMPLETE and math.isfinite(t.values[0])
+    ]
     pruned = [t for t in trials if t.state == TrialState.PRUNED and t.intermediate_values]
-    for epoch in sorted({max(t.intermediate_values) for t in pruned}, reverse=True):
-        known = {**finals, **found}
-        beyond = [number for number in known if epoch in curves[number]]
-        if not beyond:
-            continue
-        there = np.sort([sign * curves[number][epoch] for number in beyond])
-        final = np.sort([known[number] for number in beyond])
-        for trial in pruned:
-            if max(trial.intermediate_values) == epoch:
-                value = sign * trial.intermediate_values[epoch]
-                place = float(np.interp(value, there, final))
-                found[trial.number] = place + max(0.0, value - float(there[-1]))
+    budget = max((max(t.intermediate_values, default=0) for t in completed), default=0)
+    if not pruned or not budget:
+        return {}
+    steps = {step for t in (*completed, *pruned) for step in t.intermediate_values}
+    shift = 1 - min(1, *steps)  # programs may count from 0
+    found: dict[int, list[tuple[float, float]]] = {}
+    for trial in (*completed, *pruned):
+        above = budget + shift if trial.state == TrialState.COMPLETE else math.inf
+        shown = found[trial.number] = []
+        for step, value in sorted(trial.intermediate_values.items(), reverse=True):
+            count = step + shift
+            if step < budget and 3 * count <= 2 * above and math.isfinite(value):
+                shown.insert(0, (math.log(count) / math.log(budget + shift), value))
+                above = count
     return found
 
 
@@ -408,10 +426,14 @@ def fit_surrogate(trials: Sequence[FrozenTrial], space: SearchSpace) -> Surrogat
 
 
 class History(NamedTuple):
-    """`points` with their `values` are the evidence, lower is better; none of `tried` repeats."""
+    """`points` with their `values` are the evidence, lower is better; none of `tried` repeats.
+
+    `shares` are the fidelities of the values, 1 for those of full trainings.
+    """
 
     tried: set[Point]
     points: list[Point]
+    shares: list[float]
     values: list[float]
     pending: list[Point]
 

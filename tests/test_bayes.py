@@ -10,7 +10,7 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 from hpo_lib import bayes
-from hpo_lib.bayes import DESIGNS, BayesSampler, extrapolate, fit_surrogate
+from hpo_lib.bayes import DESIGNS, BayesSampler, fit_surrogate
 from hpo_lib.skopt_sampler import SkoptSampler
 from hpo_lib.space import SearchSpace
 from hpo_lib.strategies import RandomSampler
@@ -353,31 +353,114 @@ def learned(*curves):
     return study
 
 
-def test_pruned_values_are_taken_to_full_fidelity_in_their_order():
-    study = learned(
-        (0.1, 0.9, 0.5, 0.2),
-        (0.2, 0.8, 0.4, 0.1),
-        (0.3, 0.95, 0.6),
-        (0.4, 0.99),
-        (0.5, 0.85),
-        (0.6, 0.01),
-    )
-    expected = extrapolate(study.trials)
-    assert expected[2] == pytest.approx(0.2 + 0.1)
-    assert expected[3] == pytest.approx(0.3 + 0.04)
-    assert expected[4] == pytest.approx(0.15)
-    # a low value of one epoch is not an incumbent
-    assert expected[5] == 0.1
-    flipped = optuna.create_study(direction="maximize")
-    for trial in study.trials:
-        steps = {step: -value for step, value in trial.intermediate_values.items()}
-        trial.values, trial.intermediate_values = [-trial.value], steps
-        flipped.add_trial(trial)
-    assert extrapolate(flipped.trials, -1.0) == expected
-
-
 def test_what_pruned_trials_showed_moves_the_search():
     good = [(0.3, 0.9, 0.8, 0.5), (0.5, 0.8, 0.7, 0.4), (0.7, 0.7, 0.6, 0.3)]
     bad = [(x, 1.0) for x in (0.9, 0.95, 1.0)]
     assert next_x(learned(*good)) > 0.8
     assert next_x(learned(*good, *bad)) < 0.88
+
+
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+def test_ranks_that_are_reversed_at_low_fidelity_do_not_mislead(direction):
+    study = optuna.create_study(direction=direction, sampler=BayesSampler(0, LINE, 4))
+    sign = 1 if direction == "minimize" else -1
+    for number in range(16):
+        trial = study.ask()
+        error = (LINE.suggest(trial)["x"] - 0.7) ** 2
+        trial.report(sign * (0.5 - error), 1)
+        trial.report(sign * (0.2 + error), 3)
+        if number % 2:
+            study.tell(trial, state=TrialState.PRUNED)
+        else:
+            trial.report(sign * error, 9)
+            study.tell(trial, sign * error)
+    assert study.best_params["x"] == pytest.approx(0.7, abs=0.01)
+    if direction == "maximize":
+        down = optuna.create_study(sampler=BayesSampler(0, LINE, 4))
+        for trial in study.trials:
+            steps = {step: -value for step, value in trial.intermediate_values.items()}
+            trial.values, trial.intermediate_values = [-trial.value], steps
+            chosen = down.ask()
+            assert LINE.suggest(chosen) == trial.params
+            for step, value in steps.items():
+                chosen.report(value, step)
+            final = None if trial.state == TrialState.PRUNED else trial.value
+            down.tell(chosen, final, state=trial.state)
+
+
+GOOD = [(0.3, 0.9, 0.8, 0.5), (0.5, 0.8, 0.7, 0.4), (0.7, 0.7, 0.6, 0.3)]
+
+
+def test_curves_say_nothing_until_a_trial_is_pruned():
+    plain = [(x, values[-1]) for x, *values in GOOD]
+    assert next_x(learned(*GOOD)) == next_x(line_study(*plain))
+    pruned = learned(*GOOD, (0.9, 0.95))
+    assert next_x(pruned) != next_x(line_study(*plain, (0.9, 0.95, TrialState.PRUNED)))
+
+
+def test_without_a_budget_pruned_values_are_left_out():
+    plain = [(x, values[-1]) for x, *values in GOOD]
+    study = line_study(*plain)
+    study.add_trial(learned((0.9, 0.01)).trials[0])
+    assert next_x(study) == next_x(line_study(*plain, (0.9, None, TrialState.FAIL, "lost")))
+
+
+def test_a_pruned_value_is_never_a_final_one():
+    study = learned(*GOOD, (0.1, 0.001), (0.12, 0.9, 0.001))
+    study.trials[-1].intermediate_values[9] = 0.0
+    late = create_trial(
+        state=TrialState.PRUNED,
+        params={"x": 0.15},
+        distributions=LINE.distributions(),
+        intermediate_values={0: 0.9, 9: -1.0, 12: -2.0, 3: math.nan},
+    )
+    study.add_trial(late)
+    found = bayes._partial_values(study.trials)
+    assert [len(found[number]) for number in range(6)] == [2, 2, 2, 1, 2, 1]
+    assert all(0 <= share < 1 for shown in found.values() for share, _ in shown)
+    assert 0.0 <= next_x(study) <= 1.0
+
+
+def test_of_many_epochs_few_are_kept_and_rungs_all():
+    def steps_of(steps, budget=52):
+        distributions = LINE.distributions()
+        trials = [
+            create_trial(
+                state=state,
+                value=0.5,
+                params={"x": 0.5},
+                distributions=distributions,
+                intermediate_values=dict.fromkeys(steps_seen, 0.5),
+            )
+            for state, steps_seen in (
+                (TrialState.COMPLETE, [budget]),
+                (TrialState.PRUNED, steps),
+            )
+        ]
+        trials[1].number = 1
+        return [round(52**share) for share, _ in bayes._partial_values(trials)[1]]
+
+    assert steps_of([1, 3, 9, 27]) == [1, 3, 9, 27]
+    assert steps_of(range(1, 28)) == [1, 2, 3, 5, 8, 12, 18, 27]
+
+
+def test_pruned_failed_pending_and_given_trials_meet():
+    study = learned(*GOOD, (0.1, 0.99), (0.2, 0.95, 0.9))
+    for trial in line_study((0.92, None, TrialState.FAIL)).trials:
+        study.add_trial(trial)
+    chosen = []
+    for acq_func in ("EI", "LCB", "PI", "gp_hedge"):
+        options = {"acq_func": acq_func, "given": [({"x": 0.75}, 0.28)], "xi": 0.01}
+        chosen.append(next_x(study, **options))  # each stays pending
+    assert len({*chosen, 0.92, 0.1, 0.2}) == 7
+    assert all(0.3 < x < 0.92 for x in chosen[:1])
+
+
+def test_of_many_partial_values_the_model_keeps_the_best_full_trainings():
+    rng = np.random.default_rng(0)
+    values = rng.random(900)
+    full = np.arange(900) < 100
+    values[full] += 2
+    kept = bayes._representatives(values, full)
+    assert len(kept) == 500
+    assert set(range(100)) <= set(kept.tolist())
