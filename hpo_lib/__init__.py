@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hpo_lib.bayes import BayesSampler, fit_surrogate
+    from hpo_lib.bayes import BayesSampler
     from hpo_lib.dask_workers import DaskWorkers
     from hpo_lib.data import DataConfig, load_data, load_test_data
     from hpo_lib.minimize import gp_minimize
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         run_study,
         trials_frame,
     )
+    from hpo_lib.surrogate import fit_surrogate
     from hpo_lib.surrogate_explorer import SurrogateExplorer
     from hpo_lib.training import TrainingConfig, TrainingObjective, evaluate, train
     from hpo_lib.workers import LocalWorkers
@@ -71,7 +72,8 @@ __all__ = [
 ]
 
 _ROOMS = {
-    "bayes": ("BayesSampler", "fit_surrogate"),
+    "bayes": ("BayesSampler",),
+    "surrogate": ("fit_surrogate",),
     "dask_workers": ("DaskWorkers",),
     "data": ("DataConfig", "load_data", "load_test_data"),
     "minimize": ("gp_minimize",),

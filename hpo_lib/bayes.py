@@ -12,7 +12,6 @@ import math
 import zlib
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -383,46 +382,6 @@ def _best_first(
 def to_point(row: NDArray[np.float64]) -> Point:
     """A row as a point."""
     return tuple(row.tolist())
-
-
-@dataclass(frozen=True)
-class Surrogate:
-    """A Gaussian process fitted to a study, as figures need it."""
-
-    model: GaussianProcess
-    codes: Codes
-
-    def predict(
-        self, configurations: Sequence[Configuration]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The expected value and its standard deviation, each of shape (n,)."""
-        points = [self.codes.encode(configuration) for configuration in configurations]
-        outside = [c for c, point in zip(configurations, points, strict=True) if point is None]
-        if outside:
-            message = f"configurations must lie inside the space, got {outside[0]}"
-            raise ValueError(message)
-        rows = self.codes.scale(cast("list[Point]", points))
-        return self.model.predict(rows, return_std=True)
-
-
-def fit_surrogate(trials: Sequence[FrozenTrial], space: SearchSpace) -> Surrogate:
-    """Fit a Gaussian process to the completed trials inside the space; it takes at least four."""
-    codes = Codes(space.distributions(), space)
-    evidence = [
-        (point, trial.values[0])
-        for trial in trials
-        if trial.state == TrialState.COMPLETE and math.isfinite(trial.values[0])
-        if (point := codes.encode(trial.params)) is not None
-    ]
-    if len(evidence) < 4 or not codes.axes:
-        message = (
-            "a surrogate needs at least 4 completed trials inside the space, "
-            f"got {len(evidence)} of {len(trials)} trials"
-        )
-        raise ValueError(message)
-    points, values = zip(*evidence, strict=True)
-    model = GaussianProcess(np.flatnonzero(codes.choice).tolist())
-    return Surrogate(model.fit(codes.scale(points), values), codes)
 
 
 class History(NamedTuple):

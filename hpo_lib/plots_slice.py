@@ -12,7 +12,6 @@ import optuna
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 
-from hpo_lib.bayes import Surrogate, fit_surrogate
 from hpo_lib.gp import log_expected_improvement
 from hpo_lib.plots_data import FloatArray, Points, points_data, position
 from hpo_lib.plots_style import (
@@ -31,6 +30,7 @@ from hpo_lib.plots_style import (
 )
 from hpo_lib.space import ChoiceParameter, Parameter, SearchSpace, Value
 from hpo_lib.study import study_space
+from hpo_lib.surrogate import Surrogate, fit_surrogate
 
 Acquisition = Literal["log EI", "EI"]
 

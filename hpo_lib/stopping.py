@@ -15,10 +15,10 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import qmc
 
-from hpo_lib.bayes import fit_surrogate
 from hpo_lib.driver import StoppingRule, own_trials
 from hpo_lib.gp import log_expected_improvement
 from hpo_lib.space import SearchSpace
+from hpo_lib.surrogate import fit_surrogate
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,12 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 from hpo_lib import bayes
-from hpo_lib.bayes import DESIGNS, BayesSampler, fit_surrogate
+from hpo_lib.bayes import DESIGNS, BayesSampler
 from hpo_lib.skopt_sampler import SkoptSampler
 from hpo_lib.space import SearchSpace
 from hpo_lib.strategies import RandomSampler
 from hpo_lib.study import run_study
+from hpo_lib.surrogate import fit_surrogate
 from tests.toys import TOY_SPACE, bowl
 
 BOTH = pytest.mark.parametrize("kind", [BayesSampler, SkoptSampler])
