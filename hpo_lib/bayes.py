@@ -173,7 +173,9 @@ class BayesianSampler(BaseSampler):
             # As bad as the worst: the search keeps away, and no invented number bends the scale.
             evidence += [(point, 1.0, max(values)) for point in failed]
         tried = {point for point, _, _ in evidence}.union(failed, pending, pruned)
-        points, shares, values = ([each[i] for each in evidence] for i in range(3))
+        points = [point for point, _, _ in evidence]
+        shares = [share for _, share, _ in evidence]
+        values = [value for _, _, value in evidence]
         return History(tried, points, shares, values, pending)
 
     def _shown(self, trials: Sequence[FrozenTrial]) -> dict[int, list[tuple[float, float]]]:
