@@ -54,6 +54,8 @@ MISTAKES = [
 
 
 def test_a_space_is_built_from_nothing(lab, page, tmp_path):
+    from playwright.sync_api import expect  # most tests need no browser
+
     notebook = {"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
     cell = {"cell_type": "code", "id": "a", "metadata": {}, "outputs": [], "source": CODE}
     notebook["cells"] = [cell | {"execution_count": None}]
@@ -139,5 +141,5 @@ def test_a_space_is_built_from_nothing(lab, page, tmp_path):
     shoot("7_reloaded")
     for i, row in enumerate(ROWS, 1):
         for field, text in row.items():
-            assert at(field, i).input_value() == text
+            expect(at(field, i)).to_have_value(text)
     assert SearchSpace.load(folder / "space.yaml").to_yaml() == EXAMPLE
