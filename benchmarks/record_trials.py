@@ -17,7 +17,7 @@ import multiprocessing
 import platform
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -29,6 +29,7 @@ from scipy.stats import qmc
 
 from hpo_lib.data import DataConfig, load_data, load_test_data
 from hpo_lib.files import atomic_write_text
+from hpo_lib.recipe import autocast
 from hpo_lib.space import Configuration, SearchSpace
 from hpo_lib.training import TrainingConfig, evaluate, train
 
@@ -105,7 +106,16 @@ def record(job: Job, config: TrainingConfig, data_config: DataConfig) -> dict[st
             curves["test_error"].append(evaluate(config, path, test, weights="last").error)
             checkpoint = path
     cells = {name: " ".join(f"{value:.5g}" for value in curve) for name, curve in curves.items()}
-    return {"id": job.config_id, "seed": job.seed, **job.configuration, **cells}
+    numbers = {"id": job.config_id, "seed": job.seed, **job.configuration}
+    return {**numbers, **cells, "machine": machine()}
+
+
+def machine() -> str:
+    """What the seconds depend on most: the instructions and the precision of this CPU."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    kind = "AMX" if torch.cpu._is_amx_tile_supported() else capability
+    with autocast(TrainingConfig(), torch.device("cpu"))():
+        return f"{kind} {'bfloat16' if torch.is_autocast_enabled('cpu') else 'float32'}"
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -136,7 +146,7 @@ def provenance(
         "data": {**asdict(data), "source": source, "root": None},
         "seeds": f"every {REPEATED}th configuration {SEEDS} seeds, the others one",
         "seconds": "training and validation, one thread; cpu_seconds count saving too",
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "machine": "instructions and precision of the CPU, which changed as the record grew",
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,
@@ -153,18 +163,23 @@ def main() -> None:
     config = TrainingConfig(depth=8, epochs=arguments.epochs, flip=arguments.data != "digits")
     data = DataConfig(arguments.data, **arguments.sizes)
     rows = read(arguments.output)
-    done = {(int(row["id"]), int(row["seed"])) for row in rows}
+    made = {(int(row["id"]), int(row["seed"])) for row in rows}
     wanted = jobs(space, arguments.configurations)
-    missing = [job for job in wanted if (job.config_id, job.seed) not in done]
+    missing = [job for job in wanted if (job.config_id, job.seed) not in made]
     began = time.monotonic()
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(arguments.workers, mp_context=spawn) as pool:
-        while missing and (
-            arguments.minutes is None or time.monotonic() - began < 60 * arguments.minutes
-        ):
-            # a few at a time, so that the time limit is kept
-            batch, missing = missing[: 2 * arguments.workers], missing[2 * arguments.workers :]
-            for future in as_completed([pool.submit(record, job, config, data) for job in batch]):
+        running: set[Future[dict[str, Any]]] = set()
+        while missing or running:
+            in_time = (
+                arguments.minutes is None or time.monotonic() - began < 60 * arguments.minutes
+            )
+            while in_time and missing and len(running) < arguments.workers:
+                running.add(pool.submit(record, missing.pop(0), config, data))
+            if not running:
+                break
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
                 row = future.result()
                 rows.append(row)
                 write(arguments.output, rows)
