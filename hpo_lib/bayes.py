@@ -45,13 +45,15 @@ class BayesianSampler(BaseSampler):
         seed: fixes all choices.
         space: the search space; None in an Optuna program of any other origin.
         n_initial_points: trials before the model takes over.
-        acq_func: "EI", "LCB", "PI", or "gp_hedge", which picks one of the three evenly.
+        acq_func: one of `acquisitions`; "gp_hedge" picks one of EI, LCB and PI evenly.
         initial_point_generator: "random", "sobol", "lhs" or "halton".
         xi: the improvement that EI and PI ask for.
         kappa: the weight of the standard deviation in LCB.
         first: configurations tried before the initial points.
         given: configurations with known values that are evidence without being trials.
     """
+
+    acquisitions = ACQUISITIONS
 
     def __init__(
         self,
@@ -66,7 +68,7 @@ class BayesianSampler(BaseSampler):
         first: Sequence[Configuration] = (),
         given: Sequence[tuple[Configuration, float]] = (),
     ) -> None:
-        check_member("acq_func", acq_func, ACQUISITIONS)
+        check_member("acq_func", acq_func, self.acquisitions)
         check_member("initial_point_generator", initial_point_generator, DESIGNS)
         if space is None and (first or given):
             message = "first and given need a space, got space=None"
@@ -176,11 +178,15 @@ class BayesianSampler(BaseSampler):
         points = [point for point, _, _ in evidence]
         shares = [share for _, share, _ in evidence]
         values = [value for _, _, value in evidence]
-        return History(tried, points, shares, values, pending)
+        return History(tried, points, shares, values, pending, self._spent(codes, trials))
 
     def _shown(self, trials: Sequence[FrozenTrial]) -> dict[int, list[tuple[float, float]]]:
         """More evidence per trial number: pairs of a fidelity, 1 being full, and a value."""
         return {}
+
+    def _spent(self, codes: Codes, trials: Sequence[FrozenTrial]) -> list[tuple[Point, float]]:
+        """The seconds of a step at the points where they are asked for."""
+        return []
 
     def _initial_point(self, codes: Codes, index: int) -> Point | None:
         if self._space is None or index >= self._n_initial_points:
@@ -221,8 +227,12 @@ class BayesSampler(BayesianSampler):
     trainings alone, which the incumbent is one of.
 
     The arguments are those of `BayesianSampler`; EI is maximised as its logarithm, and `xi` is in
-    standard deviations of the values.
+    standard deviations of the values. "EIps" is EI per second (Snoek et al., 2012, "Practical
+    Bayesian optimization of machine learning algorithms", section 3.2): a second model is fitted
+    to the logarithm of what an epoch took, which favours cheap configurations.
     """
+
+    acquisitions = (*ACQUISITIONS, "EIps")
 
     def __init__(
         self,
@@ -256,7 +266,7 @@ class BayesSampler(BayesianSampler):
             rows, values = np.vstack([rows, pending]), np.r_[values, expected]
             full = np.r_[full, np.ones(len(pending), bool)]
             model.fit(rows, values, theta)
-        acquisition = self._acquisition(codes, model, rows[full], rng)
+        acquisition = self._acquisition(codes, model, rows[full], rng, history.seconds)
         order = np.argsort(values[full], kind="stable")[:_INCUMBENTS]
         incumbents = np.array([*points, *history.pending])[full][order]
         for point in _best_first(codes, acquisition, incumbents, rng):
@@ -294,10 +304,12 @@ class BayesSampler(BayesianSampler):
         model: GaussianProcess,
         rows: NDArray[np.float64],
         rng: np.random.Generator,
+        seconds: Sequence[tuple[Point, float]],
     ) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
         best = float(model.predict(rows).min()) - self._xi * model.scale_
         name = self._acq_func
         name = str(rng.choice(ACQUISITIONS[1:])) if name == "gp_hedge" else name
+        log_cost = _log_cost(codes, seconds)
 
         def value(points: NDArray[np.float64]) -> NDArray[np.float64]:
             at = _at_full_fidelity(codes.scale(points), model)
@@ -306,9 +318,27 @@ class BayesSampler(BayesianSampler):
                 return self._kappa * std - mean
             if name == "PI":
                 return log_ndtr((best - mean) / std)
-            return log_expected_improvement(mean, std, best)
+            gain = log_expected_improvement(mean, std, best)
+            return gain - log_cost.predict(codes.scale(points)) if log_cost else gain
 
         return value
+
+    def _spent(self, codes: Codes, trials: Sequence[FrozenTrial]) -> list[tuple[Point, float]]:
+        """Of each trial whose `seconds` `run_study` has recorded, pruned ones too."""
+        if self._acq_func != "EIps":
+            return []
+        timed = [t for t in trials if any(s > 0 for s in t.user_attrs.get("seconds", ()))]
+        pairs = [
+            (codes.encode(_params(t)), float(np.mean(t.user_attrs["seconds"]))) for t in timed
+        ]
+        return [(point, seconds) for point, seconds in pairs if point is not None]
+
+
+def _log_cost(codes: Codes, seconds: Sequence[tuple[Point, float]]) -> GaussianProcess | None:
+    if not seconds:
+        return None
+    model = GaussianProcess(np.flatnonzero(codes.choice).tolist())
+    return model.fit(codes.scale([point for point, _ in seconds]), np.log([s for _, s in seconds]))
 
 
 def _at_full_fidelity(rows: NDArray[np.float64], model: GaussianProcess) -> NDArray[np.float64]:
@@ -389,7 +419,8 @@ def to_point(row: NDArray[np.float64]) -> Point:
 class History(NamedTuple):
     """`points` with their `values` are the evidence, lower is better; none of `tried` repeats.
 
-    `shares` are the fidelities of the values, 1 for those of full trainings.
+    `shares` are the fidelities of the values, 1 for those of full trainings; `seconds` is what
+    a step took at which point.
     """
 
     tried: set[Point]
@@ -397,6 +428,7 @@ class History(NamedTuple):
     shares: list[float]
     values: list[float]
     pending: list[Point]
+    seconds: list[tuple[Point, float]]
 
 
 def _params(trial: FrozenTrial) -> dict[str, Any]:

@@ -465,3 +465,28 @@ def test_of_many_partial_values_the_model_keeps_the_best_full_trainings():
     kept = bayes._representatives(values, full)
     assert len(kept) == 500
     assert set(range(100)) <= set(kept.tolist())
+
+
+@pytest.mark.parametrize("acq_func", ["EI", "EIps"])
+def test_improvement_per_second_looks_where_trials_are_cheap(acq_func):
+    # two valleys of equal depth, at 0.2 and 0.8; the seconds rise a hundredfold with x
+    study = optuna.create_study()
+    for x in (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0):
+        trial = optuna.trial.create_trial(
+            value=min(abs(x - 0.2), abs(x - 0.8)),
+            params={"x": x},
+            distributions=LINE.distributions(),
+            user_attrs={"seconds": [100**x] * 3},
+        )
+        study.add_trial(trial)
+    chosen = [next_x(study, acq_func=acq_func) for _ in range(4)]
+    assert min(chosen) == pytest.approx(0.2, abs=0.1)
+    assert (max(chosen) > 0.6) == (acq_func == "EI")
+
+
+def test_without_recorded_seconds_they_do_not_count():
+    first, second = (
+        next_x(line_study((0.1, 1.0), (0.5, 0.2), (0.9, 0.7)), acq_func=acq_func)
+        for acq_func in ("EI", "EIps")
+    )
+    assert first == second
