@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo_lib.objective import Objective, Segment, SegmentResult
 from hpo_lib.space import Configuration, SearchSpace
-from hpo_lib.storage import LEASE_SECONDS, Lease, StudyStoppedError
+from hpo_lib.storage import LEASE_SECONDS, Lease, StudyStoppedError, set_trial_attributes
 from hpo_lib.workers import Evaluation, Failure, Workers, wait_for_first
 
 Callback = Callable[[optuna.Study, FrozenTrial], bool | None]
@@ -135,8 +135,8 @@ class Driver:
         deciding = time.perf_counter() - began
         record = trial.user_attrs
         if "configuration" not in record:
-            trial.set_user_attr("deciding_seconds", deciding)
-            trial.set_user_attr("configuration", configuration)
+            chosen = {"deciding_seconds": deciding, "configuration": configuration}
+            set_trial_attributes(self.backend, self._trial_id(trial.number), chosen)
         curve = record.get("validation_error", ())
         done = len(curve) if all(map(math.isfinite, curve)) else 0
         checkpoint = record.get("checkpoint")
@@ -187,43 +187,37 @@ class Driver:
                 running.lost += 1
                 self._submit(running, workers)
                 return
-            self._note(running, evaluation)
+            self._set(running, _span(running, evaluation))
             self._fail(running, outcome.status, outcome.reason, outcome.traceback)
             return
-        self._note(running, evaluation)
         bad = _why_not_a_value(outcome)
-        self._append_curves(running, outcome)
+        self._append_curves(running, outcome, _span(running, evaluation))
         if bad is not None:
             self._fail(running, "diverged", bad, "")
         else:
             self._go_on(running, running.segment.stop, outcome.checkpoint, workers)
 
-    def _note(self, running: _Running, evaluation: Evaluation) -> None:
-        if running.segment.start == 0:
-            self._set(running, "started", evaluation.started)
-        self._set(running, "worker", evaluation.worker)
-        self._set(running, "finished", evaluation.finished)
-
-    def _append_curves(self, running: _Running, result: SegmentResult) -> None:
+    def _append_curves(
+        self, running: _Running, result: SegmentResult, attributes: dict[str, Any]
+    ) -> None:
         start = running.segment.start
         recorded = self.backend.get_trial(running.trial_id).user_attrs
         if result.checkpoint is not None:
-            self._set(running, "checkpoint", result.checkpoint)
-        for offset, error in enumerate(result.validation_error, start=1):
-            if math.isfinite(error):
-                self.backend.set_trial_intermediate_value(
-                    running.trial_id, start + offset, float(error)
-                )
+            attributes["checkpoint"] = result.checkpoint
         for name in CURVES:
             values = [float(value) for value in getattr(result, name)]
-            self._set(running, name, [*recorded.get(name, ())[:start], *values])
+            attributes[name] = [*recorded.get(name, ())[:start], *values]
+        errors = enumerate(result.validation_error, start=start + 1)
+        finite = {epoch: float(error) for epoch, error in errors if math.isfinite(error)}
+        self._set(running, attributes, finite)
 
-    def _set(self, running: _Running, key: str, value: Any) -> None:
-        self.backend.set_trial_user_attr(running.trial_id, key, value)
+    def _set(
+        self, running: _Running, attributes: dict[str, Any], values: dict[int, float] | None = None
+    ) -> None:
+        set_trial_attributes(self.backend, running.trial_id, attributes, values)
 
     def _fail(self, running: _Running, status: str, reason: str, traceback: str) -> None:
-        for key, value in (("status", status), ("reason", reason), ("traceback", traceback)):
-            self._set(running, key, value)
+        self._set(running, {"status": status, "reason": reason, "traceback": traceback})
         self.study.tell(running.number, state=TrialState.FAIL)
         self._closed(running)
         self.reasons.append(f"trial {running.number} {running.configuration}: {reason}")
@@ -237,15 +231,14 @@ class Driver:
             raise StudyStoppedError(message)
 
     def _close(self, running: _Running, value: float) -> None:
-        self._set(running, "status", "completed")
+        self._set(running, {"status": "completed"})
         self.study.tell(running.number, value)
         self.reasons.clear()
         self._closed(running)
 
     def _prune(self, running: _Running, value: float, epoch: int) -> None:
         reached = f"stopped at {value:.4f} after {epoch} of {self.objective.budget} epochs"
-        self._set(running, "status", "pruned")
-        self._set(running, "reason", reached)
+        self._set(running, {"status": "pruned", "reason": reached})
         self.study.tell(running.number, state=TrialState.PRUNED)
         self.reasons.clear()
         self._closed(running)
@@ -256,6 +249,11 @@ class Driver:
             trial = self.backend.get_trial(running.trial_id)
             if self.callback(self.study, trial) is True:
                 self.stopped = "stopped by the callback"
+
+
+def _span(running: _Running, evaluation: Evaluation) -> dict[str, Any]:
+    first = {"started": evaluation.started} if running.segment.start == 0 else {}
+    return {**first, "worker": evaluation.worker, "finished": evaluation.finished}
 
 
 def own_trials(study: optuna.Study) -> list[FrozenTrial]:

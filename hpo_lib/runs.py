@@ -35,6 +35,7 @@ from hpo_lib.notebooks import (
     notebooks_folder,
     read_profile,
     settings,
+    user_path,
 )
 
 Record = dict[str, Any]
@@ -106,7 +107,7 @@ def run_notebooks(
     values = read_profile(home / "profiles.yaml", profile, list(candidates.values()))
     handed = settings(chosen, values, parameters or {})
     new = home.parent / "results" / "runs" / f"{datetime.now():%Y-%m-%dT%H%M%S}"
-    folder = _opened(new if into is None else Path(into).expanduser().resolve())
+    folder = _opened(new if into is None else user_path(into))
     record = _begin(folder, profile, chosen)
     print(f"profile {profile}, {len(chosen)} notebooks, into {folder}", flush=True)
     left = [notebook.name for notebook in chosen]
@@ -126,14 +127,33 @@ def _opened(folder: Path) -> Path:
     if folder.exists() and not (folder / "run.json").is_file() and any(folder.iterdir()):
         message = f"--into must be the folder of a run, or a new one; {folder} holds other files"
         raise RunError(message)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"--into must be a folder that can be made, got {folder}: {error}"
+        raise RunError(message) from error
     return folder
+
+
+def _earlier(path: Path) -> Record:
+    """The record of an earlier run, checked where this one builds on it."""
+    if not path.exists():
+        return {}
+    try:
+        record: Record = json.loads(path.read_text(encoding="utf-8"))
+        for entry in record["notebooks"].values():
+            _ = str(entry["status"]), float(entry.get("seconds", 0))
+            _ = dict(entry.get("parameters", {}))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        message = f"{path} is not the record of a run: {type(error).__name__}: {error}"
+        raise RunError(message) from error
+    return record
 
 
 def _begin(folder: Path, profile: str, chosen: Sequence[Notebook]) -> Record:
     """Start a record, or go on with the one in the folder: what ran there before is kept."""
     path = folder / "run.json"
-    earlier: Record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    earlier = _earlier(path)
     entries: Record = {n.name: {"status": "not run"} for n in chosen}
     entries |= earlier.get("notebooks", {})
     record: Record = {

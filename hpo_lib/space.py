@@ -97,8 +97,12 @@ class SearchSpace:
 
     @classmethod
     def load(cls, path: str | Path) -> SearchSpace:
-        """Read a YAML file."""
-        return cls.from_yaml(Path(path).read_text(encoding="utf-8"))
+        """Read a YAML file; SpaceError with all mistakes."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise SpaceError([f"search space: {path} must be UTF-8 text: {error}"]) from error
+        return cls.from_yaml(text)
 
     @classmethod
     def preset(cls, name: str) -> SearchSpace:

@@ -36,6 +36,7 @@ from hpo_lib.storage import (
     open_storage,
     storage_folder,
     storage_lock,
+    written_here,
 )
 from hpo_lib.strategies import make_sampler
 from hpo_lib.workers import Workers, make_workers
@@ -140,7 +141,8 @@ def run_study(
             with tempfile.TemporaryDirectory(prefix="hpo_lib_") as temporary:
                 place = Path(temporary) if folder is None else trial_folder(folder, name)
                 pool = make_workers(workers, time_limit=time_limit, memory_limit=memory_limit)
-                driver.run(pool, place, keep_workers=pool is workers)
+                with written_here(backend, name):
+                    driver.run(pool, place, keep_workers=pool is workers)
         return study
     finally:
         lease.release()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -18,9 +20,11 @@ ROOT = Path(__file__).parents[1]
 class Cluster:
     """A scheduler and workers, each ended by `kill -9`."""
 
-    def __init__(self, workers: int = 0) -> None:
+    scheduler_host = worker_host = "127.0.0.1"
+
+    def __init__(self, workers: int = 0, **settings: str) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="hpo_lib_dask_"))
-        self.environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        self.environment = {**os.environ, "PYTHONPATH": str(ROOT), **settings}
         self.workers: dict[str, subprocess.Popen[bytes]] = {}
         self.scheduler = self.start_scheduler()
         for number in range(workers):
@@ -37,6 +41,7 @@ class Cluster:
     ) -> None:
         for process in (*self.workers.values(), self.scheduler):
             kill(process)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def start_scheduler(self, port: int = 0) -> subprocess.Popen[bytes]:
         """Start one and wait until it listens; 0 takes a free port."""
@@ -44,13 +49,14 @@ class Cluster:
             "import asyncio, sys\n"
             "from distributed import Scheduler\n"
             "async def main():\n"
-            "    options = dict(host='127.0.0.1', port=int(sys.argv[1]), dashboard=False)\n"
+            "    host, port = sys.argv[1:3]\n"
+            "    options = dict(host=host, port=int(port), dashboard=False)\n"
             "    async with Scheduler(**options) as scheduler:\n"
             "        print(scheduler.address, flush=True)\n"
             "        await scheduler.finished()\n"
             "asyncio.run(main())\n"
         )
-        process = self.start("scheduler", "-c", script, str(port))
+        process = self.start("scheduler", "-c", script, self.scheduler_host, str(port))
         assert process.stdout is not None
         self.address = process.stdout.readline().decode().strip()
         return process
@@ -58,15 +64,18 @@ class Cluster:
     def start_worker(self, name: str) -> None:
         """Start one as a user would."""
         command = ["-m", "dask", "worker", self.address, "--no-nanny"]
-        command += ["--nthreads", "1", "--name", name, "--host", "127.0.0.1", "--no-dashboard"]
-        command += ["--local-directory", str(self.folder)]
+        command += ["--nthreads", "1", "--name", name, "--host", self.worker_host]
+        command += ["--no-dashboard"]
+        command += ["--no-dashboard", "--local-directory", str(self.folder)]
         self.workers[name] = self.start(name, *command)
 
-    def start(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
-        """Run Python; what it says on standard error goes to a log."""
+    def start(
+        self, name: str, *arguments: str, before: Sequence[str] = ()
+    ) -> subprocess.Popen[bytes]:
+        """Run Python, through another command; what it says on standard error goes to a log."""
         with (self.folder / f"{name}.log").open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, *arguments],
+                [*before, sys.executable, *arguments],
                 env=self.environment,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -85,3 +85,13 @@ def page() -> Iterator[Page]:
         )
         yield browser.new_page(viewport={"width": 1280, "height": 800})
         browser.close()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="faults in large counts")
+
+
+@pytest.fixture
+def full(request: pytest.FixtureRequest) -> bool:
+    """Whether the large counts of the fault tests are asked for."""
+    return bool(request.config.getoption("--full"))
