@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
+import psutil
 from distributed import Client
 
 ROOT = Path(__file__).parents[1]
@@ -21,6 +22,7 @@ class Cluster:
     """A scheduler and workers, each ended by `kill -9`."""
 
     scheduler_host = worker_host = "127.0.0.1"
+    protocol = "tcp"
 
     def __init__(self, workers: int = 0, **settings: str) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="hpo_lib_dask_"))
@@ -49,14 +51,16 @@ class Cluster:
             "import asyncio, sys\n"
             "from distributed import Scheduler\n"
             "async def main():\n"
-            "    host, port = sys.argv[1:3]\n"
-            "    options = dict(host=host, port=int(port), dashboard=False)\n"
+            "    protocol, host, port = sys.argv[1:]\n"
+            "    options = dict(protocol=protocol, host=host, port=int(port), dashboard=False)\n"
+            "    options['dashboard_address'] = '127.0.0.1:0'  # that runs all the same\n"
             "    async with Scheduler(**options) as scheduler:\n"
             "        print(scheduler.address, flush=True)\n"
             "        await scheduler.finished()\n"
             "asyncio.run(main())\n"
         )
-        process = self.start("scheduler", "-c", script, self.scheduler_host, str(port))
+        place = (self.protocol, self.scheduler_host, str(port))
+        process = self.start("scheduler", "-c", script, *place)
         assert process.stdout is not None
         self.address = process.stdout.readline().decode().strip()
         return process
@@ -65,7 +69,7 @@ class Cluster:
         """Start one as a user would."""
         command = ["-m", "dask", "worker", self.address, "--no-nanny"]
         command += ["--nthreads", "1", "--name", name, "--host", self.worker_host]
-        command += ["--no-dashboard"]
+        command += ["--dashboard-address", "127.0.0.1:0"]
         command += ["--no-dashboard", "--local-directory", str(self.folder)]
         self.workers[name] = self.start(name, *command)
 
@@ -89,6 +93,16 @@ class Cluster:
     def kill_worker(self, name: str) -> None:
         """End it and its process at once."""
         kill(self.workers.pop(name))
+
+
+def listening(*pids: int) -> set[str]:
+    """The addresses at which these processes and their children wait for others."""
+    family = {child.pid for pid in pids for child in psutil.Process(pid).children(recursive=True)}
+    return {
+        one.laddr.ip
+        for one in psutil.net_connections("inet")
+        if one.pid in family.union(pids) and one.status == psutil.CONN_LISTEN
+    }
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:

@@ -17,6 +17,7 @@ from hpo_lib.workers import (
     make_workers,
     visible_gpus,
 )
+from tests.clusters import listening
 from tests.toys import TOY_SPACE, Learner, bowl
 
 SEGMENT = Segment(seed=1, start=0, stop=1, budget=1)
@@ -168,3 +169,15 @@ def test_a_trial_that_always_kills_its_worker_is_lost(tmp_path):
     lost = study.trials[0]
     assert lost.user_attrs["status"] == "lost"
     assert "exit code -9" in lost.user_attrs["reason"]
+
+
+@pytest.mark.slow
+def test_a_local_study_listens_nowhere():
+    seen: list[set[str]] = []
+    before = listening(os.getpid())
+
+    def look(study, trial):
+        seen.append(listening(os.getpid()) - before)
+
+    run_study(bowl, TOY_SPACE, "random", 4, name="x", workers=2, callback=look)
+    assert seen == [set()] * 4
