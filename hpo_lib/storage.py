@@ -7,14 +7,17 @@ import socket
 import sqlite3
 import time
 import uuid
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import optuna
 import psutil
 from filelock import FileLock
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage, get_storage
+
+from hpo_lib.files import is_full_disk
 
 DEFAULT_STORAGE = Path("results") / "studies.db"
 # The studies' own callbacks tell what happens; Optuna's lines would tell it a second time.
@@ -57,9 +60,41 @@ def open_storage(storage: Storage | None = None) -> BaseStorage:
     # One writer at a time: a second one waits for the file rather than fail.
     engine = {"connect_args": {"timeout": _WAIT_SECONDS}}
     path.parent.mkdir(parents=True, exist_ok=True)
-    with storage_lock(path):  # Optuna looks for the tables first and creates them then
+    # Optuna looks for the tables first and creates them then
+    with explained(storage), storage_lock(path):
         _use_write_ahead_log(path)
         return get_storage(RDBStorage(f"sqlite:///{path}", engine_kwargs=engine))
+
+
+@contextmanager
+def explained(storage: Storage | None) -> Generator[None]:
+    """Say which record it is, and why, when SQLite or a full disk ends what is done in here."""
+    try:
+        yield
+    except StudyError:
+        raise
+    except Exception as error:
+        causes = [one for one in _chain(error) if isinstance(one, sqlite3.Error)]
+        if not causes and not is_full_disk(error):
+            raise
+        cause = [*causes, error][0]
+        message = f"the studies in {_named(storage)} cannot be read or written: {cause}"
+        if "full" in str(cause) or is_full_disk(error):
+            message += (
+                "; what was recorded before is safe, and the same call goes on once there is space"
+            )
+        raise StudyError(message) from error
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _named(storage: Storage | None) -> str:
+    backend = getattr(storage, "_backend", storage)  # behind Optuna's cache
+    return str(getattr(backend, "url", DEFAULT_STORAGE if backend is None else backend))
 
 
 def storage_folder(storage: Storage | None) -> Path | None:
@@ -111,12 +146,27 @@ def _set_journal_mode(connection: sqlite3.Connection) -> None:
             time.sleep(0.05)
 
 
+@contextmanager
+def holding(study: optuna.Study, storage: Storage | None) -> Generator[Lease]:
+    """Hold a study's lease; what its storage says meanwhile is explained."""
+    lease = Lease(study)
+    with explained(storage):
+        with storage_lock(storage):
+            lease.acquire()
+        try:
+            yield lease
+        finally:
+            lease.release()
+
+
 class Lease:
     """The right to write one study, kept in its attributes.
 
     A holder on this host is gone when its process is; one elsewhere when it has not renewed for
     `LEASE_SECONDS`.
     """
+
+    held: ClassVar[set[str]] = set()  # by this process; also given back where that failed
 
     def __init__(self, study: optuna.Study) -> None:
         self._study = study
@@ -150,6 +200,7 @@ class Lease:
 
     def release(self) -> None:
         """Give the lease back, if it is still ours."""
+        self.held.discard(self._token)
         held = self._study.user_attrs.get("lease") or {}
         if held.get("token") == self._token:
             self._study.set_user_attr("lease", None)
@@ -162,6 +213,7 @@ class Lease:
             "process_started": _seconds_after_boot(os.getpid()),
             "renewed": time.time(),
         }
+        self.held.add(self._token)
         self._study.set_user_attr("lease", holder)
         self._renewed = time.monotonic()
 
@@ -179,6 +231,8 @@ def _describe(held: dict[str, Any]) -> str:
 def _is_alive(held: dict[str, Any]) -> bool:
     if held["host"] != socket.gethostname():
         return abs(time.time() - held["renewed"]) < LEASE_SECONDS
+    if held["pid"] == os.getpid():
+        return held["token"] in Lease.held
     try:
         # A process number is used again; the time its process began tells the two apart.
         return abs(_seconds_after_boot(held["pid"]) - held["process_started"]) < 0.05
