@@ -24,6 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RunError as error:
         print(f"hpo_lib: {error}", file=sys.stderr)
         return _REFUSED
+    except OSError as error:  # a name that is too long, a folder that may not be read, a full disk
+        print(f"hpo_lib: {error}", file=sys.stderr)
+        return _FAILED
     except KeyboardInterrupt:
         print("\nhpo_lib: interrupted", file=sys.stderr)
         return _INTERRUPTED
