@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -24,7 +25,7 @@ from jupyter_client.manager import AsyncKernelManager
 from traitlets import Unicode, default
 from traitlets.config import Config
 
-from hpo_lib.files import atomic_write_text
+from hpo_lib.files import WriteError, atomic_write_text
 from hpo_lib.notebooks import (
     PACKAGE_PARENT,
     RUN_FOLDER,
@@ -235,7 +236,11 @@ def _execute(notebook: Notebook, handed: Record, folder: Path, label: str) -> Re
 
 def _papermill(source: Path, running: Path, log: Path, parameters: Record, bar: Any) -> None:
     from papermill import execute_notebook
+    from papermill.iorw import LocalHandler, papermill_io
 
+    files = LocalHandler()
+    files.write = lambda text, path: atomic_write_text(path, text)
+    papermill_io.register(str(running), files)
     # Papermill takes paths for format strings.
     paths = [str(path).replace("{", "{{").replace("}", "}}") for path in (source, running)]
     execute_notebook(
@@ -268,7 +273,8 @@ def _mark_cell(copy: Path, error: BaseException, what: str) -> int | None:
     last["metadata"]["papermill"] |= {"status": "failed", "exception": True}
     words = {"ename": type(error).__name__, "evalue": str(error), "traceback": [what]}
     last["outputs"].append({"output_type": "error", **words})
-    atomic_write_text(copy, json.dumps(book, indent=1, ensure_ascii=False) + "\n")
+    with suppress(WriteError):  # a full disk is told of when the run's record is written
+        atomic_write_text(copy, json.dumps(book, indent=1, ensure_ascii=False) + "\n")
     return started[-1]
 
 

@@ -1,27 +1,24 @@
 """The record on disk: opening it, and the lease that lets one driver at a time write a study."""
-# pyright: reportPrivateUsage=false
 
 from __future__ import annotations
 
-import copy
 import os
 import socket
 import sqlite3
 import time
 import uuid
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import optuna
 import psutil
 from filelock import FileLock
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage, get_storage
-from optuna.storages._cached_storage import _CachedStorage, _StudyInfo
-from optuna.storages._rdb.models import TrialUserAttributeModel
-from optuna.storages._rdb.storage import _create_scoped_session
-from optuna.trial import FrozenTrial, TrialState
+
+from hpo_lib.files import is_full_disk
+from hpo_lib.study_file import StudyFile
 
 DEFAULT_STORAGE = Path("results") / "studies.db"
 # The studies' own callbacks tell what happens; Optuna's lines would tell it a second time.
@@ -64,7 +61,8 @@ def open_storage(storage: Storage | None = None) -> BaseStorage:
     # One writer at a time: a second one waits for the file rather than fail.
     engine = {"connect_args": {"timeout": _WAIT_SECONDS}}
     path.parent.mkdir(parents=True, exist_ok=True)
-    with storage_lock(path):  # Optuna looks for the tables first and creates them then
+    # Optuna looks for the tables first and creates them then
+    with explained(storage), storage_lock(path):
         _use_write_ahead_log(path)
         return StudyFile(RDBStorage(f"sqlite:///{path}", engine_kwargs=engine))
 
@@ -77,109 +75,35 @@ def _open_url(url: str) -> BaseStorage:
         raise StudyError(message) from error
 
 
-def _noted(name: str) -> Any:
-    """The write of that name, after which the trial counts as changed."""
-    write = getattr(_CachedStorage, name)
-
-    def method(self: StudyFile, trial_id: int, *arguments: Any, **named: Any) -> Any:
-        try:
-            return write(self, trial_id, *arguments, **named)
-        finally:
-            self._changed.add(trial_id)
-
-    return method
-
-
-class StudyFile(_CachedStorage):
-    """An SQLite file behind Optuna's cache, which can be told who changes the trials.
-
-    Optuna reads every unfinished trial again at each look at a study, several times per trial: of
-    256 running ones that takes longer than all else that a driver does.
-    """
-
-    def __init__(self, backend: RDBStorage) -> None:
-        super().__init__(backend)
-        self._written_here: int | None = None
-        self._changed: set[int] = set()
-        self._seen = -1
-
-    set_trial_param = _noted("set_trial_param")
-    set_trial_state_values = _noted("set_trial_state_values")
-    set_trial_intermediate_value = _noted("set_trial_intermediate_value")
-    set_trial_user_attr = _noted("set_trial_user_attr")
-    set_trial_system_attr = _noted("set_trial_system_attr")
-
-    @contextmanager
-    def written_here(self, study_id: int) -> Generator[None]:
-        """Within it this process alone changes the study's trials; others may queue some.
-
-        A trial is then read again only after it was written.
-        """
-        self._written_here, self._changed, self._seen = study_id, set(), -1
-        try:
-            yield
-        finally:
-            self._written_here = None
-            self._studies[study_id] = _StudyInfo()
-
-    def set_trial_attributes(
-        self, trial_id: int, attributes: Mapping[str, Any], values: Mapping[int, float]
-    ) -> None:
-        """Write user attributes and intermediate values in one transaction."""
-        file = self._backend
-        with _create_scoped_session(file.scoped_session, True) as session:
-            for step, value in values.items():
-                file._set_trial_intermediate_value_without_commit(session, trial_id, step, value)
-            for key, value in attributes.items():
-                file._set_trial_attr_without_commit(
-                    session, TrialUserAttributeModel, trial_id, key, value
-                )
-        self._changed.add(trial_id)
-
-    def get_trial(self, trial_id: int) -> FrozenTrial:
-        """As it is now, a copy."""
-        study_id, number = self._trial_id_to_study_id_and_number.get(trial_id, (None, 0))
-        if study_id is None or study_id != self._written_here:
-            return super().get_trial(trial_id)
-        if trial_id in self._changed:
-            self._read_trials_from_remote_storage(study_id)
-        return copy.deepcopy(self._studies[study_id].trials[number])
-
-    def _read_trials_from_remote_storage(self, study_id: int) -> None:
-        if study_id != self._written_here:
-            super()._read_trials_from_remote_storage(study_id)
-            return
-        with self._lock:
-            changed, self._changed = self._changed, set()
-            trials = self._backend._get_trials(study_id, None, changed, self._seen)
-            self._add_trials_to_cache(study_id, trials)
-            for trial in trials:
-                self._seen = max(self._seen, trial._trial_id)
-                if trial.state == TrialState.WAITING:  # another process may withdraw it
-                    self._changed.add(trial._trial_id)
+@contextmanager
+def explained(storage: Storage | None) -> Generator[None]:
+    """Say which record it is, and why, when SQLite or a full disk ends what is done in here."""
+    try:
+        yield
+    except StudyError:
+        raise
+    except Exception as error:
+        causes = [one for one in _chain(error) if isinstance(one, sqlite3.Error)]
+        if not causes and not is_full_disk(error):
+            raise
+        cause = [*causes, error][0]
+        message = f"the studies in {_named(storage)} cannot be read or written: {cause}"
+        if "full" in str(cause) or is_full_disk(error):
+            message += (
+                "; what was recorded before is safe, and the same call goes on once there is space"
+            )
+        raise StudyError(message) from error
 
 
-def written_here(storage: BaseStorage, name: str) -> AbstractContextManager[None]:
-    """Tell a storage that only this process changes the trials of a study, if it can use that."""
-    if isinstance(storage, StudyFile):
-        return storage.written_here(storage.get_study_id_from_name(name))
-    return nullcontext()
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
 
 
-def set_trial_attributes(
-    storage: BaseStorage,
-    trial_id: int,
-    attributes: Mapping[str, Any],
-    values: Mapping[int, float] | None = None,
-) -> None:
-    """Write values of epochs, then user attributes in their order; in an SQLite file at once."""
-    if isinstance(storage, StudyFile):
-        storage.set_trial_attributes(trial_id, attributes, values or {})
-        return
-    for step, value in (values or {}).items():
-        storage.set_trial_intermediate_value(trial_id, step, value)
-    for key, value in attributes.items():
-        storage.set_trial_user_attr(trial_id, key, value)
+def _named(storage: Storage | None) -> str:
+    backend = getattr(storage, "_backend", storage)  # behind Optuna's cache
+    return str(getattr(backend, "url", DEFAULT_STORAGE if backend is None else backend))
 
 
 def storage_folder(storage: Storage | None) -> Path | None:
@@ -229,12 +153,27 @@ def _set_journal_mode(connection: sqlite3.Connection) -> None:
             time.sleep(0.05)
 
 
+@contextmanager
+def holding(study: optuna.Study, storage: Storage | None) -> Generator[Lease]:
+    """Hold a study's lease; what its storage says meanwhile is explained."""
+    lease = Lease(study)
+    with explained(storage):
+        with storage_lock(storage):
+            lease.acquire()
+        try:
+            yield lease
+        finally:
+            lease.release()
+
+
 class Lease:
     """The right to write one study, kept in its attributes.
 
     A holder on this host is gone when its process is; one elsewhere when it has not renewed for
     `LEASE_SECONDS`.
     """
+
+    held: ClassVar[set[str]] = set()  # by this process; also given back where that failed
 
     def __init__(self, study: optuna.Study) -> None:
         self._study = study
@@ -268,6 +207,7 @@ class Lease:
 
     def release(self) -> None:
         """Give the lease back, if it is still ours."""
+        self.held.discard(self._token)
         held = self._study.user_attrs.get("lease") or {}
         if held.get("token") == self._token:
             self._study.set_user_attr("lease", None)
@@ -280,6 +220,7 @@ class Lease:
             "process_started": _seconds_after_boot(os.getpid()),
             "renewed": time.time(),
         }
+        self.held.add(self._token)
         self._study.set_user_attr("lease", holder)
         self._renewed = time.monotonic()
 
@@ -297,6 +238,8 @@ def _describe(held: dict[str, Any]) -> str:
 def _is_alive(held: dict[str, Any]) -> bool:
     if held["host"] != socket.gethostname():
         return abs(time.time() - held["renewed"]) < LEASE_SECONDS
+    if held["pid"] == os.getpid():
+        return held["token"] in Lease.held
     try:
         # A process number is used again; the time its process began tells the two apart.
         return abs(_seconds_after_boot(held["pid"]) - held["process_started"]) < 0.05

@@ -7,7 +7,8 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,3 +96,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def full(request: pytest.FixtureRequest) -> bool:
     """Whether the large counts of the fault tests are asked for."""
     return bool(request.config.getoption("--full"))
+
+
+@pytest.fixture
+def report(record_property) -> Callable[[str], None]:
+    """Say a line that is shown when all tests have run."""
+    return partial(record_property, "counts")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for result in (
+        one for kind in ("passed", "failed") for one in terminalreporter.getreports(kind)
+    ):
+        for name, line in result.user_properties if result.when == "call" else ():
+            if name == "counts":
+                terminalreporter.write_line(line)

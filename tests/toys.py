@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpo_lib.objective import Segment, SegmentResult
+from hpo_lib.objective import CheckpointError, Segment, SegmentResult
 from hpo_lib.space import Configuration, SearchSpace
 
 TOY_SPACE = SearchSpace.from_yaml(
@@ -58,7 +58,10 @@ class Learner:
     def __call__(self, configuration: Configuration, segment: Segment) -> SegmentResult:
         if segment.start:
             assert segment.checkpoint is not None
-            state = json.loads(Path(segment.checkpoint).read_text())
+            try:
+                state = json.loads(Path(segment.checkpoint).read_text())
+            except ValueError as error:
+                raise CheckpointError(segment.checkpoint) from error
             assert state == {"epoch": segment.start, "seed": segment.seed}
         with Path(self.log).open("a") as file:
             file.write(f"{os.getpid()} {segment.seed} {segment.start} {segment.stop}\n")
