@@ -13,7 +13,7 @@ import os
 import shutil
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,9 @@ from hpo_lib.study import run_study
 from tests.toys import TOY_SPACE, bowl
 
 PACKAGE = str(Path(hpo_lib.__file__).parent)
-QUICK, FULL = 60, 1000
+pytestmark = pytest.mark.xdist_group("bad_input")  # one process, which counts
+
+QUICK, FULL = 50, 800
 
 # What a shell may hand over, but no characters that lead out of the test's folder.
 WORDS = st.text(st.characters(exclude_characters="/~\0", exclude_categories=["Cs"]), max_size=12)
@@ -71,21 +73,20 @@ def mutated(draw, text: str, bits: list[str]) -> str:
 
 
 @pytest.fixture(scope="module")
-def tally(request) -> Iterator[Counter[str]]:
-    """What was tried by all tests of this file that run in this process."""
-    counts: Counter[str] = Counter()
-    yield counts
-    with request.config.pluginmanager.get_plugin("capturemanager").global_and_fixture_disabled():
-        print(f"\ninputs fuzzed: {counts['inputs']}, uncaught: {counts['uncaught']}")
+def tally() -> Counter[str]:
+    """What was tried by all tests of this file."""
+    return Counter()
 
 
 @pytest.fixture
 def fuzz(tally, full) -> Callable[..., None]:
     """Hand many inputs to a function: it works or raises one error of ours."""
 
-    def run(strategy: st.SearchStrategy[Any], attempt: Callable[[Any], object]) -> None:
+    def run(
+        strategy: st.SearchStrategy[Any], attempt: Callable[[Any], object], slower: int = 1
+    ) -> None:
         @hypothesis_settings(
-            max_examples=FULL if full else QUICK,
+            max_examples=(FULL if full else QUICK) // slower,
             deadline=None,
             database=None,
             derandomize=not full,
@@ -284,7 +285,7 @@ def test_any_arguments_on_the_command_line(fuzz, tmp_path, monkeypatch):
     starts = st.sampled_from(
         [["run"], ["studies", "--storage"], ["studies", "--delete"], ["run", "-p"], []]
     )
-    fuzz(st.builds(list.__add__, starts, st.lists(words, max_size=6)), attempt)
+    fuzz(st.builds(list.__add__, starts, st.lists(words, max_size=6)), attempt, slower=5)
 
 
 def test_the_measure_of_an_error_is_strict():
@@ -294,3 +295,9 @@ def test_the_measure_of_an_error_is_strict():
     with pytest.raises(RunError) as ours:
         settings([], {}, {"x": "1"})
     assert is_ours(ours.value)
+
+
+def test_all_of_it_was_answered(tally, full, report):
+    report(f"inputs fuzzed: {tally['inputs']:,}, uncaught: {tally['uncaught']}")
+    assert not tally["uncaught"]
+    assert tally["inputs"] >= (5000 if full else 400)
