@@ -8,16 +8,22 @@ writes each parameter and attribute by itself. With 256 workers that took longer
 from __future__ import annotations
 
 import copy
-from collections.abc import Generator, Mapping
+import json
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.storages._cached_storage import _CachedStorage, _StudyInfo
-from optuna.storages._rdb.models import TrialUserAttributeModel
+from optuna.storages._rdb.models import (
+    TrialIntermediateValueModel,
+    TrialModel,
+    TrialUserAttributeModel,
+)
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.dialects.sqlite import insert
 
 
 def _noted(name: str) -> Any:
@@ -32,6 +38,19 @@ def _noted(name: str) -> Any:
             self._changed.add(trial_id)
 
     return method
+
+
+def _upsert(
+    session: Any, model: Any, trial_id: int, key: str, rows: Sequence[dict[str, Any]]
+) -> None:
+    """Insert the rows of a trial, over those of the same key, in one statement."""
+    if not rows:
+        return
+    statement = insert(model).values([{"trial_id": trial_id, **row} for row in rows])
+    changed = {name: statement.excluded[name] for name in rows[0] if name != key}
+    session.execute(
+        statement.on_conflict_do_update(index_elements=["trial_id", key], set_=changed)
+    )
 
 
 class StudyFile(_CachedStorage):
@@ -81,15 +100,19 @@ class StudyFile(_CachedStorage):
         self, trial_id: int, attributes: Mapping[str, Any], values: Mapping[int, float]
     ) -> None:
         """Write user attributes and intermediate values in one transaction."""
-        file = self._backend
-        with _create_scoped_session(file.scoped_session, True) as session:
+        stored = TrialIntermediateValueModel.intermediate_value_to_stored_repr
+        names = ("intermediate_value", "intermediate_value_type")
+        steps = [
+            {"step": step, **dict(zip(names, stored(value), strict=True))}
+            for step, value in values.items()
+        ]
+        keys = [{"key": key, "value_json": json.dumps(v)} for key, v in attributes.items()]
+        with _create_scoped_session(self._backend.scoped_session) as session:
             self._write_parameters(session)
-            for step, value in values.items():
-                file._set_trial_intermediate_value_without_commit(session, trial_id, step, value)
-            for key, value in attributes.items():
-                file._set_trial_attr_without_commit(
-                    session, TrialUserAttributeModel, trial_id, key, value
-                )
+            state = TrialModel.find_or_raise_by_id(trial_id, session).state
+            self._backend.check_trial_is_updatable(trial_id, state)
+            _upsert(session, TrialIntermediateValueModel, trial_id, "step", steps)
+            _upsert(session, TrialUserAttributeModel, trial_id, "key", keys)
         self._changed.add(trial_id)
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
