@@ -123,6 +123,9 @@ def _use_write_ahead_log(path: Path) -> None:
     try:
         _set_journal_mode(connection)
         tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+        [[found]] = connection.execute("PRAGMA quick_check(1)")
+        if found != "ok":
+            raise sqlite3.DatabaseError(found)
     except sqlite3.DatabaseError as error:
         message = f"storage must be an SQLite file that holds studies, got {path}: {error}"
         raise StudyError(message) from error

@@ -1,13 +1,21 @@
 from __future__ import annotations
 
 import math
+import time
 
 import optuna
 import pytest
 from optuna.trial import TrialState
 
 from hpo_lib.objective import Segment, SegmentResult
-from hpo_lib.storage import Lease, StudyChangedError, StudyError, StudyHeldError, StudyStoppedError
+from hpo_lib.storage import (
+    LEASE_SECONDS,
+    Lease,
+    StudyChangedError,
+    StudyError,
+    StudyHeldError,
+    StudyStoppedError,
+)
 from hpo_lib.study import (
     delete_study,
     estimate_cost,
@@ -101,14 +109,18 @@ def test_failures_are_recorded_and_survived():
         if configuration["optimizer"] == "sgd":
             message = "no luck with sgd"
             raise RuntimeError(message)
-        return math.nan if configuration["depth"] > 4 else 1.0
+        bad = {2: 1.0, 4: 1.0, 6: math.nan, 8: math.inf, 10: -math.inf}
+        return bad[configuration["depth"]]
 
     study = run(objective=sometimes, n_trials=14, max_failures=14)
     failed = [t for t in study.trials if t.state == TrialState.FAIL]
     reasons = {t.user_attrs["reason"] for t in failed}
     assert reasons == {
         "RuntimeError: no luck with sgd",
-        "the objective returned (nan,), not finite numbers",
+        *(
+            f"the objective returned ({bad},), not finite numbers"
+            for bad in ("nan", "inf", "-inf")
+        ),
     }
     raised = [t for t in failed if t.user_attrs["status"] == "failed"]
     assert "no luck with sgd" in raised[0].user_attrs["traceback"]
@@ -176,8 +188,11 @@ def test_a_second_driver_is_refused_with_who_holds_it():
 
 def test_a_stale_lease_is_taken_over():
     study = run()
-    lease = {"token": "x", "host": "elsewhere", "pid": 1, "process_started": 0, "renewed": 0}
-    study.set_user_attr("lease", lease)
+    lease = {"token": "x", "host": "elsewhere", "pid": 1, "process_started": 0}
+    study.set_user_attr("lease", {**lease, "renewed": time.time()})
+    with pytest.raises(StudyHeldError, match="written by process 1 on elsewhere"):
+        run(n_trials=7)
+    study.set_user_attr("lease", {**lease, "renewed": time.time() - LEASE_SECONDS})
     assert len(run(n_trials=7).trials) == 7
 
 
