@@ -8,16 +8,16 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Generator, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import optuna
 import psutil
 from filelock import FileLock
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage, get_storage
 
-from hpo_lib.files import is_full_disk
+from hpo_lib.files import atomic_write_bytes, is_full_disk
 
 DEFAULT_STORAGE = Path("results") / "studies.db"
 # The studies' own callbacks tell what happens; Optuna's lines would tell it a second time.
@@ -60,10 +60,19 @@ def open_storage(storage: Storage | None = None) -> BaseStorage:
     # One writer at a time: a second one waits for the file rather than fail.
     engine = {"connect_args": {"timeout": _WAIT_SECONDS}}
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Optuna looks for the tables first and creates them then
     with explained(storage), storage_lock(path):
+        if not path.exists():
+            _create(path)
         _use_write_ahead_log(path)
         return get_storage(RDBStorage(f"sqlite:///{path}", engine_kwargs=engine))
+
+
+def _create(path: Path) -> None:
+    """Write a new file whole: Optuna does not complete one that it was killed in the middle of."""
+    with closing(RDBStorage("sqlite:///:memory:").engine.raw_connection()) as connection:
+        atomic_write_bytes(
+            path, cast(sqlite3.Connection, connection.driver_connection).serialize()
+        )
 
 
 @contextmanager

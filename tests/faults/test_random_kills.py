@@ -82,6 +82,7 @@ def start(plan: Plan, write: int = 0, growth: int = 0) -> bool:
             seen.add((WAL.stat().st_size, WAL.stat().st_mtime_ns))
         if len(seen) == growth:
             process.kill()
+        process.join(0.001)  # leaves the processor to it
     process.join(300)
     assert process.exitcode in (0, -signal.SIGKILL)
     return process.exitcode != 0
@@ -140,6 +141,14 @@ def enter(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
 
         yield go_into
         monkeypatch.undo()
+
+
+@pytest.mark.slow
+def test_a_driver_killed_while_it_makes_the_file_leaves_none(enter):
+    enter("new")
+    for write in (2, 12, 20):
+        assert start(SERIAL[0], write)
+        assert not Path("results/studies.db").exists()
 
 
 @pytest.mark.slow
