@@ -157,7 +157,8 @@ class Driver:
         done = len(curve) if all(map(math.isfinite, curve)) else 0
         segment = self._segment(trial.number, 0, folder / f"{trial.number:05d}")
         running = _Running(trial.number, self._trial_id(trial.number), configuration, segment)
-        running.segment = segment = self._last_checkpoint(running, done)
+        if done:
+            running.segment = segment = self._last_checkpoint(running, done)
         if done and done in (segment.start, self.objective.budget):
             # it may have been killed between this record and the verdict on it
             self._go_on(running, done, segment.checkpoint, workers)
@@ -166,8 +167,6 @@ class Driver:
 
     def _last_checkpoint(self, running: _Running, epoch: int) -> Segment:
         """The segment that follows the last checkpoint, up to an epoch, that is still there."""
-        if not epoch:
-            return running.segment
         recorded = self.backend.get_trial(running.trial_id).user_attrs.get("checkpoints", {})
         last = min(epoch, self.objective.budget - 1)
         kept = {int(e): file for e, file in recorded.items() if Path(file).exists()}

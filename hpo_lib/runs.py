@@ -239,7 +239,7 @@ def _papermill(source: Path, running: Path, log: Path, parameters: Record, bar: 
     from papermill.iorw import LocalHandler, papermill_io
 
     files = LocalHandler()
-    files.write = lambda text, path: atomic_write_text(path, text)
+    files.write = lambda buf, path: atomic_write_text(path, buf)
     papermill_io.register(str(running), files)
     # Papermill takes paths for format strings.
     paths = [str(path).replace("{", "{{").replace("}", "}}") for path in (source, running)]

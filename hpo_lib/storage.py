@@ -10,14 +10,14 @@ import uuid
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import optuna
 import psutil
 from filelock import FileLock
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage, get_storage
 
-from hpo_lib.files import is_full_disk
+from hpo_lib.files import atomic_write_bytes, is_full_disk
 from hpo_lib.study_file import StudyFile
 
 DEFAULT_STORAGE = Path("results") / "studies.db"
@@ -61,8 +61,9 @@ def open_storage(storage: Storage | None = None) -> BaseStorage:
     # One writer at a time: a second one waits for the file rather than fail.
     engine = {"connect_args": {"timeout": _WAIT_SECONDS}}
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Optuna looks for the tables first and creates them then
     with explained(storage), storage_lock(path):
+        if not path.exists():
+            _create(path)
         _use_write_ahead_log(path)
         return StudyFile(RDBStorage(f"sqlite:///{path}", engine_kwargs=engine))
 
@@ -73,6 +74,14 @@ def _open_url(url: str) -> BaseStorage:
     except Exception as error:  # SQLAlchemy's, a missing driver's or the network's
         message = f"a {url.partition('://')[0]} storage cannot be opened: {error}"
         raise StudyError(message) from error
+
+
+def _create(path: Path) -> None:
+    """Write a new file whole: Optuna does not complete one that it was killed in the middle of."""
+    with closing(RDBStorage("sqlite:///:memory:").engine.raw_connection()) as connection:
+        atomic_write_bytes(
+            path, cast(sqlite3.Connection, connection.driver_connection).serialize()
+        )
 
 
 @contextmanager
@@ -132,6 +141,9 @@ def _use_write_ahead_log(path: Path) -> None:
         with closing(sqlite3.connect(path, timeout=_WAIT_SECONDS)) as connection:
             _set_journal_mode(connection)
             tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+            [[found]] = connection.execute("PRAGMA quick_check(1)")
+        if found != "ok":
+            raise sqlite3.DatabaseError(found)
     except sqlite3.DatabaseError as error:
         message = f"storage must be an SQLite file that holds studies, got {path}: {error}"
         raise StudyError(message) from error

@@ -156,6 +156,7 @@ def test_a_trial_whose_worker_dies_runs_again(tmp_path):
     lines = (tmp_path / "killed").read_text().splitlines()
     assert len(lines) == len((tmp_path / "calm").read_text().splitlines()) + 1
     assert lines[3].split()[1:] == lines[4].split()[1:]
+    assert lines[4].split()[2:] == ["2", "4"]  # from the checkpoint, which the learner reads
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from hpo_lib.files import WriteError, atomic_write_bytes
 from hpo_lib.objective import Segment, SegmentResult
 from hpo_lib.storage import StudyError
 from hpo_lib.study import list_studies, open_study, run_study
-from tests.toys import TOY_SPACE, Learner, bowl
+from tests.toys import TOY_SPACE, Learner, bowl, ending
 
 N_TRIALS = 6
 FULL = "No space left on device"
@@ -32,12 +32,7 @@ def fill(disk: Path, left: int = 0) -> Path:
     return ballast
 
 
-def ending(study) -> list[tuple]:
-    keys = ("configuration", "validation_error", "status")
-    return [(t.state, t.value, *map(t.user_attrs.get, keys)) for t in study.trials]
-
-
-def study(storage: Path, objective, workers: int = 0, **options):
+def study(storage: str | Path, objective, workers: int = 0, **options):
     options |= {"name": "study", "storage": storage, "workers": workers, "rungs": (1, 3)}
     return run_study(objective, TOY_SPACE, "random", N_TRIALS, **options)
 
@@ -51,8 +46,8 @@ def test_a_file_that_does_not_fit_leaves_the_old_one(small_disk):
     assert list(small_disk.iterdir()) == [path]
 
 
-def test_a_study_whose_record_does_not_fit_goes_on_when_it_does(small_disk, tmp_path):
-    calm = study(tmp_path / "calm.db", Learner("calm"))
+def test_a_study_whose_record_does_not_fit_goes_on_when_it_does(small_disk):
+    calm = study("memory", Learner("calm"))
 
     def fill_up(study, trial):
         if trial.number == 2:
@@ -93,7 +88,7 @@ class Heavy(Learner):
 def test_a_checkpoint_that_does_not_fit_stops_the_study_and_blames_no_trial(
     small_disk, tmp_path, workers
 ):
-    calm = study(tmp_path / "calm.db", Heavy("calm"))
+    calm = study("memory", Heavy("calm"))
     ballast = fill(small_disk, left=2**19)
     log = str(tmp_path / "log")
     with pytest.raises(StudyError, match=rf"trial 0: .*/00000/heavy could not .*{FULL}; what was"):

@@ -18,7 +18,7 @@ import pytest
 from sqlalchemy import Engine, event
 
 from hpo_lib.study import open_study, run_study
-from tests.toys import TOY_SPACE, Learner
+from tests.toys import TOY_SPACE, Learner, ending
 
 N_TRIALS = 6
 WAL = Path("results/studies.db-wal")
@@ -82,17 +82,10 @@ def start(plan: Plan, write: int = 0, growth: int = 0) -> bool:
             seen.add((WAL.stat().st_size, WAL.stat().st_mtime_ns))
         if len(seen) == growth:
             process.kill()
+        process.join(0.001)  # leaves the processor to it
     process.join(300)
     assert process.exitcode in (0, -signal.SIGKILL)
     return process.exitcode != 0
-
-
-def record() -> dict[int, tuple]:
-    keys = ("configuration", "validation_error", "status")
-    return {
-        t.number: (t.state.name, t.value, *map(t.user_attrs.get, keys))
-        for t in open_study("study").trials
-    }
 
 
 def lost() -> int:
@@ -100,8 +93,8 @@ def lost() -> int:
     if not Path("told").exists():
         return 0
     told = [json.loads(line) for line in Path("told").read_text().splitlines()]
-    recorded = record()
-    return sum([*recorded[number][:2]] != ending for number, *ending in told)
+    recorded = {t.number: [t.state.name, t.value] for t in open_study("study").trials}
+    return sum(recorded[number] != how for number, *how in told)
 
 
 class Toll(NamedTuple):
@@ -113,14 +106,14 @@ class Toll(NamedTuple):
 def kill_studies(plans: Iterator[Plan], n_kills: int, enter: Callable[[str], None]) -> Toll:
     """Every other kill strikes in the middle of a write, the others as the file grows."""
     rng = np.random.default_rng(n_kills)
-    calm: dict[Plan, tuple[dict[int, tuple], int]] = {}
+    calm: dict[Plan, tuple[list[tuple], int]] = {}
     toll = Toll()
     while toll.kills < n_kills:
         plan = next(plans)
         if plan not in calm:
             enter(f"calm {plan}")
             assert not start(plan)
-            calm[plan] = record(), int(Path("moments").read_text())
+            calm[plan] = ending(open_study("study")), int(Path("moments").read_text())
         undisturbed, moments = calm[plan]
         enter(f"study {toll.studies} {plan}")
         toll = toll._replace(studies=toll.studies + 1)
@@ -130,8 +123,8 @@ def kill_studies(plans: Iterator[Plan], n_kills: int, enter: Callable[[str], Non
                 break
             toll = Toll(toll.kills + 1, toll.lost + lost(), toll.studies)
         assert not start(plan)
-        assert len(record()) == N_TRIALS
-        assert record() == undisturbed
+        assert len(undisturbed) == N_TRIALS
+        assert ending(open_study("study")) == undisturbed
     return toll
 
 
@@ -148,6 +141,14 @@ def enter(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
 
         yield go_into
         monkeypatch.undo()
+
+
+@pytest.mark.slow
+def test_a_driver_killed_while_it_makes_the_file_leaves_none(enter):
+    enter("new")
+    for write in (2, 12, 20):
+        assert start(SERIAL[0], write)
+        assert not Path("results/studies.db").exists()
 
 
 @pytest.mark.slow
