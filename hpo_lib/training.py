@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 from hpo_lib.data import DataConfig, ImageData, Part, batches, load_data
 from hpo_lib.files import atomic_write_bytes
-from hpo_lib.objective import Segment, SegmentResult, Status
+from hpo_lib.objective import LOG_FOLDER, CheckpointError, Segment, SegmentResult, Status
 from hpo_lib.recipe import (
     NETWORK,
     TrainingConfig,
@@ -52,10 +52,6 @@ _CHECKPOINT_KEYS = {"epoch", "config", "model", "optimizer", "best"}
 _TRAJECTORY = tuple(
     item.name for item in fields(TrainingConfig) if item.name not in ("device", "compile")
 )
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be read, or belongs to another training."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +157,8 @@ class TrainingObjective:
 
     `config` holds the numbers that the configuration leaves open; its seed is replaced by the
     segment's. A checkpoint is written where the segment ends before the budget, or always with
-    `keep_checkpoint`; `tensorboard` logs into the segment's folder.
+    `keep_checkpoint`; `tensorboard` logs into the segment's folder. When a study closes a trial
+    its checkpoints go and its logs stay: `tensorboard --logdir <studies' folder>/checkpoints`.
     """
 
     config: TrainingConfig
@@ -202,7 +199,7 @@ class TrainingObjective:
             stop=segment.stop,
             checkpoint=segment.checkpoint,
             save_to=folder / f"epoch_{segment.stop}.pt" if save else None,
-            log_folder=folder / "tensorboard" if self.tensorboard else None,
+            log_folder=folder / LOG_FOLDER if self.tensorboard else None,
         )
 
 
