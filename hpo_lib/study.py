@@ -98,6 +98,9 @@ def run_study(
         StudyHeldError: another driver writes this study.
         StudyChangedError: the name is taken by a study with another space or settings.
         StudyStoppedError: `max_failures` trials failed in a row.
+        StudyError: the record or a checkpoint cannot be read or written; the disk may be full.
+        KeyboardInterrupt: after Ctrl-C, once what ran is finished and recorded; the second one at
+            once. The same call goes on.
     """
     evaluated = as_objective(objective)
     pruning = None if pruning == "none" else pruning
