@@ -10,20 +10,14 @@ from typing import Any, cast
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
 import numpy as np
-from IPython.core.getipython import get_ipython
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from hpo_lib.front_end import is_watched
 from hpo_lib.plots_style import AxesArray
 from hpo_lib.space import ChoiceParameter, Parameter, Value
 
 LABEL = {"description_width": "9.5rem"}
-
-
-def is_watched() -> bool:
-    """Whether a person may click: a headless run tells its kernel that nobody can answer."""
-    kernel: Any = getattr(get_ipython(), "kernel", None)
-    return kernel is not None and bool(getattr(kernel, "_allow_stdin", False))
 
 
 def png(drawn: Axes | AxesArray) -> bytes:

@@ -120,6 +120,8 @@ def run_study(
     with storage_lock(storage):
         lease.acquire()
     try:
+        if study.user_attrs.get("n_trials") != n_trials:  # for those who watch
+            study.set_user_attr("n_trials", n_trials)
         if "ready" not in study.user_attrs:
             _begin_study(study, backend, space, settings, evidence_from)
         driver = Driver(
