@@ -71,7 +71,7 @@ def plot_trial_curves(source: optuna.Study | TrialCurves, ax: Axes | None = None
     for kind, curves in data.items():
         for i, (number, errors) in enumerate(curves.items()):
             name = f"trial {number}" if kind == "incumbent" else f"n = {len(curves)}"
-            style: dict[str, Any] = {"label": "" if i else f"{kind} ({name})", **_KINDS[kind]}
+            style: dict[str, Any] = {"label": "" if i else f"{kind}: {name}", **_KINDS[kind]}
             style |= {"marker": "o", "markersize": 4} if len(errors) == 1 else {}
             ax.plot(np.arange(1, len(errors) + 1), errors, **style)
     ax.set_xlabel("epoch")

@@ -69,7 +69,7 @@ def describe(study: optuna.Study) -> str:
 
 def plot_progress(study: optuna.Study) -> AxesArray:
     """Draw the any-time curve and the learning curves of running and finished trials."""
-    axes = panels(2, 2, 4.6, 3.0)
+    axes = panels(2, 2, 4.6, 3.1)
     plot_any_time(study, ax=axes[0])
     plot_trial_curves(study, ax=axes[1])
     return axes
