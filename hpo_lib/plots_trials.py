@@ -75,7 +75,9 @@ def plot_trial_curves(source: optuna.Study | TrialCurves, ax: Axes | None = None
             style |= {"marker": "o", "markersize": 4} if len(errors) == 1 else {}
             ax.plot(np.arange(1, len(errors) + 1), errors, **style)
     ax.set_xlabel("epoch")
-    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    longest = max((len(e) for curves in data.values() for e in curves.values()), default=1)
+    ax.set_xlim(1 - 0.05 * longest, 1.05 * longest)
+    ax.xaxis.set_major_locator(MaxNLocator(min(longest, 6), integer=True))
     value_axis(ax, [errors for curves in data.values() for errors in curves.values()])
     legend_above(ax)
     return ax

@@ -24,6 +24,7 @@ from hpo_lib.plots_trials import Range, brush, plot_parallel_coordinates, plot_t
 from hpo_lib.space import ChoiceParameter
 from hpo_lib.storage import Storage, StudyError, lease_holder, open_storage
 
+REFRESH_SECONDS = 1.0
 _STATES = {"complete": "completed", "fail": "failed", "waiting": "queued"}
 _PROBLEM = (
     "color: #a34700; white-space: pre-wrap; margin: 4px 0; max-height: 130px; overflow: auto"
@@ -64,7 +65,7 @@ def describe(study: optuna.Study) -> str:
         best = min(completed, key=lambda trial: trial.values[0])
         text += f" Best: {best.values[0]:.4f}, trial {best.number}."
     left = seconds_left(study)
-    return text + (f" About {left:,.0f} s left." if left else "")
+    return text + (f" About {max(left, 1):,.0f} s left." if left else "")
 
 
 def plot_progress(study: optuna.Study) -> AxesArray:
@@ -86,7 +87,7 @@ def failures_table(study: optuna.Study) -> str:
     head = "<tr><th>trial</th><th>reason</th><th>configuration</th></tr>"
     return (
         "<style>.hpo-failed td, .hpo-failed th {padding: 0 10px 2px 0; text-align: left;"
-        " vertical-align: top; line-height: 1.35; overflow-wrap: anywhere}</style>"
+        " vertical-align: top; line-height: 1.35} .hpo-failed td {overflow-wrap: anywhere}</style>"
         f"<b>Failed trials: {len(rows)}</b><div class='hpo-failed' tabindex='0'"
         " style='max-height: 130px; overflow: auto; font-size: 12px'>"
         f"<table>{head + ''.join(rows) if rows else ''}</table></div>"
@@ -144,14 +145,15 @@ class StudyMonitor(Panel):
         self.values = _range_slider("validation error", [("none", 0.0)])
         self._axes = widgets.GridBox(layout={"grid_template_columns": "50% 50%"})
         controls = [self.start, self.pause, self.stop, self.trials] if self.background else []
-        self._brushing = widgets.VBox(layout={"display": "none"})
-        self._brushing.children = [
+        self._figures = widgets.VBox(layout={"display": "none"})
+        self._figures.children = [
+            self.progress,
             self.coordinates,
             widgets.HBox([self.clear, self.inside]),
             self._axes,
             self.failures,
         ]
-        shown = [widgets.HBox(controls), self.status, self.progress, self._brushing]
+        shown = [widgets.HBox(controls), self.status, self._figures]
         super().__init__(shown, layout={"max_width": "920px"})
         self.refresh()
 
@@ -208,7 +210,7 @@ class StudyMonitor(Panel):
             except Exception as error:
                 self._problem = f"the record cannot be read: {type(error).__name__}: {error}"
                 self._show_status(None)
-            await asyncio.sleep(1)
+            await asyncio.sleep(REFRESH_SECONDS)
 
     def _redraw(self) -> Iterator[None]:
         study = self.study
@@ -227,7 +229,7 @@ class StudyMonitor(Panel):
             self._points = points_data(study)
             self._fit_sliders(self._points)
             self._brushed(None)
-            self._brushing.layout.display = None
+        self._figures.layout.display = None
         self.failures.value = failures_table(study)
         self._mark = mark
 

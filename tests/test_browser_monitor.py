@@ -117,10 +117,10 @@ def test_a_study_is_run_stopped_and_questioned_from_the_page(lab, page, tmp_path
     says("finished · 8 of 8")
     failures = page.get_by_text(f"{EVIL} went wrong")
     failures.wait_for()
+    page.get_by_text("8 of 8 ended trials within the sliders").wait_for()
     shoot("5_finished")
 
     # brush
-    page.get_by_text("8 of 8 ended trials within the sliders").wait_for()
     slide("validation error", "ArrowLeft", handle=1, times=4)
     page.get_by_text("3 of 8 ended trials within the sliders").wait_for()
     page.locator(".hpo-failed").scroll_into_view_if_needed()
@@ -146,6 +146,7 @@ def test_a_study_is_run_stopped_and_questioned_from_the_page(lab, page, tmp_path
     page.get_by_label("trials", exact=True).press("Tab")
     press("Start")
     says("finished · 9 of 9")
+    page.get_by_text("9 of 9 ended trials within the sliders").wait_for()
     shoot("9_gone_on")
     ran = open_study(EVIL, folder / "toy.db").trials[8]
     assert ran.params == queued.system_attrs["fixed_params"]
