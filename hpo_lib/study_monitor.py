@@ -11,6 +11,7 @@ from typing import Any
 import ipywidgets as widgets
 import numpy as np
 import optuna
+from matplotlib.transforms import Bbox
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo_lib.background import BackgroundStudy, background_study
@@ -122,6 +123,7 @@ class StudyMonitor(Panel):
         self._problem = ""
         self._task: asyncio.Task[None] | None = None
         self._quiet = False
+        self._layout: list[Bbox] = []
         self.start = self._button("Start", "Begin, or go on where the record stands", self._start)
         self.pause = self._button("Pause", "What runs ends its segment", BackgroundStudy.pause)
         self.stop = self._button(
@@ -227,6 +229,7 @@ class StudyMonitor(Panel):
         yield
         if "space" in study.user_attrs:
             self._points = points_data(study)
+            self._layout.clear()
             self._fit_sliders(self._points)
             self._brushed(None)
         self._figures.layout.display = None
@@ -282,7 +285,8 @@ class StudyMonitor(Panel):
                 ranges[p.name] = self.sliders[p.name].index
         chosen = {name: one for name, one in ranges.items() if one}
         shown = brush(points, chosen, _range(self.values))
-        self.coordinates.value = png(plot_parallel_coordinates(points, shown=shown))
+        drawn = plot_parallel_coordinates(points, shown=shown)
+        self.coordinates.value = png(drawn, self._layout)
         values = np.where(shown & ~points.failed, points.values, np.inf)
         text = f"{shown.sum()} of {len(shown)} ended trials within the sliders"
         if np.isfinite(values).any():
