@@ -222,7 +222,8 @@ def unit_ticks(parameter: Parameter) -> list[tuple[float, str]]:
 def legend_above(ax: Axes) -> None:
     """Put the legend over the axes, where it covers nothing."""
     handles, names = ax.get_legend_handles_labels()
-    columns = max(1, 88 // (max(map(len, names), default=0) + 7))
+    inches = ax.get_position().width * cast(Figure, ax.figure).get_figwidth()
+    columns = max(1, int(16.3 * inches) // (max(map(len, names), default=0) + 7))
     style: dict[str, Any] = {"ncols": columns, "frameon": False, "fontsize": 9}
     ax.legend(handles, names, loc="lower left", bbox_to_anchor=(0, 1), **style)
 

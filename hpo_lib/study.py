@@ -123,6 +123,8 @@ def run_study(
         )
         _check_unchanged(study, space, settings)
     with holding(study, storage) as lease:
+        if study.user_attrs.get("n_trials") != n_trials:  # for those who watch
+            study.set_user_attr("n_trials", n_trials)
         if "ready" not in study.user_attrs:
             _begin_study(study, backend, space, settings, evidence_from)
         driver = Driver(
