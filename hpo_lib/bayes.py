@@ -80,6 +80,7 @@ class BayesianSampler(BaseSampler):
         self._kappa = kappa
         self._first = [space.check(each) for each in first] if space else []
         self._given = [(space.check(each), value) for each, value in given] if space else []
+        self._codes: tuple[dict[str, BaseDistribution], Codes] | None = None
 
     @abstractmethod
     def _choose(self, codes: Codes, history: History, rng: np.random.Generator) -> Point:
@@ -109,7 +110,7 @@ class BayesianSampler(BaseSampler):
         search_space: dict[str, BaseDistribution],
     ) -> dict[str, Any]:
         """Choose the values of all active parameters."""
-        codes = Codes(search_space, self._space)
+        codes = self._codes_of(search_space)
         if not codes.axes:
             return {}
         if trial.number < len(self._first):
@@ -141,8 +142,14 @@ class BayesianSampler(BaseSampler):
         """Whether every configuration of a finite space was tried or is being tried."""
         if self._space is None or self._space.size is None:
             return False
-        codes = Codes(self._space.distributions(), self._space)
+        codes = self._codes_of(self._space.distributions())
         return len(self._history(study, codes, None).tried) >= self._space.size
+
+    def _codes_of(self, distributions: dict[str, BaseDistribution]) -> Codes:
+        """The last ones while they will do: they remember the points of configurations."""
+        if self._codes is None or self._codes[0] != distributions:
+            self._codes = distributions, Codes(distributions, self._space)
+        return self._codes[1]
 
     def _history(self, study: optuna.Study, codes: Codes, number: int | None) -> History:
         """What the trials but this one say: `given`, then completed, failed and pending ones."""
