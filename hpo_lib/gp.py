@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg import LinAlgError, cho_solve, lapack, solve_triangular
+from scipy import linalg
+from scipy.linalg import LinAlgError, cho_solve, solve_triangular
 from scipy.optimize import minimize
 from scipy.spatial.distance import cdist, pdist
 from scipy.special import erfcx, log_ndtr
@@ -26,6 +27,7 @@ Array = NDArray[np.float64]
 
 _LEAST_NOISE = 1e-6
 _SQRT5 = math.sqrt(5)
+_lapack: Any = linalg.lapack
 
 
 class GaussianProcess(RegressorMixin, BaseEstimator):
@@ -90,7 +92,7 @@ class GaussianProcess(RegressorMixin, BaseEstimator):
         weights = np.exp(-self.theta_[:-2])
         numbers = np.delete(np.arange(rows.shape[1]), self.categories)
         left, right = rows * weights, self.X_ * weights
-        squares = cdist(left[:, numbers], right[:, numbers], "sqeuclidean")
+        squares = cast("Array", cdist(left[:, numbers], right[:, numbers], "sqeuclidean"))
         for index in self.categories:
             squares += weights[index] ** 2 * (rows[:, index, None] != self.X_[None, :, index])
         return _matern(squares, float(self.theta_[-2]))
@@ -124,7 +126,7 @@ class GaussianProcess(RegressorMixin, BaseEstimator):
             weights = cho_solve((factor, True), target, check_finite=False)
             logarithms = np.log(factor.diagonal()).sum()
             # Rasmussen and Williams (2006), equations 2.30 and 5.9.
-            residual = lapack.dpotri(factor, lower=True, overwrite_c=True)[0].T
+            residual = _lapack.dpotri(factor, lower=True, overwrite_c=True)[0].T
             residual -= np.outer(weights, weights)
             trace = 0.5 * np.trace(residual)
             gradient = np.r_[backward(residual.ravel()[upper]), trace * (noise - _LEAST_NOISE)]
@@ -146,7 +148,7 @@ def _minimise(
 
 def _cholesky(kernel: Array) -> Array:
     """The lower factor of what stands on and below the diagonal, written in its place."""
-    factor, failed = lapack.dpotrf(kernel, lower=True, clean=False, overwrite_a=True)
+    factor, failed = _lapack.dpotrf(kernel, lower=True, clean=False, overwrite_a=True)
     if failed:
         message = f"the kernel must be positive definite, got order {failed} that is not"
         raise LinAlgError(message)
