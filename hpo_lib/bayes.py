@@ -1,6 +1,7 @@
 """Bayesian search: a Gaussian process over the recorded trials chooses the next configuration.
 
-A Bayesian sampler is an Optuna sampler for one objective, in either direction. It keeps no state:
+A Bayesian sampler is an Optuna sampler for one objective, in either direction, without
+constraints; a study with several or with constraints is refused. It keeps no state:
 what it chooses is a function of (seed, trial number, recorded trials). With a `SearchSpace` it
 knows its conditions, priors and defaults and never repeats a configuration; without one it works
 in any Optuna program, on the parameters that all its trials share.
@@ -174,6 +175,9 @@ class BayesianSampler(BaseSampler):
             point = None if trial.number == number else codes.encode(trial_params(trial))
             if point is None:
                 continue
+            if trial.constraints:
+                message = f"{type(self).__name__} knows no constraints, got {trial.constraints}"
+                raise ValueError(message)
             own = float("evidence" not in trial.user_attrs)
             steps = shown.get(trial.number, ())
             evidence += [(point, (share, own), sign * v) for share, v in steps]

@@ -252,6 +252,16 @@ def test_several_objectives_are_refused(kind):
         study.ask().suggest_float("x", 0.0, 1.0)
 
 
+@BOTH
+def test_constraints_are_refused(kind):
+    study = optuna.create_study(sampler=kind(0, LINE))
+    trial = study.ask()
+    trial.set_constraint("memory", 1.0)
+    study.tell(trial, LINE.suggest(trial)["x"])
+    with pytest.raises(ValueError, match=r"Sampler knows no constraints, got \{'memory': 1.0\}"):
+        LINE.suggest(study.ask())
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
