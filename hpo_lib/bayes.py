@@ -45,7 +45,7 @@ _CANDIDATES = 512
 _INCUMBENTS = 5
 _ROUNDS = 4
 _REFIT_BELOW = 60
-_PRIOR_WEIGHT = 10.0  # beta of Hvarfner et al.: after ten trials the prior weighs as much as EI
+_PRIOR_WEIGHT = 3.0  # beta of Hvarfner et al.
 
 
 class BayesianSampler(BaseSampler):
