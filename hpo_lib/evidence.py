@@ -32,7 +32,7 @@ class History(NamedTuple):
 
 def trial_params(trial: FrozenTrial) -> dict[str, Any]:
     """What was suggested, and what an enqueued trial will be."""
-    return {**trial.system_attrs.get("fixedtrial_params", {}), **trial.params}
+    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
 
 
 def representatives(values: NDArray[np.float64], full: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -145,6 +145,20 @@ def test_pending_trials_are_not_proposed_again(kind):
     assert distinct(study)
 
 
+def test_what_is_enqueued_is_not_proposed():
+    good = [(0.3, 0.5), (0.5, 0.4), (0.7, 0.3)]
+    chosen = next_x(line_study(*good))
+    study = line_study(*good)
+    for _ in range(2):  # the second waits while the first runs
+        study.enqueue_trial({"x": chosen})
+    study.ask()
+    sampler = BayesSampler(0, LINE, 2)
+    waiting = study.get_trials(deepcopy=False)
+    history = sampler._history(study, sampler._codes_of(LINE.distributions()), None)
+    assert [trial.state for trial in waiting[3:]] == [TrialState.RUNNING, TrialState.WAITING]
+    assert history.pending == [(chosen,), (chosen,)]
+
+
 @BOTH
 def test_values_that_are_no_numbers_do_not_reach_the_model(kind):
     def broken(configuration):
