@@ -87,7 +87,8 @@ def run_study(
         reduction_factor: of the rungs, and of the trials that reach each next one.
         default_first: whether the space's default configuration is the first trial.
         evidence_from: another study of the same storage and objective whose completed trials
-            inside the space are copied in as evidence; they do not count as budget.
+            inside the space are copied in as evidence; they do not count as budget, and "bayes"
+            trusts them as far as the study's own trials bear them out.
         time_limit: seconds per segment.
         memory_limit: bytes of resident memory per worker.
         max_failures: failed trials in a row after which the study stops.
