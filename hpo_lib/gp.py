@@ -64,7 +64,7 @@ class GaussianProcess(RegressorMixin, BaseEstimator):
         if theta is None:
             theta = _minimise(*self._log_posterior(target))
         self.theta_ = np.asarray(theta, float)
-        kernel = self._kernel(self.X_)
+        kernel = self.kernel(self.X_)
         np.fill_diagonal(kernel, np.exp(self.theta_[-2]) + _noise(self.theta_))
         self.factor_ = cholesky(kernel, lower=True, check_finite=False)
         self.weights_ = cho_solve((self.factor_, True), target, check_finite=False)
@@ -75,7 +75,7 @@ class GaussianProcess(RegressorMixin, BaseEstimator):
 
         The deviation is that of the function, without the noise of an observation.
         """
-        kernel = self._kernel(np.asarray(X, float))
+        kernel = self.kernel(np.asarray(X, float))
         mean = self.weights_ @ kernel * self.scale_ + self.shift_
         if not return_std:
             return mean
@@ -83,7 +83,7 @@ class GaussianProcess(RegressorMixin, BaseEstimator):
         variance = np.exp(self.theta_[-2]) - np.einsum("ij,ij->j", explained, explained)
         return mean, np.sqrt(np.maximum(variance, 1e-12)) * self.scale_
 
-    def _kernel(self, rows: Array) -> Array:
+    def kernel(self, rows: Array) -> Array:
         """The kernel between what was fitted and rows of shape (m, d); shape (n, m)."""
         weights = np.exp(-self.theta_[:-2])
         numbers = np.delete(np.arange(rows.shape[1]), self.categories)

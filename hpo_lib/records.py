@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,8 +22,6 @@ from hpo_lib.driver import own_trials
 from hpo_lib.space import Configuration, SearchSpace
 
 Array = NDArray[np.float64]
-
-_SHOWN = ("validation_error", "seconds")  # of a file's curves: never the test error
 
 
 @dataclass(frozen=True)
@@ -84,8 +83,10 @@ def read_record(path: str | Path, space: SearchSpace | None = None) -> Record:
     """Read a CSV (or .csv.gz) of trainings, one per row.
 
     Each hyperparameter has a column (empty where it is inactive). `validation_error` (or `value`)
-    and, if there is one, `seconds` hold one number per epoch, separated by spaces. A training that
-    is shorter than the budget has diverged. Other columns are not read.
+    and, if there is one, `seconds` hold one number per epoch, separated by spaces; `cpu_seconds`,
+    which other work on the machine hardly changes, go before `seconds`. Where `machine` names
+    several, the seconds are those of the commonest alone. A training that is shorter than the
+    budget has diverged. Other columns, the test errors among them, are not read.
 
     Args:
         path: the file; a JSON file of the same stem may hold `space` (as YAML) and `budget`.
@@ -112,10 +113,14 @@ def read_record(path: str | Path, space: SearchSpace | None = None) -> Record:
         raise ValueError(message)
     rows = cast("list[dict[str, str]]", frame.to_dict("records"))
     configurations = [_configuration(row, space, f"{path}, row {i}") for i, row in enumerate(rows)]
+    clock = "cpu_seconds" if "cpu_seconds" in frame else "seconds"
     errors, seconds = (
         [_numbers(row.get(name, ""), f"{path}, row {i}, {name}") for i, row in enumerate(rows)]
-        for name in _SHOWN
+        for name in ("validation_error", clock)
     )
+    machines = [row.get("machine") for row in rows]
+    commonest = Counter(machines).most_common(1)[0][0] if rows else None
+    seconds = [one if m == commonest else [] for one, m in zip(seconds, machines, strict=True)]
     budget = int(about.get("budget", max([1, *map(len, errors)])))
     diverged = [len(curve) < budget for curve in errors]
     return _record(space, configurations, errors, seconds, diverged, budget, path.name)
