@@ -248,15 +248,21 @@ def summary(frame: pd.DataFrame, seconds: float | None = None) -> pd.DataFrame:
     )
 
 
-def separations(frame: pd.DataFrame, seconds: float | None = None) -> pd.DataFrame:
+def separations(
+    frame: pd.DataFrame, seconds: float | None = None, against: str | None = None
+) -> pd.DataFrame:
     """Every pair of strategies: how often A ends below B, and whether that could be chance.
 
     `p` is that of Wilcoxon's signed-rank test on the paired final values, two-sided, corrected
     by Holm (1979) for the number of pairs. `effect` is the matched-pairs rank-biserial
     correlation, -1 where A always ends below B and 1 where B does. `smallest_p` is what this many
-    seeds could show at best: above 0.05, no result could separate any two.
+    seeds could show at best: above 0.05, no result could separate any two. `against` leaves the
+    pairs in which B is that strategy.
     """
     finals = final_values(frame, seconds).dropna()
+    pairs = list(combinations(finals.columns, 2))
+    if against is not None:
+        pairs = [(strategy, against) for strategy in finals.columns if strategy != against]
     rows = [
         {
             "a": a,
@@ -267,15 +273,17 @@ def separations(frame: pd.DataFrame, seconds: float | None = None) -> pd.DataFra
             "median_difference": float(np.median(difference)) if len(difference) else math.nan,
             "effect": effect_size(difference),
             "p": _wilcoxon(difference),
+            "smallest_p": min(1.0, len(pairs) * 2.0 ** (1 - len(finals))),
         }
-        for a, b in combinations(finals.columns, 2)
+        for a, b in pairs
         for difference in [finals[a].to_numpy(dtype=float) - finals[b].to_numpy(dtype=float)]
     ]
-    table = pd.DataFrame(rows)
-    if rows:
-        table["p"] = _holm(np.asarray(table["p"], dtype=float))
-        table["smallest_p"] = min(1.0, len(rows) * 2.0 ** (1 - len(finals)))
-    return table
+    for row, p in zip(rows, _holm(np.array([row["p"] for row in rows])), strict=True):
+        row["p"] = float(p)
+    return pd.DataFrame(rows, columns=_PAIR)
+
+
+_PAIR = ["a", "b", "n_seeds", "a_wins", "ties", "median_difference", "effect", "p", "smallest_p"]
 
 
 def verdict(frame: pd.DataFrame, seconds: float | None = None, level: float = 0.05) -> str:

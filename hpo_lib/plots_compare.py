@@ -104,7 +104,7 @@ def plot_final_values(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Draw each seed's final incumbent per strategy; `compare.final_values` computes them."""
     data = final_values(frame)
     values = data.to_numpy(dtype=float)
-    ax = one_axes(ax)
+    ax = one_axes(ax, max(7.0, 1.35 * len(data.columns)))
     ax.plot(values.T, color="0.8", linewidth=0.8, zorder=1)
     names: list[str] = []
     for i, finals in enumerate(values.T):
@@ -196,7 +196,6 @@ def plot_ranks(ranks: Ranks, ax: Axes | None = None) -> Axes:
     draw(
         ranks.mean.rename(names),
         ranks.p.rename(index=names, columns=names),
-        cd=ranks.critical_difference,
         ax=ax,
         label_fmt_left="{label} ({rank:.2f}) ",
         label_fmt_right=" ({rank:.2f}) {label}",
@@ -206,7 +205,8 @@ def plot_ranks(ranks: Ranks, ax: Axes | None = None) -> Axes:
     ax.grid(visible=False)
     ax.set_title(
         f"mean rank over n = {len(ranks.values)} objectives, {ranks.n_seeds} seeds each "
-        f"(1 is best)\nFriedman's p = {ranks.friedman:.2g}; bars: not separable (Nemenyi, 5 %)",
+        f"(1 is best)\nFriedman's p = {ranks.friedman:.2g}; bars join what is not separable "
+        f"(Nemenyi: {ranks.critical_difference:.2f} apart)",
         fontsize=10,
     )
     note_trust(ax, ranks.trust)

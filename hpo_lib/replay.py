@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from typing import Any
@@ -402,6 +402,15 @@ def published_names() -> tuple[str, ...]:
         for family in ("HPOBench", "HPOLib", "NASBench201")
         for dataset in getattr(bench, family).available_dataset_names
     )
+
+
+def open_published(names: Iterable[str]) -> dict[str, PublishedObjective]:
+    """The tables of these names; none, and a printed sentence, where their package is missing."""
+    try:
+        return {name: PublishedObjective(name) for name in names}
+    except ImportError as error:
+        print(f"no published tables here, so they are left out: {error}")
+        return {}
 
 
 @cache

