@@ -4,7 +4,7 @@ BIN := .venv/bin
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
 .DELETE_ON_ERROR:
-.PHONY: run test test-fast check lab bench clean setup
+.PHONY: run test test-fast check lab bench reference clean setup
 
 run: setup  ## all notebooks, then results/runs/<time>/report.html; ARGS="--data cifar10 05"
 	@$(BIN)/python -m hpo_lib run --profile quick $(ARGS)
@@ -28,6 +28,14 @@ bench: setup  ## each benchmark in turn; ARGS=--quick for a minute each
 	@$(BIN)/pip install -q -e '.[bench]'
 	@set -e; for script in benchmarks/[a-z]*.py; do \
 	  echo "== $$script"; $(BIN)/python "$$script" $(ARGS); done
+
+reference: setup  ## what is committed of notebook 05, made anew: results/reference/compare
+	@$(BIN)/pip install -q -e '.[bench]'
+	@rm -rf results/reference_run
+	@$(BIN)/python -m hpo_lib run --profile quick --into results/reference_run 05 $(ARGS)
+	@mkdir -p results/reference/compare
+	@cd results/reference_run && cp comparison.csv comparison.json replay.json replay_summary.csv \
+	  replay_pairs.csv ranks.csv run.json ../reference/compare/
 
 clean: setup  ## runs and studies, not .venv and not results/reference
 	@$(BIN)/python -m hpo_lib clean --yes

@@ -24,7 +24,7 @@ class Counterfactual:
         table: a row per strategy and budget, the study's own first: median and quartiles of the
             final value, and how it compares with the first row, with paired seeds: `wins` of
             them, and `p` by Wilcoxon and Holm.
-        frame: the trials of all replays; the labels are strategy and budget.
+        frame: the trials of all replays; the labels are strategy × trials.
         found: what the study itself ended with: one draw, and lucky, as the lowest of many is.
         trust: how well the surrogate predicts; it knows little of where the study never went.
     """
@@ -38,12 +38,12 @@ class Counterfactual:
         first = cast("dict[str, Any]", self.table.iloc[0].to_dict())
         lines = [
             f"The study found {self.found:.4f}. Replayed on a surrogate of its own trials, with "
-            f"{first['n_seeds']} seeds:"
+            f"{first['n_seeds']:.0f} seeds (strategy × trials: median, quartiles):"
         ]
         for label, row in cast("dict[str, Any]", self.table.to_dict("index")).items():
             said = f"{label}: {row['median']:.4f} ({row['q25']:.4f} to {row['q75']:.4f})"
             if label != self.table.index[0]:
-                p, ahead = row["p"], f"ahead in {row['wins']:.0f} of {row['n_seeds']}"
+                p, ahead = row["p"], f"ahead in {row['wins']:.0f} of {row['n_seeds']:.0f}"
                 said += f", {ahead}, {'p' if p <= 0.05 else 'not separable, p'} = {p:.2g}"
             lines.append(said)
         return "\n".join([*lines, f"Trust: {self.trust}"])
@@ -80,7 +80,7 @@ def counterfactual(
     frames: list[pd.DataFrame] = []
     for factor in factors:
         n = factor * budget
-        labels: dict[str, str | BaseSampler] = {f"{s}, {n} trials": s for s in tried}
+        labels: dict[str, str | BaseSampler] = {f"{s} × {n}": s for s in tried}
         frames.append(replay(surrogate, surrogate.space, labels, seeds, n, processes=processes))
     frame = pd.concat(frames, ignore_index=True)
     frame.attrs["trust"] = surrogate.trust

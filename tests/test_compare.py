@@ -176,3 +176,25 @@ def test_three_strategies_are_tested_together_first():
     assert (
         first == "20 seeds, 3 strategies: they differ at 1 trials (Friedman's test, p = 2.1e-09)."
     )
+
+
+@pytest.mark.slow
+def test_a_strategy_under_two_names_is_called_different_one_time_in_twenty():
+    rng = np.random.default_rng(0)
+
+    def searches() -> list[float]:
+        return [min(bowl(TOY_SPACE.sample(rng)) for _ in range(5)) for _ in range(12)]
+
+    called = 0
+    for _ in range(200):
+        frame = frame_of({"random": searches(), "the same": searches()})
+        called += bool(separations(frame)["p"].iloc[0] <= 0.05)
+    assert 3 <= called <= 19  # 10 expected; binomial, 0.2 % outside
+
+
+def test_against_leaves_the_pairs_with_one_strategy():
+    frame = frame_of({name: [float(i + k) for i in range(6)] for k, name in enumerate("abc")})
+    table = separations(frame, against="b")
+    assert list(zip(table.a, table.b, strict=True)) == [("a", "b"), ("c", "b")]
+    assert (table.smallest_p == 2 * 2.0**-5).all()
+    assert separations(frame_of({"a": [1.0]})).empty

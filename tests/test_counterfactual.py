@@ -21,7 +21,7 @@ def test_one_call_says_what_else_would_have_found_and_how_far_to_trust_it(study)
         warnings.simplefilter("ignore", TrustWarning)
         result = counterfactual(study, ["bayes"], n_trials=8, seeds=range(6))
     table = result.table
-    assert list(table.index) == [f"{s}, {n} trials" for n in (8, 16) for s in ("random", "bayes")]
+    assert list(table.index) == [f"{s} × {n}" for n in (8, 16) for s in ("random", "bayes")]
     assert (table.n_seeds == 6).all()
     assert (table.q25 <= table["median"]).all()
     assert table["median"].iloc[2] <= table["median"].iloc[0]
