@@ -29,13 +29,14 @@ bench: setup  ## each benchmark in turn; ARGS=--quick for a minute each
 	@set -e; for script in benchmarks/[a-z]*.py; do \
 	  echo "== $$script"; $(BIN)/python "$$script" $(ARGS); done
 
-reference: setup  ## what is committed of notebook 05, made anew: results/reference/compare
+reference: setup  ## the committed replays of notebook 05 anew: results/reference/replay
 	@$(BIN)/pip install -q -e '.[bench]'
 	@rm -rf results/reference_run
-	@$(BIN)/python -m hpo_lib run --profile quick --into results/reference_run 05 $(ARGS)
-	@mkdir -p results/reference/compare
-	@cd results/reference_run && cp comparison.csv comparison.json replay.json replay_summary.csv \
-	  replay_pairs.csv ranks.csv run.json ../reference/compare/
+	@$(BIN)/python -m hpo_lib run --profile quick --into results/reference_run \
+	  -p n_seeds 1 -p n_trials 2 -p trial_epochs 1 $(ARGS) 05
+	@mkdir -p results/reference/replay
+	@cd results/reference_run && cp replay.json replay_summary.csv replay_pairs.csv ranks.csv \
+	  run.json ../reference/replay/
 
 clean: setup  ## runs and studies, not .venv and not results/reference
 	@$(BIN)/python -m hpo_lib clean --yes

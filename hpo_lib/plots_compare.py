@@ -150,11 +150,7 @@ def plot_intervals(
         ax.step(own[by], own[centre], where="post", **style)
         ends = (own[f"{centre}_low"], own[f"{centre}_high"])
         ax.fill_between(own[by], *ends, step="post", color=style["color"], alpha=0.15)
-    what = (
-        f"regret (incumbent's {VALUE} - {best_known:.4f})"
-        if best_known
-        else f"incumbent's {VALUE}"
-    )
+    what = f"regret over {best_known:.4f} (fraction)" if best_known else f"incumbent's {VALUE}"
     named = "median" if centre == "median" else "interquartile mean"
     shown = [data[f"{centre}{end}"].to_numpy(dtype=float) for end in ("_low", "_high")]
     value_axis(ax, shown, f"{what},\n{named} with 95 % interval")
