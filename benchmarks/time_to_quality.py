@@ -33,7 +33,7 @@ import pandas as pd
 from hpo_lib.driver import trial_seed
 from hpo_lib.files import atomic_write_text
 from hpo_lib.objective import Objective, Segment
-from hpo_lib.records import Record, read_record
+from hpo_lib.records import read_record
 from hpo_lib.replay import SurrogateObjective
 from hpo_lib.space import Configuration, SearchSpace
 from hpo_lib.study import run_study, trials_frame
@@ -152,17 +152,6 @@ def ours(
     return Search(frame["value"][full].tolist(), spent[full].tolist(), float(spent.iloc[-1]))
 
 
-def cpu_record(path: Path) -> Record:
-    """The record with seconds of CPU time, which other work on the machine hardly changes."""
-    record = read_record(path)
-    cells = pd.read_csv(path, keep_default_na=False, dtype=str)["cpu_seconds"]
-    seconds = np.full(record.seconds.shape, np.nan)
-    for row, cell in zip(seconds, cells, strict=True):
-        found = [float(word) for word in cell.split()]
-        row[: len(found)] = found
-    return replace(record, seconds=seconds)
-
-
 def replayed(surrogate: SurrogateObjective, ratio: float) -> Curve:
     """Curves of the surrogate, dearer by `ratio`."""
 
@@ -272,7 +261,7 @@ def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     seeds = range(3 if arguments.quick else arguments.seeds)
     pruning = None if arguments.pruning == "none" else arguments.pruning
-    surrogate = SurrogateObjective(cpu_record(arguments.record))
+    surrogate = SurrogateObjective(read_record(arguments.record))
     print(surrogate.trust)
     costs_file = arguments.raw / "costs.json"
     if arguments.live or not costs_file.exists():
