@@ -23,11 +23,11 @@ from optuna.samplers import BaseSampler
 from scipy import stats
 from threadpoolctl import threadpool_limits
 
+from hpo_lib.driver import StoppingRule
 from hpo_lib.inference import effect_size, friedman, spent
 from hpo_lib.objective import Objective
 from hpo_lib.replay import SurrogateObjective, Trust
 from hpo_lib.space import Configuration, SearchSpace
-from hpo_lib.stopping import MaxSeconds
 from hpo_lib.storage import Storage
 from hpo_lib.study import run_study, trials_frame
 from hpo_lib.workers import Workers, make_workers
@@ -174,7 +174,9 @@ def _run_cell(objective: Objective, space: SearchSpace, cell: _Cell) -> pd.DataF
     return tidy(study, label, seed)
 
 
-def _stop(seconds: float | None) -> list[MaxSeconds]:
+def _stop(seconds: float | None) -> list[StoppingRule]:
+    from hpo_lib.stopping import MaxSeconds  # takes seconds to import
+
     return [] if seconds is None else [MaxSeconds(seconds)]
 
 

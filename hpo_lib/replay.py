@@ -21,7 +21,6 @@ from scipy import stats
 from scipy.linalg import cho_solve
 
 from hpo_lib.codes import Codes
-from hpo_lib.gp import GaussianProcess
 from hpo_lib.objective import Segment, SegmentResult
 from hpo_lib.records import Array, Record, group_means
 from hpo_lib.space import Configuration, SearchSpace
@@ -247,6 +246,8 @@ Fit = Callable[[Array, Array], Predictor]
 
 def _gaussian_process(codes: Codes, points: Array, targets: Array) -> Predictor:
     """One kernel for all epochs, fitted to the last: they differ in their weights alone."""
+    from hpo_lib.gp import GaussianProcess  # takes seconds to import
+
     rows, means = codes.scale(points), targets.mean(axis=0)
     some = np.random.default_rng(0).permutation(len(rows))[:_FITTED]
     model = GaussianProcess(np.flatnonzero(codes.choice).tolist())
