@@ -36,7 +36,8 @@ reference: setup  ## the committed replays of notebook 05 anew: results/referenc
 	  -p n_seeds 1 -p n_trials 2 -p trial_epochs 1 $(ARGS) 05
 	@mkdir -p results/reference/replay
 	@cd results/reference_run && cp replay.json replay_summary.csv replay_pairs.csv ranks.csv \
-	  run.json ../reference/replay/
+	  ../reference/replay/
+	@sed 's|$(CURDIR)/||' results/reference_run/run.json > results/reference/replay/run.json
 
 clean: setup  ## runs and studies, not .venv and not results/reference
 	@$(BIN)/python -m hpo_lib clean --yes
