@@ -38,7 +38,7 @@ from hpo_lib.bayes import BayesSampler
 from hpo_lib.driver import trial_seed
 from hpo_lib.files import atomic_write_text
 from hpo_lib.objective import Objective, Segment, SegmentResult
-from hpo_lib.records import Record, read_record
+from hpo_lib.records import read_record
 from hpo_lib.replay import SurrogateObjective
 from hpo_lib.space import Configuration, SearchSpace
 from hpo_lib.study import run_study, trials_frame
@@ -165,28 +165,6 @@ def ours(
     spent = (frame["seconds"] + frame["deciding_seconds"]).cumsum()
     full = frame["state"] == "complete"
     return Search(frame["value"][full].tolist(), spent[full].tolist(), float(spent.iloc[-1]))
-
-
-def cpu_record(path: Path) -> Record:
-    """The record with seconds of CPU time, which other work on the machine hardly changes.
-
-    Seconds of other machines count as many times those of the last one as a linear model of their
-    logarithm says: one factor per machine beside the hyperparameters.
-    """
-    record = read_record(path)
-    frame = pd.read_csv(path, keep_default_na=False, dtype=str)
-    seconds = np.full(record.seconds.shape, np.nan)
-    for row, cell in zip(seconds, frame["cpu_seconds"], strict=True):
-        found = [float(word) for word in cell.split()]
-        row[: len(found)] = found
-    machines = pd.get_dummies(frame["machine"]).astype(float)
-    told = pd.get_dummies(pd.DataFrame(record.configurations).drop(columns="lr").astype(str))
-    design = np.c_[machines.to_numpy(), told.to_numpy(float)]
-    factors = np.linalg.lstsq(design, np.log(np.nanmean(seconds, axis=1)))[0]
-    relative = np.exp(
-        factors[: machines.shape[1]] - factors[machines.columns.get_loc(frame["machine"].iloc[-1])]
-    )
-    return replace(record, seconds=seconds / (machines.to_numpy() @ relative)[:, None])
 
 
 def replayed(surrogate: SurrogateObjective, ratio: float) -> Curve:
@@ -387,7 +365,7 @@ def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     seeds = range(3 if arguments.quick else arguments.seeds)
     pruning = None if arguments.pruning == "none" else arguments.pruning
-    surrogate = SurrogateObjective(cpu_record(arguments.record))
+    surrogate = SurrogateObjective(read_record(arguments.record))
     print(surrogate.trust)
     space, budget = surrogate.space, surrogate.budget
     costs_file = arguments.raw / "costs.json"

@@ -66,7 +66,7 @@ class GaussianProcess(RegressorMixin, BaseEstimator):
         if theta is None:
             theta = _minimise(*self._log_posterior(target))
         self.theta_ = np.asarray(theta, float)
-        kernel = self._kernel(self.X_)
+        kernel = self.kernel(self.X_)
         np.fill_diagonal(kernel, np.exp(self.theta_[-2]) + _noise(self.theta_))
         self.factor_ = _cholesky(kernel.T)
         self.weights_ = cho_solve((self.factor_, True), target, check_finite=False)
@@ -77,7 +77,7 @@ class GaussianProcess(RegressorMixin, BaseEstimator):
 
         The deviation is that of the function, without the noise of an observation.
         """
-        kernel = self._kernel(np.asarray(X, float))
+        kernel = self.kernel(np.asarray(X, float))
         mean = kernel @ self.weights_ * self.scale_ + self.shift_
         if not return_std:
             return mean
@@ -87,7 +87,7 @@ class GaussianProcess(RegressorMixin, BaseEstimator):
         variance = np.exp(self.theta_[-2]) - np.einsum("ij,ij->i", explained, explained)
         return mean, np.sqrt(np.maximum(variance, 1e-12)) * self.scale_
 
-    def _kernel(self, rows: Array) -> Array:
+    def kernel(self, rows: Array) -> Array:
         """The kernel between rows of shape (m, d) and what was fitted; shape (m, n)."""
         weights = np.exp(-self.theta_[:-2])
         numbers = np.delete(np.arange(rows.shape[1]), self.categories)

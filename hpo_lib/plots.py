@@ -10,17 +10,14 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import optuna
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from hpo_lib.compare import final_values
 from hpo_lib.objective import SegmentResult
 from hpo_lib.plots_data import (
     AnyTime,
-    Band,
     Curves,
     FloatArray,
     Importance,
@@ -33,7 +30,6 @@ from hpo_lib.plots_data import (
     Timeline,
     any_time_data,
     class_counts_data,
-    comparison_data,
     confusion_data,
     images_data,
     importance_data,
@@ -47,7 +43,6 @@ from hpo_lib.plots_data import (
 from hpo_lib.plots_style import (
     BLUE,
     DOT,
-    SECONDS,
     STAR,
     VALUE,
     WHITE,
@@ -63,6 +58,7 @@ from hpo_lib.plots_style import (
     one_axes,
     panels,
     parameter_axis,
+    spending_axis,
     value_axis,
     value_bar,
 )
@@ -186,55 +182,8 @@ def plot_any_time(
         failures.append(spent[np.isnan(one.values)])
     failure_ticks(ax, np.concatenate(failures))
     value_axis(ax, [one.values for one in data])
-    _spending_axis(ax, x)
+    spending_axis(ax, x)
     legend_above(ax)
-    return ax
-
-
-def _spending_axis(ax: Axes, x: str) -> None:
-    ax.set_xlabel(SECONDS if x == "seconds" else "trials finished (count)")
-    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=x != "seconds"))
-
-
-def plot_comparison(
-    source: pd.DataFrame | list[Band],
-    x: Literal["trial", "seconds"] = "trial",
-    ax: Axes | None = None,
-) -> Axes:
-    """Draw the median incumbent of each strategy with the band between its quartiles."""
-    data = source if isinstance(source, list) else comparison_data(source, x)
-    ax = one_axes(ax)
-    for i, band in enumerate(data):
-        n = f"{band.n}" if band.n == band.seeds else f"{band.n} of {band.seeds}"
-        style = line_style(i, label=f"{label(band.strategy)} (n = {n} seeds)")
-        ax.step(band.x, band.median, where="post", markevery=max(1, len(band.x) // 8), **style)
-        ax.fill_between(band.x, band.low, band.high, step="post", color=style["color"], alpha=0.15)
-    ends = [end for band in data for end in (band.low, band.high)]
-    value_axis(ax, ends, f"incumbent's {VALUE},\nmedian and quartiles over seeds")
-    _spending_axis(ax, x)
-    legend_above(ax)
-    return ax
-
-
-def plot_final_values(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Draw each seed's final incumbent per strategy; `compare.final_values` computes them."""
-    data = final_values(frame)
-    values = data.to_numpy(dtype=float)
-    ax = one_axes(ax)
-    ax.plot(values.T, color="0.8", linewidth=0.8, zorder=1)
-    names: list[str] = []
-    for i, finals in enumerate(values.T):
-        ax.plot(np.full(len(finals), i), finals, **line_style(i, "", alpha=0.7))
-        reached = finals[np.isfinite(finals)]
-        names.append(f"{label(data.columns[i], 16)}\nn = {len(reached)} seeds")
-        if len(reached):
-            median = float(np.median(reached))
-            ax.hlines(median, i - 0.15, i + 0.15, color="black", linewidth=2.5, zorder=1.5)
-            ax.text(i + 0.18, median, f"{median:.4f}", va="center", fontsize=9, bbox=WHITE)
-    ax.set_xticks(range(len(names)), names)
-    ax.set(xlim=(-0.4, len(names) - 0.4), xlabel="strategy")
-    value_axis(ax, [values], f"final incumbent's {VALUE}")
-    ax.set_title("black bars: medians; grey lines: the same seed", fontsize=10)
     return ax
 
 

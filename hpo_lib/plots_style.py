@@ -144,6 +144,12 @@ def log_ticks(axis: Axis, ratio: float) -> None:
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
+def spending_axis(ax: Axes, x: str) -> None:
+    """Label the x axis: seconds, or trials."""
+    ax.set_xlabel(SECONDS if x == "seconds" else "trials finished (count)")
+    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=x != "seconds"))
+
+
 def is_discrete(parameter: Parameter) -> bool:
     """Whether a parameter has so few values that each gets a tick."""
     few = parameter.count is not None and parameter.count <= 6
