@@ -78,10 +78,12 @@ def _open_url(url: str) -> BaseStorage:
 
 def _create(path: Path) -> None:
     """Write a new file whole: Optuna does not complete one that it was killed in the middle of."""
-    with closing(RDBStorage("sqlite:///:memory:").engine.raw_connection()) as connection:
+    engine = RDBStorage("sqlite:///:memory:").engine
+    with closing(engine.raw_connection()) as connection:
         atomic_write_bytes(
             path, cast(sqlite3.Connection, connection.driver_connection).serialize()
         )
+    engine.dispose()
 
 
 @contextmanager

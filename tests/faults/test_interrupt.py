@@ -34,6 +34,7 @@ class Interrupted(Learner):
         time.sleep(600 if self.kill == "hang" else 0)
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what is started with & ignores it
     learner = Interrupted("log", kill=sys.argv[2], kill_at=5)
     options = {"name": "study", "workers": int(sys.argv[1]), "rungs": (1, 3)}
     run_study(learner, TOY_SPACE, "random", 6, **options)
@@ -109,6 +110,7 @@ def test_two_interrupts_stop_at_once(workers):
 
 def test_a_study_in_another_thread_runs_as_ever():
     options = {"name": "study", "storage": "memory", "workers": 0}
+    before = signal.getsignal(signal.SIGINT)
     studies = []
     thread = threading.Thread(
         target=lambda: studies.append(
@@ -118,7 +120,7 @@ def test_a_study_in_another_thread_runs_as_ever():
     thread.start()
     thread.join()
     assert len(studies[0].trials) == N_TRIALS
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_somebody_elses_handler_stays_in_charge(monkeypatch):

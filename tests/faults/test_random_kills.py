@@ -89,12 +89,11 @@ def start(plan: Plan, write: int = 0, growth: int = 0) -> bool:
 
 
 def lost() -> int:
-    """How many trials the driver had told as finished are not so in the record."""
-    if not Path("told").exists():
-        return 0
+    """How many trials that a driver had told as finished were told again, or ended otherwise."""
     told = [json.loads(line) for line in Path("told").read_text().splitlines()]
     recorded = {t.number: [t.state.name, t.value] for t in open_study("study").trials}
-    return sum(recorded[number] != how for number, *how in told)
+    again = len(told) - len({number for number, *_ in told})
+    return again + sum(recorded.get(number) != how for number, *how in told)
 
 
 class Toll(NamedTuple):
@@ -122,8 +121,9 @@ def kill_studies(plans: Iterator[Plan], n_kills: int, enter: Callable[[str], Non
             kind, last = (("write", moments // 2), ("growth", moments // 8))[toll.kills % 2]
             if not start(plan, **{kind: int(rng.integers(1, last))}):
                 break
-            toll = Toll(toll.kills + 1, toll.lost + lost(), toll.studies)
+            toll = toll._replace(kills=toll.kills + 1)
         assert not start(plan)
+        toll = toll._replace(lost=toll.lost + lost())
         assert len(undisturbed) == N_TRIALS
         assert ending(open_study("study")) == undisturbed
     return toll
