@@ -236,7 +236,8 @@ class BayesSampler(BayesianSampler):
     The acquisition function is compared over points spread over the space and over neighbours of
     the best trials, then around the best of those; a small finite space is compared whole.
     Pending trials are believed to turn out as the model expects (the "kriging believer" of
-    Ginsbourger et al., 2010), at full fidelity.
+    Ginsbourger et al., 2010), at full fidelity; with 8 and 32 workers that lost less than to take
+    them for as good as the best, the median or the worst value.
 
     As soon as trials are pruned, the fidelity is one more input of the model, after Klein et al.
     (2017, "Fast Bayesian optimization of machine learning hyperparameters on large datasets"):
