@@ -299,8 +299,10 @@ class BayesSampler(BayesianSampler):
         if self._space is not None and self._widths:
             prior = Prior(codes, self._space, self._widths)
             acquisition = _steered(acquisition, prior, _PRIOR_WEIGHT / n_full)
-        nearby = dict.fromkeys([*leaders[:_INCUMBENTS], *order[:_INCUMBENTS]])
-        for point in _best_first(codes, acquisition, np.array(points)[[*nearby]], rng):
+        earlier = np.flatnonzero((trusts[kept] == (1, 0)).all(axis=1))
+        earlier = earlier[np.argsort(values[earlier], kind="stable")]
+        incumbents = np.array(points)[np.r_[leaders[:_INCUMBENTS], earlier[:_INCUMBENTS]]]
+        for point in _best_first(codes, acquisition, incumbents, rng):
             if point not in history.tried:
                 return point
         return self._new_points(codes, history, rng)[0]
