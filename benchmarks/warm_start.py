@@ -105,7 +105,7 @@ def main() -> None:
     parser.add_argument("--raw", default="results/reference/warm_start.json", type=Path)
     parser.add_argument("--known", default="results/reference/sample_efficiency/tasks.json")
     parser.add_argument("--tasks", nargs="*", default=["HPOLib", "NASBench201", "tree"])
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--again", action="store_true", help="forget earlier runs")
     parser.add_argument("--quick", action="store_true", help="one task, one seed")
     arguments = parser.parse_args()

@@ -240,7 +240,8 @@ class BayesSampler(BayesianSampler):
     The acquisition function is compared over points spread over the space and over neighbours of
     the best trials, then around the best of those; a small finite space is compared whole.
     Pending trials are believed to turn out as the model expects (the "kriging believer" of
-    Ginsbourger et al., 2010), at full fidelity.
+    Ginsbourger et al., 2010), at full fidelity; with 8 and 32 workers that lost less than to take
+    them for as good as the best, the median or the worst value.
 
     As soon as trials are pruned, the fidelity is one more input of the model, after Klein et al.
     (2017, "Fast Bayesian optimization of machine learning hyperparameters on large datasets"):
@@ -307,8 +308,10 @@ class BayesSampler(BayesianSampler):
         if self._space is not None and self._widths:
             prior = Prior(codes, self._space, self._widths)
             acquisition = _steered(acquisition, prior, _PRIOR_WEIGHT / n_full)
-        nearby = dict.fromkeys([*leaders[:_INCUMBENTS], *order[:_INCUMBENTS]])
-        for point in _best_first(codes, acquisition, np.array(points)[[*nearby]], rng):
+        earlier = np.flatnonzero((trusts[kept] == (1, 0)).all(axis=1))
+        earlier = earlier[np.argsort(values[earlier], kind="stable")]
+        incumbents = np.array(points)[np.r_[leaders[:_INCUMBENTS], earlier[:_INCUMBENTS]]]
+        for point in _best_first(codes, acquisition, incumbents, rng):
             if point not in history.tried:
                 return point
         return self._new_points(codes, history, rng)[0]
