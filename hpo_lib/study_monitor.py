@@ -210,8 +210,8 @@ class StudyMonitor(Panel):
                 for _ in self._redraw():
                     await asyncio.sleep(0.05)  # the others' turn
             except Exception as error:
-                self._problem = f"the record cannot be read: {type(error).__name__}: {error}"
-                self._show_status(None)
+                problem = f"the record cannot be read: {type(error).__name__}: {error}"
+                self._show_status(None, problem)
             await asyncio.sleep(REFRESH_SECONDS)
 
     def _redraw(self) -> Iterator[None]:
@@ -236,7 +236,7 @@ class StudyMonitor(Panel):
         self.failures.value = failures_table(study)
         self._mark = mark
 
-    def _show_status(self, study: optuna.Study | None) -> None:
+    def _show_status(self, study: optuna.Study | None, unread: str = "") -> None:
         state = self.background.state if self.background else "not started"
         ours = state in ("running", "paused", "stopping")
         holder = lease_holder(study) if study is not None and not ours else None
@@ -253,7 +253,7 @@ class StudyMonitor(Panel):
         told = "" if study is None else describe(study)
         text = f"<b>{escape(self.name)}</b> · {escape(doing)} · {escape(told)}"
         text = f"<div role='status' aria-live='polite' style='line-height: 1.4'>{text}</div>"
-        for problem in filter(None, (self._problem, failed)):
+        for problem in filter(None, (unread, self._problem, failed)):
             text += f"<div role='alert' style='{_PROBLEM}'>⚠ {escape(problem)}</div>"
         self.status.value = text
 
