@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 import ipywidgets as widgets
 import numpy as np
@@ -19,9 +19,16 @@ from hpo_lib.driver import own_trials
 from hpo_lib.front_end import is_watched
 from hpo_lib.panel import LABEL, Panel, png, ticks_of
 from hpo_lib.plots import plot_any_time
-from hpo_lib.plots_data import Points, points_data
+from hpo_lib.plots_data import AnyTime, Points, any_time_data, points_data
 from hpo_lib.plots_style import AxesArray, panels
-from hpo_lib.plots_trials import Range, brush, plot_parallel_coordinates, plot_trial_curves
+from hpo_lib.plots_trials import (
+    Range,
+    TrialCurves,
+    brush,
+    plot_parallel_coordinates,
+    plot_trial_curves,
+    trial_curves_data,
+)
 from hpo_lib.space import ChoiceParameter
 from hpo_lib.storage import Storage, StudyError, lease_holder, open_storage
 
@@ -69,11 +76,24 @@ def describe(study: optuna.Study) -> str:
     return text + (f" About {max(left, 1):,.0f} s left." if left else "")
 
 
-def plot_progress(study: optuna.Study) -> AxesArray:
+class Progress(NamedTuple):
+    """The two panels of `plot_progress`."""
+
+    any_time: list[AnyTime]
+    curves: TrialCurves
+
+
+def progress_data(study: optuna.Study) -> Progress:
+    """The any-time curve of a study, and the curves of its trials, of one moment."""
+    return Progress(any_time_data(study), trial_curves_data(study))
+
+
+def plot_progress(source: optuna.Study | Progress) -> AxesArray:
     """Draw the any-time curve and the learning curves of running and finished trials."""
+    data = source if isinstance(source, Progress) else progress_data(source)
     axes = panels(2, 2, 4.6, 3.1)
-    plot_any_time(study, ax=axes[0])
-    plot_trial_curves(study, ax=axes[1])
+    plot_any_time(data.any_time, ax=axes[0])
+    plot_trial_curves(data.curves, ax=axes[1])
     return axes
 
 
@@ -225,10 +245,11 @@ class StudyMonitor(Panel):
         ]
         if mark == self._mark:
             return
-        self.progress.value = png(plot_progress(study))
+        progress = progress_data(study)
+        self._points = points_data(study) if "space" in study.user_attrs else None
+        self.progress.value = png(plot_progress(progress))
         yield
-        if "space" in study.user_attrs:
-            self._points = points_data(study)
+        if self._points is not None:
             self._layout.clear()
             self._fit_sliders(self._points)
             self._brushed(None)
