@@ -57,7 +57,12 @@ MEASURE = """async ([label, text, expected]) => {
 SLIDE = """async (cell, [label, image, key]) => {
   const slider = [...cell.querySelectorAll('.widget-hslider')].find(
     s => s.querySelector('label').textContent === label);
-  const img = cell.querySelectorAll('img')[image], before = img.src;
+  const img = cell.querySelectorAll('img')[image];
+  let before;
+  do {  // until what was drawn before is shown
+    before = img.src;
+    await new Promise(done => setTimeout(done, 1000));
+  } while (img.src !== before);
   const begun = performance.now();
   slider.querySelector('.noUi-handle').dispatchEvent(
     new KeyboardEvent('keydown', {key, bubbles: true}));
@@ -79,7 +84,6 @@ def measure_pictures(page: Page, n: int) -> dict[str, list[float]]:
         place.scroll_into_view_if_needed()
         if kind.endswith("axes"):
             place.get_by_label("Vertical axis").select_option("dropout")
-            page.wait_for_timeout(2000)
         times[kind] = []
         for i in range(n + 2):
             key = "ArrowRight" if i % 2 == 0 else "ArrowLeft"

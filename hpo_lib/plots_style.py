@@ -240,7 +240,7 @@ def failure_ticks(ax: Axes, x: NDArray[np.float64]) -> None:
     if len(x):  # a line without points, not clipped, would upset the layout
         style: dict[str, Any] = {"color": RED, "markersize": 10, "markeredgewidth": 2}
         style |= {"transform": ax.get_xaxis_transform(), "clip_on": False}
-        ax.plot(x, np.ones(len(x)), "|", label=f"failed (n = {len(x)})", **style)
+        ax.plot(x, np.ones(len(x)), "|", label=f"failed/pruned (n = {len(x)})", **style)
 
 
 def save_figure(drawn: Axes | Figure | AxesArray, path: str | Path) -> Path:

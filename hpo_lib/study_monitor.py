@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 import ipywidgets as widgets
 import numpy as np
@@ -19,9 +19,16 @@ from hpo_lib.driver import own_trials
 from hpo_lib.front_end import is_watched
 from hpo_lib.panel import LABEL, Panel, png, ticks_of
 from hpo_lib.plots import plot_any_time
-from hpo_lib.plots_data import Points, points_data
+from hpo_lib.plots_data import AnyTime, Points, any_time_data, points_data
 from hpo_lib.plots_style import AxesArray, panels
-from hpo_lib.plots_trials import Range, brush, plot_parallel_coordinates, plot_trial_curves
+from hpo_lib.plots_trials import (
+    Range,
+    TrialCurves,
+    brush,
+    plot_parallel_coordinates,
+    plot_trial_curves,
+    trial_curves_data,
+)
 from hpo_lib.space import ChoiceParameter
 from hpo_lib.storage import Storage, StudyError, lease_holder, open_storage
 
@@ -69,11 +76,24 @@ def describe(study: optuna.Study) -> str:
     return text + (f" About {max(left, 1):,.0f} s left." if left else "")
 
 
-def plot_progress(study: optuna.Study) -> AxesArray:
+class Progress(NamedTuple):
+    """The two panels of `plot_progress`."""
+
+    any_time: list[AnyTime]
+    curves: TrialCurves
+
+
+def progress_data(study: optuna.Study) -> Progress:
+    """The any-time curve of a study, and the curves of its trials, of one moment."""
+    return Progress(any_time_data(study), trial_curves_data(study))
+
+
+def plot_progress(source: optuna.Study | Progress) -> AxesArray:
     """Draw the any-time curve and the learning curves of running and finished trials."""
+    data = source if isinstance(source, Progress) else progress_data(source)
     axes = panels(2, 2, 4.6, 3.1)
-    plot_any_time(study, ax=axes[0])
-    plot_trial_curves(study, ax=axes[1])
+    plot_any_time(data.any_time, ax=axes[0])
+    plot_trial_curves(data.curves, ax=axes[1])
     return axes
 
 
@@ -210,8 +230,8 @@ class StudyMonitor(Panel):
                 for _ in self._redraw():
                     await asyncio.sleep(0.05)  # the others' turn
             except Exception as error:
-                self._problem = f"the record cannot be read: {type(error).__name__}: {error}"
-                self._show_status(None)
+                problem = f"the record cannot be read: {type(error).__name__}: {error}"
+                self._show_status(None, problem)
             await asyncio.sleep(REFRESH_SECONDS)
 
     def _redraw(self) -> Iterator[None]:
@@ -225,10 +245,11 @@ class StudyMonitor(Panel):
         ]
         if mark == self._mark:
             return
-        self.progress.value = png(plot_progress(study))
+        progress = progress_data(study)
+        self._points = points_data(study) if "space" in study.user_attrs else None
+        self.progress.value = png(plot_progress(progress))
         yield
-        if "space" in study.user_attrs:
-            self._points = points_data(study)
+        if self._points is not None:
             self._layout.clear()
             self._fit_sliders(self._points)
             self._brushed(None)
@@ -236,7 +257,7 @@ class StudyMonitor(Panel):
         self.failures.value = failures_table(study)
         self._mark = mark
 
-    def _show_status(self, study: optuna.Study | None) -> None:
+    def _show_status(self, study: optuna.Study | None, unread: str = "") -> None:
         state = self.background.state if self.background else "not started"
         ours = state in ("running", "paused", "stopping")
         holder = lease_holder(study) if study is not None and not ours else None
@@ -253,7 +274,7 @@ class StudyMonitor(Panel):
         told = "" if study is None else describe(study)
         text = f"<b>{escape(self.name)}</b> · {escape(doing)} · {escape(told)}"
         text = f"<div role='status' aria-live='polite' style='line-height: 1.4'>{text}</div>"
-        for problem in filter(None, (self._problem, failed)):
+        for problem in filter(None, (unread, self._problem, failed)):
             text += f"<div role='alert' style='{_PROBLEM}'>⚠ {escape(problem)}</div>"
         self.status.value = text
 
