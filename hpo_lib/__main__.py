@@ -8,10 +8,12 @@ import shutil
 import signal
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from pathlib import Path
+from typing import cast
 
 from hpo_lib.files import disk_used
-from hpo_lib.notebooks import RunError, notebooks_folder
+from hpo_lib.notebooks import RunError, notebooks_folder, user_path
 
 _FAILED, _REFUSED, _INTERRUPTED = 1, 2, 130
 
@@ -24,6 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RunError as error:
         print(f"hpo_lib: {error}", file=sys.stderr)
         return _REFUSED
+    except OSError as error:  # a name that is too long, a folder that may not be read, a full disk
+        print(f"hpo_lib: {error}", file=sys.stderr)
+        return _FAILED
     except KeyboardInterrupt:
         print("\nhpo_lib: interrupted", file=sys.stderr)
         return _INTERRUPTED
@@ -92,7 +97,7 @@ def _absolute(data: str) -> str:
     kind, _, path = data.partition(":")
     if kind != "folder":
         return data
-    folder = Path(path).expanduser().resolve()
+    folder = user_path(path)
     if not folder.is_dir():
         message = f"--data names a folder that does not exist: {folder}"
         raise RunError(message)
@@ -107,7 +112,8 @@ def _studies(chosen: argparse.Namespace) -> int:
     from hpo_lib.storage import StudyError
     from hpo_lib.study import delete_study, list_studies
 
-    if "://" not in chosen.storage and not Path(chosen.storage).is_file():
+    file = chosen.storage.removeprefix("sqlite:///")
+    if "://" not in file and not Path(file).is_file():
         found = [_shown(path) for path in _results().rglob("*.db")]
         message = f"no studies at {chosen.storage}; there are: {', '.join(found) or 'none'}"
         raise RunError(message)
@@ -142,4 +148,6 @@ def _results() -> Path:
 
 
 if __name__ == "__main__":
+    for stream in (sys.stdout, sys.stderr):  # file names need not be text
+        cast("TextIOWrapper", stream).reconfigure(errors="backslashreplace")
     sys.exit(main())

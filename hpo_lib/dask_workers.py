@@ -75,6 +75,7 @@ class DaskWorkers:
         if "://" not in cluster:
             message = f"workers must be a number or an address as tcp://host:port, got {cluster!r}"
             raise ValueError(message)
+        _check_security(cluster, security or Security())
         self.address = cluster
         self.patience = patience
         self._security = security
@@ -233,6 +234,19 @@ class DaskWorkers:
         with self._lock:
             if not task.future.done():
                 task.future.set_result(outcome)
+
+
+def _check_security(address: str, security: Security) -> None:
+    try:
+        context = security.get_connection_args("client").get("ssl_context")
+    except OSError as error:
+        message = f"security must name certificates and keys that can be read: {error}"
+        raise ValueError(message) from error
+    encrypted = address.startswith("tls://")
+    if encrypted != (context is not None) and (encrypted or security.require_encryption):
+        what = "certificates and key" if encrypted else "an address as tls://host:port"
+        message = f"security needs {what} for an encrypted cluster, got {address} and {security}"
+        raise ValueError(message)
 
 
 def _workers(client: Client) -> set[str]:

@@ -1,7 +1,7 @@
 """The loop that drives one study: fill the free slots, collect, record, close, and go on.
 
 It is the only writer of the record. Everything it needs to go on after a kill is in there: a
-trial's curves reach as far as its last recorded segment, and its checkpoint is of the same epoch.
+trial's curves reach as far as its last recorded segment, and there is a checkpoint of that epoch.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,9 +24,11 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo_lib.objective import Objective, Segment, SegmentResult
+from hpo_lib.interrupts import Interrupt, first_interrupt_waits
+from hpo_lib.objective import LOG_FOLDER, Objective, Segment, SegmentResult
 from hpo_lib.space import Configuration, SearchSpace
-from hpo_lib.storage import LEASE_SECONDS, Lease, StudyStoppedError
+from hpo_lib.storage import LEASE_SECONDS, Lease, StudyError, StudyStoppedError
+from hpo_lib.study_file import set_trial_attributes
 from hpo_lib.workers import Evaluation, Failure, Workers, wait_for_first
 
 Callback = Callable[[optuna.Study, FrozenTrial], bool | None]
@@ -35,7 +38,7 @@ CURVES = ("train_loss", "validation_loss", "seconds", "validation_error")
 """Recorded per epoch. The last is written last: its length says how far the record reaches."""
 
 _RERUNS = 2
-"""How often a segment whose worker was lost runs again."""
+"""How often a segment whose worker or checkpoint was lost runs again."""
 
 
 def trial_seed(seed: int, number: int) -> int:
@@ -71,6 +74,7 @@ class Driver:
     waiting: deque[FrozenTrial] = field(default_factory=lambda: deque[FrozenTrial]())
     reasons: list[str] = field(default_factory=lambda: [])
     stopped: str | None = None
+    interrupt: Interrupt = field(default_factory=Interrupt)
 
     def is_complete(self) -> bool:
         """Whether the budget is spent and nothing was left running."""
@@ -78,24 +82,35 @@ class Driver:
         return len(trials) >= self.n_trials and all(t.state.is_finished() for t in trials)
 
     def run(self, workers: Workers, folder: Path, *, keep_workers: bool) -> None:
-        """Go on until the budget is spent, the strategy exhausted, or somebody stops it."""
+        """Go on until the budget is spent, the strategy exhausted, or somebody stops it.
+
+        Raises:
+            KeyboardInterrupt: after Ctrl-C; what ran then was finished and recorded.
+        """
         unfinished = (t for t in own_trials(self.study) if t.state == TrialState.RUNNING)
         self.waiting.extend(unfinished)
         finished = False
-        try:
-            while self._fill(workers, folder):
-                self._collect(workers)
-            self.study.set_user_attr("stopped", self.stopped or "budget spent")
-            finished = True
-        finally:
-            if not (keep_workers and finished):
-                workers.close()
-        if finished:
-            shutil.rmtree(folder, ignore_errors=True)
+        with first_interrupt_waits() as self.interrupt:
+            try:
+                while self._fill(workers, folder):
+                    self._collect(workers)
+                finished = not self.interrupt.asked
+                reason = (self.stopped or "budget spent") if finished else "interrupted"
+                self.study.set_user_attr("stopped", reason)
+            finally:
+                if not (keep_workers and finished):
+                    workers.close()
+        if self.interrupt.asked:
+            message = f"study {self.study.study_name!r} stopped; the same call goes on with it"
+            raise KeyboardInterrupt(message)
+        for place in folder.glob("*"):
+            _clear(place)
+        with suppress(OSError):
+            folder.rmdir()
 
     def _fill(self, workers: Workers, folder: Path) -> bool:
         """Give every free slot a segment; False when nothing runs and nothing is left to ask."""
-        while len(self.running) < workers.slots:
+        while not self.interrupt.asked and len(self.running) < workers.slots:
             self.lease.check()
             trial = self._next_trial()
             if trial is None:
@@ -117,10 +132,11 @@ class Driver:
         return self.study.ask()
 
     def _exhausted(self) -> bool:
-        if self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            return False
         is_exhausted = getattr(self.study.sampler, "is_exhausted", None)
-        return is_exhausted is not None and is_exhausted(self.study)
+        if is_exhausted is None:
+            return False
+        queued = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        return not queued and is_exhausted(self.study)
 
     @cached_property
     def _study_id(self) -> int:
@@ -135,20 +151,28 @@ class Driver:
         deciding = time.perf_counter() - began
         record = trial.user_attrs
         if "configuration" not in record:
-            trial.set_user_attr("deciding_seconds", deciding)
-            trial.set_user_attr("configuration", configuration)
+            chosen = {"deciding_seconds": deciding, "configuration": configuration}
+            set_trial_attributes(self.backend, self._trial_id(trial.number), chosen)
         curve = record.get("validation_error", ())
         done = len(curve) if all(map(math.isfinite, curve)) else 0
-        checkpoint = record.get("checkpoint")
-        if done < self.objective.budget and not (checkpoint and Path(checkpoint).exists()):
-            done, checkpoint = 0, None
-        place = folder / f"{trial.number:05d}"
-        segment = self._segment(trial.number, 0, place)
+        segment = self._segment(trial.number, 0, folder / f"{trial.number:05d}")
         running = _Running(trial.number, self._trial_id(trial.number), configuration, segment)
-        if done:  # it may have been killed between this record and the verdict on it
-            self._go_on(running, done, checkpoint, workers)
+        if done:
+            running.segment = segment = self._last_checkpoint(running, done)
+        if done and done in (segment.start, self.objective.budget):
+            # it may have been killed between this record and the verdict on it
+            self._go_on(running, done, segment.checkpoint, workers)
         else:
             self._submit(running, workers)
+
+    def _last_checkpoint(self, running: _Running, epoch: int) -> Segment:
+        """The segment that follows the last checkpoint, up to an epoch, that is still there."""
+        recorded = self.backend.get_trial(running.trial_id).user_attrs.get("checkpoints", {})
+        last = min(epoch, self.objective.budget - 1)
+        kept = {int(e): file for e, file in recorded.items() if Path(file).exists()}
+        start = max((e for e in kept if e <= last), default=0)
+        segment = self._segment(running.number, start, Path(cast(str, running.segment.folder)))
+        return replace(segment, checkpoint=kept.get(start))
 
     def _segment(self, number: int, start: int, folder: Path) -> Segment:
         budget = self.objective.budget
@@ -162,6 +186,8 @@ class Driver:
         """Close the trial at the end of its budget or at a rung, or send out its next segment."""
         trial = self.backend.get_trial(running.trial_id)
         if epoch == self.objective.budget:
+            if trial.user_attrs.get("status") != "completed":  # recorded by an earlier version
+                self._set(running, {"status": "completed"})
             self._close(running, trial.intermediate_values[epoch])
         elif epoch in self.rungs and self.study.pruner.prune(self.study, _as_of(trial, epoch)):
             self._prune(running, trial.intermediate_values[epoch], epoch)
@@ -171,6 +197,8 @@ class Driver:
             self._submit(running, workers)
 
     def _submit(self, running: _Running, workers: Workers) -> None:
+        if self.interrupt.asked:
+            return  # left running in the record: the next driver goes on with it
         future = workers.submit(self.objective, running.configuration, running.segment)
         self.running[future] = running
 
@@ -183,47 +211,61 @@ class Driver:
     def _record(self, running: _Running, evaluation: Evaluation, workers: Workers) -> None:
         outcome = evaluation.outcome
         if isinstance(outcome, Failure):
-            if outcome.status == "lost" and running.lost < _RERUNS:
-                running.lost += 1
-                self._submit(running, workers)
-                return
-            self._note(running, evaluation)
-            self._fail(running, outcome.status, outcome.reason, outcome.traceback)
+            self._record_failure(running, evaluation, outcome, workers)
             return
-        self._note(running, evaluation)
         bad = _why_not_a_value(outcome)
-        self._append_curves(running, outcome)
+        whole = bad is None and running.segment.stop == self.objective.budget
+        status = {"status": "completed"} if whole else {}
+        self._append_curves(running, outcome, _span(running, evaluation) | status)
         if bad is not None:
             self._fail(running, "diverged", bad, "")
         else:
             self._go_on(running, running.segment.stop, outcome.checkpoint, workers)
 
-    def _note(self, running: _Running, evaluation: Evaluation) -> None:
-        if running.segment.start == 0:
-            self._set(running, "started", evaluation.started)
-        self._set(running, "worker", evaluation.worker)
-        self._set(running, "finished", evaluation.finished)
+    def _record_failure(
+        self, running: _Running, evaluation: Evaluation, failure: Failure, workers: Workers
+    ) -> None:
+        if failure.status == "disk_full":
+            message = (
+                f"no space for a file of trial {running.number}: {failure.reason}; what was "
+                "recorded before is safe, and the same call goes on once there is space"
+            )
+            raise StudyError(message)
+        lost = failure.status in ("lost", "no_checkpoint")
+        if lost and running.lost < _RERUNS:
+            running.lost += 1
+            if failure.status == "no_checkpoint":
+                running.segment = self._last_checkpoint(running, running.segment.start - 1)
+            self._submit(running, workers)
+            return
+        self._set(running, _span(running, evaluation))
+        status = "lost" if lost else failure.status
+        self._fail(running, status, failure.reason, failure.traceback)
 
-    def _append_curves(self, running: _Running, result: SegmentResult) -> None:
+    def _append_curves(
+        self, running: _Running, result: SegmentResult, attributes: dict[str, Any]
+    ) -> None:
         start = running.segment.start
-        recorded = self.backend.get_trial(running.trial_id).user_attrs
+        recorded = self.backend.get_trial(running.trial_id).user_attrs if start else {}
         if result.checkpoint is not None:
-            self._set(running, "checkpoint", result.checkpoint)
-        for offset, error in enumerate(result.validation_error, start=1):
-            if math.isfinite(error):
-                self.backend.set_trial_intermediate_value(
-                    running.trial_id, start + offset, float(error)
-                )
+            # by epoch: a driver killed before the curves are written goes on from the one before
+            files = recorded.get("checkpoints", {})
+            written = {str(running.segment.stop): result.checkpoint}
+            attributes["checkpoints"] = {**files, **written}
         for name in CURVES:
             values = [float(value) for value in getattr(result, name)]
-            self._set(running, name, [*recorded.get(name, ())[:start], *values])
+            attributes[name] = [*recorded.get(name, ())[:start], *values]
+        errors = enumerate(result.validation_error, start=start + 1)
+        finite = {epoch: float(error) for epoch, error in errors if math.isfinite(error)}
+        self._set(running, attributes, finite)
 
-    def _set(self, running: _Running, key: str, value: Any) -> None:
-        self.backend.set_trial_user_attr(running.trial_id, key, value)
+    def _set(
+        self, running: _Running, attributes: dict[str, Any], values: dict[int, float] | None = None
+    ) -> None:
+        set_trial_attributes(self.backend, running.trial_id, attributes, values)
 
     def _fail(self, running: _Running, status: str, reason: str, traceback: str) -> None:
-        for key, value in (("status", status), ("reason", reason), ("traceback", traceback)):
-            self._set(running, key, value)
+        self._set(running, {"status": status, "reason": reason, "traceback": traceback})
         self.study.tell(running.number, state=TrialState.FAIL)
         self._closed(running)
         self.reasons.append(f"trial {running.number} {running.configuration}: {reason}")
@@ -237,25 +279,42 @@ class Driver:
             raise StudyStoppedError(message)
 
     def _close(self, running: _Running, value: float) -> None:
-        self._set(running, "status", "completed")
         self.study.tell(running.number, value)
         self.reasons.clear()
         self._closed(running)
 
     def _prune(self, running: _Running, value: float, epoch: int) -> None:
         reached = f"stopped at {value:.4f} after {epoch} of {self.objective.budget} epochs"
-        self._set(running, "status", "pruned")
-        self._set(running, "reason", reached)
+        self._set(running, {"status": "pruned", "reason": reached})
         self.study.tell(running.number, state=TrialState.PRUNED)
         self.reasons.clear()
         self._closed(running)
 
     def _closed(self, running: _Running) -> None:
-        shutil.rmtree(cast(str, running.segment.folder), ignore_errors=True)
+        _clear(Path(cast(str, running.segment.folder)))
         if self.callback is not None:
             trial = self.backend.get_trial(running.trial_id)
             if self.callback(self.study, trial) is True:
                 self.stopped = "stopped by the callback"
+
+
+def _span(running: _Running, evaluation: Evaluation) -> dict[str, Any]:
+    first = {"started": evaluation.started} if running.segment.start == 0 else {}
+    return {**first, "worker": evaluation.worker, "finished": evaluation.finished}
+
+
+def _clear(folder: Path) -> None:
+    """Remove a trial's checkpoints; TensorBoard's logs are what somebody asked for."""
+    for child in folder.glob("*"):
+        if child.name == LOG_FOLDER:
+            continue
+        if child.is_dir() and not child.is_symlink():
+            shutil.rmtree(child, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                child.unlink()
+    with suppress(OSError):  # not empty
+        folder.rmdir()
 
 
 def own_trials(study: optuna.Study) -> list[FrozenTrial]:

@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import uuid
 from pathlib import Path
+
+
+class WriteError(OSError):
+    """A file could not be written: what stood there before is whole, and nothing is left of it."""
+
+    def __str__(self) -> str:
+        return f"{self.filename} could not be written: {self.strerror}"
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether an error says that the disk, or the user's share of it, is full."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def atomic_write_text(path: str | Path, text: str) -> None:
@@ -18,6 +31,8 @@ def atomic_write_bytes(path: str | Path, content: bytes) -> None:
     try:
         partial.write_bytes(content)
         partial.replace(path)
+    except OSError as error:
+        raise WriteError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
         partial.unlink(missing_ok=True)
 

@@ -23,6 +23,13 @@ _WORDS = {"True": True, "true": True, "False": False, "false": False, "None": No
 _TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list}
 
 
+# what reading a wrong file ends with: PyYAML's own, its slips at wrong tags, too deep a nesting
+_UNREADABLE = (
+    *(OSError, ValueError, LookupError, TypeError, AttributeError, SyntaxError),
+    *(yaml.YAMLError, RecursionError, MemoryError),
+)
+
+
 class RunError(ValueError):
     """A run cannot begin: a notebook, a parameter, a profile or a folder is not as it must be."""
 
@@ -77,7 +84,7 @@ def read_notebook(path: Path) -> Notebook:
         tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
         tree = ast.parse("".join(tagged[0]["source"]) if tagged else "")
         return Notebook(path, dict(_parameters(tree)))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SyntaxError) as error:
+    except _UNREADABLE as error:
         message = f"{path} is not a notebook that can be read: {type(error).__name__}: {error}"
         raise RunError(message) from error
 
@@ -133,12 +140,21 @@ def _named(text: str, known: Sequence[Notebook]) -> list[Notebook]:
     found = [n for n in known if n.name == text or n.name.split("_")[0] == number]
     if found:
         return found
-    path = Path(text).expanduser()
+    path = user_path(text)
     if path.suffix == ".ipynb" and path.is_file():
-        return [read_notebook(path.resolve())]
+        return [read_notebook(path)]
     names = [notebook.name for notebook in known]
     message = f"no notebook {text!r}{_close(text, names)}; there are: {', '.join(names) or 'none'}"
     raise RunError(message)
+
+
+def user_path(text: str | Path) -> Path:
+    """The whole path of what somebody typed."""
+    try:
+        return Path(text).expanduser().resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # no such user, a loop of links
+        message = f"{str(text)!r} is no path: {error}"
+        raise RunError(message) from error
 
 
 def _close(name: str, names: Iterable[str]) -> str:
@@ -156,7 +172,7 @@ def read_value(text: str) -> Any:
     if text.startswith("["):
         try:
             return _read(yaml.safe_load(text))
-        except yaml.YAMLError:
+        except _UNREADABLE:
             return text  # what it is meant for decides: a str takes it, a list refuses it
     return _WORDS.get(text, text)
 
@@ -212,7 +228,7 @@ def _read_profiles(path: Path) -> dict[str, dict[str, Any]]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         return TypeAdapter(dict[str, dict[str, Any]]).validate_python(content)
-    except (OSError, yaml.YAMLError, ValidationError) as error:
+    except _UNREADABLE as error:
         message = f"{path} must map each profile to the parameters that it sets: {error}"
         raise RunError(message) from error
 
@@ -240,7 +256,7 @@ def _given(notebook: Notebook, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _undeclared(names: Iterable[str], notebooks: Sequence[Notebook]) -> list[str]:
     declared = _names(notebooks)
-    return [f"{name!r}{_close(name, declared)}" for name in names if name not in declared]
+    return [f"{name!r}{_close(str(name), declared)}" for name in names if name not in declared]
 
 
 def _names(notebooks: Sequence[Notebook]) -> set[str]:

@@ -12,6 +12,16 @@ from hpo_lib.space import Configuration
 
 Status = Literal["completed", "diverged"]
 
+LOG_FOLDER = "tensorboard"
+"""What a segment writes in here, below its folder, stays when the trial is closed."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read, or belongs to another training.
+
+    An objective that raises it says nothing about its configuration: the trial begins anew.
+    """
+
 
 @dataclass(frozen=True)
 class Segment:

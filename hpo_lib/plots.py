@@ -10,11 +10,8 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import optuna
-import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
@@ -62,12 +59,12 @@ from hpo_lib.plots_style import (
     panels,
     parameter_axis,
     spending_axis,
-    unit_heights,
-    unit_ticks,
     value_axis,
     value_bar,
 )
 from hpo_lib.plots_style import save_figure as save_figure
+from hpo_lib.plots_trials import plot_parallel_coordinates as plot_parallel_coordinates
+from hpo_lib.plots_trials import trial_counts
 from hpo_lib.space import ChoiceParameter, Parameter, SearchSpace, Value
 
 
@@ -190,50 +187,6 @@ def plot_any_time(
     return ax
 
 
-def plot_parallel_coordinates(
-    source: optuna.Study | Points, space: SearchSpace | None = None, ax: Axes | None = None
-) -> Axes:
-    """Draw a line per trial across one axis per parameter, the best on top."""
-    data = source if isinstance(source, Points) else points_data(source, space)
-    n = len(data.parameters)
-    ax = one_axes(ax, max(7.0, 1.15 * n))
-    heights = np.column_stack([unit_heights(p, data.positions[p.name]) for p in data.parameters])
-    inactive = np.isnan(heights)
-    x, y = np.broadcast_arrays(np.arange(n), np.where(inactive, -0.12, heights))
-    lines = np.stack([x, y], axis=-1)
-    order = np.argsort(-data.values)[: np.isfinite(data.values).sum()]
-    ax.add_collection(LineCollection(list(lines[data.failed]), colors="0.7", linestyles=":"))
-    norm = colour_norm([data.values])
-    ax.add_collection(LineCollection(list(lines[order]), array=data.values[order], norm=norm))
-    if data.incumbent is not None:
-        halo = [withStroke(linewidth=5, foreground="white")]
-        ax.plot(x[0], y[data.incumbent], color="black", lw=2.2, zorder=4, path_effects=halo)
-    for i, parameter in enumerate(data.parameters):
-        _draw_coordinate(ax, i, parameter)
-    if inactive.any():
-        ax.text(-0.08, -0.12, "inactive", ha="right", va="center", fontsize=8)
-    ax.set_xticks(range(n), [label(p.name, 14) for p in data.parameters])
-    ax.set(xlim=(-0.6, n - 0.8), ylim=(-0.17 if inactive.any() else -0.04, 1.04), yticks=[])
-    ax.set(xlabel="hyperparameter", ylabel="value of each hyperparameter")
-    ax.grid(visible=False)
-    sns.despine(ax=ax, left=True, bottom=True)
-    ax.set_title(f"{_counts(data, 'dotted')}, incumbent in black", fontsize=10)
-    value_bar(norm, ax)
-    return ax
-
-
-def _counts(data: Points, mark: str) -> str:
-    n = int(data.failed.sum())
-    return f"n = {len(data.values)} trials" + (f", {n} failed/pruned ({mark})" if n else "")
-
-
-def _draw_coordinate(ax: Axes, x: int, parameter: Parameter) -> None:
-    ax.vlines(x, 0, 1, color="0.3", linewidth=1, zorder=3)
-    for y, text in unit_ticks(parameter):
-        ax.plot([x - 0.03, x], [y, y], color="0.3", linewidth=1, zorder=3)
-        ax.text(x - 0.05, y, text, ha="right", va="center", fontsize=8, zorder=6, bbox=WHITE)
-
-
 def plot_slices(source: optuna.Study | Points, space: SearchSpace | None = None) -> AxesArray:
     """Draw value against each parameter, coloured by trial, failures as ticks at the top."""
     data = source if isinstance(source, Points) else points_data(source, space)
@@ -256,7 +209,7 @@ def plot_slices(source: optuna.Study | Points, space: SearchSpace | None = None)
         value_axis(ax, [data.values])
     bar = value_bar(norm, list(axes), "trial (number)", "cividis_r")
     bar.yaxis.set_major_locator(MaxNLocator(6, integer=True))
-    axes[0].figure.suptitle(f"{_counts(data, 'red ticks')}, star: incumbent", fontsize=11)
+    axes[0].figure.suptitle(f"{trial_counts(data, 'red ticks')}, star: incumbent", fontsize=11)
     return axes
 
 
@@ -301,7 +254,9 @@ def plot_pair_matrix(
             ax.tick_params(labelleft=False)
     value_bar(norm, [ax for ax in axes.flat if ax is not None], f"predicted {VALUE}")
     inactive = any(np.isnan(surface).any() for surface in data.surfaces.values())
-    title = f"{_counts(data.points, 'crosses')}, star: incumbent{', grey: inactive' * inactive}"
+    title = (
+        f"{trial_counts(data.points, 'crosses')}, star: incumbent{', grey: inactive' * inactive}"
+    )
     axes[0, 0].figure.suptitle(f"Partial dependence; {title}", fontsize=11)
     return axes
 

@@ -122,7 +122,7 @@ def value_axis(ax: Axes, values: Iterable[NDArray[np.float64]], text: str = VALU
     finite = _finite(values)
     if _wants_log(finite):
         ax.set_yscale("log")
-        _log_ticks(ax.yaxis, float(finite.max() / finite.min()))
+        log_ticks(ax.yaxis, float(finite.max() / finite.min()))
 
 
 def value_bar(norm: Normalize, ax: Any, text: str = VALUE, cmap: str = "viridis") -> Axes:
@@ -131,11 +131,12 @@ def value_bar(norm: Normalize, ax: Any, text: str = VALUE, cmap: str = "viridis"
     bar = first.figure.colorbar(ScalarMappable(norm, cmap), ax=ax, label=text, pad=0.01, aspect=30)
     if isinstance(norm, LogNorm):
         low, high = bar.ax.get_ylim()
-        _log_ticks(bar.ax.yaxis, high / low)
+        log_ticks(bar.ax.yaxis, high / low)
     return bar.ax
 
 
-def _log_ticks(axis: Axis, ratio: float) -> None:
+def log_ticks(axis: Axis, ratio: float) -> None:
+    """Plain numbers on a logarithmic axis whose ends have this ratio."""
     axis.set_minor_locator(NullLocator())
     if ratio < 5000:
         subs = (1.0, 2.0, 5.0) if ratio < 30 else (1.0, 3.0) if ratio < 150 else (1.0,)
@@ -173,7 +174,7 @@ def parameter_axis(
     if parameter.log:
         set_scale("log")
         set_limits(low * (low / high) ** margin, high * (high / low) ** margin)
-        _log_ticks(axis, high / low)
+        log_ticks(axis, high / low)
     elif is_discrete(parameter):
         half = (parameter.step or 0) / 2
         set_limits(low - half, high + half)
@@ -227,7 +228,8 @@ def unit_ticks(parameter: Parameter) -> list[tuple[float, str]]:
 def legend_above(ax: Axes) -> None:
     """Put the legend over the axes, where it covers nothing."""
     handles, names = ax.get_legend_handles_labels()
-    columns = max(1, 88 // (max(map(len, names), default=0) + 7))
+    inches = ax.get_position().width * cast(Figure, ax.figure).get_figwidth()
+    columns = max(1, int(16.3 * inches) // (max(map(len, names), default=0) + 7))
     style: dict[str, Any] = {"ncols": columns, "frameon": False, "fontsize": 9}
     ax.legend(handles, names, loc="lower left", bbox_to_anchor=(0, 1), **style)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
 import json
 import math
 import zlib
@@ -14,7 +16,6 @@ from typing import Any, cast
 
 import numpy as np
 import optuna
-import pandas as pd
 from numpy.typing import NDArray
 from optuna.trial import TrialState
 
@@ -97,33 +98,64 @@ def read_record(path: str | Path, space: SearchSpace | None = None) -> Record:
     """
     path = Path(path)
     beside = path.with_name(path.name.removesuffix(".gz")).with_suffix(".json")
-    about: dict[str, Any] = json.loads(beside.read_text("utf-8")) if beside.exists() else {}
+    about = _about(beside) if beside.exists() else {}
     if space is None:
         if "space" not in about:
             message = f"space must be given where {beside.name} holds none, got None for {path}"
             raise ValueError(message)
-        space = SearchSpace.from_yaml(about["space"])
-    frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-    if "validation_error" not in frame:
-        frame = frame.rename(columns={"value": "validation_error"})
+        space = SearchSpace.from_yaml(str(about["space"]))
     always = [one.name for one in space.searched if not one.when]
-    missing = [name for name in (*always, "validation_error") if name not in frame]
-    if missing:
-        message = f"{path} must have a column for each of {missing}, got {list(frame.columns)}"
-        raise ValueError(message)
-    rows = cast("list[dict[str, str]]", frame.to_dict("records"))
+    rows = _rows(path, always)
     configurations = [_configuration(row, space, f"{path}, row {i}") for i, row in enumerate(rows)]
-    clock = "cpu_seconds" if "cpu_seconds" in frame else "seconds"
+    clock = "cpu_seconds" if rows and "cpu_seconds" in rows[0] else "seconds"
     errors, seconds = (
         [_numbers(row.get(name, ""), f"{path}, row {i}, {name}") for i, row in enumerate(rows)]
         for name in ("validation_error", clock)
     )
+    longest = max([1, *map(len, errors)])
+    budget = about.get("budget", longest)
+    if not isinstance(budget, int) or not 1 <= budget <= longest:
+        rule = f"budget in {beside.name} must be a whole number of epochs up to {longest}"
+        message = f"{rule}, the longest training in {path.name}, got {budget!r}"
+        raise ValueError(message)
     machines = [row.get("machine") for row in rows]
     commonest = Counter(machines).most_common(1)[0][0] if rows else None
     seconds = [one if m == commonest else [] for one, m in zip(seconds, machines, strict=True)]
-    budget = int(about.get("budget", max([1, *map(len, errors)])))
     diverged = [len(curve) < budget for curve in errors]
     return _record(space, configurations, errors, seconds, diverged, budget, path.name)
+
+
+def _about(path: Path) -> dict[str, Any]:
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        about = error
+    if not isinstance(about, dict):
+        message = f"{path} must be a JSON object, got {about!r:.200}"
+        raise ValueError(message)
+    return cast("dict[str, Any]", about)
+
+
+def _rows(path: Path, always: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of a CSV as text, `value` being another name of `validation_error`."""
+    opened = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
+            header, *rows = [row for row in csv.reader(file, strict=True) if row] or [[]]
+    except (UnicodeDecodeError, csv.Error, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        message = f"{path} must be a CSV file in UTF-8, got {error}"
+        raise ValueError(message) from error
+    if "validation_error" not in header:
+        header = ["validation_error" if name == "value" else name for name in header]
+    missing = [name for name in (*always, "validation_error") if name not in header]
+    if missing:
+        message = f"{path} must have a column for each of {missing}, got {header}"
+        raise ValueError(message)
+    for i, row in enumerate(rows):
+        if len(row) != len(header):
+            message = f"{path}, row {i} must have {len(header)} cells, got {len(row)}"
+            raise ValueError(message)
+    return [dict(zip(header, row, strict=True)) for row in rows]
 
 
 def study_record(study: optuna.Study) -> Record:
@@ -185,12 +217,19 @@ def _configuration(row: Mapping[str, str], space: SearchSpace, place: str) -> Co
 
 
 def _number(text: str, place: str, name: str) -> float:
-    return _numbers(text, f"{place}, {name}")[0]
+    numbers = _numbers(text, f"{place}, {name}")
+    if len(numbers) != 1:
+        message = f"{place}, {name} must be one number, got {text!r}"
+        raise ValueError(message)
+    return numbers[0]
 
 
 def _numbers(text: str, place: str) -> list[float]:
     try:
-        return [float(word) for word in text.split()]
-    except ValueError as error:
-        message = f"{place} must be numbers separated by spaces, got {text!r}"
-        raise ValueError(message) from error
+        numbers = [float(word) for word in text.split()]
+    except ValueError:
+        numbers = [math.nan]
+    if not all(map(math.isfinite, numbers)):
+        message = f"{place} must be finite numbers separated by spaces, got {text!r}"
+        raise ValueError(message)
+    return numbers

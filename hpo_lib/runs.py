@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -24,7 +25,7 @@ from jupyter_client.manager import AsyncKernelManager
 from traitlets import Unicode, default
 from traitlets.config import Config
 
-from hpo_lib.files import atomic_write_text
+from hpo_lib.files import WriteError, atomic_write_text
 from hpo_lib.notebooks import (
     PACKAGE_PARENT,
     RUN_FOLDER,
@@ -35,6 +36,7 @@ from hpo_lib.notebooks import (
     notebooks_folder,
     read_profile,
     settings,
+    user_path,
 )
 
 Record = dict[str, Any]
@@ -106,7 +108,7 @@ def run_notebooks(
     values = read_profile(home / "profiles.yaml", profile, list(candidates.values()))
     handed = settings(chosen, values, parameters or {})
     new = home.parent / "results" / "runs" / f"{datetime.now():%Y-%m-%dT%H%M%S}"
-    folder = _opened(new if into is None else Path(into).expanduser().resolve())
+    folder = _opened(new if into is None else user_path(into))
     record = _begin(folder, profile, chosen)
     print(f"profile {profile}, {len(chosen)} notebooks, into {folder}", flush=True)
     left = [notebook.name for notebook in chosen]
@@ -126,14 +128,33 @@ def _opened(folder: Path) -> Path:
     if folder.exists() and not (folder / "run.json").is_file() and any(folder.iterdir()):
         message = f"--into must be the folder of a run, or a new one; {folder} holds other files"
         raise RunError(message)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"--into must be a folder that can be made, got {folder}: {error}"
+        raise RunError(message) from error
     return folder
+
+
+def _earlier(path: Path) -> Record:
+    """The record of an earlier run, checked where this one builds on it."""
+    if not path.exists():
+        return {}
+    try:
+        record: Record = json.loads(path.read_text(encoding="utf-8"))
+        for entry in record["notebooks"].values():
+            _ = str(entry["status"]), float(entry.get("seconds", 0))
+            _ = dict(entry.get("parameters", {}))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        message = f"{path} is not the record of a run: {type(error).__name__}: {error}"
+        raise RunError(message) from error
+    return record
 
 
 def _begin(folder: Path, profile: str, chosen: Sequence[Notebook]) -> Record:
     """Start a record, or go on with the one in the folder: what ran there before is kept."""
     path = folder / "run.json"
-    earlier: Record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    earlier = _earlier(path)
     entries: Record = {n.name: {"status": "not run"} for n in chosen}
     entries |= earlier.get("notebooks", {})
     record: Record = {
@@ -215,7 +236,11 @@ def _execute(notebook: Notebook, handed: Record, folder: Path, label: str) -> Re
 
 def _papermill(source: Path, running: Path, log: Path, parameters: Record, bar: Any) -> None:
     from papermill import execute_notebook
+    from papermill.iorw import LocalHandler, papermill_io
 
+    files = LocalHandler()
+    files.write = lambda buf, path: atomic_write_text(path, buf)
+    papermill_io.register(str(running), files)
     # Papermill takes paths for format strings.
     paths = [str(path).replace("{", "{{").replace("}", "}}") for path in (source, running)]
     execute_notebook(
@@ -248,7 +273,8 @@ def _mark_cell(copy: Path, error: BaseException, what: str) -> int | None:
     last["metadata"]["papermill"] |= {"status": "failed", "exception": True}
     words = {"ename": type(error).__name__, "evalue": str(error), "traceback": [what]}
     last["outputs"].append({"output_type": "error", **words})
-    atomic_write_text(copy, json.dumps(book, indent=1, ensure_ascii=False) + "\n")
+    with suppress(WriteError):  # a full disk is told of when the run's record is written
+        atomic_write_text(copy, json.dumps(book, indent=1, ensure_ascii=False) + "\n")
     return started[-1]
 
 

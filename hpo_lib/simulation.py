@@ -28,6 +28,7 @@ from hpo_lib.plots_style import (
     AxesArray,
     legend_above,
     line_style,
+    log_ticks,
     one_axes,
     panels,
     value_axis,
@@ -234,11 +235,14 @@ class RecordedObjective:
 
 
 def scaling_frame(simulations: Sequence[Simulation]) -> pd.DataFrame:
-    """One row per number of workers; the speed-up is against the first row's, per worker of it."""
+    """One row per number of workers; the speed-up is the recorded seconds of training per second.
+
+    Not against one worker, which would have trained other configurations.
+    """
     frame = pd.DataFrame([one._asdict() for one in simulations]).drop(columns="study")
-    frame["best"] = [trials_frame(one.study)["value"].min() for one in simulations]
-    first = frame.iloc[0]
-    frame["speed_up"] = first["workers"] * first["seconds"] / frame["seconds"]
+    trials = [trials_frame(one.study) for one in simulations]
+    frame["best"] = [one["value"].min() for one in trials]
+    frame["speed_up"] = [one["seconds"].sum() for one in trials] / frame["seconds"]
     return frame
 
 
@@ -249,12 +253,14 @@ def plot_scaling(frame: pd.DataFrame) -> AxesArray:
     ideal.plot(frame["workers"], frame["workers"], ":", color="0.4", label="ideal")
     ideal.plot(frame["workers"], frame["speed_up"], label="simulated", **line_style(0))
     ideal.set_yscale("log", base=2)
-    ideal.set_ylabel("speed-up against one worker")
+    ideal.yaxis.set_major_formatter("{x:g}")
+    ideal.set_ylabel("speed-up (training seconds per second)")
     shares.plot(frame["workers"], frame["utilisation"], label="workers", **line_style(0))
     shares.plot(frame["workers"], frame["driver_share"], label="driver", **line_style(1))
     shares.set(ylabel="share of the time that is busy", ylim=(-0.05, 1.05))
     for ax in axes:
         ax.set_xscale("log", base=2)
+        ax.set_xticks(frame["workers"], [str(n) for n in frame["workers"]])
         ax.set_xlabel("workers")
         legend_above(ax)
     return axes
@@ -279,8 +285,12 @@ def plot_wall_clock(
     for i, (name, (seconds, values)) in enumerate(curves.items()):
         heights.append(np.array([*values, *values[-1:]]) - lowest)
         ends = [*seconds, *([end] if seconds else [])]
-        ax.plot(ends, heights[-1], drawstyle="steps-post", label=name, **line_style(i, "-"))
+        style = line_style(i, marker="")
+        ax.plot(ends, heights[-1], drawstyle="steps-post", label=name, **style)
     ax.set(xlabel="wall-clock time (s)", xscale="log")
+    first = min((x[0] for x, _ in curves.values() if x), default=math.nan)
+    if end > first > 0:
+        log_ticks(ax.xaxis, end / first)
     value_axis(ax, heights, VALUE if best is None else "regret (validation error, fraction)")
     legend_above(ax)
     return ax

@@ -97,8 +97,13 @@ class SearchSpace:
 
     @classmethod
     def load(cls, path: str | Path) -> SearchSpace:
-        """Read a YAML file."""
-        return cls.from_yaml(Path(path).read_text(encoding="utf-8"))
+        """Read a YAML file; SpaceError with all mistakes, each with the file's name."""
+        try:
+            return cls.from_yaml(Path(path).read_text(encoding="utf-8"))
+        except UnicodeDecodeError as error:
+            raise SpaceError([f"{path}: search space: must be UTF-8 text, got {error}"]) from error
+        except SpaceError as error:
+            raise SpaceError([f"{path}: {problem}" for problem in error.problems]) from error
 
     @classmethod
     def preset(cls, name: str) -> SearchSpace:

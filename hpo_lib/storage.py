@@ -7,14 +7,18 @@ import socket
 import sqlite3
 import time
 import uuid
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import optuna
 import psutil
 from filelock import FileLock
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage, get_storage
+
+from hpo_lib.files import atomic_write_bytes, is_full_disk
+from hpo_lib.study_file import StudyFile
 
 DEFAULT_STORAGE = Path("results") / "studies.db"
 # The studies' own callbacks tell what happens; Optuna's lines would tell it a second time.
@@ -52,14 +56,63 @@ def open_storage(storage: Storage | None = None) -> BaseStorage:
     if text == "memory":
         return InMemoryStorage()
     if "://" in text and not text.startswith("sqlite:///"):
-        return get_storage(text)
+        return _open_url(text)
     path = Path(text.removeprefix("sqlite:///"))
     # One writer at a time: a second one waits for the file rather than fail.
     engine = {"connect_args": {"timeout": _WAIT_SECONDS}}
     path.parent.mkdir(parents=True, exist_ok=True)
-    with storage_lock(path):  # Optuna looks for the tables first and creates them then
+    with explained(storage), storage_lock(path):
+        if not path.exists():
+            _create(path)
         _use_write_ahead_log(path)
-        return get_storage(RDBStorage(f"sqlite:///{path}", engine_kwargs=engine))
+        return StudyFile(RDBStorage(f"sqlite:///{path}", engine_kwargs=engine))
+
+
+def _open_url(url: str) -> BaseStorage:
+    try:
+        return get_storage(url)
+    except Exception as error:  # SQLAlchemy's, a missing driver's or the network's
+        message = f"a {url.partition('://')[0]} storage cannot be opened: {error}"
+        raise StudyError(message) from error
+
+
+def _create(path: Path) -> None:
+    """Write a new file whole: Optuna does not complete one that it was killed in the middle of."""
+    with closing(RDBStorage("sqlite:///:memory:").engine.raw_connection()) as connection:
+        atomic_write_bytes(
+            path, cast(sqlite3.Connection, connection.driver_connection).serialize()
+        )
+
+
+@contextmanager
+def explained(storage: Storage | None) -> Generator[None]:
+    """Say which record it is, and why, when SQLite or a full disk ends what is done in here."""
+    try:
+        yield
+    except StudyError:
+        raise
+    except Exception as error:
+        causes = [one for one in _chain(error) if isinstance(one, sqlite3.Error)]
+        if not causes and not is_full_disk(error):
+            raise
+        cause = [*causes, error][0]
+        message = f"the studies in {_named(storage)} cannot be read or written: {cause}"
+        if "full" in str(cause) or is_full_disk(error):
+            message += (
+                "; what was recorded before is safe, and the same call goes on once there is space"
+            )
+        raise StudyError(message) from error
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _named(storage: Storage | None) -> str:
+    backend = getattr(storage, "_backend", storage)  # behind Optuna's cache
+    return str(getattr(backend, "url", DEFAULT_STORAGE if backend is None else backend))
 
 
 def storage_folder(storage: Storage | None) -> Path | None:
@@ -84,15 +137,16 @@ def storage_lock(storage: Storage | None) -> AbstractContextManager[Any]:
 
 def _use_write_ahead_log(path: Path) -> None:
     """Let dashboards read while the driver writes; the file keeps the mode."""
-    connection = sqlite3.connect(path, timeout=_WAIT_SECONDS)
     try:
-        _set_journal_mode(connection)
-        tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+        with closing(sqlite3.connect(path, timeout=_WAIT_SECONDS)) as connection:
+            _set_journal_mode(connection)
+            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+            [[found]] = connection.execute("PRAGMA quick_check(1)")
+        if found != "ok":
+            raise sqlite3.DatabaseError(found)
     except sqlite3.DatabaseError as error:
         message = f"storage must be an SQLite file that holds studies, got {path}: {error}"
         raise StudyError(message) from error
-    finally:
-        connection.close()
     if tables and "studies" not in tables:
         message = f"storage must be an SQLite file that holds studies, got {path} with {tables}"
         raise StudyError(message)
@@ -111,12 +165,27 @@ def _set_journal_mode(connection: sqlite3.Connection) -> None:
             time.sleep(0.05)
 
 
+@contextmanager
+def holding(study: optuna.Study, storage: Storage | None) -> Generator[Lease]:
+    """Hold a study's lease; what its storage says meanwhile is explained."""
+    lease = Lease(study)
+    with explained(storage):
+        with storage_lock(storage):
+            lease.acquire()
+        try:
+            yield lease
+        finally:
+            lease.release()
+
+
 class Lease:
     """The right to write one study, kept in its attributes.
 
     A holder on this host is gone when its process is; one elsewhere when it has not renewed for
     `LEASE_SECONDS`.
     """
+
+    held: ClassVar[set[str]] = set()  # by this process; also given back where that failed
 
     def __init__(self, study: optuna.Study) -> None:
         self._study = study
@@ -150,6 +219,7 @@ class Lease:
 
     def release(self) -> None:
         """Give the lease back, if it is still ours."""
+        self.held.discard(self._token)
         held = self._study.user_attrs.get("lease") or {}
         if held.get("token") == self._token:
             self._study.set_user_attr("lease", None)
@@ -162,6 +232,7 @@ class Lease:
             "process_started": _seconds_after_boot(os.getpid()),
             "renewed": time.time(),
         }
+        self.held.add(self._token)
         self._study.set_user_attr("lease", holder)
         self._renewed = time.monotonic()
 
@@ -179,6 +250,8 @@ def _describe(held: dict[str, Any]) -> str:
 def _is_alive(held: dict[str, Any]) -> bool:
     if held["host"] != socket.gethostname():
         return abs(time.time() - held["renewed"]) < LEASE_SECONDS
+    if held["pid"] == os.getpid():
+        return held["token"] in Lease.held
     try:
         # A process number is used again; the time its process began tells the two apart.
         return abs(_seconds_after_boot(held["pid"]) - held["process_started"]) < 0.05

@@ -21,6 +21,7 @@ import pandas as pd
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo_lib.driver import Callback, Driver, StoppingRule, own_trials, trial_seed
@@ -28,16 +29,17 @@ from hpo_lib.objective import Objective, Segment, as_objective
 from hpo_lib.pruning import default_rungs, make_pruner
 from hpo_lib.space import Configuration, SearchSpace
 from hpo_lib.storage import (
-    Lease,
     Storage,
     StudyChangedError,
     StudyError,
+    explained,
+    holding,
     lease_holder,
     open_storage,
     storage_folder,
-    storage_lock,
 )
 from hpo_lib.strategies import make_sampler
+from hpo_lib.study_file import written_here
 from hpo_lib.workers import Workers, make_workers
 
 
@@ -85,7 +87,8 @@ def run_study(
         reduction_factor: of the rungs, and of the trials that reach each next one.
         default_first: whether the space's default configuration is the first trial.
         evidence_from: another study of the same storage and objective whose completed trials
-            inside the space are copied in as evidence; they do not count as budget.
+            inside the space are copied in as evidence; they do not count as budget, and "bayes"
+            trusts them as far as the study's own trials bear them out.
         time_limit: seconds per segment.
         memory_limit: bytes of resident memory per worker.
         max_failures: failed trials in a row after which the study stops.
@@ -96,6 +99,9 @@ def run_study(
         StudyHeldError: another driver writes this study.
         StudyChangedError: the name is taken by a study with another space or settings.
         StudyStoppedError: `max_failures` trials failed in a row.
+        StudyError: the record or a checkpoint cannot be read or written; the disk may be full.
+        KeyboardInterrupt: after Ctrl-C, once what ran is finished and recorded; the second one at
+            once. The same call goes on.
     """
     evaluated = as_objective(objective)
     pruning = None if pruning == "none" else pruning
@@ -112,14 +118,14 @@ def run_study(
         raise ValueError(message)
     backend = open_storage(storage)
     sampler = make_sampler(strategy, space, seed, n_trials)
-    study = optuna.create_study(
-        storage=backend, sampler=sampler, pruner=pruner, study_name=name, load_if_exists=True
-    )
-    _check_unchanged(study, space, settings)
-    lease = Lease(study)
-    with storage_lock(storage):
-        lease.acquire()
-    try:
+    with explained(storage):
+        study = optuna.create_study(
+            storage=backend, sampler=sampler, pruner=pruner, study_name=name, load_if_exists=True
+        )
+        _check_unchanged(study, space, settings)
+    with holding(study, storage) as lease:
+        if study.user_attrs.get("n_trials") != n_trials:  # for those who watch
+            study.set_user_attr("n_trials", n_trials)
         if "ready" not in study.user_attrs:
             _begin_study(study, backend, space, settings, evidence_from)
         driver = Driver(
@@ -140,10 +146,9 @@ def run_study(
             with tempfile.TemporaryDirectory(prefix="hpo_lib_") as temporary:
                 place = Path(temporary) if folder is None else trial_folder(folder, name)
                 pool = make_workers(workers, time_limit=time_limit, memory_limit=memory_limit)
-                driver.run(pool, place, keep_workers=pool is workers)
-        return study
-    finally:
-        lease.release()
+                with written_here(backend, name):
+                    driver.run(pool, place, keep_workers=pool is workers)
+    return study
 
 
 def trial_folder(folder: Path, name: str) -> Path:
@@ -290,15 +295,24 @@ def open_study(name: str, storage: Storage | None = None) -> optuna.Study:
         StudyError: there is none of that name; the message lists those there are.
     """
     backend = open_storage(storage)
-    known = optuna.get_all_study_names(backend)
-    if name not in known:
-        message = f"no study {name!r} in {storage or 'the default storage'}; there are: {known}"
-        raise StudyError(message)
-    return optuna.load_study(study_name=name, storage=backend)
+    with explained(storage):
+        known = optuna.get_all_study_names(backend)
+        if name not in known:
+            message = f"no study {name!r} in {storage or 'default storage'}; there are: {known}"
+            raise StudyError(message)
+        study = optuna.load_study(study_name=name, storage=backend)
+        if study.directions != [StudyDirection.MINIMIZE]:
+            directions = [direction.name.lower() for direction in study.directions]
+            message = f"study {name!r} must minimize one value to be read here, got {directions}"
+            raise StudyError(message)
+        return study
 
 
 def study_space(study: optuna.Study) -> SearchSpace:
-    """The space that the study was run with."""
+    """The space that the study was run with; StudyError for a study that others made."""
+    if "space" not in study.user_attrs:
+        message = f"study {study.study_name!r} has no search space: run_study did not make it"
+        raise StudyError(message)
     return SearchSpace.from_yaml(study.user_attrs["space"])
 
 
@@ -318,27 +332,18 @@ def delete_study(name: str, storage: Storage | None = None) -> None:
 def list_studies(storage: Storage | None = None) -> pd.DataFrame:
     """One row per study: its strategy, how many trials it has, its best value, who writes it."""
     backend = open_storage(storage)
-    studies = [
-        optuna.load_study(study_name=name, storage=backend)
-        for name in optuna.get_all_study_names(backend)
-    ]
-    columns = [
-        "name",
-        "strategy",
-        "trials",
-        "completed",
-        "pruned",
-        "failed",
-        "best",
-        "stopped",
-        "held_by",
-    ]
-    return pd.DataFrame([_study_row(study) for study in studies], columns=columns)
+    with explained(storage):
+        names = optuna.get_all_study_names(backend)
+        studies = [optuna.load_study(study_name=name, storage=backend) for name in names]
+        rows = [_study_row(study) for study in studies]
+    columns = ["name", "strategy", "trials", "completed", "pruned", "failed", "best"]
+    return pd.DataFrame(rows, columns=[*columns, "stopped", "held_by"])
 
 
 def _study_row(study: optuna.Study) -> list[Any]:
     trials = own_trials(study)
-    completed = [t.value for t in trials if t.state == TrialState.COMPLETE and t.value is not None]
+    completed = [t.values for t in trials if t.state == TrialState.COMPLETE]
+    comparable = study.directions == [StudyDirection.MINIMIZE]
     record = study.user_attrs
     return [
         study.study_name,
@@ -346,7 +351,7 @@ def _study_row(study: optuna.Study) -> list[Any]:
         len(trials),
         len(completed),
         *(sum(t.state == one for t in trials) for one in (TrialState.PRUNED, TrialState.FAIL)),
-        min(completed, default=math.nan),
+        min((values[0] for values in completed if comparable), default=math.nan),
         record.get("stopped"),
         lease_holder(study),
     ]

@@ -24,10 +24,13 @@ import cloudpickle
 import psutil
 from pebble import ProcessExpired, ProcessPool
 
-from hpo_lib.objective import Objective, Segment, SegmentResult
+from hpo_lib.files import is_full_disk
+from hpo_lib.objective import CheckpointError, Objective, Segment, SegmentResult
 from hpo_lib.space import Configuration
 
-FailureStatus = Literal["failed", "timed_out", "out_of_memory", "lost"]
+FailureStatus = Literal[
+    "failed", "timed_out", "out_of_memory", "lost", "no_checkpoint", "disk_full"
+]
 
 _MEMORY_EXIT = 77
 _WATCH_SECONDS = 0.25
@@ -35,7 +38,7 @@ _WATCH_SECONDS = 0.25
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a segment has no result; `lost` says nothing about its configuration."""
+    """Why a segment has no result; the last three say nothing about its configuration."""
 
     status: FailureStatus
     reason: str
@@ -99,8 +102,14 @@ def evaluate(
         outcome = objective(configuration, segment)
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
-        outcome = Failure("failed", reason, traceback.format_exc())
+        outcome = Failure(_blame(error), reason, traceback.format_exc())
     return Evaluation(outcome, worker, started, time.time())
+
+
+def _blame(error: Exception) -> FailureStatus:
+    if isinstance(error, CheckpointError):
+        return "no_checkpoint"
+    return "disk_full" if is_full_disk(error) else "failed"
 
 
 class InProcess:

@@ -20,9 +20,13 @@ class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers = {}  # noqa: RUF012 (PyYAML's own way to start without the 1.1 rules)
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):  # a few lines of them unfold to gigabytes
+        event, message = self.peek_event(), None
+        if isinstance(event, yaml.AliasEvent):  # a few lines of them unfold to gigabytes
             message = "an alias (*name), which is not allowed"
-            raise yaml.MarkedYAMLError(problem=message, problem_mark=self.peek_event().start_mark)
+        elif getattr(event, "tag", None) is not None:  # PyYAML fails in many ways at wrong ones
+            message = "a tag (!name), which is not allowed"
+        if message is not None:
+            raise yaml.MarkedYAMLError(problem=message, problem_mark=event.start_mark)
         return super().compose_node(parent, index)
 
 
@@ -56,10 +60,14 @@ def label(name: object) -> str:
 
 
 def read_yaml(text: str) -> tuple[object, list[str]]:
-    """What the text says, and a problem for each key that its mapping has already."""
+    """What the text says, and a problem for each key that its mapping has already.
+
+    Raises:
+        ValueError: it is not YAML, or has aliases or tags; the message is one line.
+    """
     try:
         return yaml.load(text, _Loader), list(_duplicates(yaml.compose(text, _Loader)))
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         message = " ".join(str(error).split())
         raise ValueError(message) from error
 

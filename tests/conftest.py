@@ -7,7 +7,8 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,3 +86,28 @@ def page() -> Iterator[Page]:
         )
         yield browser.new_page(viewport={"width": 1280, "height": 800})
         browser.close()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="faults in large counts")
+
+
+@pytest.fixture
+def full(request: pytest.FixtureRequest) -> bool:
+    """Whether the large counts of the fault tests are asked for."""
+    return bool(request.config.getoption("--full"))
+
+
+@pytest.fixture
+def report(record_property) -> Callable[[str], None]:
+    """Say a line that is shown when all tests have run."""
+    return partial(record_property, "counts")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for result in (
+        one for kind in ("passed", "failed") for one in terminalreporter.getreports(kind)
+    ):
+        for name, line in result.user_properties if result.when == "call" else ():
+            if name == "counts":
+                terminalreporter.write_line(line)

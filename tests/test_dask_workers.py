@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -14,7 +17,7 @@ from hpo_lib.objective import FunctionObjective, Segment
 from hpo_lib.storage import StudyError
 from hpo_lib.study import run_study
 from hpo_lib.workers import make_workers
-from tests.clusters import Cluster
+from tests.clusters import Cluster, listening
 from tests.toys import TOY_SPACE, Learner, bowl
 
 CONFIGURATION = TOY_SPACE.default_configuration()
@@ -119,3 +122,62 @@ def test_a_folder_that_is_not_shared_is_named(cluster):
     whole = Segment(1, 0, 2, 2, folder="/nowhere/study")
     assert ask(pool, bowl, whole).outcome.validation_error == (bowl(CONFIGURATION),)
     pool.close()
+
+
+@pytest.mark.slow
+def test_nothing_listens_beyond_the_loopback_device(cluster):
+    def look(study, trial):
+        seen.append(listening(os.getpid()) - before)
+        seen.append(listening(cluster.scheduler.pid, *(w.pid for w in cluster.workers.values())))
+
+    seen: list[set[str]] = []
+    before = listening(os.getpid())
+    run_study(bowl, TOY_SPACE, "random", 2, name="seen", workers=cluster.address, callback=look)
+    assert seen == [set(), {"127.0.0.1"}] * 2
+
+
+class Encrypted(Cluster):
+    protocol = "tls"
+
+
+@pytest.fixture
+def certificate() -> dict[str, str]:
+    """A key and a certificate that it has signed itself."""
+    if shutil.which("openssl") is None:
+        pytest.skip("a certificate is made with the command openssl")
+    command = (
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=hpo -out cert -keyout key"
+    )
+    subprocess.run(command.split(), check=True, capture_output=True)
+    return {"cert": str(Path("cert").resolve()), "key": str(Path("key").resolve())}
+
+
+@pytest.mark.slow
+def test_certificates_are_passed_through(certificate):
+    cert, key = certificate["cert"], certificate["key"]
+    prefix = "DASK_DISTRIBUTED__COMM__TLS"
+    places = {f"{prefix}__{role}__": role for role in ("SCHEDULER", "WORKER")}
+    files = {
+        place + name: path for place in places for name, path in (("CERT", cert), ("KEY", key))
+    }
+    ours = Security(
+        tls_ca_file=cert, tls_client_cert=cert, tls_client_key=key, require_encryption=True
+    )
+    with Encrypted(workers=1, **files, **{f"{prefix}__CA_FILE": cert}) as cluster:
+        assert cluster.address.startswith("tls://127.0.0.1:")
+        pool = DaskWorkers(cluster.address, security=ours)
+        study = run_study(bowl, TOY_SPACE, "random", 2, name="encrypted", workers=pool)
+        assert {trial.user_attrs["worker"] for trial in study.trials} == {"w0"}
+        plain = cluster.address.replace("tls://", "tcp://")
+        with pytest.raises(StudyError, match="no Dask scheduler at tcp://"):
+            run_study(
+                bowl, TOY_SPACE, "random", 2, name="x", workers=DaskWorkers(plain, patience=2)
+            )
+    missing = Security(tls_ca_file=cert, tls_client_cert="missing", tls_client_key=key)
+    for address, security, message in (
+        (cluster.address, None, "needs certificates and key for an encrypted cluster, got tls://"),
+        (plain, ours, "needs an address as tls://host:port for an encrypted cluster, got tcp://"),
+        (cluster.address, missing, "certificates and keys that can be read"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            DaskWorkers(address, security=security)

@@ -1,13 +1,21 @@
 from __future__ import annotations
 
 import math
+import time
 
 import optuna
 import pytest
 from optuna.trial import TrialState
 
 from hpo_lib.objective import Segment, SegmentResult
-from hpo_lib.storage import Lease, StudyChangedError, StudyError, StudyHeldError, StudyStoppedError
+from hpo_lib.storage import (
+    LEASE_SECONDS,
+    Lease,
+    StudyChangedError,
+    StudyError,
+    StudyHeldError,
+    StudyStoppedError,
+)
 from hpo_lib.study import (
     delete_study,
     estimate_cost,
@@ -115,6 +123,17 @@ def test_failures_are_recorded_and_survived():
     assert len(study.trials) == 14
 
 
+@pytest.mark.parametrize("bad", [math.inf, -math.inf])
+def test_infinity_fails_its_trial(bad):
+    study = run(objective=lambda c: bad if c["depth"] == 4 else 1.0, storage="memory", n_trials=8)
+    assert (
+        study.trials[0].user_attrs["reason"]
+        == f"the objective returned ({bad},), not finite numbers"
+    )
+    assert {t.state for t in study.trials} == {TrialState.FAIL, TrialState.COMPLETE}
+    assert study.best_value == 1.0
+
+
 def test_failures_in_a_row_stop_the_study_with_the_reasons():
     def broken(configuration):
         raise KeyError(configuration["depth"])
@@ -176,8 +195,11 @@ def test_a_second_driver_is_refused_with_who_holds_it():
 
 def test_a_stale_lease_is_taken_over():
     study = run()
-    lease = {"token": "x", "host": "elsewhere", "pid": 1, "process_started": 0, "renewed": 0}
-    study.set_user_attr("lease", lease)
+    lease = {"token": "x", "host": "elsewhere", "pid": 1, "process_started": 0}
+    study.set_user_attr("lease", {**lease, "renewed": time.time()})
+    with pytest.raises(StudyHeldError, match="written by process 1 on elsewhere"):
+        run(n_trials=7)
+    study.set_user_attr("lease", {**lease, "renewed": time.time() - LEASE_SECONDS})
     assert len(run(n_trials=7).trials) == 7
 
 

@@ -18,6 +18,8 @@ from torch.nn import functional as F
 from hpo_lib.data import DataConfig, ImageData, Part, load_data
 from hpo_lib.objective import Objective, Segment, SegmentResult
 from hpo_lib.recipe import focal_loss, learning_rate, make_loss, make_network, make_optimizer
+from hpo_lib.space import SearchSpace
+from hpo_lib.study import delete_study, run_study
 from hpo_lib.training import (
     CheckpointError,
     TrainingConfig,
@@ -402,3 +404,21 @@ def test_an_objective_refuses_what_it_cannot_do() -> None:
         objective({}, Segment(0, 0, 3, 5))
     with pytest.raises(ValueError, match="needs a folder for its checkpoint or log, got None"):
         objective({}, Segment(0, 0, 2, 3))
+
+
+@pytest.mark.slow
+def test_a_trials_logs_stay_where_the_driver_put_them_and_its_checkpoints_go() -> None:
+    objective = TrainingObjective(SMALL, SMALL_DATA, tensorboard=True)
+    space = SearchSpace.from_yaml("lr: {type: float, low: 0.01, high: 0.1, default: 0.05}")
+    options = {"name": "logged", "storage": "s.db", "workers": 1, "rungs": (1,)}
+    study = run_study(objective, space, "random", 2, **options)
+    for trial in study.trials:
+        folder = Path(f"checkpoints/logged/{trial.number:05d}")
+        assert [child.name for child in folder.iterdir()] == ["tensorboard"]
+        log = EventAccumulator(str(folder / "tensorboard")).Reload()
+        points = log.Scalars("validation_accuracy")
+        assert [point.step for point in points] == [1, 2, 3]
+        errors = [1 - point.value for point in points]
+        assert errors == pytest.approx(trial.user_attrs["validation_error"], abs=1e-6)
+    delete_study("logged", "s.db")
+    assert not Path("checkpoints/logged").exists()

@@ -17,6 +17,7 @@ from hpo_lib.workers import (
     make_workers,
     visible_gpus,
 )
+from tests.clusters import listening
 from tests.toys import TOY_SPACE, Learner, bowl
 
 SEGMENT = Segment(seed=1, start=0, stop=1, budget=1)
@@ -155,6 +156,7 @@ def test_a_trial_whose_worker_dies_runs_again(tmp_path):
     lines = (tmp_path / "killed").read_text().splitlines()
     assert len(lines) == len((tmp_path / "calm").read_text().splitlines()) + 1
     assert lines[3].split()[1:] == lines[4].split()[1:]
+    assert lines[4].split()[2:] == ["2", "4"]  # from the checkpoint, which the learner reads
 
 
 @pytest.mark.slow
@@ -168,3 +170,48 @@ def test_a_trial_that_always_kills_its_worker_is_lost(tmp_path):
     lost = study.trials[0]
     assert lost.user_attrs["status"] == "lost"
     assert "exit code -9" in lost.user_attrs["reason"]
+
+
+@pytest.mark.slow
+def test_a_local_study_listens_nowhere():
+    seen: list[set[str]] = []
+    before = listening(os.getpid())
+
+    def look(study, trial):
+        seen.append(listening(os.getpid()) - before)
+
+    run_study(bowl, TOY_SPACE, "random", 4, name="x", workers=2, callback=look)
+    assert seen == [set()] * 4
+
+
+@pytest.mark.slow
+def test_a_finished_trial_is_replaced_at_once(tmp_path):
+    def function(configuration):
+        try:
+            (tmp_path / "first").mkdir()
+        except FileExistsError:
+            (tmp_path / f"done {configuration['lr']}").touch()
+            return 1.0
+        until = time.monotonic() + 60
+        while len(list(tmp_path.glob("done *"))) < 3 and time.monotonic() < until:
+            time.sleep(0.05)
+        return float(time.monotonic() < until)
+
+    study = run_study(function, TOY_SPACE, "random", 4, name="x", workers=2)
+    assert [trial.value for trial in study.trials] == [1.0] * 4
+
+
+@pytest.mark.slow
+def test_data_are_loaded_once_per_worker():
+    def loads(configuration):
+        from hpo_lib import training
+        from hpo_lib.data import DataConfig
+
+        data = DataConfig(n_train=100, n_validation=50, n_test=50)
+        config = training.TrainingConfig(depth=8, n_filters=4, epochs=1)
+        training.TrainingObjective(config, data)({}, SEGMENT)
+        return float(training._load.cache_info().misses)
+
+    pool = LocalWorkers(1)
+    assert [ask(pool, loads).outcome.validation_error[0] for _ in range(3)] == [1.0] * 3
+    pool.close()

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpo_lib.objective import Segment, SegmentResult
+import optuna
+
+from hpo_lib.objective import CheckpointError, Segment, SegmentResult
 from hpo_lib.space import Configuration, SearchSpace
 
 TOY_SPACE = SearchSpace.from_yaml(
@@ -32,6 +34,12 @@ def bowl(configuration: Configuration) -> float:
     if configuration["optimizer"] == "sgd":
         return value + (float(configuration["momentum"]) - 0.9) ** 2
     return value + 1.0
+
+
+def ending(study: optuna.Study) -> list[tuple[Any, ...]]:
+    """What a study must come to, however often it was disturbed."""
+    keys = ("configuration", "validation_error", "train_loss", "status")
+    return [(t.number, t.state, t.value, *map(t.user_attrs.get, keys)) for t in study.trials]
 
 
 @dataclass(frozen=True)
@@ -58,11 +66,16 @@ class Learner:
     def __call__(self, configuration: Configuration, segment: Segment) -> SegmentResult:
         if segment.start:
             assert segment.checkpoint is not None
-            state = json.loads(Path(segment.checkpoint).read_text())
+            try:
+                state = json.loads(Path(segment.checkpoint).read_text())
+            except ValueError as error:
+                raise CheckpointError(segment.checkpoint) from error
             assert state == {"epoch": segment.start, "seed": segment.seed}
+        line = f"{os.getpid()} {segment.seed} {segment.start} {segment.stop}"
         with Path(self.log).open("a") as file:
-            file.write(f"{os.getpid()} {segment.seed} {segment.start} {segment.stop}\n")
-        if self.kill and len(Path(self.log).read_text().splitlines()) == self.kill_at:
+            file.write(f"{line}\n")
+        lines = Path(self.log).read_text().splitlines()
+        if self.kill and lines[self.kill_at - 1 : self.kill_at] == [line]:
             self._kill()
         assert segment.folder is not None
         checkpoint = Path(segment.folder) / f"{segment.stop}.json"
@@ -79,3 +92,34 @@ class Learner:
         victim = os.getpid() if in_driver or self.kill == "worker" else os.getppid()
         os.kill(victim, signal.SIGKILL)
         time.sleep(60)  # until the watchdog notices that the driver is gone
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """`bowl`, of which the n-th evaluation ends when `let(n)` has been called."""
+
+    folder: str
+    fail_at: int = 0
+    budget = 1
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {}
+
+    def begun(self) -> int:
+        return len(list(Path(self.folder).glob("begun_*")))
+
+    def let(self, n: int) -> None:
+        for i in range(1, n + 1):
+            (Path(self.folder) / f"let_{i}").touch()
+
+    def __call__(self, configuration: Configuration, segment: Segment) -> SegmentResult:
+        n = self.begun() + 1
+        (Path(self.folder) / f"begun_{n}_{segment.seed}").touch()
+        while not (Path(self.folder) / f"let_{n}").exists():
+            time.sleep(0.02)
+        if n == self.fail_at:
+            message = "<img src=x onerror=alert(1)> went wrong"
+            raise ValueError(message)
+        value = (bowl(configuration),)
+        return SegmentResult(value, value, value, (0.01,), None)

@@ -14,7 +14,7 @@ import pytest
 from hpo_lib.driver import Driver
 from hpo_lib.storage import StudyHeldError
 from hpo_lib.study import open_study, run_study
-from tests.toys import TOY_SPACE, Learner
+from tests.toys import TOY_SPACE, Learner, ending
 
 N_TRIALS = 12
 ROOT = Path(__file__).parents[2]
@@ -47,11 +47,7 @@ def drive(name: str, strategy: str, workers: int, kill_at: int = 0, pruning: str
 
 
 def record(name: str, storage: str | None = None) -> list[tuple]:
-    keys = ("configuration", "validation_error", "train_loss", "status")
-    return [
-        (t.number, t.state, t.value, *(t.user_attrs[key] for key in keys))
-        for t in open_study(name, storage).trials
-    ]
+    return ending(open_study(name, storage))
 
 
 def _spans(log: str) -> list[str]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import time
 from concurrent.futures import ProcessPoolExecutor
 
@@ -42,6 +43,10 @@ def test_of_drivers_that_start_together_on_a_new_file_one_gets_the_study():
 def test_a_clock_that_is_set_does_not_free_the_study_of_a_living_driver(monkeypatch, shift):
     study = run_study(bowl, TOY_SPACE, "random", 1, name="x", workers=0)
     Lease(study).acquire()
+    parent = psutil.Process(os.getppid())  # one's own lease is known without looking
+    began = parent.create_time() - psutil.boot_time()
+    held = {**study.user_attrs["lease"], "pid": parent.pid, "process_started": began}
+    study.set_user_attr("lease", held)
     # what psutil tells after the clock was set: both are reckoned from the clock
     booted, created, now = psutil.boot_time, psutil.Process.create_time, time.time
     monkeypatch.setattr(psutil, "boot_time", lambda: booted() + shift)

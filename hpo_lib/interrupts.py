@@ -1,0 +1,43 @@
+"""Ctrl-C in a running study: once, what runs is finished; twice, everything stops at once."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+
+_SAID = "\ninterrupted: what runs now is finished and recorded; interrupt again to stop at once"
+
+
+class Interrupt:
+    """Whether the user has asked to stop."""
+
+    asked = False
+
+
+@contextmanager
+def first_interrupt_waits() -> Generator[Interrupt]:
+    """Only note the first SIGINT; the next one raises KeyboardInterrupt as ever.
+
+    Nothing changes in another thread than the main one, which alone hears signals, or where
+    somebody handles SIGINT already.
+    """
+    interrupt = Interrupt()
+    plain = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not plain or threading.current_thread() is not threading.main_thread():
+        yield interrupt
+        return
+
+    def note(number: int, frame: object) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        interrupt.asked = True
+        with suppress(RuntimeError):  # in the middle of printing something else
+            print(_SAID, file=sys.stderr, flush=True)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield interrupt
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
