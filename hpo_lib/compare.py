@@ -26,7 +26,7 @@ from threadpoolctl import threadpool_limits
 from hpo_lib.driver import StoppingRule
 from hpo_lib.inference import effect_size, friedman, spent
 from hpo_lib.objective import Objective
-from hpo_lib.replay import SurrogateObjective, Trust
+from hpo_lib.replay import SurrogateObjective
 from hpo_lib.space import Configuration, SearchSpace
 from hpo_lib.storage import Storage
 from hpo_lib.study import run_study, trials_frame
@@ -61,7 +61,7 @@ def compare(
     Returns:
         One row per trial. `value` is the validation error (NaN for a failed or pruned
         trial), `best` the incumbent's, `seconds` and `deciding_seconds` are sums since the study's
-        start.
+        start. What rests on a surrogate has its trust in `attrs`, and the figures say so.
     """
     named = strategies if isinstance(strategies, Mapping) else {key: key for key in strategies}
     _check(named, seeds)
@@ -94,7 +94,8 @@ def compare(
     cells = [(seed, label) for seed in seeds for label in named]
     try:
         with ThreadPoolExecutor(len(pools)) as threads:
-            return pd.concat(threads.map(run, cells), ignore_index=True)
+            frame = pd.concat(threads.map(run, cells), ignore_index=True)
+            return _with_trust(frame, objective)
     finally:
         for pool in pools:
             pool.close()
@@ -115,8 +116,7 @@ def replay(
 
     Whole studies run in `processes` processes and are kept in memory: there is no record to
     resume from, and the same arguments give the same values. In the frame, `seconds` are the
-    recorded ones and `deciding_seconds` those of this run. What rests on a surrogate has its trust
-    in `attrs`, and the figures say so.
+    recorded ones and `deciding_seconds` those of this run.
     """
     named = strategies if isinstance(strategies, Mapping) else {key: key for key in strategies}
     _check(named, seeds)
@@ -124,15 +124,14 @@ def replay(
         message = f"processes must be at least 1, got {processes}"
         raise ValueError(message)
     cells = [(label, named[label], seed, n_trials, seconds) for seed in seeds for label in named]
-    trust = objective.trust if isinstance(objective, SurrogateObjective) else None
     if processes == 1:
         frames = (_run_cell(objective, space, cell) for cell in cells)
-        return _gather(frames, trust, progress)
+        return _with_trust(_gather(frames, progress), objective)
     spawn = multiprocessing.get_context("spawn")  # fork would copy the threads' locks
     payload = cloudpickle.dumps((objective, space))
     pool = ProcessPoolExecutor(processes, spawn, _begin_process, (payload, os.getpid()))
     try:
-        return _gather(pool.map(_run_cell_here, cells), trust, progress)
+        return _with_trust(_gather(pool.map(_run_cell_here, cells), progress), objective)
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -182,7 +181,6 @@ def _stop(seconds: float | None) -> list[StoppingRule]:
 
 def _gather(
     results: Iterable[pd.DataFrame],
-    trust: Trust | None,
     progress: Callable[[str], None] | None,
 ) -> pd.DataFrame:
     frames: list[pd.DataFrame] = []
@@ -191,10 +189,13 @@ def _gather(
         if progress is not None:
             last = frame.iloc[-1]
             progress(f"{last['strategy']}, seed {last['seed']}: best {last['best']:.4f}")
-    joined = pd.concat(frames, ignore_index=True)
-    if trust is not None:
-        joined.attrs["trust"] = trust
-    return joined
+    return pd.concat(frames, ignore_index=True)
+
+
+def _with_trust(frame: pd.DataFrame, objective: object) -> pd.DataFrame:
+    if isinstance(objective, SurrogateObjective):
+        frame.attrs["trust"] = objective.trust
+    return frame
 
 
 def tidy(study: optuna.Study, strategy: str, seed: int) -> pd.DataFrame:

@@ -154,9 +154,9 @@ class SurrogateObjective:
 
     Args:
         record: the recorded trainings, of at least 10 different configurations.
-        model: "gp", a Gaussian process, which predicts best of what was tried but is of the kind
-            that `bayes` fits, which may flatter it; or "trees", extremely randomised ones (Geurts
-            et al. 2006), to see whether a conclusion stands on them as well.
+        model: "gp", a Gaussian process, which predicts best of what was tried, but is of the kind
+            that `bayes` fits and may flatter it; or "trees", extremely randomised ones (Geurts
+            et al. 2006), which never predict below what was recorded: does a conclusion stand?
         noise: whether trainings deviate from the prediction, as the trial's seed has it.
         limit: the rank correlation below which it warns.
 
@@ -254,7 +254,7 @@ def _gaussian_process(codes: Codes, points: Array, targets: Array) -> Predictor:
     theta = model.fit(rows[some], targets[some, -1]).theta_
     model.fit(rows, targets[:, -1], theta)
     weights = cho_solve((model.factor_, True), targets - means)
-    return lambda new: model.kernel(codes.scale(new)).T @ weights + means
+    return lambda new: model.kernel(codes.scale(new)) @ weights + means
 
 
 def _trees(codes: Codes, points: Array, targets: Array) -> Predictor:

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from optuna.trial import TrialState
 
+from hpo_lib.compare import compare, replay
 from hpo_lib.driver import trial_seed
-from hpo_lib.objective import Objective, Segment
+from hpo_lib.objective import Objective, Segment, as_objective
 from hpo_lib.records import read_record, study_record
 from hpo_lib.replay import (
     PublishedObjective,
@@ -323,3 +324,10 @@ def test_both_models_predict_and_say_which_they_are(toy_record, surrogate):
     assert "n = 120 configurations" in trees.trust.caption
     with pytest.raises(ValueError, match="model must be one of gp, trees, got 'forest'"):
         SurrogateObjective(toy_record, model="forest")
+
+
+def test_what_rests_on_a_surrogate_says_so(surrogate):
+    replayed = replay(surrogate, TOY_SPACE, ["random"], [0], 2)
+    recorded = compare(surrogate, TOY_SPACE, ["random"], [0], 2, storage="memory", workers=0)
+    assert replayed.attrs["trust"] == recorded.attrs["trust"] == surrogate.trust
+    assert "trust" not in replay(as_objective(bowl), TOY_SPACE, ["random"], [0], 2).attrs
