@@ -126,7 +126,8 @@ def measure(n_trials: int, epochs: int, repeats: int, folder: Path) -> dict[str,
             taken.setdefault(f"study_{n}", []).append(seconds)
             frame = trials_frame(done)
             span = frame["finished"].max() - frame["started"].min()
-            replay = simulate(RecordedObjective(done), SPACE, "random", n_trials, n)
+            again = {"name": f"replay {n}, {repeat}", "storage": storage}
+            replay = simulate(RecordedObjective(done), SPACE, "random", n_trials, n, **again)
             simulated[n].append((replay.seconds, span))
             if n == 1:
                 driver.append((seconds - (frame["finished"] - frame["started"]).sum()) / n_trials)
