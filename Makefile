@@ -4,7 +4,7 @@ BIN := .venv/bin
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
 .DELETE_ON_ERROR:
-.PHONY: run test test-fast check lab bench clean setup
+.PHONY: run test test-fast check lab bench reference clean setup
 
 run: setup  ## all notebooks, then results/runs/<time>/report.html; ARGS="--data cifar10 05"
 	@$(BIN)/python -m hpo_lib run --profile quick $(ARGS)
@@ -28,6 +28,16 @@ bench: setup  ## each benchmark in turn; ARGS=--quick for a minute each
 	@$(BIN)/pip install -q -e '.[bench]'
 	@set -e; for script in benchmarks/[a-z]*.py; do \
 	  echo "== $$script"; $(BIN)/python "$$script" $(ARGS); done
+
+reference: setup  ## the committed replays of notebook 05 anew: results/reference/replay
+	@$(BIN)/pip install -q -e '.[bench]'
+	@rm -rf results/reference_run
+	@$(BIN)/python -m hpo_lib run --profile quick --into results/reference_run \
+	  -p n_seeds 1 -p n_trials 2 -p trial_epochs 1 $(ARGS) 05
+	@mkdir -p results/reference/replay
+	@cd results/reference_run && cp replay.json replay_summary.csv replay_pairs.csv ranks.csv \
+	  ../reference/replay/
+	@sed 's|$(CURDIR)/||' results/reference_run/run.json > results/reference/replay/run.json
 
 clean: setup  ## runs and studies, not .venv and not results/reference
 	@$(BIN)/python -m hpo_lib clean --yes

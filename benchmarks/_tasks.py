@@ -19,6 +19,8 @@ import numpy as np
 from hpo_lib.files import atomic_write_text
 from hpo_lib.space import Configuration, SearchSpace
 
+_RESTARTS = 8
+
 
 @dataclass(frozen=True)
 class Task:
@@ -57,7 +59,7 @@ def load_tasks(data_dir: Path | None, reference: Path, limit: int | None = None)
 
 
 def _long_search(task: Task) -> tuple[float, float]:
-    """The best value of a finite table, else of a random and then local search; the median."""
+    """The best value of a finite table, else of a random and then local searches; the median."""
     rng = np.random.default_rng(0)
     if task.space.size is not None and not task.name.startswith("tree"):
         values = [task.function(each) for each in task.space.grid(100)]
@@ -65,15 +67,19 @@ def _long_search(task: Task) -> tuple[float, float]:
     units = rng.random((4000, len(task.space.searched)))
     values = np.array([task.function(task.space.from_unit(u)) for u in units.tolist()])
     median = float(np.median(values))
-    for step in range(40):
-        order = np.argsort(values, kind="stable")[:20]
-        units, values = units[order], values[order]
-        moved = units[rng.integers(20, size=400)]
-        change = rng.normal(size=moved.shape) * (rng.random(moved.shape) < 0.4)
-        moved = np.clip(moved + 0.2 * 0.9**step * change, 0, 1)
-        found = [task.function(task.space.from_unit(u)) for u in moved.tolist()]
-        units, values = np.vstack([units, moved]), np.r_[values, found]
-    return float(values.min()), median
+    best = float(values.min())
+    for start in range(_RESTARTS):
+        near, found = units[start::_RESTARTS], values[start::_RESTARTS]
+        for step in range(60):
+            order = np.argsort(found, kind="stable")[:20]
+            near, found = near[order], found[order]
+            moved = near[rng.integers(20, size=400)]
+            change = rng.normal(size=moved.shape) * (rng.random(moved.shape) < 0.4)
+            moved = np.clip(moved + 0.3 * 0.92**step * change, 0, 1)
+            more = [task.function(task.space.from_unit(u)) for u in moved.tolist()]
+            near, found = np.vstack([near, moved]), np.r_[found, more]
+        best = min(best, float(found.min()))
+    return best, median
 
 
 def _published() -> Iterator[Task]:

@@ -190,7 +190,7 @@ def _opda(file: Path, budget: int = 27) -> Curves:
         kept.append((space.check(values), parts))
     errors = np.array([parts for _, parts in kept])
     record = Record(space, tuple(c for c, _ in kept), errors, np.ones_like(errors), file.stem)
-    surrogate = SurrogateObjective(record)
+    surrogate = SurrogateObjective(record, model="trees")
     print(f"{file.stem}: {surrogate.trust}", flush=True)
     whole = Segment(0, 0, budget, budget)
     return Curves(space, budget, lambda c: surrogate(c, whole).validation_error)

@@ -49,12 +49,15 @@ def recorded(space: SearchSpace, n: int, seed: int) -> list[tuple[dict[str, Any]
 
 
 def ask_optuna(sampler: Any, space: SearchSpace, trials: list[Any]) -> Callable[[], object]:
-    """What asks an Optuna study with these trials."""
+    """What asks a running Optuna study: the last of these trials has just been told."""
     study = optuna.create_study(sampler=sampler)
-    for params, value in trials:
+    for params, value in trials[:-1]:
         study.add_trial(
             create_trial(params=params, distributions=space.distributions(), value=value)
         )
+    last = study.ask()
+    space.suggest(last)
+    study.tell(last, trials[-1][1])
     return lambda: space.suggest(study.ask())
 
 

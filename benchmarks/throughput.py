@@ -1,6 +1,7 @@
 """Images per second of the engine: against a per-image DataLoader loop, and against no data work.
 
-Three sides train the same network at the same batch size in one thread and take turns: the engine;
+Three sides train the same network at the same batch size, one thread each, in processes of their
+own that take turns: the engine;
 the loop of PyTorch's tutorials (an image at a time through torchvision's transforms, eager
 float32); and the engine on one fixed batch. Then the last validation error of engine and loop
 over several seeds. Results are saved as they go: run again, it goes on. Rates are of CPU time of
@@ -11,12 +12,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import statistics
 import time
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -110,6 +114,15 @@ class Plain:
         return wrong / len(self.validation.dataset)  # pyright: ignore
 
 
+class Turn(NamedTuple):
+    """What one epoch took, and the process that ran it."""
+
+    cpu: float
+    wall: float
+    resident_mb: float
+    opening: float
+
+
 class Engine:
     """One training, of which only the steps are timed."""
 
@@ -139,32 +152,46 @@ class FixedBatch(Engine):
             self.run.optimizer.step()
 
 
-def resident() -> float:
-    """Megabytes of this process."""
-    return psutil.Process().memory_info().rss / 2**20
+SIDES: dict[str, Any] = {"engine": Engine, "plain": Plain, "fixed": FixedBatch}
+_here: list[Any] = []
+
+
+def turn(side: str, config: TrainingConfig, data: DataConfig, images: int) -> Turn:
+    """One epoch of a side in this process, which is that side's own."""
+    torch.set_num_threads(1)
+    if not _here:
+        began = time.perf_counter()
+        loaded = load_data(data)
+        opening = time.perf_counter() - began
+        _here.extend([SIDES[side](config, cut(loaded, images)), opening])
+    wall, began = time.perf_counter(), time.process_time()
+    _here[0].epoch()
+    return Turn(
+        cpu=time.process_time() - began,
+        wall=time.perf_counter() - wall,
+        resident_mb=psutil.Process().memory_info().rss / 2**20,
+        opening=_here[1],
+    )
 
 
 def measure_rates(
-    config: TrainingConfig, data: ImageData, repeats: int, *, compiled: bool
-) -> tuple[dict[str, list[float]], float]:
-    """Images per CPU second of each side, one per turn, and the seconds that compiling took."""
-    sides: dict[str, Any] = {"engine": Engine(config, data), "plain": Plain(config, data)}
-    sides["fixed"] = FixedBatch(config, data)
+    config: TrainingConfig, data: DataConfig, images: int, repeats: int, *, compiled: bool
+) -> dict[str, list[Turn]]:
+    """Epochs of each side in a process of its own, one after the other; the first warms up."""
+    sides = {name: (name, config) for name in SIDES}
     if compiled:
-        sides["compiled"] = Engine(replace(config, compile=True), data)
-    n = len(data.train) // config.batch_size * config.batch_size
-    rates: dict[str, list[float]] = {name: [] for name in sides}
-    first: dict[str, float] = {}
-    for turn in range(repeats + 1):  # the first one warms up
-        order = list(sides) if turn % 2 else list(reversed(sides))
-        for name in order:
-            wall, began = time.perf_counter(), time.process_time()
-            sides[name].epoch()
-            if turn:
-                rates[name].append(n / (time.process_time() - began))
-            else:
-                first[name] = time.perf_counter() - wall
-    return rates, first.get("compiled", 0.0) - first["engine"]
+        sides["compiled"] = ("engine", replace(config, compile=True))
+    spawn = multiprocessing.get_context("spawn")
+    turns: dict[str, list[Turn]] = {name: [] for name in sides}
+    with ExitStack() as stack:
+        pools = {
+            name: stack.enter_context(ProcessPoolExecutor(1, mp_context=spawn)) for name in sides
+        }
+        for number in range(repeats + 1):
+            for name in list(sides) if number % 2 else list(reversed(sides)):
+                side, chosen = sides[name]
+                turns[name].append(pools[name].submit(turn, side, chosen, data, images).result())
+    return turns
 
 
 def parity(
@@ -188,6 +215,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", default="digits", help="digits, cifar10 or folder:PATH")
     parser.add_argument("--images", type=int, default=1024, help="training images; 0: all")
+    parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--epochs", type=int, default=8, help="of the trainings that are compared")
@@ -209,18 +237,25 @@ def main() -> None:
         saved = {"arguments": asked}
 
     flip = arguments.data != "digits"
-    config = TrainingConfig(depth=8, n_filters=16, epochs=arguments.epochs, flip=flip)
-    began = time.perf_counter()
-    data = load_data(DataConfig(arguments.data))
-    opening = time.perf_counter() - began
+    config = TrainingConfig(
+        depth=8, n_filters=16, batch_size=arguments.batch, epochs=arguments.epochs, flip=flip
+    )
+    source = DataConfig(arguments.data)
+    data = load_data(source)
     if "rates" not in saved:
-        few = cut(data, arguments.images)
-        train(replace(config, epochs=1), few)  # what a worker does, before the other sides
-        saved |= {"resident_mb": resident(), "opening_seconds": opening}
-        rates, extra = measure_rates(
-            replace(config, epochs=1000), few, arguments.repeats, compiled=arguments.compile
+        turns = measure_rates(
+            replace(config, epochs=1000),
+            source,
+            arguments.images,
+            arguments.repeats,
+            compiled=arguments.compile,
         )
-        saved |= {"rates": rates, "compile_seconds": extra}
+        n = len(cut(data, arguments.images).train) // config.batch_size * config.batch_size
+        saved["rates"] = {name: [n / one.cpu for one in each[1:]] for name, each in turns.items()}
+        engine = turns["engine"]
+        saved |= {"resident_mb": engine[-1].resident_mb, "opening_seconds": engine[0].opening}
+        compiling = turns.get("compiled", engine)[0].wall
+        saved["compile_seconds"] = compiling - engine[0].wall
         atomic_write_text(output, json.dumps(saved))
     found: dict[str, list[float]] = saved["rates"]
 

@@ -1,13 +1,14 @@
 """CPU seconds until the result of ten full trainings chosen by hyperopt is reached: three ways.
 
 (a) the reference recipe: hyperopt's TPE, ten full trainings by the plain loop of `_plain.py`;
-(b) Optuna's TPE with Hyperband over the same plain loop; (c) ours: Bayesian search, pruned, with
-the engine of `hpo_lib`. The target of a seed is the final validation error of (a) with that seed,
-and only trainings to the full budget count. No side begins at a default configuration.
+(b) Optuna's TPE with Hyperband over the same plain loop; (c) ours: Bayesian search by expected
+improvement per second, stopped at one rung, with the engine of `hpo_lib`. The target of a seed is
+the final validation error of (a) with that seed, and only trainings to the full budget count. No
+side begins at a default configuration.
 
 Learning curves are replayed from a record of trainings, whose epochs cost what they cost in CPU
-time; an epoch of the plain loop costs more by the ratio that `--costs` holds, measured where that
-file does not exist yet. `--live` trains instead, one thread per side. It takes
+time; an epoch of the plain loop costs more by the ratio that `--costs` measures. `--live` trains
+instead, one thread per side, and saves every training: run again, it goes on. It takes
 `pip install -e .[bench]`.
 """
 
@@ -20,7 +21,10 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import islice
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +34,21 @@ import numpy as np
 import optuna
 import pandas as pd
 
+from hpo_lib.bayes import BayesSampler
 from hpo_lib.driver import trial_seed
 from hpo_lib.files import atomic_write_text
-from hpo_lib.objective import Objective, Segment
-from hpo_lib.records import Record, read_record
+from hpo_lib.objective import Objective, Segment, SegmentResult
+from hpo_lib.records import read_record
 from hpo_lib.replay import SurrogateObjective
 from hpo_lib.space import Configuration, SearchSpace
 from hpo_lib.study import run_study, trials_frame
 
 RECIPE_TRIALS = 10
+LOOPS = ("plain", "engine")
 CAP = 100
 """Trials after which a side that has not reached the target is taken to need that long."""
+RUNG, KEPT = 1 / 8, 4
+"""Ours: where trials may be stopped, as a share of the budget; one in so many goes on."""
 
 Curve = Callable[[Configuration, int], Iterator[tuple[float, float]]]
 """Validation error and CPU seconds of one epoch after the other, of a configuration and a seed."""
@@ -128,19 +136,26 @@ def optuna_hyperband(
 
 
 def ours(
-    space: SearchSpace, objective: Objective, seed: int, target: float, pruning: str | None
+    space: SearchSpace,
+    objective: Objective,
+    seed: int,
+    target: float,
+    pruning: str | None,
+    storage: Path | str = "memory",
 ) -> Search:
     """(c) Bayesian search, pruned, until the target or `CAP` trials."""
     study = run_study(
         objective,
         space,
-        "bayes",
+        BayesSampler(seed, space, acq_func="EIps"),
         CAP,
         name=f"seed {seed}",
-        storage="memory",
+        storage=storage,
         seed=seed,
         workers=0,
+        rungs=() if pruning is None else (max(1, round(RUNG * objective.budget)),),
         pruning=pruning,
+        reduction_factor=KEPT,
         default_first=False,
         callback=lambda _, trial: (
             trial.state == optuna.trial.TrialState.COMPLETE and trial.values[0] <= target
@@ -150,17 +165,6 @@ def ours(
     spent = (frame["seconds"] + frame["deciding_seconds"]).cumsum()
     full = frame["state"] == "complete"
     return Search(frame["value"][full].tolist(), spent[full].tolist(), float(spent.iloc[-1]))
-
-
-def cpu_record(path: Path) -> Record:
-    """The record with seconds of CPU time, which other work on the machine hardly changes."""
-    record = read_record(path)
-    cells = pd.read_csv(path, keep_default_na=False, dtype=str)["cpu_seconds"]
-    seconds = np.full(record.seconds.shape, np.nan)
-    for row, cell in zip(seconds, cells, strict=True):
-        found = [float(word) for word in cell.split()]
-        row[: len(found)] = found
-    return replace(record, seconds=seconds)
 
 
 def replayed(surrogate: SurrogateObjective, ratio: float) -> Curve:
@@ -175,7 +179,7 @@ def replayed(surrogate: SurrogateObjective, ratio: float) -> Curve:
     return curve
 
 
-def live(data: Any, config: Any) -> Curve:
+def plain_curve(data: Any, config: Any) -> Curve:
     """Curves of the plain loop."""
     from _plain import plain_epochs
 
@@ -185,27 +189,114 @@ def live(data: Any, config: Any) -> Curve:
     return curve
 
 
-def measure_costs(space: SearchSpace, data: Any, config: Any, n: int) -> list[dict[str, Any]]:
-    """CPU seconds of one epoch of `n` drawn configurations by both loops, one after the other."""
-    import torch
-    from _plain import plain_epochs
+def kept(path: Path, curve: Curve) -> Curve:
+    """Curves as far as they were asked for once, out of a file; more of them is computed."""
 
-    from hpo_lib.training import train
+    def again(configuration: Configuration, seed: int) -> Iterator[tuple[float, float]]:
+        known = json.loads(path.read_text()) if path.exists() else {}
+        key = json.dumps([configuration, seed], sort_keys=True)
+        epochs = [(error, seconds) for error, seconds in known.get(key, [])]
+        yield from epochs
+        for number, epoch in enumerate(curve(configuration, seed)):
+            if number >= len(epochs):
+                epochs.append(epoch)
+                atomic_write_text(path, json.dumps({**known, key: epochs}, indent=0) + "\n")
+                yield epoch
+
+    return again
+
+
+@dataclass(frozen=True)
+class CpuSeconds:
+    """An objective whose seconds are those of this process's CPU time."""
+
+    objective: Any
+
+    @property
+    def budget(self) -> int:
+        """Epochs of a full training."""
+        return self.objective.budget
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Those of the objective."""
+        return {**self.objective.settings, "seconds": "cpu"}
+
+    def __call__(self, configuration: Configuration, segment: Segment) -> SegmentResult:
+        """One segment, its CPU time spread over its epochs."""
+        began = time.process_time()
+        result = self.objective(configuration, segment)
+        share = (time.process_time() - began) / max(1, len(result.seconds))
+        return replace(result, seconds=(share,) * len(result.seconds))
+
+
+def loaded(data: str, epochs: int) -> tuple[Any, Any]:
+    """Which images, and how they are trained on; one thread."""
+    import torch
+
+    from hpo_lib.data import DataConfig
+    from hpo_lib.training import TrainingConfig
 
     torch.set_num_threads(1)
+    sizes = {} if data == "digits" else {"n_train": 5000, "n_validation": 2000, "n_test": 2000}
+    return DataConfig(data, **sizes), TrainingConfig(depth=8, epochs=epochs)
+
+
+def cost(data: str, epochs: int, configuration: Configuration, loop: str) -> float:
+    """CPU seconds of one epoch of a training by one of the two loops, in a warm process."""
+    from _plain import plain_epochs
+
+    from hpo_lib.data import load_data
+    from hpo_lib.training import train
+
+    data_config, config = loaded(data, epochs)
+    images, chosen = load_data(data_config), config.with_configuration(configuration)
+    if loop == "plain":
+        return [seconds for _, seconds in islice(plain_epochs(chosen, images), 2)][1]
+    train(chosen, images, stop=1)
+    began = time.process_time()
+    train(chosen, images, stop=1)
+    return time.process_time() - began
+
+
+def measure_costs(space: SearchSpace, data: str, epochs: int, n: int) -> list[dict[str, Any]]:
+    """CPU seconds of one epoch of `n` drawn configurations by both loops, in new processes."""
     rows: list[dict[str, Any]] = []
     rng = np.random.default_rng(0)
-    for number in range(n + 1):
+    for number in range(n):
         configuration = space.sample(rng)
-        chosen = config.with_configuration(configuration)
-        began = time.process_time()
-        train(chosen, data, stop=1)
-        engine = time.process_time() - began
-        plain = next(plain_epochs(chosen, data))[1]
-        if number:  # the first one warms up
-            rows.append({**configuration, "plain": plain, "engine": engine})
-            print(f"epoch {number}: plain {plain:.1f} s, engine {engine:.1f} s", flush=True)
+        found = {loop: apart(cost, data, epochs, configuration, loop) for loop in LOOPS}
+        rows.append({**configuration, **found})
+        print(f"epoch of configuration {number}: {found}", flush=True)
     return rows
+
+
+def apart(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call in a new process: what one side does to its process is not the other's to share."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def live_plain(
+    side: str, data: str, space: SearchSpace, raw: Path, seed: int, *more: Any
+) -> Search:
+    """(a) or (b) with real trainings."""
+    from hpo_lib.data import load_data
+
+    data_config, config = loaded(data, *more[:1])
+    curve = kept(raw / f"live_{side}_{seed}.json", plain_curve(load_data(data_config), config))
+    return (recipe if side == "a" else optuna_hyperband)(space, curve, seed, *more)
+
+
+def live_ours(
+    data: str, space: SearchSpace, raw: Path, seed: int, epochs: int, target: float, pruning: str
+) -> Search:
+    """(c) with real trainings."""
+    from hpo_lib.training import TrainingObjective
+
+    data_config, config = loaded(data, epochs)
+    objective = CpuSeconds(TrainingObjective(config, data_config))
+    return ours(space, objective, seed, target, pruning, raw / "live.db")
 
 
 def row_of(seed: int, a: Search, b: Search, c: Search) -> dict[str, float]:
@@ -264,6 +355,8 @@ def main() -> None:
     parser.add_argument("--raw", type=Path, default=Path("results/reference/time_to_quality"))
     parser.add_argument("--data", default="cifar10", help="digits, cifar10 or folder:PATH")
     parser.add_argument("--seeds", type=int, default=30)
+    parser.add_argument("--costs", action="store_true", help="measure them anew")
+    parser.add_argument("--scratch", type=Path, default=Path("results/time_to_quality"))
     parser.add_argument("--pruning", default="asha", help='of ours; "none" trains to the end')
     parser.add_argument("--live", type=int, default=0, metavar="N", help="train N seeds")
     parser.add_argument("--quick", action="store_true", help="3 seeds, costs as kept")
@@ -272,20 +365,13 @@ def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     seeds = range(3 if arguments.quick else arguments.seeds)
     pruning = None if arguments.pruning == "none" else arguments.pruning
-    surrogate = SurrogateObjective(cpu_record(arguments.record))
+    surrogate = SurrogateObjective(read_record(arguments.record))
     print(surrogate.trust)
+    space, budget = surrogate.space, surrogate.budget
     costs_file = arguments.raw / "costs.json"
-    if arguments.live or not costs_file.exists():
-        from hpo_lib.data import DataConfig, load_data
-        from hpo_lib.training import TrainingConfig, TrainingObjective
-
-        sizes = {"n_train": 5000, "n_validation": 2000, "n_test": 2000}
-        data_config = DataConfig(arguments.data, **({} if arguments.data == "digits" else sizes))
-        data = load_data(data_config)
-        config = TrainingConfig(depth=8, epochs=surrogate.budget)
     arguments.raw.mkdir(parents=True, exist_ok=True)
-    if not costs_file.exists():
-        costs = measure_costs(surrogate.space, data, config, 8)
+    if arguments.costs or not costs_file.exists():
+        costs = measure_costs(space, arguments.data, budget, 8)
         atomic_write_text(costs_file, json.dumps(costs, indent=1) + "\n")
     costs = json.loads(costs_file.read_text())
     ratios = [row["plain"] / row["engine"] for row in costs]
@@ -294,25 +380,34 @@ def main() -> None:
         f"an epoch of the plain loop costs {ratio:.2f} times the engine's "
         f"({min(ratios):.2f} to {max(ratios):.2f}, {len(ratios)} configurations)"
     )
-    space, budget = surrogate.space, surrogate.budget
-
-    def run(seed: int, curve: Curve, objective: Objective) -> dict[str, float]:
-        a = recipe(space, curve, seed, budget)
-        target = min(a.errors)
-        b = optuna_hyperband(space, curve, seed, budget, target)
-        return row_of(seed, a, b, ours(space, objective, seed, target, pruning))
-
-    rows = [run(seed, replayed(surrogate, ratio), surrogate) for seed in seeds]
+    rows = [replay_seed(surrogate, ratio, seed, pruning) for seed in seeds]
     figures: dict[str, Any] = summary(pd.DataFrame(rows), "replayed")
     figures["plain_over_engine"] = round(ratio, 3)
     live_file = arguments.raw / "live.json"
-    kept = json.loads(live_file.read_text()) if live_file.exists() else []
-    for seed in range(len(kept), arguments.live):
-        kept.append(run(seed, live(data, config), TrainingObjective(config, data_config)))
-        atomic_write_text(live_file, json.dumps(kept, indent=1) + "\n")
-    if kept:
-        figures["live"] = summary(pd.DataFrame(kept), "live")
+    done = json.loads(live_file.read_text()) if live_file.exists() else []
+    arguments.scratch.mkdir(parents=True, exist_ok=True)
+    for seed in range(len(done), arguments.live):
+        shared = (arguments.data, space, arguments.scratch, seed, budget)
+        a = apart(live_plain, "a", *shared)
+        target = min(a.errors)
+        c = apart(live_ours, *shared, target, pruning)
+        b = apart(live_plain, "b", *shared, target)
+        done.append(row_of(seed, a, b, c))
+        atomic_write_text(live_file, json.dumps(done, indent=1) + "\n")
+    if done:
+        figures["live"] = summary(pd.DataFrame(done), "live")
     print(json.dumps(figures))
+
+
+def replay_seed(
+    surrogate: SurrogateObjective, ratio: float, seed: int, pruning: str | None
+) -> dict[str, float]:
+    """The three sides of one seed on recorded curves."""
+    space, budget, curve = surrogate.space, surrogate.budget, replayed(surrogate, ratio)
+    a = recipe(space, curve, seed, budget)
+    target = min(a.errors)
+    b = optuna_hyperband(space, curve, seed, budget, target)
+    return row_of(seed, a, b, ours(space, surrogate, seed, target, pruning))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Milliseconds from a keystroke to what the widgets show of it, in a real browser.
 
+The editor holds the preset small; explorer and monitor a study of 200 trials of it.
+
 JupyterLab and Chromium run on this machine; the clock is the page's own, from the event of the
 input to the first frame in which the answer stands on the page.
 """
@@ -21,10 +23,17 @@ from pathlib import Path
 import requests
 from playwright.sync_api import Page, sync_playwright
 
-CODE = """from hpo_lib.space import SearchSpace
+EDITOR = """from hpo_lib.space import SearchSpace
 from hpo_lib.widgets import SpaceEditor
 editor = SpaceEditor(SearchSpace.preset("small"), seconds_per_trial=4.2)
 editor"""
+EXPLORER = """from hpo_lib import StudyMonitor, SurrogateExplorer, run_study
+def objective(configuration):
+    return configuration["lr"] ** 0.5 + configuration["dropout"] / configuration["n_filters"]
+space = SearchSpace.preset("small")
+study = run_study(objective, space, "random", 200, name="b", storage="memory", workers=0)
+SurrogateExplorer(study)"""
+MONITOR = "StudyMonitor(study)"
 ROW = 2
 MEASURE = """async ([label, text, expected]) => {
   const editor = document.querySelector('.hpo-editor');
@@ -45,8 +54,42 @@ MEASURE = """async ([label, text, expected]) => {
   return performance.now() - begun;
 }"""
 
+SLIDE = """async (cell, [label, image, key]) => {
+  const slider = [...cell.querySelectorAll('.widget-hslider')].find(
+    s => s.querySelector('label').textContent === label);
+  const img = cell.querySelectorAll('img')[image], before = img.src;
+  const begun = performance.now();
+  slider.querySelector('.noUi-handle').dispatchEvent(
+    new KeyboardEvent('keydown', {key, bubbles: true}));
+  await new Promise((done, fail) => {
+    setTimeout(() => fail(new Error('no new picture in 30 s')), 30000);
+    new MutationObserver(() => {
+      if (img.src !== before) img.decode().then(() => requestAnimationFrame(done));
+    }).observe(img, {attributes: true});
+  });
+  return performance.now() - begun;
+}"""
 
-def measure(page: Page, n: int) -> dict[str, list[float]]:
+
+def measure_pictures(page: Page, n: int) -> dict[str, list[float]]:
+    """Move a slider of the explorer, along one axis and along two, and one of the monitor."""
+    times: dict[str, list[float]] = {}
+    for kind, cell, image in (("explorer", 1, 0), ("explorer, two axes", 1, 0), ("brush", 2, 1)):
+        place = page.locator(".jp-Cell").nth(cell)
+        place.scroll_into_view_if_needed()
+        if kind.endswith("axes"):
+            place.get_by_label("Vertical axis").select_option("dropout")
+            page.wait_for_timeout(2000)
+        times[kind] = []
+        for i in range(n + 2):
+            key = "ArrowRight" if i % 2 == 0 else "ArrowLeft"
+            milliseconds = place.evaluate(SLIDE, ["lr", image, key])
+            if i > 1:  # the first ones warm up
+                times[kind].append(milliseconds)
+    return times
+
+
+def measure_editor(page: Page, n: int) -> dict[str, list[float]]:
     """Type a mistake and mend it with a new value, `n` times."""
     label = f"high, row {ROW}"
     times: dict[str, list[float]] = {"validation": [], "preview": []}
@@ -63,9 +106,10 @@ def measure(page: Page, n: int) -> dict[str, list[float]]:
 
 def start_lab(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
     """A JupyterLab on loopback over a folder with one notebook, and the notebook's address."""
-    cell = {"cell_type": "code", "id": "a", "metadata": {}, "outputs": [], "source": CODE}
+    cell = {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None}
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
-    cells = [{**cell, "execution_count": None}]
+    sources = (EDITOR, EXPLORER, MONITOR)
+    cells = [{**cell, "id": f"c{i}", "source": source} for i, source in enumerate(sources)]
     text = json.dumps({"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5})
     (folder / "editor.ipynb").write_text(text)
     with socket.socket() as free:
@@ -92,7 +136,7 @@ def start_lab(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
 def main() -> None:
     """Print medians and 95 % points, then one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="10 edits of each kind, not 50")
+    parser.add_argument("--quick", action="store_true", help="10 keystrokes of each kind, not 50")
     arguments = parser.parse_args()
     n = 10 if arguments.quick else 50
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
@@ -106,19 +150,21 @@ def main() -> None:
             page.goto(address, timeout=120_000)
             page.get_by_text("(ipykernel) | Idle").wait_for(timeout=120_000)
             page.locator(".jp-NotebookPanel .jp-Cell").first.click()
-            page.keyboard.press("Shift+Enter")
-            page.get_by_label(f"high, row {ROW}", exact=True).wait_for(timeout=120_000)
-            times = measure(page, n)
+            for _ in range(3):
+                page.keyboard.press("Shift+Enter")
+            page.get_by_text("200 of 200 ended trials").wait_for(timeout=120_000)
+            page.get_by_text("(ipykernel) | Idle").wait_for(timeout=120_000)
+            times = measure_editor(page, n) | measure_pictures(page, n)
             browser.close()
         finally:
             server.terminate()
             server.wait(timeout=60)
-    print("space editor, preset small: ms from keystroke to frame")
+    print("ms from keystroke to frame")
     for kind, values in times.items():
         high = statistics.quantiles(values, n=20)[-1]
-        print(f"{kind:12s} median {statistics.median(values):6.0f}   95 % {high:6.0f}   n {n}")
-    medians = {f"{kind}_ms": round(statistics.median(v), 1) for kind, v in times.items()}
-    print(json.dumps({"n": n, **medians}))
+        print(f"{kind:20s} median {statistics.median(values):6.0f}   95 % {high:6.0f}   n {n}")
+    medians = {kind: round(statistics.median(values), 1) for kind, values in times.items()}
+    print(json.dumps({"n": n, "median_ms": medians}))
 
 
 if __name__ == "__main__":

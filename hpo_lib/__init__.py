@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hpo_lib.background import BackgroundStudy
     from hpo_lib.bayes import BayesSampler
     from hpo_lib.dask_workers import DaskWorkers
     from hpo_lib.data import DataConfig, load_data, load_test_data
@@ -28,13 +29,16 @@ if TYPE_CHECKING:
         run_study,
         trials_frame,
     )
+    from hpo_lib.study_monitor import StudyMonitor
     from hpo_lib.surrogate import fit_surrogate
     from hpo_lib.surrogate_explorer import SurrogateExplorer
     from hpo_lib.training import TrainingConfig, TrainingObjective, evaluate, train
+    from hpo_lib.widgets import SpaceEditor
     from hpo_lib.workers import LocalWorkers
 
 __all__ = [
     "STRATEGIES",
+    "BackgroundStudy",
     "BayesSampler",
     "Configuration",
     "DaskWorkers",
@@ -47,7 +51,9 @@ __all__ = [
     "SegmentResult",
     "SimulatedWorkers",
     "SkoptSampler",
+    "SpaceEditor",
     "SpaceError",
+    "StudyMonitor",
     "SurrogateExplorer",
     "SurrogateObjective",
     "TableObjective",
@@ -72,6 +78,7 @@ __all__ = [
 ]
 
 _ROOMS = {
+    "background": ("BackgroundStudy",),
     "bayes": ("BayesSampler",),
     "surrogate": ("fit_surrogate",),
     "dask_workers": ("DaskWorkers",),
@@ -92,8 +99,10 @@ _ROOMS = {
         "run_study",
         "trials_frame",
     ),
+    "study_monitor": ("StudyMonitor",),
     "surrogate_explorer": ("SurrogateExplorer",),
     "training": ("TrainingConfig", "TrainingObjective", "evaluate", "train"),
+    "widgets": ("SpaceEditor",),
     "workers": ("LocalWorkers",),
 }
 _HOMES = {name: room for room, names in _ROOMS.items() for name in names}

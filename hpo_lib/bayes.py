@@ -1,6 +1,7 @@
 """Bayesian search: a Gaussian process over the recorded trials chooses the next configuration.
 
-A Bayesian sampler is an Optuna sampler for one objective, in either direction. It keeps no state:
+A Bayesian sampler is an Optuna sampler for one objective, in either direction, without
+constraints; a study with several or with constraints is refused. It keeps no state:
 what it chooses is a function of (seed, trial number, recorded trials). With a `SearchSpace` it
 knows its conditions, priors and defaults and never repeats a configuration; without one it works
 in any Optuna program, on the parameters that all its trials share.
@@ -11,8 +12,8 @@ from __future__ import annotations
 import math
 import zlib
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 import optuna
@@ -26,7 +27,17 @@ from scipy.special import log_ndtr
 from scipy.stats import qmc
 
 from hpo_lib.codes import Codes, Point
+from hpo_lib.evidence import (
+    MOST,
+    History,
+    epoch_seconds,
+    partial_values,
+    plateau_step,
+    representatives,
+    trial_params,
+)
 from hpo_lib.gp import GaussianProcess, compress, log_expected_improvement
+from hpo_lib.prior import Prior
 from hpo_lib.space import Configuration, SearchSpace
 
 ACQUISITIONS = ("gp_hedge", "EI", "LCB", "PI")
@@ -35,7 +46,7 @@ _CANDIDATES = 512
 _INCUMBENTS = 5
 _ROUNDS = 4
 _REFIT_BELOW = 60
-_MOST = 500
+_PRIOR_WEIGHT = 3.0  # beta of Hvarfner et al.
 
 
 class BayesianSampler(BaseSampler):
@@ -45,13 +56,15 @@ class BayesianSampler(BaseSampler):
         seed: fixes all choices.
         space: the search space; None in an Optuna program of any other origin.
         n_initial_points: trials before the model takes over.
-        acq_func: "EI", "LCB", "PI", or "gp_hedge", which picks one of the three evenly.
+        acq_func: one of `acquisitions`; "gp_hedge" picks one of EI, LCB and PI evenly.
         initial_point_generator: "random", "sobol", "lhs" or "halton".
         xi: the improvement that EI and PI ask for.
         kappa: the weight of the standard deviation in LCB.
         first: configurations tried before the initial points.
         given: configurations with known values that are evidence without being trials.
     """
+
+    acquisitions = ACQUISITIONS
 
     def __init__(
         self,
@@ -66,7 +79,7 @@ class BayesianSampler(BaseSampler):
         first: Sequence[Configuration] = (),
         given: Sequence[tuple[Configuration, float]] = (),
     ) -> None:
-        check_member("acq_func", acq_func, ACQUISITIONS)
+        check_member("acq_func", acq_func, self.acquisitions)
         check_member("initial_point_generator", initial_point_generator, DESIGNS)
         if space is None and (first or given):
             message = "first and given need a space, got space=None"
@@ -80,6 +93,7 @@ class BayesianSampler(BaseSampler):
         self._kappa = kappa
         self._first = [space.check(each) for each in first] if space else []
         self._given = [(space.check(each), value) for each, value in given] if space else []
+        self._codes: tuple[dict[str, BaseDistribution], Codes] | None = None
 
     @abstractmethod
     def _choose(self, codes: Codes, history: History, rng: np.random.Generator) -> Point:
@@ -109,7 +123,7 @@ class BayesianSampler(BaseSampler):
         search_space: dict[str, BaseDistribution],
     ) -> dict[str, Any]:
         """Choose the values of all active parameters."""
-        codes = Codes(search_space, self._space)
+        codes = self._codes_of(search_space)
         if not codes.axes:
             return {}
         if trial.number < len(self._first):
@@ -141,25 +155,37 @@ class BayesianSampler(BaseSampler):
         """Whether every configuration of a finite space was tried or is being tried."""
         if self._space is None or self._space.size is None:
             return False
-        codes = Codes(self._space.distributions(), self._space)
+        codes = self._codes_of(self._space.distributions())
         return len(self._history(study, codes, None).tried) >= self._space.size
+
+    def _codes_of(self, distributions: dict[str, BaseDistribution]) -> Codes:
+        """The last ones while they will do: they remember the points of configurations."""
+        if self._codes is None or self._codes[0] != distributions:
+            self._codes = distributions, Codes(distributions, self._space)
+        return self._codes[1]
 
     def _history(self, study: optuna.Study, codes: Codes, number: int | None) -> History:
         """What the trials but this one say: `given`, then completed, failed and pending ones."""
         sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
-        evidence = [(cast("Point", codes.encode(c)), 1.0, sign * v) for c, v in self._given]
+        whole = (1.0, 1.0)
+        evidence = [(cast("Point", codes.encode(c)), whole, sign * v) for c, v in self._given]
         failed: list[Point] = []
         pending: list[Point] = []
         pruned: list[Point] = []
         trials = study.get_trials(deepcopy=False)
         shown = self._shown(trials)
         for trial in trials:
-            point = None if trial.number == number else codes.encode(_params(trial))
+            point = None if trial.number == number else codes.encode(trial_params(trial))
             if point is None:
                 continue
-            evidence += [(point, share, sign * v) for share, v in shown.get(trial.number, ())]
+            if trial.constraints:
+                message = f"{type(self).__name__} knows no constraints, got {trial.constraints}"
+                raise ValueError(message)
+            own = float("evidence" not in trial.user_attrs)
+            steps = shown.get(trial.number, ())
+            evidence += [(point, (share, own), sign * v) for share, v in steps]
             if trial.state == TrialState.COMPLETE and math.isfinite(trial.values[0]):
-                evidence.append((point, 1.0, sign * trial.values[0]))
+                evidence.append((point, (1.0, own), sign * trial.values[0]))
             elif trial.state in (TrialState.RUNNING, TrialState.WAITING):
                 pending.append(point)
             # A pruned trial has no final value, and a lost worker says nothing about its
@@ -168,15 +194,16 @@ class BayesianSampler(BaseSampler):
                 pruned.append(point)
             else:
                 failed.append(point)
-        values = [value for _, share, value in evidence if share == 1]
+        values = [value for _, (share, _), value in evidence if share == 1]
         if values:
             # As bad as the worst: the search keeps away, and no invented number bends the scale.
-            evidence += [(point, 1.0, max(values)) for point in failed]
+            evidence += [(point, whole, max(values)) for point in failed]
         tried = {point for point, _, _ in evidence}.union(failed, pending, pruned)
         points = [point for point, _, _ in evidence]
-        shares = [share for _, share, _ in evidence]
+        trusts = [trust for _, trust, _ in evidence]
         values = [value for _, _, value in evidence]
-        return History(tried, points, shares, values, pending)
+        timed = epoch_seconds(codes, trials) if self._acq_func == "EIps" else []
+        return History(tried, points, trusts, values, pending, timed)
 
     def _shown(self, trials: Sequence[FrozenTrial]) -> dict[int, list[tuple[float, float]]]:
         """More evidence per trial number: pairs of a fidelity, 1 being full, and a value."""
@@ -220,9 +247,21 @@ class BayesSampler(BayesianSampler):
     it is fitted to what completed and pruned trials showed on the way too, and asked about full
     trainings alone, which the incumbent is one of.
 
+    Trials that the study took over from an earlier one are of lower trust: their origin is one
+    more input, too, and how much they say of the study's own is fitted, as in Swersky et al.
+    (2013, "Multi-task Bayesian optimization").
+
     The arguments are those of `BayesianSampler`; EI is maximised as its logarithm, and `xi` is in
-    standard deviations of the values.
+    standard deviations of the values. `widths` says by parameter how far from its default good
+    values are believed to lie (see `Prior`). Every other initial point is then drawn from that
+    belief, and it weighs on the acquisition function less with every trial, as in Hvarfner et al.
+    (2022, "πBO: Augmenting acquisition functions with user beliefs").
+
+    "EIps" is EI per second of an epoch, of which a second model is fitted (Snoek et al., 2012,
+    "Practical Bayesian optimization of machine learning algorithms", section 3.2).
     """
+
+    acquisitions = (*ACQUISITIONS, "EIps")
 
     def __init__(
         self,
@@ -233,40 +272,56 @@ class BayesSampler(BayesianSampler):
         *,
         initial_point_generator: str = "sobol",
         xi: float = 0.0,
+        widths: Mapping[str, float] | None = None,
         **options: Any,
     ) -> None:
         options |= {"initial_point_generator": initial_point_generator, "xi": xi}
         super().__init__(seed, space, n_initial_points, acq_func, **options)
+        self._widths = check_widths(widths or {}, space, acq_func)
         self._fitted: dict[tuple[Any, ...], NDArray[np.float64]] = {}
 
     def _choose(self, codes: Codes, history: History, rng: np.random.Generator) -> Point:
         rows, values = codes.scale(history.points), compress(history.values)
-        full = np.array(history.shares) == 1
-        if not full.all():
-            rows = np.c_[rows, history.shares]
+        trusts = np.array(history.trusts)
+        full = (trusts == 1).all(axis=1)
+        rows = np.c_[rows, trusts[:, (trusts != 1).any(axis=0)]]
+        n_full = max(int(full.sum()), 1)
         model = GaussianProcess(np.flatnonzero(codes.choice).tolist())
         theta = self._kernel_parameters(model, rows, history.values, full)
-        kept = _representatives(values, full)
-        points = [history.points[index] for index in kept]
+        kept = representatives(values, full)
         rows, values, full = rows[kept], values[kept], full[kept]
         model.fit(rows, values, theta)
+        points = [history.points[index] for index in kept]
+        least = plateau_step(values[full])
         if history.pending:
-            pending = _at_full_fidelity(codes.scale(history.pending), model)
+            pending = _fully_trusted(codes.scale(history.pending), model)
             expected = model.predict(pending)
+            points += history.pending
             rows, values = np.vstack([rows, pending]), np.r_[values, expected]
             full = np.r_[full, np.ones(len(pending), bool)]
             model.fit(rows, values, theta)
-        acquisition = self._acquisition(codes, model, rows[full], rng)
-        order = np.argsort(values[full], kind="stable")[:_INCUMBENTS]
-        incumbents = np.array([*points, *history.pending])[full][order]
-        for point in _best_first(codes, acquisition, incumbents, rng):
+        order = np.argsort(values, kind="stable")
+        leaders = order[full[order]] if full.any() else order
+        compared = _fully_trusted(codes.scale(np.array(points)[leaders]), model)
+        acquisition = self._acquisition(codes, model, compared, least, rng, history.seconds)
+        if self._space is not None and self._widths:
+            prior = Prior(codes, self._space, self._widths)
+            acquisition = _steered(acquisition, prior, _PRIOR_WEIGHT / n_full)
+        nearby = dict.fromkeys([*leaders[:_INCUMBENTS], *order[:_INCUMBENTS]])
+        for point in _best_first(codes, acquisition, np.array(points)[[*nearby]], rng):
             if point not in history.tried:
                 return point
         return self._new_points(codes, history, rng)[0]
 
+    def _initial_point(self, codes: Codes, index: int) -> Point | None:
+        if self._space is None or not self._widths or index % 2 == 0:
+            return super()._initial_point(codes, index)
+        rng = np.random.default_rng([self._seed, index])
+        return Prior(codes, self._space, self._widths).draw(rng)
+
     def _shown(self, trials: Sequence[FrozenTrial]) -> dict[int, list[tuple[float, float]]]:
-        """See `_partial_values`."""
-        return _partial_values(trials)
+        """See `partial_values`."""
+        return partial_values(trials)
 
     def _kernel_parameters(
         self,
@@ -280,10 +335,10 @@ class BayesSampler(BayesianSampler):
         They hardly change from one trial to the next by then, and what was fitted once is kept.
         """
         n = len(rows)
-        n -= n % (1 if n <= _REFIT_BELOW else 10 if n <= _MOST else 50)
+        n -= n % (1 if n <= _REFIT_BELOW else 10 if n <= MOST else 50)
         key = (rows[:n].tobytes(), *values[:n])
         if key not in self._fitted:
-            kept = _representatives(compress(values[:n]), full[:n])
+            kept = representatives(compress(values[:n]), full[:n])
             theta = model.fit(rows[:n][kept], compress(values[:n])[kept]).theta_
             self._fitted = {key: theta}
         return self._fitted[key]
@@ -293,70 +348,46 @@ class BayesSampler(BayesianSampler):
         codes: Codes,
         model: GaussianProcess,
         rows: NDArray[np.float64],
+        least: float,
         rng: np.random.Generator,
+        seconds: Sequence[tuple[Point, float]],
     ) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
-        best = float(model.predict(rows).min()) - self._xi * model.scale_
+        best = float(model.predict(rows).min()) - self._xi * model.scale_ - least
         name = self._acq_func
         name = str(rng.choice(ACQUISITIONS[1:])) if name == "gp_hedge" else name
+        log_cost = _log_cost(codes, seconds)
 
         def value(points: NDArray[np.float64]) -> NDArray[np.float64]:
-            at = _at_full_fidelity(codes.scale(points), model)
+            at = _fully_trusted(codes.scale(points), model)
             mean, std = model.predict(at, return_std=True)
             if name == "LCB":
                 return self._kappa * std - mean
             if name == "PI":
                 return log_ndtr((best - mean) / std)
-            return log_expected_improvement(mean, std, best)
+            gain = log_expected_improvement(mean, std, best)
+            return gain - log_cost.predict(codes.scale(points)) if log_cost else gain
 
         return value
 
 
-def _at_full_fidelity(rows: NDArray[np.float64], model: GaussianProcess) -> NDArray[np.float64]:
-    """The rows as the model takes them: with a last column of ones if it knows the fidelity."""
+def _log_cost(codes: Codes, seconds: Sequence[tuple[Point, float]]) -> GaussianProcess | None:
+    if not seconds:
+        return None
+    model = GaussianProcess(np.flatnonzero(codes.choice).tolist())
+    return model.fit(codes.scale([point for point, _ in seconds]), np.log([s for _, s in seconds]))
+
+
+def _steered(
+    acquisition: Callable[[NDArray[np.float64]], NDArray[np.float64]], prior: Prior, weight: float
+) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+    """Hvarfner et al. (2022), for the logarithm of an acquisition function."""
+    return lambda points: acquisition(points) + weight * prior.log_density(points)
+
+
+def _fully_trusted(rows: NDArray[np.float64], model: GaussianProcess) -> NDArray[np.float64]:
+    """The rows as the model takes them: with ones for what it knows of fidelity and origin."""
     n_missing = model.X_.shape[1] - rows.shape[1]
     return np.c_[rows, np.ones((len(rows), n_missing))] if n_missing else rows
-
-
-def _representatives(values: NDArray[np.float64], full: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """The indices of what the model is fitted to: all, or of much evidence a part of fixed size.
-
-    Half of the part are the best full trainings, half are spread evenly over the others.
-    """
-    if len(values) <= _MOST:
-        return np.arange(len(values))
-    order = np.lexsort((values, ~full))
-    others = np.sort(order[_MOST // 2 :])
-    spread = others[np.linspace(0, len(others) - 1, _MOST - _MOST // 2).astype(int)]
-    return np.sort(np.r_[order[: _MOST // 2], spread])
-
-
-def _partial_values(trials: Sequence[FrozenTrial]) -> dict[int, list[tuple[float, float]]]:
-    """What completed and pruned trials showed on the way: (fidelity, value) by trial number.
-
-    The fidelity is the logarithm of the step as a share of the budget's, below 1: a value of the
-    last step is left to the final one. The budget is the last step of completed trials. Nothing is
-    said before one of them has steps, nor while no trial is pruned. Of the steps of one trial each
-    is at most two thirds of the next, which keeps rungs and thins out epochs.
-    """
-    completed = [
-        t for t in trials if t.state == TrialState.COMPLETE and math.isfinite(t.values[0])
-    ]
-    pruned = [t for t in trials if t.state == TrialState.PRUNED and t.intermediate_values]
-    budget = max((max(t.intermediate_values, default=0) for t in completed), default=0)
-    if not pruned or not budget:
-        return {}
-    steps = {step for t in (*completed, *pruned) for step in t.intermediate_values}
-    shift = 1 - min(1, *steps)  # programs may count from 0
-    found: dict[int, list[tuple[float, float]]] = {}
-    for trial in (*completed, *pruned):
-        above = budget + shift if trial.state == TrialState.COMPLETE else math.inf
-        shown = found[trial.number] = []
-        for step, value in sorted(trial.intermediate_values.items(), reverse=True):
-            count = step + shift
-            if step < budget and 3 * count <= 2 * above and math.isfinite(value):
-                shown.insert(0, (math.log(count) / math.log(budget + shift), value))
-                above = count
-    return found
 
 
 def _best_first(
@@ -386,24 +417,6 @@ def to_point(row: NDArray[np.float64]) -> Point:
     return tuple(row.tolist())
 
 
-class History(NamedTuple):
-    """`points` with their `values` are the evidence, lower is better; none of `tried` repeats.
-
-    `shares` are the fidelities of the values, 1 for those of full trainings.
-    """
-
-    tried: set[Point]
-    points: list[Point]
-    shares: list[float]
-    values: list[float]
-    pending: list[Point]
-
-
-def _params(trial: FrozenTrial) -> dict[str, Any]:
-    """What was suggested, and what an enqueued trial will be."""
-    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-
-
 def _design(name: str, n: int, n_dimensions: int, seed: int) -> NDArray[np.float64]:
     """`n` points of the unit cube, shape (n, n_dimensions)."""
     rng = np.random.default_rng(seed)
@@ -414,6 +427,20 @@ def _design(name: str, n: int, n_dimensions: int, seed: int) -> NDArray[np.float
         return sobol(n_dimensions, seed=rng).random_base2(max(n - 1, 0).bit_length())[:n]
     kind: Any = qmc.Halton if name == "halton" else qmc.LatinHypercube
     return kind(n_dimensions, seed=rng).random(n)
+
+
+def check_widths(
+    widths: Mapping[str, float], space: SearchSpace | None, acq_func: str
+) -> dict[str, float]:
+    """Refuse widths of what is not searched, or that no acquisition function can use."""
+    names = [] if space is None else [one.name for one in space.searched]
+    for name, width in widths.items():
+        if name not in names or not width > 0:
+            message = f"widths must be positive, for parameters of {names}, got {name}: {width!r}"
+            raise ValueError(message)
+    if widths:
+        check_member("acq_func with widths", acq_func, ("EI", "PI"))
+    return dict(widths)
 
 
 def check_member(argument: str, value: str, allowed: Sequence[str]) -> None:

@@ -67,6 +67,7 @@ class Codes:
         self.axes = tuple(_axis(n, d) for n, d in distributions.items() if not d.single())
         self.conditional = any(one.when for one in searched)
         self._space = space
+        self._points: dict[str, Point | None] = {}
         self._names = tuple(axis.name for axis in self.axes)
         self._defaults: dict[str, Any] = {one.name: one.default for one in searched}
         self._single = {n: v for n, v in self._defaults.items() if n not in self._names}
@@ -78,6 +79,12 @@ class Codes:
 
     def encode(self, params: Mapping[str, Any]) -> Point | None:
         """The point of a configuration; None when a value is missing or out of range."""
+        written = repr(params)  # 1 and True are not the same
+        if written not in self._points:
+            self._points[written] = self._encode(params)
+        return self._points[written]
+
+    def _encode(self, params: Mapping[str, Any]) -> Point | None:
         try:
             values = {**self._defaults, **self.active(params)}
             return tuple(axis.code(values[axis.name]) for axis in self.axes)

@@ -23,8 +23,10 @@ from optuna.samplers import BaseSampler
 from scipy import stats
 from threadpoolctl import threadpool_limits
 
-from hpo_lib.inference import effect_size
+from hpo_lib.driver import StoppingRule
+from hpo_lib.inference import effect_size, friedman, spent
 from hpo_lib.objective import Objective
+from hpo_lib.replay import SurrogateObjective, Trust
 from hpo_lib.space import Configuration, SearchSpace
 from hpo_lib.storage import Storage
 from hpo_lib.study import run_study, trials_frame
@@ -40,6 +42,7 @@ def compare(
     seeds: Sequence[int],
     n_trials: int,
     *,
+    seconds: float | None = None,
     name: str = "comparison",
     storage: Storage | None = None,
     workers: int = 1,
@@ -50,6 +53,10 @@ def compare(
     Seeds are paired: with the same seed every strategy starts with the default configuration,
     and its k-th trial trains with the same random numbers. Each study is recorded as
     `<name> <strategy> seed <seed>`, so an interrupted comparison goes on where it stopped.
+
+    With `seconds`, a study ends with the first trial behind that many seconds of training and
+    deciding, and `n_trials` should be more than any will need. What ended in time counts: hand
+    the same `seconds` to `summary`, `separations` and `verdict`.
 
     Returns:
         One row per trial. `value` is the validation error (NaN for a failed or pruned
@@ -76,6 +83,7 @@ def compare(
                 storage=storage,
                 seed=seed,
                 workers=pool,
+                stop=_stop(seconds),
             )
         finally:
             idle.put(pool)
@@ -99,6 +107,7 @@ def replay(
     seeds: Sequence[int],
     n_trials: int,
     *,
+    seconds: float | None = None,
     processes: int = 1,
     progress: Callable[[str], None] | None = None,
 ) -> pd.DataFrame:
@@ -106,27 +115,29 @@ def replay(
 
     Whole studies run in `processes` processes and are kept in memory: there is no record to
     resume from, and the same arguments give the same values. In the frame, `seconds` are the
-    recorded ones and `deciding_seconds` those of this run.
+    recorded ones and `deciding_seconds` those of this run. What rests on a surrogate has its trust
+    in `attrs`, and the figures say so.
     """
     named = strategies if isinstance(strategies, Mapping) else {key: key for key in strategies}
     _check(named, seeds)
     if processes < 1:
         message = f"processes must be at least 1, got {processes}"
         raise ValueError(message)
-    cells = [(label, named[label], seed, n_trials) for seed in seeds for label in named]
+    cells = [(label, named[label], seed, n_trials, seconds) for seed in seeds for label in named]
+    trust = objective.trust if isinstance(objective, SurrogateObjective) else None
     if processes == 1:
         frames = (_run_cell(objective, space, cell) for cell in cells)
-        return _gather(frames, progress)
+        return _gather(frames, trust, progress)
     spawn = multiprocessing.get_context("spawn")  # fork would copy the threads' locks
     payload = cloudpickle.dumps((objective, space))
     pool = ProcessPoolExecutor(processes, spawn, _begin_process, (payload, os.getpid()))
     try:
-        return _gather(pool.map(_run_cell_here, cells), progress)
+        return _gather(pool.map(_run_cell_here, cells), trust, progress)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-_Cell = tuple[str, str | BaseSampler, int, int]
+_Cell = tuple[str, str | BaseSampler, int, int, float | None]
 _here: list[tuple[Objective, SearchSpace]] = []  # in a process of a pool: what it replays
 
 
@@ -148,7 +159,7 @@ def _run_cell_here(cell: _Cell) -> pd.DataFrame:
 
 
 def _run_cell(objective: Objective, space: SearchSpace, cell: _Cell) -> pd.DataFrame:
-    label, strategy, seed, n_trials = cell
+    label, strategy, seed, n_trials, seconds = cell
     study = run_study(
         objective,
         space,
@@ -158,12 +169,21 @@ def _run_cell(objective: Objective, space: SearchSpace, cell: _Cell) -> pd.DataF
         storage="memory",
         seed=seed,
         workers=0,
+        stop=_stop(seconds),
     )
     return tidy(study, label, seed)
 
 
+def _stop(seconds: float | None) -> list[StoppingRule]:
+    from hpo_lib.stopping import MaxSeconds  # takes seconds to import
+
+    return [] if seconds is None else [MaxSeconds(seconds)]
+
+
 def _gather(
-    results: Iterable[pd.DataFrame], progress: Callable[[str], None] | None
+    results: Iterable[pd.DataFrame],
+    trust: Trust | None,
+    progress: Callable[[str], None] | None,
 ) -> pd.DataFrame:
     frames: list[pd.DataFrame] = []
     for frame in results:
@@ -171,7 +191,10 @@ def _gather(
         if progress is not None:
             last = frame.iloc[-1]
             progress(f"{last['strategy']}, seed {last['seed']}: best {last['best']:.4f}")
-    return pd.concat(frames, ignore_index=True)
+    joined = pd.concat(frames, ignore_index=True)
+    if trust is not None:
+        joined.attrs["trust"] = trust
+    return joined
 
 
 def tidy(study: optuna.Study, strategy: str, seed: int) -> pd.DataFrame:
@@ -191,23 +214,33 @@ def tidy(study: optuna.Study, strategy: str, seed: int) -> pd.DataFrame:
     )
 
 
-def final_values(frame: pd.DataFrame) -> pd.DataFrame:
-    """The incumbent's value at the end of each study: a row per seed, a column per strategy."""
-    last = frame.sort_values("trial").groupby(["strategy", "seed"], sort=False).tail(1)
+def final_values(frame: pd.DataFrame, seconds: float | None = None) -> pd.DataFrame:
+    """The incumbent's value at the end of each study: a row per seed, a column per strategy.
+
+    With `seconds`, after so many of training and deciding; NaN where no trial had ended by then.
+    """
+    index = pd.Index(sorted(set(frame["seed"])), name="seed")
+    columns = pd.Index(dict.fromkeys(frame["strategy"]), name="strategy")
+    last = _within(frame, seconds).groupby(["strategy", "seed"]).tail(1)
     table = last.pivot(index="seed", columns="strategy", values="best")
-    return table.reindex(columns=list(dict.fromkeys(frame["strategy"])))
+    return table.reindex(index=index, columns=columns)
 
 
-def summary(frame: pd.DataFrame) -> pd.DataFrame:
+def _within(frame: pd.DataFrame, seconds: float | None) -> Any:
+    frame = frame.sort_values("trial")
+    return frame if seconds is None else frame[spent(frame, "seconds") <= seconds]
+
+
+def summary(frame: pd.DataFrame, seconds: float | None = None) -> pd.DataFrame:
     """Per strategy: seeds, trials, median and quartiles of the final value, median seconds."""
-    finals = final_values(frame)
-    spent = ["trial", "seconds", "deciding_seconds"]
-    last = frame.groupby(["strategy", "seed"]).agg(dict.fromkeys(spent, "max"))
-    medians = last.groupby("strategy").agg("median").reindex(finals.columns)
+    finals = final_values(frame, seconds)
+    columns = ["trial", "seconds", "deciding_seconds"]
+    last = _within(frame, seconds).groupby(["strategy", "seed"])[columns].max()
+    medians = last.groupby("strategy").median().reindex(finals.columns)
     return pd.DataFrame(
         {
             "n_seeds": finals.count(),
-            "n_trials": medians["trial"].astype(int),
+            "n_trials": medians["trial"].fillna(0).astype(int),
             "median": finals.median(),
             "q25": finals.quantile(0.25),
             "q75": finals.quantile(0.75),
@@ -217,15 +250,21 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def separations(frame: pd.DataFrame) -> pd.DataFrame:
+def separations(
+    frame: pd.DataFrame, seconds: float | None = None, against: str | None = None
+) -> pd.DataFrame:
     """Every pair of strategies: how often A ends below B, and whether that could be chance.
 
     `p` is that of Wilcoxon's signed-rank test on the paired final values, two-sided, corrected
     by Holm (1979) for the number of pairs. `effect` is the matched-pairs rank-biserial
     correlation, -1 where A always ends below B and 1 where B does. `smallest_p` is what this many
-    seeds could show at best: above 0.05, no result could separate any two.
+    seeds could show at best: above 0.05, no result could separate any two. `against` leaves the
+    pairs in which B is that strategy.
     """
-    finals = final_values(frame).dropna()
+    finals = final_values(frame, seconds).dropna()
+    pairs = list(combinations(finals.columns, 2))
+    if against is not None:
+        pairs = [(strategy, against) for strategy in finals.columns if strategy != against]
     rows = [
         {
             "a": a,
@@ -236,22 +275,36 @@ def separations(frame: pd.DataFrame) -> pd.DataFrame:
             "median_difference": float(np.median(difference)) if len(difference) else math.nan,
             "effect": effect_size(difference),
             "p": _wilcoxon(difference),
+            "smallest_p": min(1.0, len(pairs) * 2.0 ** (1 - len(finals))),
         }
-        for a, b in combinations(finals.columns, 2)
+        for a, b in pairs
         for difference in [finals[a].to_numpy(dtype=float) - finals[b].to_numpy(dtype=float)]
     ]
-    table = pd.DataFrame(rows)
-    if rows:
-        table["p"] = _holm(np.asarray(table["p"], dtype=float))
-        table["smallest_p"] = min(1.0, len(rows) * 2.0 ** (1 - len(finals)))
-    return table
+    for row, p in zip(rows, _holm(np.array([row["p"] for row in rows])), strict=True):
+        row["p"] = float(p)
+    return pd.DataFrame(rows, columns=_PAIR)
 
 
-def verdict(frame: pd.DataFrame, level: float = 0.05) -> str:
-    """What the comparison can and cannot say, in words, one line per pair."""
+_PAIR = ["a", "b", "n_seeds", "a_wins", "ties", "median_difference", "effect", "p", "smallest_p"]
+
+
+def verdict(frame: pd.DataFrame, seconds: float | None = None, level: float = 0.05) -> str:
+    """What the comparison can and cannot say, in words, one line per pair.
+
+    Before them, from three strategies on, Friedman's test that they differ at all.
+    """
     lines: list[str] = []
     budget = f"at {int(np.max(frame['trial'].to_numpy()))} trials"
-    for row in separations(frame).to_dict("records"):
+    budget = budget if seconds is None else f"within {seconds:g} s"
+    finals = final_values(frame, seconds).dropna()
+    p = friedman(finals.to_numpy(dtype=float))
+    if math.isfinite(p):
+        differ = "differ" if p <= level else "cannot be told apart"
+        lines.append(
+            f"{len(finals)} seeds, {finals.shape[1]} strategies: they {differ} {budget} "
+            f"(Friedman's test, p = {p:.2g})."
+        )
+    for row in separations(frame, seconds).to_dict("records"):
         a, b, p, smallest = row["a"], row["b"], row["p"], row["smallest_p"]
         seeds = f"{row['n_seeds']} seeds"
         better, worse = (a, b) if row["effect"] < 0 else (b, a)

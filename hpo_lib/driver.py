@@ -306,10 +306,13 @@ def _span(running: _Running, evaluation: Evaluation) -> dict[str, Any]:
 def _clear(folder: Path) -> None:
     """Remove a trial's checkpoints; TensorBoard's logs are what somebody asked for."""
     for child in folder.glob("*"):
-        if child.is_dir() and not child.is_symlink() and child.name != LOG_FOLDER:
+        if child.name == LOG_FOLDER:
+            continue
+        if child.is_dir() and not child.is_symlink():
             shutil.rmtree(child, ignore_errors=True)
-        elif child.name != LOG_FOLDER:
-            child.unlink(missing_ok=True)
+        else:
+            with suppress(OSError):
+                child.unlink()
     with suppress(OSError):  # not empty
         folder.rmdir()
 

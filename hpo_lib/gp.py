@@ -16,7 +16,8 @@ from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg import cho_solve, cholesky, solve_triangular
+from scipy import linalg
+from scipy.linalg import LinAlgError, cho_solve, solve_triangular
 from scipy.optimize import minimize
 from scipy.spatial.distance import cdist, pdist
 from scipy.special import erfcx, log_ndtr
@@ -26,6 +27,7 @@ Array = NDArray[np.float64]
 
 _LEAST_NOISE = 1e-6
 _SQRT5 = math.sqrt(5)
+_lapack: Any = linalg.lapack
 
 
 class GaussianProcess(RegressorMixin, BaseEstimator):
@@ -64,9 +66,9 @@ class GaussianProcess(RegressorMixin, BaseEstimator):
         if theta is None:
             theta = _minimise(*self._log_posterior(target))
         self.theta_ = np.asarray(theta, float)
-        kernel = self._kernel(self.X_)
+        kernel = self.kernel(self.X_)
         np.fill_diagonal(kernel, np.exp(self.theta_[-2]) + _noise(self.theta_))
-        self.factor_ = cholesky(kernel, lower=True, check_finite=False)
+        self.factor_ = _cholesky(kernel.T)
         self.weights_ = cho_solve((self.factor_, True), target, check_finite=False)
         return self
 
@@ -75,24 +77,25 @@ class GaussianProcess(RegressorMixin, BaseEstimator):
 
         The deviation is that of the function, without the noise of an observation.
         """
-        kernel = self._kernel(np.asarray(X, float))
-        mean = self.weights_ @ kernel * self.scale_ + self.shift_
+        kernel = self.kernel(np.asarray(X, float))
+        mean = kernel @ self.weights_ * self.scale_ + self.shift_
         if not return_std:
             return mean
-        explained = solve_triangular(self.factor_, kernel, lower=True, check_finite=False)
-        variance = np.exp(self.theta_[-2]) - np.einsum("ij,ij->j", explained, explained)
+        explained = solve_triangular(
+            self.factor_, kernel.T, lower=True, overwrite_b=True, check_finite=False
+        ).T
+        variance = np.exp(self.theta_[-2]) - np.einsum("ij,ij->i", explained, explained)
         return mean, np.sqrt(np.maximum(variance, 1e-12)) * self.scale_
 
-    def _kernel(self, rows: Array) -> Array:
-        """The kernel between what was fitted and rows of shape (m, d); shape (n, m)."""
+    def kernel(self, rows: Array) -> Array:
+        """The kernel between rows of shape (m, d) and what was fitted; shape (m, n)."""
         weights = np.exp(-self.theta_[:-2])
         numbers = np.delete(np.arange(rows.shape[1]), self.categories)
-        left, right = self.X_ * weights, rows * weights
-        squares = cdist(left[:, numbers], right[:, numbers], "sqeuclidean")
+        left, right = rows * weights, self.X_ * weights
+        squares = cast("Array", cdist(left[:, numbers], right[:, numbers], "sqeuclidean"))
         for index in self.categories:
-            squares += weights[index] ** 2 * (self.X_[:, index, None] != rows[None, :, index])
-        r = _SQRT5 * np.sqrt(squares)
-        return cast("Array", np.exp(self.theta_[-2] - r) * (1 + r + r * r / 3))
+            squares += weights[index] ** 2 * (rows[:, index, None] != self.X_[None, :, index])
+        return _matern(squares, float(self.theta_[-2]))
 
     def _pairs(self) -> Array:
         """Squared distances per column of the rows' pairs, of shape (d, n (n - 1) / 2)."""
@@ -110,26 +113,26 @@ class GaussianProcess(RegressorMixin, BaseEstimator):
         scale = np.log(self.length_scale) + 0.5 * np.log(n_columns)
         mean = np.r_[np.full(n_columns, scale), 0.0, np.log(self.noise)]
         std = np.r_[np.ones(n_columns + 1), 1.5]
-        upper = np.triu_indices(n, 1)
+        upper = np.ravel_multi_index(np.triu_indices(n, 1), (n, n))
         pairs = self._pairs()
-        diagonal = np.diag_indices(n)
 
         def density(theta: Array) -> tuple[float, Array]:
             signal, noise = np.exp(theta[-2]), _noise(theta)
+            # Half of a symmetric matrix will do: above the diagonal, below it for LAPACK.
             kernel = np.empty((n, n))
-            kernel[upper], backward = _matern_gradient(pairs, theta)
-            kernel.T[upper] = kernel[upper]
-            kernel[diagonal] = signal + noise
-            factor = cholesky(kernel, lower=True, check_finite=False, overwrite_a=True)
+            kernel.ravel()[upper], backward = _matern_gradient(pairs, theta)
+            np.fill_diagonal(kernel, signal + noise)
+            factor = _cholesky(kernel.T)
             weights = cho_solve((factor, True), target, check_finite=False)
+            logarithms = np.log(factor.diagonal()).sum()
             # Rasmussen and Williams (2006), equations 2.30 and 5.9.
-            residual = cho_solve((factor, True), np.eye(n), check_finite=False)
+            residual = _lapack.dpotri(factor, lower=True, overwrite_c=True)[0].T
             residual -= np.outer(weights, weights)
             trace = 0.5 * np.trace(residual)
-            gradient = np.r_[backward(residual[upper]), trace * (noise - _LEAST_NOISE)]
+            gradient = np.r_[backward(residual.ravel()[upper]), trace * (noise - _LEAST_NOISE)]
             gradient[-2] += trace * signal
             away = (theta - mean) / std
-            value = 0.5 * target @ weights + np.log(factor[diagonal]).sum() + 0.5 * away @ away
+            value = 0.5 * target @ weights + logarithms + 0.5 * away @ away
             return float(value), gradient + away / std
 
         return density, mean, std
@@ -143,8 +146,30 @@ def _minimise(
     return minimize(density, mean, jac=True, bounds=bounds, options=options).x
 
 
+def _cholesky(kernel: Array) -> Array:
+    """The lower factor of what stands on and below the diagonal, written in its place."""
+    factor, failed = _lapack.dpotrf(kernel, lower=True, clean=False, overwrite_a=True)
+    if failed:
+        message = f"the kernel must be positive definite, got order {failed} that is not"
+        raise LinAlgError(message)
+    return factor
+
+
 def _noise(theta: Array) -> float:
     return float(np.exp(theta[-1])) + _LEAST_NOISE
+
+
+def _matern(squares: Array, log_signal: float) -> Array:
+    """The kernel at squared distances, written in their place: new memory costs more than it."""
+    squares *= 5
+    r = np.sqrt(squares, out=squares)
+    factor = r / 3
+    factor += 1
+    factor *= r
+    factor += 1
+    kernel = np.exp(np.subtract(log_signal, r, out=r), out=r)
+    kernel *= factor
+    return kernel
 
 
 def _matern_gradient(pairs: Array, theta: Array) -> tuple[Array, Callable[[Array], Array]]:

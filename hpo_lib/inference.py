@@ -6,40 +6,69 @@ Each function takes the frame that `compare` returns, and each row it gives back
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from hpo_lib.replay import Trust
+
 Array = NDArray[np.float64]
 
+Spending = Literal["trial", "seconds"]
+
 _RESAMPLES = 1000
+_STEPS = 50
 
 
-def incumbents(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Per strategy the incumbent's value: a row per seed, a column per trial, up to all's last.
+def spent(frame: pd.DataFrame, by: Spending = "trial") -> Any:
+    """What a study had spent when each trial ended: trials, or seconds training and deciding."""
+    return frame["trial"] if by == "trial" else frame["seconds"] + frame["deciding_seconds"]
+
+
+def incumbents(frame: pd.DataFrame, by: Spending = "trial") -> dict[str, pd.DataFrame]:
+    """Per strategy the incumbent's value: a row per seed, a column per trial or budget in seconds.
 
     A study that ended early, its grid exhausted, keeps its incumbent; before the first trial that
-    did not fail, there is none (infinity).
+    did not fail, there is none (infinity). The seconds are even steps from where each study has
+    finished a trial to where the first study ends.
     """
-    last = int(np.max(frame["trial"].to_numpy()))
+    studies: Any = frame.assign(spent=spent(frame, by).astype(float)).sort_values("trial")
+    ends = studies.groupby(["strategy", "seed"])["spent"].agg(["min", "max"])
+    budgets = np.arange(1.0, ends["max"].max() + 1)
+    if by == "seconds":
+        last = ends["max"].min()
+        budgets = np.unique(np.linspace(min(ends["min"].max(), last), last, _STEPS))
     tables: dict[str, pd.DataFrame] = {}
     for strategy in dict.fromkeys(frame["strategy"]):
-        own = frame[frame["strategy"] == strategy]
-        table = own.pivot(index="seed", columns="trial", values="best")
-        table = table.reindex(columns=range(1, last + 1)).ffill(axis=1).fillna(math.inf)
-        tables[str(strategy)] = table
+        rows = {
+            seed: _standing(run["spent"].to_numpy(), run["best"].to_numpy(dtype=float), budgets)
+            for seed, run in studies[studies["strategy"] == strategy].groupby("seed")
+        }
+        tables[str(strategy)] = pd.DataFrame.from_dict(rows, "index", columns=budgets)
     return tables
 
 
+def _standing(ended: Array, best: Array, budgets: Array) -> Array:
+    """The incumbent after each budget; infinity before there is one."""
+    known = np.r_[math.inf, np.where(np.isnan(best), math.inf, best)]
+    return known[np.searchsorted(ended, budgets, side="right")]
+
+
 def any_time(
-    frame: pd.DataFrame, *, best_known: float = 0.0, level: float = 0.95, seed: int = 0
+    frame: pd.DataFrame,
+    by: Spending = "trial",
+    *,
+    best_known: float = 0.0,
+    level: float = 0.95,
+    seed: int = 0,
 ) -> pd.DataFrame:
-    """Median and interquartile mean of the regret after each trial, with bootstrap intervals.
+    """Median and interquartile mean of the regret at each budget, with bootstrap intervals.
 
     The interquartile mean drops the lower and upper quarter of the seeds (Agarwal et al. 2021,
     Deep reinforcement learning at the edge of the statistical precipice). Intervals are
@@ -47,22 +76,24 @@ def any_time(
 
     Args:
         frame: what `compare` returns.
+        by: what a budget is: trials, or seconds of training and deciding.
         best_known: what the regret is measured from; 0 leaves the values as they are.
         level: of the intervals.
         seed: of the resampling.
 
     Returns:
-        One row per strategy and trial: `n_seeds`, `median`, `iqm`, each with `_low` and `_high`.
+        One row per strategy and budget (`trial` or `seconds`): `n_seeds`, `median`, `iqm`, each
+        with `_low` and `_high`.
     """
     rng = np.random.default_rng(seed)
     tail = (1 - level) / 2
     parts: list[pd.DataFrame] = []
-    for strategy, table in incumbents(frame).items():
+    for strategy, table in incumbents(frame, by).items():
         regret = table.to_numpy(dtype=float) - best_known
         drawn = rng.integers(len(regret), size=(_RESAMPLES, len(regret)))
         columns: dict[str, Any] = {
             "strategy": strategy,
-            "trial": np.arange(1, regret.shape[1] + 1),
+            by: table.columns,
             "n_seeds": len(regret),
         }
         for name, centre in (("median", _median), ("iqm", _interquartile_mean)):
@@ -85,28 +116,37 @@ def _interquartile_mean(values: Array) -> Array:
     return np.sort(values, axis=0)[cut : len(values) - cut].mean(axis=0)
 
 
-def superiority(frame: pd.DataFrame, *, level: float = 0.95, seed: int = 0) -> pd.DataFrame:
-    """The probability that A is ahead of B after each trial, a tie counting half.
+def superiority(
+    frame: pd.DataFrame,
+    by: Spending = "trial",
+    *,
+    against: str | None = None,
+    level: float = 0.95,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """The probability that A is ahead of B at each budget, a tie counting half.
 
-    From the pairs with the same seed, with bootstrap percentiles over these.
-
-    Returns:
-        One row per pair and trial: `a`, `b`, `trial`, `n_seeds`, `probability`, `low`, `high`.
+    From the seeds that both have, paired, with bootstrap intervals. `against` leaves the pairs in
+    which B is that strategy; else there are all, each once.
     """
+    tables = incumbents(frame, by)
+    pairs = list(combinations(tables, 2))
+    if against is not None:
+        _check_strategy("against", against, tables)
+        pairs = [(strategy, against) for strategy in tables if strategy != against]
     rng = np.random.default_rng(seed)
     tail = (1 - level) / 2
-    tables = incumbents(frame)
     parts: list[pd.DataFrame] = []
-    for a, b in combinations(tables, 2):
+    for a, b in pairs:
         shared = tables[a].index.intersection(tables[b].index)
         left, right = tables[a].loc[shared].to_numpy(), tables[b].loc[shared].to_numpy()
         ahead = (left < right) + 0.5 * (left == right)
         drawn = rng.integers(len(ahead), size=(_RESAMPLES, len(ahead)))
         resampled = ahead[drawn].mean(axis=1)
-        columns = {
+        columns: dict[str, Any] = {
             "a": a,
             "b": b,
-            "trial": np.arange(1, ahead.shape[1] + 1),
+            by: tables[a].columns,
             "n_seeds": len(ahead),
             "probability": ahead.mean(axis=0),
             "low": np.quantile(resampled, tail, axis=0),
@@ -116,37 +156,42 @@ def superiority(frame: pd.DataFrame, *, level: float = 0.95, seed: int = 0) -> p
     return pd.concat(parts, ignore_index=True)
 
 
+def _check_strategy(name: str, value: str, known: Iterable[str]) -> None:
+    if value not in known:
+        message = f"{name} must be one of {', '.join(known)}, got {value!r}"
+        raise ValueError(message)
+
+
 def budget_to_target(
-    frame: pd.DataFrame, target: float, *, baseline: str = "random"
+    frame: pd.DataFrame, target: float, by: Spending = "trial", *, baseline: str = "random"
 ) -> pd.DataFrame:
-    """Trials until the incumbent is at or below `target`, and the speed-up over a baseline.
+    """Trials or seconds until the incumbent is at or below `target`, and the speed-up.
 
     The median over all seeds, those that never got there counting as later than any: infinity
     where fewer than half did. `speed_up` is the baseline's median divided by the strategy's; NaN
     where that is not known.
     """
-    tables = incumbents(frame)
-    if baseline not in tables:
-        message = f"baseline must be one of {', '.join(tables)}, got {baseline!r}"
-        raise ValueError(message)
-    rows: list[dict[str, Any]] = []
-    for strategy, table in tables.items():
-        there = table.to_numpy(dtype=float) <= target
-        first = np.where(there.any(axis=1), there.argmax(axis=1) + 1.0, math.inf)
-        median = float(_median(first[:, None])[0])
-        rows.append(
-            {
-                "strategy": strategy,
-                "n_seeds": len(first),
-                "reached": int(np.isfinite(first).sum()),
-                "median_trials": median,
-            }
-        )
-    medians = {row["strategy"]: row["median_trials"] for row in rows}
-    for row in rows:
-        known = math.isfinite(medians[baseline]) and math.isfinite(row["median_trials"])
-        row["speed_up"] = medians[baseline] / row["median_trials"] if known else math.nan
-    return pd.DataFrame(rows).set_index("strategy")
+    studies: Any = frame.assign(spent=spent(frame, by).astype(float))
+    names = list(dict.fromkeys(frame["strategy"]))
+    _check_strategy("baseline", baseline, names)
+    there = studies[studies["best"] <= target]
+    first = there.groupby(["strategy", "seed"])["spent"].min()
+    index = studies.groupby(["strategy", "seed"]).size().index
+    table = first.reindex(index, fill_value=math.inf).unstack("strategy")
+    medians = {name: _median(table[name].dropna().to_numpy()) for name in names}
+    speed_ups = [
+        float(medians[baseline] / medians[name])
+        if math.isfinite(medians[baseline]) and math.isfinite(medians[name])
+        else math.nan
+        for name in names
+    ]
+    columns = {
+        "n_seeds": table.count().reindex(names),
+        "reached": np.isfinite(table).sum().reindex(names),
+        "median_trials" if by == "trial" else "median_seconds": pd.Series(medians, dtype=float),
+        "speed_up": pd.Series(speed_ups, names),
+    }
+    return pd.DataFrame(columns, index=pd.Index(names, name="strategy"))
 
 
 def effect_size(difference: Array) -> float:
@@ -161,34 +206,100 @@ def effect_size(difference: Array) -> float:
     return float((ranks * np.sign(values)).sum() / ranks.sum())
 
 
-def rank_strategies(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Mean ranks of the strategies over several objectives, and Friedman's test of them.
+def friedman(values: Array) -> float:
+    """The p of Friedman's test: blocks in rows, strategies in columns; NaN below 3 or 2 of them.
 
-    An objective counts once, with the median over its seeds (Demsar 2006, Statistical comparisons
-    of classifiers over multiple data sets).
-
-    Returns:
-        One row per strategy, best first: `mean_rank`, `n_objectives`, and Friedman's `p`, the same
-        in all rows; NaN below 3 strategies or 2 objectives, where there is no such test.
+    That the strategies differ at all; where every block is a tie, they do not.
     """
-    finals = pd.DataFrame(
-        {
-            name: {
-                s: float(_median(t.to_numpy()[:, -1:])[0]) for s, t in incumbents(frame).items()
-            }
-            for name, frame in frames.items()
-        }
-    ).dropna()
-    if finals.empty:
-        message = f"frames must share a strategy, got {list(frames)}"
+    if values.shape[0] < 2 or values.shape[1] < 3:
+        return math.nan
+    if (values == values[:, :1]).all():
+        return 1.0
+    test: Any = stats.friedmanchisquare(*values.T)
+    return float(test.pvalue)
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Strategies ranked over several objectives, each of which counts once.
+
+    Attributes:
+        values: median final values, a row per objective, a column per strategy, best rank first.
+        p: Nemenyi's, for each pair; rows and columns are strategies.
+        friedman: the p of Friedman's test that the strategies differ at all.
+        critical_difference: of mean ranks at the 5 % level.
+        n_seeds: behind each median, the fewest.
+        trust: in the worst of the surrogates that it rests on; None without any.
+    """
+
+    values: pd.DataFrame
+    p: pd.DataFrame
+    friedman: float
+    critical_difference: float
+    n_seeds: int
+    trust: Trust | None
+
+    @property
+    def mean(self) -> pd.Series:
+        """The mean rank of each strategy, 1 the best, ties shared."""
+        return self.values.rank(axis=1).mean()
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row per strategy: `mean_rank`, `n_objectives`, and how often it was the best."""
+        best = (self.values.rank(axis=1, method="min") == 1).sum()
+        columns = {"mean_rank": self.mean, "times_best": best, "n_objectives": len(self.values)}
+        return pd.DataFrame(columns)
+
+    def __str__(self) -> str:
+        n, lines = f"{len(self.values)} objectives", list[str]()
+        if not self.friedman <= 0.05:
+            lines.append(
+                f"{n} cannot tell the strategies apart (Friedman's p = {self.friedman:.2g})"
+            )
+        else:
+            lines.append(f"{n}: the strategies differ (Friedman's p = {self.friedman:.2g})")
+            for a, b in combinations(self.values, 2):
+                p, apart = self.p.loc[a, b], self.mean[b] - self.mean[a]
+                said = f"{a} ranks before {b}" if p <= 0.05 else f"cannot separate {a} from {b}"
+                lines.append(f"{n}: {said} (p = {p:.2g}, mean ranks {apart:.2f} apart)")
+        lines.append(
+            f"critical difference of mean ranks: {self.critical_difference:.2f} (Nemenyi)"
+        )
+        return "\n".join(lines)
+
+
+def rank_strategies(frames: Mapping[str, pd.DataFrame]) -> Ranks:
+    """Rank the strategies that all objectives share by their median final values.
+
+    Friedman's test and Nemenyi's after it (Demsar 2006, Statistical comparisons of classifiers
+    over multiple data sets): with few objectives the critical difference is large.
+
+    Raises:
+        ValueError: fewer than 3 shared strategies or 2 objectives, where there is no such test.
+    """
+    from scikit_posthocs import posthoc_nemenyi_friedman  # takes seconds to import
+
+    tables = {name: incumbents(frame) for name, frame in frames.items()}
+    medians = {
+        name: {s: float(_median(t.to_numpy()[:, -1])) for s, t in table.items()}
+        for name, table in tables.items()
+    }
+    values: Any = pd.DataFrame.from_dict(medians, "index").dropna(axis=1)
+    n, k = values.shape
+    if n < 2 or k < 3:
+        message = f"ranks need 2 objectives that share 3 strategies, got {n} and {k}"
         raise ValueError(message)
-    possible = finals.shape[0] >= 3 and finals.shape[1] >= 2
-    test: Any = stats.friedmanchisquare(*finals.to_numpy()) if possible else None
-    table = pd.DataFrame(
-        {
-            "mean_rank": finals.rank(axis=0).mean(axis=1),
-            "n_objectives": finals.shape[1],
-            "p": math.nan if test is None else float(test.pvalue),
-        }
+    order = values.rank(axis=1).mean().sort_values(kind="stable").index
+    values = values[order]
+    p = posthoc_nemenyi_friedman(values.reset_index(drop=True))
+    quantile = float(stats.studentized_range.ppf(0.95, k, np.inf)) / math.sqrt(2)
+    trusts = [one for frame in frames.values() if (one := frame.attrs.get("trust")) is not None]
+    return Ranks(
+        values,
+        p,
+        friedman(values.to_numpy()),
+        quantile * math.sqrt(k * (k + 1) / (6 * n)),
+        min(len(one) for table in tables.values() for one in table.values()),
+        min(trusts, key=lambda one: one.spearman, default=None),
     )
-    return table.sort_values("mean_rank")

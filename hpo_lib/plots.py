@@ -10,20 +10,14 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import optuna
-import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from hpo_lib.compare import final_values
 from hpo_lib.objective import SegmentResult
 from hpo_lib.plots_data import (
     AnyTime,
-    Band,
     Curves,
     FloatArray,
     Importance,
@@ -36,7 +30,6 @@ from hpo_lib.plots_data import (
     Timeline,
     any_time_data,
     class_counts_data,
-    comparison_data,
     confusion_data,
     images_data,
     importance_data,
@@ -50,7 +43,6 @@ from hpo_lib.plots_data import (
 from hpo_lib.plots_style import (
     BLUE,
     DOT,
-    SECONDS,
     STAR,
     VALUE,
     WHITE,
@@ -66,12 +58,13 @@ from hpo_lib.plots_style import (
     one_axes,
     panels,
     parameter_axis,
-    unit_heights,
-    unit_ticks,
+    spending_axis,
     value_axis,
     value_bar,
 )
 from hpo_lib.plots_style import save_figure as save_figure
+from hpo_lib.plots_trials import plot_parallel_coordinates as plot_parallel_coordinates
+from hpo_lib.plots_trials import trial_counts
 from hpo_lib.space import ChoiceParameter, Parameter, SearchSpace, Value
 
 
@@ -189,100 +182,9 @@ def plot_any_time(
         failures.append(spent[np.isnan(one.values)])
     failure_ticks(ax, np.concatenate(failures))
     value_axis(ax, [one.values for one in data])
-    _spending_axis(ax, x)
+    spending_axis(ax, x)
     legend_above(ax)
     return ax
-
-
-def _spending_axis(ax: Axes, x: str) -> None:
-    ax.set_xlabel(SECONDS if x == "seconds" else "trials finished (count)")
-    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=x != "seconds"))
-
-
-def plot_comparison(
-    source: pd.DataFrame | list[Band],
-    x: Literal["trial", "seconds"] = "trial",
-    ax: Axes | None = None,
-) -> Axes:
-    """Draw the median incumbent of each strategy with the band between its quartiles."""
-    data = source if isinstance(source, list) else comparison_data(source, x)
-    ax = one_axes(ax)
-    for i, band in enumerate(data):
-        n = f"{band.n}" if band.n == band.seeds else f"{band.n} of {band.seeds}"
-        style = line_style(i, label=f"{label(band.strategy)} (n = {n} seeds)")
-        ax.step(band.x, band.median, where="post", markevery=max(1, len(band.x) // 8), **style)
-        ax.fill_between(band.x, band.low, band.high, step="post", color=style["color"], alpha=0.15)
-    ends = [end for band in data for end in (band.low, band.high)]
-    value_axis(ax, ends, f"incumbent's {VALUE},\nmedian and quartiles over seeds")
-    _spending_axis(ax, x)
-    legend_above(ax)
-    return ax
-
-
-def plot_final_values(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Draw each seed's final incumbent per strategy; `compare.final_values` computes them."""
-    data = final_values(frame)
-    values = data.to_numpy(dtype=float)
-    ax = one_axes(ax)
-    ax.plot(values.T, color="0.8", linewidth=0.8, zorder=1)
-    names: list[str] = []
-    for i, finals in enumerate(values.T):
-        ax.plot(np.full(len(finals), i), finals, **line_style(i, "", alpha=0.7))
-        reached = finals[np.isfinite(finals)]
-        names.append(f"{label(data.columns[i], 16)}\nn = {len(reached)} seeds")
-        if len(reached):
-            median = float(np.median(reached))
-            ax.hlines(median, i - 0.15, i + 0.15, color="black", linewidth=2.5, zorder=1.5)
-            ax.text(i + 0.18, median, f"{median:.4f}", va="center", fontsize=9, bbox=WHITE)
-    ax.set_xticks(range(len(names)), names)
-    ax.set(xlim=(-0.4, len(names) - 0.4), xlabel="strategy")
-    value_axis(ax, [values], f"final incumbent's {VALUE}")
-    ax.set_title("black bars: medians; grey lines: the same seed", fontsize=10)
-    return ax
-
-
-def plot_parallel_coordinates(
-    source: optuna.Study | Points, space: SearchSpace | None = None, ax: Axes | None = None
-) -> Axes:
-    """Draw a line per trial across one axis per parameter, the best on top."""
-    data = source if isinstance(source, Points) else points_data(source, space)
-    n = len(data.parameters)
-    ax = one_axes(ax, max(7.0, 1.15 * n))
-    heights = np.column_stack([unit_heights(p, data.positions[p.name]) for p in data.parameters])
-    inactive = np.isnan(heights)
-    x, y = np.broadcast_arrays(np.arange(n), np.where(inactive, -0.12, heights))
-    lines = np.stack([x, y], axis=-1)
-    order = np.argsort(-data.values)[: np.isfinite(data.values).sum()]
-    ax.add_collection(LineCollection(list(lines[data.failed]), colors="0.7", linestyles=":"))
-    norm = colour_norm([data.values])
-    ax.add_collection(LineCollection(list(lines[order]), array=data.values[order], norm=norm))
-    if data.incumbent is not None:
-        halo = [withStroke(linewidth=5, foreground="white")]
-        ax.plot(x[0], y[data.incumbent], color="black", lw=2.2, zorder=4, path_effects=halo)
-    for i, parameter in enumerate(data.parameters):
-        _draw_coordinate(ax, i, parameter)
-    if inactive.any():
-        ax.text(-0.08, -0.12, "inactive", ha="right", va="center", fontsize=8)
-    ax.set_xticks(range(n), [label(p.name, 14) for p in data.parameters])
-    ax.set(xlim=(-0.6, n - 0.8), ylim=(-0.17 if inactive.any() else -0.04, 1.04), yticks=[])
-    ax.set(xlabel="hyperparameter", ylabel="value of each hyperparameter")
-    ax.grid(visible=False)
-    sns.despine(ax=ax, left=True, bottom=True)
-    ax.set_title(f"{_counts(data, 'dotted')}, incumbent in black", fontsize=10)
-    value_bar(norm, ax)
-    return ax
-
-
-def _counts(data: Points, mark: str) -> str:
-    n = int(data.failed.sum())
-    return f"n = {len(data.values)} trials" + (f", {n} failed/pruned ({mark})" if n else "")
-
-
-def _draw_coordinate(ax: Axes, x: int, parameter: Parameter) -> None:
-    ax.vlines(x, 0, 1, color="0.3", linewidth=1, zorder=3)
-    for y, text in unit_ticks(parameter):
-        ax.plot([x - 0.03, x], [y, y], color="0.3", linewidth=1, zorder=3)
-        ax.text(x - 0.05, y, text, ha="right", va="center", fontsize=8, zorder=6, bbox=WHITE)
 
 
 def plot_slices(source: optuna.Study | Points, space: SearchSpace | None = None) -> AxesArray:
@@ -307,7 +209,7 @@ def plot_slices(source: optuna.Study | Points, space: SearchSpace | None = None)
         value_axis(ax, [data.values])
     bar = value_bar(norm, list(axes), "trial (number)", "cividis_r")
     bar.yaxis.set_major_locator(MaxNLocator(6, integer=True))
-    axes[0].figure.suptitle(f"{_counts(data, 'red ticks')}, star: incumbent", fontsize=11)
+    axes[0].figure.suptitle(f"{trial_counts(data, 'red ticks')}, star: incumbent", fontsize=11)
     return axes
 
 
@@ -352,7 +254,9 @@ def plot_pair_matrix(
             ax.tick_params(labelleft=False)
     value_bar(norm, [ax for ax in axes.flat if ax is not None], f"predicted {VALUE}")
     inactive = any(np.isnan(surface).any() for surface in data.surfaces.values())
-    title = f"{_counts(data.points, 'crosses')}, star: incumbent{', grey: inactive' * inactive}"
+    title = (
+        f"{trial_counts(data.points, 'crosses')}, star: incumbent{', grey: inactive' * inactive}"
+    )
     axes[0, 0].figure.suptitle(f"Partial dependence; {title}", fontsize=11)
     return axes
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 import optuna
@@ -61,18 +61,6 @@ class AnyTime(NamedTuple):
     seconds: FloatArray
     values: FloatArray
     best: FloatArray
-
-
-class Band(NamedTuple):
-    """Quartiles of a strategy's incumbents over `n` of `seeds` seeds, where all n have one."""
-
-    strategy: str
-    x: FloatArray
-    low: FloatArray
-    median: FloatArray
-    high: FloatArray
-    n: int
-    seeds: int
 
 
 class Points(NamedTuple):
@@ -155,7 +143,7 @@ class Timeline(NamedTuple):
     outcomes: list[str]
 
 
-def _finite(values: Any) -> FloatArray:
+def finite(values: Any) -> FloatArray:
     """Numbers, with NaN for all that are missing or not finite."""
     array = np.asarray(values, dtype=float)
     return np.where(np.isfinite(array), array, np.nan)
@@ -200,10 +188,10 @@ def learning_curves_data(
 
 
 def _curves(record: Mapping[str, Any], run: str) -> Curves:
-    error = _finite(record.get("validation_error", ()))  # written last: as long as the record
+    error = finite(record.get("validation_error", ()))  # written last: as long as the record
     losses = np.full((2, len(error)), np.nan)
     for row, name in zip(losses, ("train_loss", "validation_loss"), strict=True):
-        recorded = _finite(record.get(name, ()))[: len(error)]
+        recorded = finite(record.get(name, ()))[: len(error)]
         row[: len(recorded)] = recorded
     return Curves(run, losses[0], losses[1], error)
 
@@ -230,56 +218,20 @@ def any_time_data(source: Source | Mapping[str, Source]) -> list[AnyTime]:
         return [any_time_data(one)[0]._replace(study=name) for name, one in source.items()]
     frame = _frame(source)
     finished = np.array([state != "running" for state in frame["state"]], dtype=bool)
-    training, deciding = (_finite(frame[name]) for name in ("seconds", "deciding_seconds"))
+    training, deciding = (finite(frame[name]) for name in ("seconds", "deciding_seconds"))
     spent = np.cumsum((np.nan_to_num(training) + np.nan_to_num(deciding))[finished])
-    values = _finite(frame["value"])[finished]
+    values = finite(frame["value"])[finished]
     name = source.study_name if isinstance(source, optuna.Study) else "study"
-    return [AnyTime(name, spent, values, _running_best(values))]
+    return [AnyTime(name, spent, values, running_best(values))]
 
 
 def _frame(source: Source) -> pd.DataFrame:
     return trials_frame(source) if isinstance(source, optuna.Study) else source
 
 
-def _running_best(values: FloatArray) -> FloatArray:
+def running_best(values: FloatArray) -> FloatArray:
+    """The lowest value so far; NaN before the first."""
     return np.fmin.accumulate(values) if len(values) else values
-
-
-def comparison_data(frame: pd.DataFrame, x: Literal["trial", "seconds"] = "trial") -> list[Band]:
-    """Median and quartiles of the incumbent over the seeds of each strategy.
-
-    Args:
-        frame: what `compare` returns.
-        x: what is spent: trials, or seconds of training and deciding.
-    """
-    frame = frame.sort_values("trial", kind="stable")
-    clock = frame["trial"] if x == "trial" else frame["seconds"] + frame["deciding_seconds"]
-    clocks, values = _finite(clock), _finite(frame["value"])
-    strategies, seeds = np.asarray(frame["strategy"]), np.asarray(frame["seed"])
-    bands: list[Band] = []
-    for strategy in dict.fromkeys(frame.sort_index()["strategy"]):
-        cells = [(strategies == strategy) & (seeds == seed) for seed in np.unique(seeds)]
-        runs = [(clocks[c], _running_best(values[c])) for c in cells if c.any()]
-        bands.append(_band(str(strategy), runs))
-    return bands
-
-
-def _band(strategy: str, runs: list[tuple[FloatArray, FloatArray]]) -> Band:
-    """Quartiles over runs, each given as the x of its trials and its incumbents.
-
-    Each incumbent stands until the run's next trial ends; seeds without any are left out.
-    """
-    usable = [(clock, best) for clock, best in runs if np.isfinite(best).any()]
-    if not usable:
-        nothing = np.zeros(0)
-        return Band(strategy, nothing, nothing, nothing, nothing, 0, len(runs))
-    first = max(clock[np.isfinite(best)][0] for clock, best in usable)
-    last = min(clock[-1] for clock, _ in usable)
-    x = np.unique(np.concatenate([clock for clock, _ in usable]))
-    x = x[(x >= first) & (x <= last)]
-    curves = [best[np.searchsorted(clock, x, side="right") - 1] for clock, best in usable]
-    low, median, high = np.quantile(curves, (0.25, 0.5, 0.75), axis=0)
-    return Band(strategy, x, low, median, high, len(usable), len(runs))
 
 
 def points_data(study: optuna.Study, space: SearchSpace | None = None) -> Points:
@@ -288,7 +240,7 @@ def points_data(study: optuna.Study, space: SearchSpace | None = None) -> Points
     trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
     tried = [trial.user_attrs.get("configuration", trial.params) for trial in trials]
     completed = (trial.state == TrialState.COMPLETE for trial in trials)
-    values = _finite([t.value if c else None for t, c in zip(trials, completed, strict=True)])
+    values = finite([t.value if c else None for t, c in zip(trials, completed, strict=True)])
     rated = np.where(np.isfinite(values), values, np.inf)
     return Points(
         parameters,
@@ -432,7 +384,7 @@ def confusion_data(labels: Labels, predicted: Labels, classes: Sequence[str]) ->
 def timeline_data(source: Source) -> Timeline:
     """When which worker ran which trial, for the trials that have ended or reached a rung."""
     frame = _frame(source)
-    started, finished = _finite(frame["started"]), _finite(frame["finished"])
+    started, finished = finite(frame["started"]), finite(frame["finished"])
     ran = np.flatnonzero(np.isfinite(started) & np.isfinite(finished))
     rows = frame.iloc[ran]
     starts = started[ran] - started[ran].min(initial=np.inf)

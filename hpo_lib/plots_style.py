@@ -144,6 +144,12 @@ def log_ticks(axis: Axis, ratio: float) -> None:
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
+def spending_axis(ax: Axes, x: str) -> None:
+    """Label the x axis: seconds, or trials."""
+    ax.set_xlabel(SECONDS if x == "seconds" else "trials finished (count)")
+    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=x != "seconds"))
+
+
 def is_discrete(parameter: Parameter) -> bool:
     """Whether a parameter has so few values that each gets a tick."""
     few = parameter.count is not None and parameter.count <= 6
@@ -222,7 +228,8 @@ def unit_ticks(parameter: Parameter) -> list[tuple[float, str]]:
 def legend_above(ax: Axes) -> None:
     """Put the legend over the axes, where it covers nothing."""
     handles, names = ax.get_legend_handles_labels()
-    columns = max(1, 88 // (max(map(len, names), default=0) + 7))
+    inches = ax.get_position().width * cast(Figure, ax.figure).get_figwidth()
+    columns = max(1, int(16.3 * inches) // (max(map(len, names), default=0) + 7))
     style: dict[str, Any] = {"ncols": columns, "frameon": False, "fontsize": 9}
     ax.legend(handles, names, loc="lower left", bbox_to_anchor=(0, 1), **style)
 

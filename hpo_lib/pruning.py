@@ -32,21 +32,24 @@ def default_rungs(budget: int, reduction_factor: int = 3) -> tuple[int, ...]:
     return tuple(rungs[:-1])
 
 
-def halving_goes_on(number: int, values: Mapping[int, float], reduction_factor: int = 3) -> bool:
+def halving_goes_on(
+    number: int, values: Mapping[int, float], reduction_factor: int = 3, least: int = 1
+) -> bool:
     """Whether the trial is in the best 1 / `reduction_factor` of those that reached the rung.
 
     Asynchronous successive halving (Li et al., 2020, "A system for massively parallel
     hyperparameter tuning") in the form that stops trials and promotes none later. Of equal values
-    the earlier trial's counts as the better; the best one always goes on.
+    the earlier trial's counts as the better; the best one goes on, however few there are.
 
     Args:
         number: the trial in question.
         values: what each trial of the bracket had at the rung, lower is better.
         reduction_factor: how many trials share one place on the next rung.
+        least: trials that must have reached the rung before one goes on.
     """
     mine = (values[number], number)
     better = sum((value, other) < mine for other, value in values.items())
-    return better < max(1, len(values) // reduction_factor)
+    return len(values) >= least and better < max(1, len(values) // reduction_factor)
 
 
 def median_goes_on(number: int, values: Mapping[int, float]) -> bool:
@@ -75,7 +78,9 @@ class RungPruner(BasePruner):
     """The rules as a pruner that knows nothing but the record; it works in any Optuna program.
 
     Args:
-        rule: "asha", "hyperband" or "median".
+        rule: "asha", "hyperband" or "median". With "asha" none passes the lowest rung before
+            `reduction_factor` trials were there: a first trial that goes on unrivalled costs a
+            whole training, a start costs a rung.
         rungs: epochs at which a trial may be stopped; it goes on anywhere else.
         reduction_factor: of successive halving and of Hyperband's brackets.
         seed: of Hyperband's brackets.
@@ -95,11 +100,12 @@ class RungPruner(BasePruner):
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Whether the trial stops at the last epoch that it reported.
 
+        Enqueued trials, such as the default configuration, go on: somebody asked for their value.
         Trials copied as evidence do not compete: those that completed elsewhere are the
         survivors of another search.
         """
         epoch = trial.last_step
-        if epoch not in self._rungs:
+        if epoch not in self._rungs or "fixed_params" in trial.system_attrs:
             return False
         sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
         reached = {
@@ -117,7 +123,9 @@ class RungPruner(BasePruner):
             if self._rungs.index(epoch) < mine:
                 return False
             reached = {one: v for one, v in reached.items() if self._bracket(one) == mine}
-        return not halving_goes_on(trial.number, reached, self._reduction_factor)
+        lowest = self._rule == "asha" and epoch == self._rungs[0]
+        least = self._reduction_factor if lowest else 1
+        return not halving_goes_on(trial.number, reached, self._reduction_factor, least)
 
     def _bracket(self, number: int) -> int:
         return bracket(self._seed, number, len(self._rungs), self._reduction_factor)

@@ -7,6 +7,7 @@ import gzip
 import json
 import math
 import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,8 +23,6 @@ from hpo_lib.driver import own_trials
 from hpo_lib.space import Configuration, SearchSpace
 
 Array = NDArray[np.float64]
-
-_SHOWN = ("validation_error", "seconds")  # of a file's curves: never the test error
 
 
 @dataclass(frozen=True)
@@ -85,8 +84,10 @@ def read_record(path: str | Path, space: SearchSpace | None = None) -> Record:
     """Read a CSV (or .csv.gz) of trainings, one per row.
 
     Each hyperparameter has a column (empty where it is inactive). `validation_error` (or `value`)
-    and, if there is one, `seconds` hold one number per epoch, separated by spaces. A training that
-    is shorter than the budget has diverged. Other columns are not read.
+    and, if there is one, `seconds` hold one number per epoch, separated by spaces; `cpu_seconds`,
+    which other work on the machine hardly changes, go before `seconds`. Where `machine` names
+    several, the seconds are those of the commonest alone. A training that is shorter than the
+    budget has diverged. Other columns, the test errors among them, are not read.
 
     Args:
         path: the file; a JSON file of the same stem may hold `space` (as YAML) and `budget`.
@@ -106,9 +107,10 @@ def read_record(path: str | Path, space: SearchSpace | None = None) -> Record:
     always = [one.name for one in space.searched if not one.when]
     rows = _rows(path, always)
     configurations = [_configuration(row, space, f"{path}, row {i}") for i, row in enumerate(rows)]
+    clock = "cpu_seconds" if rows and "cpu_seconds" in rows[0] else "seconds"
     errors, seconds = (
         [_numbers(row.get(name, ""), f"{path}, row {i}, {name}") for i, row in enumerate(rows)]
-        for name in _SHOWN
+        for name in ("validation_error", clock)
     )
     longest = max([1, *map(len, errors)])
     budget = about.get("budget", longest)
@@ -116,6 +118,9 @@ def read_record(path: str | Path, space: SearchSpace | None = None) -> Record:
         rule = f"budget in {beside.name} must be a whole number of epochs up to {longest}"
         message = f"{rule}, the longest training in {path.name}, got {budget!r}"
         raise ValueError(message)
+    machines = [row.get("machine") for row in rows]
+    commonest = Counter(machines).most_common(1)[0][0] if rows else None
+    seconds = [one if m == commonest else [] for one, m in zip(seconds, machines, strict=True)]
     diverged = [len(curve) < budget for curve in errors]
     return _record(space, configurations, errors, seconds, diverged, budget, path.name)
 

@@ -10,14 +10,15 @@ from __future__ import annotations
 import importlib
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
+from scipy.linalg import cho_solve
 
 from hpo_lib.codes import Codes
 from hpo_lib.objective import Segment, SegmentResult
@@ -30,6 +31,7 @@ TRUST_LIMIT = 0.8
 _FEWEST = 10
 _FOLDS = 10
 _TREES = 100
+_FITTED = 500  # trainings, at most, that the kernel of a Gaussian process is fitted to
 _NEAR = 12  # trainings among whose deviations the noise of a replayed training is drawn
 
 
@@ -114,6 +116,14 @@ class Trust:
     limit: float = TRUST_LIMIT
 
     @property
+    def caption(self) -> str:
+        """What a figure that rests on the surrogate says of it."""
+        return self.warning or (
+            f"replayed on a surrogate: rank correlation {self.spearman:.2f} out of sample, "
+            f"n = {self.n_configurations} configurations"
+        )
+
+    @property
     def warning(self) -> str | None:
         """Why not to believe replays, for the figures that show them; None where one may."""
         if self.spearman >= self.limit:
@@ -136,14 +146,17 @@ class Trust:
 class SurrogateObjective:
     """Predicts errors and seconds of any configuration of the record's space.
 
-    One forest of extremely randomised trees (Geurts et al. 2006) predicts the curve of errors over
-    the epochs that the same trainings reached, so epochs behind a rung rest on those that were not
-    pruned there. The noise of a training is that of a recorded one with a similar error: its
-    deviation, over all epochs, from the mean of its configuration. Where nothing was trained
-    twice, there is no noise, and a strategy sees a smoother objective than the real one.
+    A model predicts the curve of errors over the epochs that the same trainings reached, so epochs
+    behind a rung rest on those that were not pruned there. The noise of a training is that of a
+    recorded one with a similar error: its deviation, over all epochs, from the mean of its
+    configuration. Where nothing was trained twice, there is no noise, and a strategy sees a
+    smoother objective than the real one.
 
     Args:
         record: the recorded trainings, of at least 10 different configurations.
+        model: "gp", a Gaussian process, which predicts best of what was tried but is of the kind
+            that `bayes` fits, which may flatter it; or "trees", extremely randomised ones (Geurts
+            et al. 2006), to see whether a conclusion stands on them as well.
         noise: whether trainings deviate from the prediction, as the trial's seed has it.
         limit: the rank correlation below which it warns.
 
@@ -151,7 +164,17 @@ class SurrogateObjective:
         TrustWarning: the rank correlation is below `limit`.
     """
 
-    def __init__(self, record: Record, *, noise: bool = True, limit: float = TRUST_LIMIT) -> None:
+    def __init__(
+        self,
+        record: Record,
+        *,
+        model: str = "gp",
+        noise: bool = True,
+        limit: float = TRUST_LIMIT,
+    ) -> None:
+        if model not in _MODELS:
+            message = f"model must be one of {', '.join(_MODELS)}, got {model!r}"
+            raise ValueError(message)
         complete = np.isfinite(record.errors[:, -1])
         n_complete = len(np.unique(record.groups[complete]))
         if n_complete < _FEWEST:
@@ -161,13 +184,15 @@ class SurrogateObjective:
             )
             raise ValueError(message)
         self.record = record
+        self._model = model
         self._noise = noise
         self._codes = Codes(record.space.distributions(), record.space)
-        features = self._features(record.configurations)
-        self._errors = _forests(features, record.errors)
-        self._seconds = _forests(features, np.log(np.maximum(record.seconds, 1e-9)))
+        fit = partial(_MODELS[model], self._codes)
+        points = self._points(record.configurations)
+        self._errors = _curves(fit, points, record.errors)
+        self._seconds = _curves(fit, points, np.log(np.maximum(record.seconds, 1e-9)))
         self._levels, self._deviations = _deviations(record)
-        self.trust = _trust(features, record, self._deviations, limit)
+        self.trust = _trust(fit, points, record, self._deviations, limit)
         if self.trust.warning is not None:
             warnings.warn(self.trust.warning, TrustWarning, stacklevel=2)
 
@@ -183,60 +208,90 @@ class SurrogateObjective:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The record that the surrogate rests on."""
-        return {"surrogate": self.record.settings, "noise": self._noise}
+        """The record and the model that the surrogate rests on."""
+        rests_on = {"surrogate": self.record.settings, "noise": self._noise}
+        # studies from before there were others have no such setting
+        return rests_on if self._model == "trees" else {**rests_on, "model": self._model}
 
-    def _features(self, configurations: Sequence[Configuration]) -> NDArray[np.float32]:
+    def _points(self, configurations: Sequence[Configuration]) -> Array:
         points = [self._codes.encode(one) for one in configurations]
         if None in points:
             message = f"configuration must lie in the space, got {configurations}"
             raise ValueError(message)
-        return np.asarray(points, np.float32)
+        return np.asarray(points, float)
 
     def predict(self, configurations: Sequence[Configuration]) -> Array:
         """Errors without noise, of shape (configurations, epochs)."""
-        return _predict(self._errors, self._features(configurations), self.budget)
+        return _predict(self._errors, self._points(configurations), self.budget)
 
     def __call__(self, configuration: Configuration, segment: Segment) -> SegmentResult:
         """The predicted epochs of the segment; the same trial always deviates in the same way."""
-        features = self._features([configuration])
-        errors = _predict(self._errors, features, self.budget)[0]
+        points = self._points([configuration])
+        errors = _predict(self._errors, points, self.budget)[0]
         if self._noise and len(self._levels):
             nearest = np.argsort(np.abs(self._levels - errors[-1]), kind="stable")[:_NEAR]
             errors = errors + self._deviations[nearest[segment.seed % len(nearest)]]
-            errors = np.maximum(errors, 0.0) if (self.record.errors[:, -1] >= 0).all() else errors
-        seconds = np.exp(_predict(self._seconds, features, self.budget)[0])
+        if (self.record.errors[:, -1] >= 0).all():
+            errors = np.maximum(errors, 0.0)
+        seconds = np.exp(_predict(self._seconds, points, self.budget)[0])
         return _result(errors, seconds, segment)
 
 
-Forests = list[tuple[NDArray[np.int64], list[Any]]]
-"""Epochs, as column numbers, and the trees that predict them."""
+Predictor = Callable[[Array], Array]
+"""From points, of shape (n, d), to what is expected there in each epoch, of shape (n, epochs)."""
+
+Fit = Callable[[Array, Array], Predictor]
+"""From points and targets, of shape (n, d) and (n, epochs), to what predicts them."""
 
 
-def _forests(features: NDArray[np.float32], curves: Array) -> Forests:
-    reached, which = np.unique(np.isfinite(curves), axis=1, return_inverse=True)
-    forests: Forests = []
-    for number, rows in enumerate(reached.T):
-        epochs = np.flatnonzero(which.ravel() == number)
-        if rows.any():
-            forest = _forest(features[rows], curves[np.ix_(rows, epochs)])
-            forests.append((epochs, [tree.tree_ for tree in forest.estimators_]))
-    return forests
+def _gaussian_process(codes: Codes, points: Array, targets: Array) -> Predictor:
+    """One kernel for all epochs, fitted to the last: they differ in their weights alone."""
+    from hpo_lib.gp import GaussianProcess  # takes seconds to import
+
+    rows, means = codes.scale(points), targets.mean(axis=0)
+    some = np.random.default_rng(0).permutation(len(rows))[:_FITTED]
+    model = GaussianProcess(np.flatnonzero(codes.choice).tolist())
+    theta = model.fit(rows[some], targets[some, -1]).theta_
+    model.fit(rows, targets[:, -1], theta)
+    weights = cho_solve((model.factor_, True), targets - means)
+    return lambda new: model.kernel(codes.scale(new)).T @ weights + means
 
 
-def _forest(features: NDArray[np.float32], targets: Array) -> Any:
+def _trees(codes: Codes, points: Array, targets: Array) -> Predictor:
+    """The mean of the trees, past the checks of scikit-learn, which cost more than the trees."""
     from sklearn.ensemble import ExtraTreesRegressor  # takes a second to import
 
     forest: Any = ExtraTreesRegressor(_TREES, random_state=0)
-    return forest.fit(features, targets if targets.shape[1] > 1 else targets[:, 0])
+    forest.fit(np.float32(points), targets if targets.shape[1] > 1 else targets[:, 0])
+    trees = [tree.tree_ for tree in forest.estimators_]
+
+    def predict(new: Array) -> Array:
+        total: Any = sum(tree.predict(np.asarray(new, np.float32)) for tree in trees)
+        return np.reshape(total, (len(new), -1)) / len(trees)
+
+    return predict
 
 
-def _predict(forests: Forests, features: NDArray[np.float32], budget: int) -> Array:
-    """The mean of the trees, past the checks of scikit-learn, which cost more than the trees."""
-    curves = np.full((len(features), budget), np.nan)
-    for epochs, trees in forests:
-        total = sum(tree.predict(features) for tree in trees)
-        curves[:, epochs] = np.reshape(total, (len(features), -1)) / len(trees)
+_MODELS = {"gp": _gaussian_process, "trees": _trees}
+
+
+def _curves(fit: Fit, points: Array, curves: Array) -> list[tuple[NDArray[np.int64], Predictor]]:
+    """Epochs, as column numbers, and what predicts them from the trainings that reached them."""
+    reached, which = np.unique(np.isfinite(curves), axis=1, return_inverse=True)
+    found: list[tuple[NDArray[np.int64], Predictor]] = []
+    for number, rows in enumerate(reached.T):
+        epochs = np.flatnonzero(which.ravel() == number)
+        if rows.any():
+            found.append((epochs, fit(points[rows], curves[np.ix_(rows, epochs)])))
+    return found
+
+
+def _predict(
+    parts: list[tuple[NDArray[np.int64], Predictor]], points: Array, budget: int
+) -> Array:
+    curves = np.full((len(points), budget), np.nan)
+    for epochs, predictor in parts:
+        curves[:, epochs] = predictor(points)
     return curves
 
 
@@ -257,18 +312,15 @@ def _deviations(record: Record) -> tuple[Array, Array]:
     return np.array(levels), np.array(deviations).reshape(-1, record.budget)
 
 
-def _trust(
-    features: NDArray[np.float32], record: Record, deviations: Array, limit: float
-) -> Trust:
+def _trust(fit: Fit, points: Array, record: Record, deviations: Array, limit: float) -> Trust:
     from sklearn.model_selection import GroupKFold
 
     rows = np.isfinite(record.errors[:, -1])
-    features, groups, final = features[rows], record.groups[rows], record.errors[rows, -1]
+    points, groups, final = points[rows], record.groups[rows], record.errors[rows, -1]
     predicted = np.empty(len(final))
     folds = GroupKFold(min(_FOLDS, len(np.unique(groups))))
-    for train, test in folds.split(features, final, groups):
-        forest = _forest(features[train], final[train, None])
-        predicted[test] = forest.predict(features[test])
+    for train, test in folds.split(points, final, groups):
+        predicted[test] = fit(points[train], final[train, None])(points[test])[:, 0]
     final, predicted = group_means(final, groups), group_means(predicted, groups)
     wrong = predicted - final
     near = np.argsort(final, kind="stable")[: math.ceil(len(final) / 10)]
@@ -351,6 +403,15 @@ def published_names() -> tuple[str, ...]:
         for family in ("HPOBench", "HPOLib", "NASBench201")
         for dataset in getattr(bench, family).available_dataset_names
     )
+
+
+def open_published(names: Iterable[str]) -> dict[str, PublishedObjective]:
+    """The tables of these names; none, and a printed sentence, where their package is missing."""
+    try:
+        return {name: PublishedObjective(name) for name in names}
+    except ImportError as error:
+        print(f"no published tables here, so they are left out: {error}")
+        return {}
 
 
 @cache

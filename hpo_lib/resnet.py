@@ -73,7 +73,8 @@ class PaddingShortcut(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, n_in, h, w) to (n, n_out, ⌈h / stride⌉, ⌈w / stride⌉)."""
-        return F.pad(x[:, :, :: self.stride, :: self.stride], self.padding)
+        # pooling over one pixel is slicing whose gradient stays channels-last
+        return F.pad(F.avg_pool2d(x, 1, self.stride), self.padding)
 
 
 def _conv(n_in: int, n_out: int, size: int, stride: int = 1) -> nn.Conv2d:

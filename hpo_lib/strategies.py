@@ -406,8 +406,9 @@ def make_sampler(
     """The sampler of a strategy.
 
     Args:
-        strategy: a name out of `STRATEGIES`, "package.module:ClassName" of an Optuna sampler that
-            takes a seed, or a sampler, which is returned as it is.
+        strategy: a name out of `STRATEGIES`, the import path of an Optuna sampler that takes a
+            seed ("optuna.samplers.NSGAIISampler", the last dot may be a colon), or a sampler,
+            which is returned as it is.
         space: the search space.
         seed: fixes the strategy's choices.
         n_trials: the budget.
@@ -419,7 +420,7 @@ def make_sampler(
         raise ValueError(message)
     if strategy in STRATEGIES:
         return STRATEGIES[strategy](space, seed, n_trials)
-    if ":" in strategy:
+    if ":" in strategy or "." in strategy:
         return _imported(strategy)(seed=seed)
     message = (
         f"strategy must be one of {', '.join(sorted(STRATEGIES))}, "
@@ -429,7 +430,7 @@ def make_sampler(
 
 
 def _imported(path: str) -> Callable[..., BaseSampler]:
-    module_name, _, class_name = path.partition(":")
+    module_name, _, class_name = path.replace(":", ".").rpartition(".")
     try:
         found = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError, ValueError) as error:

@@ -87,7 +87,8 @@ def run_study(
         reduction_factor: of the rungs, and of the trials that reach each next one.
         default_first: whether the space's default configuration is the first trial.
         evidence_from: another study of the same storage and objective whose completed trials
-            inside the space are copied in as evidence; they do not count as budget.
+            inside the space are copied in as evidence; they do not count as budget, and "bayes"
+            trusts them as far as the study's own trials bear them out.
         time_limit: seconds per segment.
         memory_limit: bytes of resident memory per worker.
         max_failures: failed trials in a row after which the study stops.
@@ -98,6 +99,9 @@ def run_study(
         StudyHeldError: another driver writes this study.
         StudyChangedError: the name is taken by a study with another space or settings.
         StudyStoppedError: `max_failures` trials failed in a row.
+        StudyError: the record or a checkpoint cannot be read or written; the disk may be full.
+        KeyboardInterrupt: after Ctrl-C, once what ran is finished and recorded; the second one at
+            once. The same call goes on.
     """
     evaluated = as_objective(objective)
     pruning = None if pruning == "none" else pruning
@@ -120,6 +124,8 @@ def run_study(
         )
         _check_unchanged(study, space, settings)
     with holding(study, storage) as lease:
+        if study.user_attrs.get("n_trials") != n_trials:  # for those who watch
+            study.set_user_attr("n_trials", n_trials)
         if "ready" not in study.user_attrs:
             _begin_study(study, backend, space, settings, evidence_from)
         driver = Driver(

@@ -59,6 +59,7 @@ class SurrogateExplorer(Panel):
         self.study = study
         self._fitted: FittedStudy = fitted_study(study)
         self._quiet = False
+        self._layouts: dict[Any, Any] = {}
         names = self._fitted.names
         options = [(name, name) for name in names]
         self.x = _dropdown("Horizontal axis", options, names[0])
@@ -123,7 +124,8 @@ class SurrogateExplorer(Panel):
         names = [name for name in (self.x.value, self.y.value) if name != _NONE]
         shown = self._shown()
         data = slice_data(self._fitted, names, shown)
-        self.image.value = png(plot_slice(data, acquisition=self.acquisition.value))
+        layout = self._layouts.setdefault((*names, self.acquisition.value), [])
+        self.image.value = png(plot_slice(data, acquisition=self.acquisition.value), layout)
         mean, std = (float(one[0]) for one in self._fitted.surrogate.predict([self.configuration]))
         inactive = sorted(set(self.sliders) - set(self.configuration))
         ignored = f"; inactive here: {', '.join(inactive)}" if inactive else ""

@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import math
 import os
 import pickle
+import platform
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable
@@ -43,6 +45,8 @@ from hpo_lib.resnet import ResNet
 from hpo_lib.space import Configuration
 
 _EVALUATION_BATCH = 256
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+_KEPT_BYTES = 2**28
 _CHECKPOINT_KEYS = {"epoch", "config", "model", "optimizer", "best"}
 # what a training must share with its checkpoint: all but where and how fast it runs
 _TRAJECTORY = tuple(
@@ -215,6 +219,7 @@ class _Run:
         with _seeded(device, config.seed, 0):
             model = make_network(config, data.train.images.shape[1], len(data.classes))
         model = _channels_last(model.to(device))
+        _keep_freed_memory()
         optimizer = make_optimizer(config, model, device)
         if config.compile:
             compiled = cast("Callable[[Tensor], Tensor]", torch.compile(model))
@@ -320,6 +325,17 @@ def _seeded(device: torch.device, *entropy: int) -> Generator[None]:
 
 def _draw_seed(*entropy: int) -> int:
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
+
+
+@lru_cache
+def _keep_freed_memory() -> None:
+    """Let glibc keep freed blocks of megabytes: every step asks for the same ones again.
+
+    It would give them back to the system, which clears each page anew: 10 to 15 % of the time.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        for parameter in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
+            ctypes.CDLL(None).mallopt(parameter, _KEPT_BYTES)
 
 
 def _deterministic(device: torch.device) -> AbstractContextManager[None]:

@@ -12,8 +12,8 @@ from typing import Any
 import ipywidgets as w
 import numpy as np
 import optuna
-from IPython.core.getipython import get_ipython
 
+from hpo_lib.front_end import is_watched
 from hpo_lib.space import PRESETS, ChoiceParameter, Parameter, SearchSpace, SpaceError, Value
 from hpo_lib.space_editor import (
     CELLS,
@@ -73,12 +73,6 @@ _TABLE = """<style>
 _BINS = 24
 
 
-def has_front_end() -> bool:
-    """JupyterLab names the cell that it runs; papermill and nbconvert, without widgets, do not."""
-    kernel: Any = getattr(get_ipython(), "kernel", None)
-    return kernel is not None and "cellId" in kernel.get_parent("shell").get("metadata", {})
-
-
 class SpaceEditor:
     """Shape a search space by hand and see at once what it means; saves what is valid only.
 
@@ -125,7 +119,7 @@ class SpaceEditor:
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         plain = {"text/plain": f"SpaceEditor({self.path})", "text/html": self.preview()}
-        if not has_front_end():
+        if not is_watched():
             return plain
         shown: Any = self.box._repr_mimebundle_()  # pyright: ignore[reportPrivateUsage]
         return {**shown, **plain}

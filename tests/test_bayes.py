@@ -11,6 +11,7 @@ from optuna.trial import TrialState, create_trial
 
 from hpo_lib import bayes
 from hpo_lib.bayes import DESIGNS, BayesSampler
+from hpo_lib.evidence import partial_values, plateau_step, representatives
 from hpo_lib.skopt_sampler import SkoptSampler
 from hpo_lib.space import SearchSpace
 from hpo_lib.strategies import RandomSampler
@@ -144,6 +145,20 @@ def test_pending_trials_are_not_proposed_again(kind):
     assert distinct(study)
 
 
+def test_what_is_enqueued_is_not_proposed():
+    good = [(0.3, 0.5), (0.5, 0.4), (0.7, 0.3)]
+    chosen = next_x(line_study(*good))
+    study = line_study(*good)
+    for _ in range(2):  # the second waits while the first runs
+        study.enqueue_trial({"x": chosen})
+    study.ask()
+    sampler = BayesSampler(0, LINE, 2)
+    waiting = study.get_trials(deepcopy=False)
+    history = sampler._history(study, sampler._codes_of(LINE.distributions()), None)
+    assert [trial.state for trial in waiting[3:]] == [TrialState.RUNNING, TrialState.WAITING]
+    assert history.pending == [(chosen,), (chosen,)]
+
+
 @BOTH
 def test_values_that_are_no_numbers_do_not_reach_the_model(kind):
     def broken(configuration):
@@ -251,10 +266,20 @@ def test_several_objectives_are_refused(kind):
         study.ask().suggest_float("x", 0.0, 1.0)
 
 
+@BOTH
+def test_constraints_are_refused(kind):
+    study = optuna.create_study(sampler=kind(0, LINE))
+    trial = study.ask()
+    trial.set_constraint("memory", 1.0)
+    study.tell(trial, LINE.suggest(trial)["x"])
+    with pytest.raises(ValueError, match=r"Sampler knows no constraints, got \{'memory': 1.0\}"):
+        LINE.suggest(study.ask())
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"acq_func": "UCB"}, "acq_func must be one of gp_hedge, EI, LCB, PI, got 'UCB'"),
+        ({"acq_func": "UCB"}, r"acq_func must be one of gp_hedge, EI, LCB, PI.* got 'UCB'"),
         ({"initial_point_generator": "grid"}, "initial_point_generator must .* got 'grid'"),
         ({"first": [{"x": 0.5}]}, "need a space"),
         ({"space": LINE, "first": [{"x": 2.0}]}, "x: .* got 2.0"),
@@ -416,7 +441,7 @@ def test_a_pruned_value_is_never_a_final_one():
         intermediate_values={0: 0.9, 9: -1.0, 12: -2.0, 3: math.nan},
     )
     study.add_trial(late)
-    found = bayes._partial_values(study.trials)
+    found = partial_values(study.trials)
     assert [len(found[number]) for number in range(6)] == [2, 2, 2, 1, 2, 1]
     assert all(0 <= share < 1 for shown in found.values() for share, _ in shown)
     assert 0.0 <= next_x(study) <= 1.0
@@ -439,7 +464,7 @@ def test_of_many_epochs_few_are_kept_and_rungs_all():
             )
         ]
         trials[1].number = 1
-        return [round(52**share) for share, _ in bayes._partial_values(trials)[1]]
+        return [round(52**share) for share, _ in partial_values(trials)[1]]
 
     assert steps_of([1, 3, 9, 27]) == [1, 3, 9, 27]
     assert steps_of(range(1, 28)) == [1, 2, 3, 5, 8, 12, 18, 27]
@@ -462,6 +487,104 @@ def test_of_many_partial_values_the_model_keeps_the_best_full_trainings():
     values = rng.random(900)
     full = np.arange(900) < 100
     values[full] += 2
-    kept = bayes._representatives(values, full)
+    kept = representatives(values, full)
     assert len(kept) == 500
     assert set(range(100)) <= set(kept.tolist())
+
+
+@pytest.mark.parametrize("acq_func", ["EI", "EIps"])
+def test_improvement_per_second_looks_where_trials_are_cheap(acq_func):
+    # two valleys of equal depth, at 0.2 and 0.8; the seconds rise a hundredfold with x
+    study = optuna.create_study()
+    for x in (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0):
+        trial = optuna.trial.create_trial(
+            value=min(abs(x - 0.2), abs(x - 0.8)),
+            params={"x": x},
+            distributions=LINE.distributions(),
+            user_attrs={"seconds": [100**x] * 3},
+        )
+        study.add_trial(trial)
+    chosen = [next_x(study, acq_func=acq_func) for _ in range(4)]
+    assert min(chosen) == pytest.approx(0.2, abs=0.1)
+    assert (max(chosen) > 0.6) == (acq_func == "EI")
+
+
+def test_without_recorded_seconds_they_do_not_count():
+    first, second = (
+        next_x(line_study((0.1, 1.0), (0.5, 0.2), (0.9, 0.7)), acq_func=acq_func)
+        for acq_func in ("EI", "EIps")
+    )
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("values", "least"),
+    [([0.3, 0.1, 0.2], 0.0), ([0.3, 0.1, 0.1], 0.1), ([0.5, 0.1, 0.4, 0.1], 0.05)],
+)
+def test_a_tied_best_value_asks_for_half_a_step(values, least):
+    assert plateau_step(np.array(values)) == pytest.approx(least)
+
+
+def test_rounding_makes_no_step():
+    assert plateau_step(np.array([0.1, 0.1, 0.1 + 1e-12, 0.5])) == pytest.approx(0.2)
+    assert plateau_step(np.array([0.1, 0.1])) == 0.0
+
+
+def test_the_search_leaves_a_plateau():
+    plateau = [(0.3, 0.2), (0.4, 0.2), (0.45, 0.2), (0.6, 0.4), (0.9, 0.6), (0.02, 0.4)]
+    assert not 0.3 <= next_x(line_study(*plateau)) <= 0.45
+
+
+def test_wrong_evidence_is_found_out():
+    study = optuna.create_study(sampler=BayesSampler(0, LINE))
+    for x in np.linspace(0, 1, 15).tolist():
+        study.add_trial(
+            create_trial(
+                value=1 - abs(x - 0.2),
+                params={"x": x},
+                distributions=LINE.distributions(),
+                user_attrs={"evidence": "earlier#0"},
+            )
+        )
+    search(study.sampler, LINE, lambda c: abs(c["x"] - 0.2), 12, study)
+    best = min(study.trials[15:], key=lambda trial: trial.value)
+    assert best.params["x"] == pytest.approx(0.2, abs=0.05)
+
+
+BELIEF = SearchSpace.from_yaml(
+    """
+x: {type: float, low: 0.0, high: 1.0, default: 0.7}
+kind: {type: choice, options: [a, b, c], default: b}
+"""
+)
+
+
+def test_a_belief_steers_the_first_points_and_ruins_nothing():
+    def run(widths, optimum, seed):
+        sampler = BayesSampler(seed, BELIEF, widths=widths)
+        return search(
+            sampler, BELIEF, lambda c: (c["x"] - optimum) ** 2 + 0.2 * (c["kind"] != "b"), 25
+        )
+
+    def away(study, n):
+        return statistics.mean(abs(trial.params["x"] - 0.7) for trial in study.trials[:n])
+
+    widths = {"x": 0.05, "kind": 0.5}
+    near = [away(run(widths, 0.7, seed), 8) for seed in range(3)]
+    far = [away(run(None, 0.7, seed), 8) for seed in range(3)]
+    assert statistics.mean(near) < statistics.mean(far)
+    assert run(widths, 0.1, 0).best_value < 1e-3
+    assert params(run(widths, 0.1, 0)) == params(run(widths, 0.1, 0))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"widths": {"z": 0.1}}, r"for parameters of \['x'\], got z: 0.1"),
+        ({"widths": {"x": 0.0}}, "widths must be positive, .* got x: 0.0"),
+        ({"widths": {"x": 0.1}, "acq_func": "LCB"}, "acq_func with widths must be one of EI, PI"),
+    ],
+)
+def test_a_belief_that_cannot_be_used_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        BayesSampler(0, LINE, **options)

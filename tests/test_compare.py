@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from typing import ClassVar
 
 import numpy as np
 import optuna
@@ -8,7 +9,7 @@ import pandas as pd
 import pytest
 
 from hpo_lib.compare import COLUMNS, compare, final_values, replay, separations, summary, verdict
-from hpo_lib.objective import as_objective
+from hpo_lib.objective import SegmentResult, as_objective
 from tests.toys import TOY_SPACE, bowl
 
 
@@ -28,6 +29,17 @@ def frame_of(finals: dict[str, list[float]]) -> pd.DataFrame:
             for i, v in enumerate(values)
         ]
     )
+
+
+class TimedBowl:
+    """A bowl whose trainings take ten seconds each, by their own account."""
+
+    budget = 1
+    settings: ClassVar = {}
+
+    def __call__(self, configuration, segment):
+        value = bowl(configuration)
+        return SegmentResult((value,), (value,), (value,), (10.0,))
 
 
 def test_budgets_are_equal_seeds_paired_and_the_default_first():
@@ -144,3 +156,45 @@ def test_the_effect_goes_with_the_winner():
 def test_ties_are_counted_and_are_no_evidence():
     row = separations(frame_of({"a": [1.0, 1.0, 2.0], "b": [1.0, 1.0, 2.0]})).iloc[0]
     assert (row.ties, row.a_wins, row.p) == (3, 0, 1.0)
+
+
+def test_a_budget_in_seconds_ends_a_study_and_counts_what_ended_in_time():
+    frame = replay(TimedBowl(), TOY_SPACE, ["random", "grid"], [0, 1], 50, seconds=35.0)
+    assert set(frame.groupby(["strategy", "seed"]).trial.max()) == {4}
+    finals = final_values(frame, seconds=35.0)
+    assert finals.loc[0, "random"] == frame[frame.trial == 3].best.iloc[0]
+    assert final_values(frame, seconds=5.0).isna().all(axis=None)
+    assert list(summary(frame, 35.0).n_trials) == [3, 3]
+    assert "2 seeds cannot separate random from grid within 35 s" in verdict(frame, 35.0)
+
+
+def test_three_strategies_are_tested_together_first():
+    rng = np.random.default_rng(0)
+    low = rng.normal(0, 1, 20)
+    frame = frame_of({"a": list(low), "b": list(low + 5), "c": list(low + 9)})
+    first = verdict(frame).splitlines()[0]
+    assert (
+        first == "20 seeds, 3 strategies: they differ at 1 trials (Friedman's test, p = 2.1e-09)."
+    )
+
+
+@pytest.mark.slow
+def test_a_strategy_under_two_names_is_called_different_one_time_in_twenty():
+    rng = np.random.default_rng(0)
+
+    def searches() -> list[float]:
+        return [min(bowl(TOY_SPACE.sample(rng)) for _ in range(5)) for _ in range(12)]
+
+    called = 0
+    for _ in range(200):
+        frame = frame_of({"random": searches(), "the same": searches()})
+        called += bool(separations(frame)["p"].iloc[0] <= 0.05)
+    assert 3 <= called <= 19  # 10 expected; binomial, 0.2 % outside
+
+
+def test_against_leaves_the_pairs_with_one_strategy():
+    frame = frame_of({name: [float(i + k) for i in range(6)] for k, name in enumerate("abc")})
+    table = separations(frame, against="b")
+    assert list(zip(table.a, table.b, strict=True)) == [("a", "b"), ("c", "b")]
+    assert (table.smallest_p == 2 * 2.0**-5).all()
+    assert separations(frame_of({"a": [1.0]})).empty

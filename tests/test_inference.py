@@ -13,6 +13,7 @@ from hpo_lib.inference import (
     any_time,
     budget_to_target,
     effect_size,
+    friedman,
     rank_strategies,
     superiority,
 )
@@ -21,7 +22,15 @@ from hpo_lib.inference import (
 def frame_of(curves: dict[str, list[list[float]]]) -> pd.DataFrame:
     return pd.DataFrame(
         [
-            {"strategy": name, "seed": seed, "trial": trial, "value": value, "best": value}
+            {
+                "strategy": name,
+                "seed": seed,
+                "trial": trial,
+                "value": value,
+                "best": value,
+                "seconds": 10.0 * trial,
+                "deciding_seconds": 1.0 * trial,
+            }
             for name, runs in curves.items()
             for seed, run in enumerate(runs)
             for trial, value in enumerate(run, start=1)
@@ -97,14 +106,53 @@ def test_effect_size_is_extreme_when_one_always_wins():
     assert effect_size(np.array([-1.0, -2.0, 0.0])) == -1.0
 
 
-def test_ranks_over_objectives_know_the_winner():
-    frames = {
+def three(n: int) -> dict[str, pd.DataFrame]:
+    return {
         f"task {number}": frame_of({"c": [[3.0]] * 2, "a": [[1.0]] * 2, "b": [[2.0]] * 2})
-        for number in range(6)
+        for number in range(n)
     }
-    table = rank_strategies(frames)
+
+
+def test_ranks_over_objectives_know_the_winner():
+    ranks = rank_strategies(three(6))
+    table = ranks.table
     assert list(table.index) == ["a", "b", "c"]
     assert list(table.mean_rank) == [1.0, 2.0, 3.0]
+    assert list(table.times_best) == [6, 0, 0]
     assert (table.n_objectives == 6).all()
-    assert (table.p < 0.01).all()
-    assert rank_strategies({"one": frames["task 0"]}).p.isna().all()
+    assert ranks.friedman < 0.01
+    # Demsar (2006), table 5: q = 2.343 for three strategies at 5 %
+    assert ranks.critical_difference == pytest.approx(2.343 * math.sqrt(3 * 4 / 36), rel=1e-3)
+    assert "6 objectives: a ranks before c (p = 0.0015, mean ranks 2.00 apart)" in str(ranks)
+    assert "6 objectives: cannot separate a from b (p = 0.19" in str(ranks)
+
+
+def test_two_objectives_cannot_tell_strategies_apart_and_it_says_so():
+    assert "2 objectives cannot tell the strategies apart (Friedman's p = 0.14)" in str(
+        rank_strategies(three(2))
+    )
+    with pytest.raises(ValueError, match="ranks need 2 objectives that share 3 strategies, got 1"):
+        rank_strategies(three(1))
+
+
+def test_friedman_needs_strategies_that_differ():
+    assert friedman(np.ones((5, 3))) == 1.0
+    assert math.isnan(friedman(np.ones((5, 2))))
+    assert friedman(np.arange(15.0).reshape(5, 3)) < 0.01
+
+
+def test_seconds_of_training_and_deciding_are_a_budget_too():
+    fast, slow = [3.0, 1.0, 1.0], [3.0, 3.0, 1.0]
+    frame = frame_of({"random": [slow] * 2, "bayes": [fast] * 2})
+    table = budget_to_target(frame, 1.5, "seconds")
+    assert list(table.median_seconds) == [33.0, 22.0]
+    assert list(table.speed_up) == [1.0, 1.5]
+    curves = any_time(frame, "seconds")
+    bayes = curves[curves.strategy == "bayes"]
+    assert (bayes.seconds.min(), bayes.seconds.max()) == (11.0, 33.0)
+    assert set(bayes[bayes.seconds < 22]["median"]) == {3.0}
+    assert set(bayes[bayes.seconds >= 22]["median"]) == {1.0}
+    odds = superiority(frame, "seconds", against="random")
+    assert list(odds.a.unique()) == ["bayes"]
+    assert odds.probability.max() == 1.0
+    assert odds.probability.iloc[0] == odds.probability.iloc[-1] == 0.5

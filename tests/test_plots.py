@@ -8,7 +8,6 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import optuna
-import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
@@ -16,7 +15,6 @@ from matplotlib.text import Text
 from optuna.trial import TrialState, create_trial
 
 from hpo_lib import plots, plots_style
-from hpo_lib.compare import final_values
 from hpo_lib.objective import SegmentResult
 from hpo_lib.plots_style import label
 from hpo_lib.space import Configuration, SearchSpace
@@ -100,27 +98,6 @@ def make_study(n: int = 24, failures: tuple[int, ...] = (3, 11), seed: int = 0) 
         )
         clock[worker] += seconds + 0.1
     return study
-
-
-def make_comparison(seeds: int = 5, n: int = 20) -> pd.DataFrame:
-    rows: list[dict[str, Any]] = []
-    for seed in range(seeds):
-        rng = np.random.default_rng(seed)
-        for strategy, rate in (("grid", 0.3), ("random", 0.5), ("bayes", 1.0)):
-            values = 0.03 + rng.exponential(0.3 / (1 + rate * np.arange(n)))
-            rows += [
-                {
-                    "strategy": strategy,
-                    "seed": seed,
-                    "trial": i + 1,
-                    "value": values[i],
-                    "best": values[: i + 1].min(),
-                    "seconds": 5.0 * (i + 1) + seed,
-                    "deciding_seconds": 0.1 * i,
-                }
-                for i in range(n)
-            ]
-    return pd.DataFrame(rows)
 
 
 def shown(axes: Any) -> list[Axes]:
@@ -273,60 +250,6 @@ def test_any_time_leaves_running_trials_out():
     study = make_study(n=3, failures=())
     study.ask(SPACE.distributions())
     assert len(plots.any_time_data(study)[0].values) == 3
-
-
-def test_comparison_is_median_and_quartiles_over_seeds():
-    frame = make_comparison()
-    bands = plots.comparison_data(frame)
-    assert [band.strategy for band in bands] == ["grid", "random", "bayes"]
-    grid = frame[frame["strategy"] == "grid"].groupby("trial")["best"]
-    assert bands[0].x.tolist() == list(range(1, 21))
-    assert bands[0].median == pytest.approx(grid.median().to_numpy())
-    assert bands[0].low == pytest.approx(grid.quantile(0.25).to_numpy())
-    assert bands[0].high == pytest.approx(grid.quantile(0.75).to_numpy())
-    assert (bands[0].n, bands[0].seeds) == (5, 5)
-
-
-def test_comparison_against_seconds_spans_what_all_seeds_reach():
-    frame = make_comparison(seeds=2)
-    band = plots.comparison_data(frame, "seconds")[0]
-    # seed 1 ends its first trial at 6 s; seed 0 spends 100 s of training and 1.9 s of deciding
-    assert band.x[0] == 6
-    assert band.x[-1] == pytest.approx(101.9)
-    assert (np.diff(band.median) <= 0).all()
-    ax = plots.plot_comparison(frame, "seconds")
-    assert_labelled(ax)
-    assert "seconds" in ax.get_xlabel() or "(s)" in ax.get_xlabel()
-
-
-def test_comparison_says_when_a_seed_never_got_a_value():
-    frame = make_comparison(seeds=3)
-    lost = (frame["strategy"] == "bayes") & (frame["seed"] == 1)
-    frame.loc[lost, ["value", "best"]] = math.nan
-    first = (frame["strategy"] == "grid") & (frame["trial"] == 1) & (frame["seed"] == 0)
-    frame.loc[first, ["value", "best"]] = math.nan
-    bands = plots.comparison_data(frame)
-    assert (bands[2].n, bands[2].seeds) == (2, 3)
-    assert bands[0].x[0] == 2
-    assert "bayes (n = 2 of 3 seeds)" in draw(plots.plot_comparison(bands))
-    assert_labelled(plots.plot_final_values(frame))
-
-
-def test_a_strategy_without_any_value_is_still_named():
-    frame = make_comparison(seeds=2)
-    frame.loc[frame["strategy"] == "grid", ["value", "best"]] = math.nan
-    assert "grid (n = 0 of 2 seeds)" in draw(plots.plot_comparison(frame))
-    assert any("n = 0 seeds" in text for text in draw(plots.plot_final_values(frame)))
-
-
-def test_final_values_mark_medians():
-    frame = make_comparison()
-    median = np.median(final_values(frame)["bayes"])
-    ax = plots.plot_final_values(frame)
-    assert_labelled(ax)
-    texts = draw(ax)
-    assert f"{median:.4f}" in texts
-    assert "bayes\nn = 5 seeds" in texts
 
 
 # Points
@@ -529,7 +452,7 @@ def test_values_over_decades_get_a_log_axis():
 def test_plots_draw_into_given_axes():
     _, (left, right) = plt.subplots(1, 2)
     assert plots.plot_any_time(make_study(), ax=left) is left
-    assert plots.plot_comparison(make_comparison(), ax=right) is right
+    assert plots.plot_any_time(make_study(), ax=right) is right
     assert len(plt.get_fignums()) == 1
 
 

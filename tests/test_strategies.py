@@ -162,8 +162,9 @@ def test_a_sampler_is_returned_as_it_is():
     assert make_sampler(sampler, CORNER, 0, 4) is sampler
 
 
-def test_an_import_path_names_an_optuna_sampler():
-    sampler = make_sampler("optuna.samplers:TPESampler", CORNER, 3, 4)
+@pytest.mark.parametrize("path", ["optuna.samplers:TPESampler", "optuna.samplers.TPESampler"])
+def test_an_import_path_names_an_optuna_sampler(path):
+    sampler = make_sampler(path, CORNER, 3, 4)
     assert isinstance(sampler, optuna.samplers.TPESampler)
 
 

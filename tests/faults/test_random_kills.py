@@ -118,8 +118,9 @@ def kill_studies(plans: Iterator[Plan], n_kills: int, enter: Callable[[str], Non
         enter(f"study {toll.studies} {plan}")
         toll = toll._replace(studies=toll.studies + 1)
         while toll.kills < n_kills:
-            kind = ("write", "growth")[toll.kills % 2]
-            if not start(plan, **{kind: int(rng.integers(1, moments // 2))}):
+            # of the growths only some are seen: most writes are two moments, and one growth
+            kind, last = (("write", moments // 2), ("growth", moments // 8))[toll.kills % 2]
+            if not start(plan, **{kind: int(rng.integers(1, last))}):
                 break
             toll = Toll(toll.kills + 1, toll.lost + lost(), toll.studies)
         assert not start(plan)
@@ -153,7 +154,7 @@ def test_a_driver_killed_while_it_makes_the_file_leaves_none(enter):
 
 @pytest.mark.slow
 def test_a_driver_killed_at_random_moments_loses_nothing(full, enter, report):
-    n_serial, n_parallel = (80, 20) if full else (6, 1)
+    n_serial, n_parallel = (90, 10) if full else (6, 1)
     serial = kill_studies(cycle(SERIAL), n_serial, enter)
     parallel = kill_studies(repeat(PARALLEL), n_parallel, enter)
     kills, lost, studies = map(sum, zip(serial, parallel, strict=True))

@@ -1,0 +1,106 @@
+"""Whether replays may be believed: the surrogate out of sample, and live searches against replays.
+
+First the surrogate of a record at the full budget, cross-validated by configuration, for each
+model. Then, with `--live`, searches that really train: per strategy, whether the mean of their
+final errors lies in the central 95 % of the means of as many replays, drawn from `--replays`. Live
+studies are saved trial by trial, and the same command goes on where it was stopped: 5 seeds of 20
+trials are 200 trainings, hours on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pandas as pd
+
+from hpo_lib.compare import compare, final_values, replay
+from hpo_lib.records import Record, read_record
+from hpo_lib.replay import SurrogateObjective, TrustWarning
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--record", type=Path, default="results/reference/resnet8_record.csv")
+    parser.add_argument("--live", action="store_true", help="train, too")
+    parser.add_argument("--data", help="the images of the record, folder:<path>; with --live")
+    parser.add_argument("--strategies", nargs="+", default=["random", "bayes"])
+    parser.add_argument("--seeds", type=int, default=5, help="of the live searches")
+    parser.add_argument("--trials", type=int, default=20)
+    parser.add_argument("--replays", type=int, default=100)
+    parser.add_argument("--workers", type=int, default=2, help="processes, live and in replays")
+    parser.add_argument("--raw", type=Path, default=Path("results/replay_validity.db"))
+    parser.add_argument("--quick", action="store_true", help="10 replays, nothing live")
+    chosen = parser.parse_args()
+    if chosen.quick:
+        chosen.replays, chosen.live = 10, False
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.simplefilter("ignore", TrustWarning)  # what it says is printed
+    record = read_record(chosen.record)
+    models = {name: SurrogateObjective(record, model=name) for name in ("gp", "trees")}
+    for name, surrogate in models.items():
+        print(f"{name}: {surrogate.trust}", flush=True)
+    frames = {
+        name: replay(
+            surrogate,
+            record.space,
+            chosen.strategies,
+            range(chosen.replays),
+            chosen.trials,
+            processes=chosen.workers,
+        )
+        for name, surrogate in models.items()
+    }
+    live = _live(record, chosen) if chosen.live else None
+    table = pd.concat([_table(name, frame, live, chosen.seeds) for name, frame in frames.items()])
+    print(table.round(4).to_string(index=False))
+    trust = {name: surrogate.trust.spearman for name, surrogate in models.items()}
+    print(json.dumps({"spearman": trust, "rows": json.loads(table.to_json(orient="records"))}))
+
+
+def _live(record: Record, chosen: argparse.Namespace) -> pd.DataFrame:
+    """Train as the record was trained; the file beside it says how."""
+    from hpo_lib.data import DataConfig
+    from hpo_lib.training import TrainingConfig, TrainingObjective
+
+    about = json.loads(chosen.record.with_suffix(".json").read_text())
+    data = {**about["data"], "source": chosen.data or about["data"]["source"]}
+    objective = TrainingObjective(TrainingConfig(**about["training"]), DataConfig(**data))
+    return compare(
+        objective,
+        record.space,
+        chosen.strategies,
+        range(1000, 1000 + chosen.seeds),  # none of the replays' seeds
+        chosen.trials,
+        name="validity",
+        storage=chosen.raw,
+        workers=chosen.workers,
+        progress=lambda text: print(text, flush=True),
+    )
+
+
+def _table(model: str, replayed: pd.DataFrame, live: pd.DataFrame | None, n: int) -> pd.DataFrame:
+    """A row per strategy: the live mean and where 95 % of the means of n replays lie."""
+    rng = np.random.default_rng(0)
+    finals = final_values(replayed)
+    rows = []
+    for strategy in finals:
+        means = rng.choice(finals[strategy].to_numpy(), size=(10_000, n)).mean(axis=1)
+        low, high = np.quantile(means, (0.025, 0.975))
+        row = {"model": model, "strategy": strategy, "replays": len(finals), "low": low}
+        row |= {"mean": means.mean(), "high": high}
+        if live is not None:
+            trained = final_values(live)[strategy]
+            row |= {"live_seeds": trained.count(), "live_mean": trained.mean()}
+            row["inside"] = bool(low <= trained.mean() <= high)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+if __name__ == "__main__":
+    main()

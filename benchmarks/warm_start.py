@@ -1,0 +1,138 @@
+"""What earlier trials and a user's prior are worth, right and wrong ones.
+
+Evidence is 30 random trials of an earlier study: the true ones, or wrong ones that call the worst
+configurations the best. A prior is a width of 0.2 for every parameter, around the best of 1,000
+random configurations or around the worst. Printed is the mean normalised regret (0 best known, 1
+median) after so many trials of the study's own. It takes `pip install -e .[bench]`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import optuna
+import pandas as pd
+from _tasks import Task, load_tasks
+
+from hpo_lib.bayes import BayesSampler
+from hpo_lib.files import atomic_write_text
+from hpo_lib.space import SearchSpace
+
+N_TRIALS = 50
+BUDGETS = (5, 10, 20, 50)
+WIDTH = 0.2
+Trials = list[tuple[dict[str, Any], float]]
+
+
+def drawn(task: Task, n: int, seed: int) -> Trials:
+    """Random configurations with their values."""
+    rng = np.random.default_rng([seed, n])
+    configurations = [task.space.sample(rng) for _ in range(n)]
+    return [(one, task.function(one)) for one in configurations]
+
+
+def search(task: Task, sampler: BayesSampler, evidence: Trials, trust: bool) -> list[float]:
+    """The regret after each trial of the study's own."""
+    study = optuna.create_study(sampler=sampler)
+    for number, (configuration, value) in enumerate(evidence):
+        trial = optuna.trial.create_trial(
+            params=configuration,
+            distributions=task.space.distributions(),
+            value=value,
+            user_attrs={} if trust else {"evidence": f"earlier#{number}"},
+        )
+        study.add_trial(trial)
+    values: list[float] = []
+    for _ in range(N_TRIALS):
+        trial = study.ask()
+        values.append(task.function(task.space.suggest(trial)))
+        study.tell(trial, values[-1])
+    return [round(task.regret(value), 5) for value in np.minimum.accumulate(values)]
+
+
+def with_evidence(right: bool, trust: bool) -> Callable[[Task, int], list[float]]:
+    """A side that takes 30 earlier trials, with values turned upside down if they are wrong."""
+
+    def run(task: Task, seed: int) -> list[float]:
+        trials = drawn(task, 30, seed)
+        if not right:
+            order = sorted(trials, key=lambda trial: trial[1])
+            worst = [value for _, value in reversed(order)]
+            trials = [(one, value) for (one, _), value in zip(order, worst, strict=True)]
+        return search(task, BayesSampler(seed, task.space), trials, trust)
+
+    return run
+
+
+def with_prior(pick: Callable[..., Any]) -> Callable[[Task, int], list[float]]:
+    """A side whose defaults are the best or the worst of many configurations."""
+
+    def run(task: Task, seed: int) -> list[float]:
+        centre, _ = pick(drawn(task, 1000, seed), key=lambda trial: trial[1])
+        described = {one.name: one.to_dict() for one in task.space.searched}
+        space = SearchSpace.from_dict(
+            {name: {**one, "default": centre[name]} for name, one in described.items()}
+        )
+        widths = dict.fromkeys(described, WIDTH)
+        return search(task, BayesSampler(seed, space, widths=widths), [], trust=True)
+
+    return run
+
+
+SIDES: dict[str, Callable[[Task, int], list[float]]] = {
+    "nothing": lambda task, seed: search(task, BayesSampler(seed, task.space), [], trust=True),
+    "right evidence": with_evidence(right=True, trust=False),
+    "right, as its own": with_evidence(right=True, trust=True),
+    "wrong evidence": with_evidence(right=False, trust=False),
+    "wrong, as its own": with_evidence(right=False, trust=True),
+    "right prior": with_prior(min),
+    "wrong prior": with_prior(max),
+}
+
+
+def main() -> None:
+    """Run what is missing and print the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data-dir", type=Path, help="folder with lcbench/")
+    parser.add_argument("--raw", default="results/reference/warm_start.json", type=Path)
+    parser.add_argument("--known", default="results/reference/sample_efficiency/tasks.json")
+    parser.add_argument("--tasks", nargs="*", default=["HPOLib", "NASBench201", "tree"])
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--again", action="store_true", help="forget earlier runs")
+    parser.add_argument("--quick", action="store_true", help="one task, one seed")
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.raw = Path("results/warm_start_quick.json")
+        arguments.tasks, arguments.seeds = ["NASBench201/cifar100"], 1
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    file = arguments.raw
+    keep = file.exists() and not arguments.again
+    done: dict[str, list[float]] = json.loads(file.read_text()) if keep else {}
+    found = load_tasks(arguments.data_dir, Path(arguments.known))
+    tasks = [task for task in found if any(part in task.name for part in arguments.tasks)]
+    for seed in range(arguments.seeds):
+        for task in tasks:
+            for side, run in SIDES.items():
+                key = f"{side}#{task.name}#{seed}"
+                if key not in done:
+                    done[key] = run(task, seed)
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    lines = [f"{json.dumps(k)}: {json.dumps(v)}" for k, v in sorted(done.items())]
+                    atomic_write_text(file, "{\n" + ",\n".join(lines) + "\n}\n")
+    rows = [(*key.split("#"), *(curve[n - 1] for n in BUDGETS)) for key, curve in done.items()]
+    frame = pd.DataFrame(rows, columns=["side", "task", "seed", *map(str, BUDGETS)])
+    means = frame.groupby("side")[[*map(str, BUDGETS)]].mean().reindex(list(SIDES))
+    print(means.assign(runs=frame.groupby("side").size()).round(4).to_string())
+    print(json.dumps({str(side): row.round(5).to_dict() for side, row in means.iterrows()}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hpo_lib import plots_compare
+from hpo_lib.compare import final_values
+from hpo_lib.inference import rank_strategies
+from hpo_lib.replay import Trust
+from tests.test_plots import assert_labelled, draw
+
+
+def make_comparison(seeds: int = 5, n: int = 20) -> pd.DataFrame:
+    rows: list[dict[str, Any]] = []
+    for seed in range(seeds):
+        rng = np.random.default_rng(seed)
+        for strategy, rate in (("grid", 0.3), ("random", 0.5), ("bayes", 1.0)):
+            values = 0.03 + rng.exponential(0.3 / (1 + rate * np.arange(n)))
+            rows += [
+                {
+                    "strategy": strategy,
+                    "seed": seed,
+                    "trial": i + 1,
+                    "value": values[i],
+                    "best": values[: i + 1].min(),
+                    "seconds": 5.0 * (i + 1) + seed,
+                    "deciding_seconds": 0.1 * i,
+                }
+                for i in range(n)
+            ]
+    return pd.DataFrame(rows)
+
+
+def test_comparison_is_median_and_quartiles_over_seeds():
+    frame = make_comparison()
+    bands = plots_compare.comparison_data(frame)
+    assert [band.strategy for band in bands] == ["grid", "random", "bayes"]
+    grid = frame[frame["strategy"] == "grid"].groupby("trial")["best"]
+    assert bands[0].x.tolist() == list(range(1, 21))
+    assert bands[0].median == pytest.approx(grid.median().to_numpy())
+    assert bands[0].low == pytest.approx(grid.quantile(0.25).to_numpy())
+    assert bands[0].high == pytest.approx(grid.quantile(0.75).to_numpy())
+    assert (bands[0].n, bands[0].seeds) == (5, 5)
+
+
+def test_comparison_against_seconds_spans_what_all_seeds_reach():
+    frame = make_comparison(seeds=2)
+    band = plots_compare.comparison_data(frame, "seconds")[0]
+    # seed 1 ends its first trial at 6 s; seed 0 spends 100 s of training and 1.9 s of deciding
+    assert band.x[0] == 6
+    assert band.x[-1] == pytest.approx(101.9)
+    assert (np.diff(band.median) <= 0).all()
+    ax = plots_compare.plot_comparison(frame, "seconds")
+    assert_labelled(ax)
+    assert "seconds" in ax.get_xlabel() or "(s)" in ax.get_xlabel()
+
+
+def test_comparison_says_when_a_seed_never_got_a_value():
+    frame = make_comparison(seeds=3)
+    lost = (frame["strategy"] == "bayes") & (frame["seed"] == 1)
+    frame.loc[lost, ["value", "best"]] = math.nan
+    first = (frame["strategy"] == "grid") & (frame["trial"] == 1) & (frame["seed"] == 0)
+    frame.loc[first, ["value", "best"]] = math.nan
+    bands = plots_compare.comparison_data(frame)
+    assert (bands[2].n, bands[2].seeds) == (2, 3)
+    assert bands[0].x[0] == 2
+    assert "bayes (n = 2 of 3 seeds)" in draw(plots_compare.plot_comparison(bands))
+    assert_labelled(plots_compare.plot_final_values(frame))
+
+
+def test_a_strategy_without_any_value_is_still_named():
+    frame = make_comparison(seeds=2)
+    frame.loc[frame["strategy"] == "grid", ["value", "best"]] = math.nan
+    assert "grid (n = 0 of 2 seeds)" in draw(plots_compare.plot_comparison(frame))
+    assert any("n = 0 seeds" in text for text in draw(plots_compare.plot_final_values(frame)))
+
+
+def test_final_values_mark_medians():
+    frame = make_comparison()
+    median = np.median(final_values(frame)["bayes"])
+    ax = plots_compare.plot_final_values(frame)
+    assert_labelled(ax)
+    texts = draw(ax)
+    assert f"{median:.4f}" in texts
+    assert "bayes\nn = 5 seeds" in texts
+
+
+def trust(spearman: float) -> Trust:
+    return Trust(80, 100, 10, spearman, 0.8, 0.01, 0.005)
+
+
+def test_intervals_name_the_centre_the_regret_and_n():
+    ax = plots_compare.plot_intervals(make_comparison(), "seconds", "iqm", best_known=0.03)
+    assert_labelled(ax)
+    assert "regret" in ax.get_ylabel()
+    assert "interquartile mean with 95 % interval" in ax.get_ylabel()
+    assert "bayes (n = 5 seeds)" in draw(ax)
+
+
+def test_odds_have_a_panel_per_strategy():
+    axes = plots_compare.plot_superiority(make_comparison(), "random")
+    assert [ax.get_title() for ax in axes] == ["grid, n = 5 seeds", "bayes, n = 5 seeds"]
+    assert axes[0].get_ylabel() == "P(ahead of random)"
+    with pytest.raises(ValueError, match="against must be one of grid, random, bayes, got 'tpe'"):
+        plots_compare.plot_superiority(make_comparison(), "tpe")
+
+
+def test_ranks_say_over_how_many_objectives():
+    frames = {name: make_comparison(n=n) for name, n in (("a", 5), ("b", 10), ("c", 20))}
+    ax = plots_compare.plot_ranks(rank_strategies(frames))
+    texts = " ".join(draw(ax))
+    assert "n = 3 objectives, 5 seeds each" in texts
+    assert "bayes (1.33)" in texts
+
+
+@pytest.mark.parametrize(
+    "plot",
+    [
+        plots_compare.plot_comparison,
+        plots_compare.plot_final_values,
+        plots_compare.plot_intervals,
+        plots_compare.plot_superiority,
+        lambda frame: plots_compare.plot_ranks(rank_strategies({"a": frame, "b": frame})),
+    ],
+)
+@pytest.mark.parametrize(
+    ("spearman", "said"),
+    [
+        (0.5, "surrogate not to be trusted: rank correlation 0.50 < 0.8"),
+        (0.9, "rank correlation 0.90"),
+    ],
+)
+def test_a_figure_says_what_surrogate_it_rests_on(plot, spearman, said):
+    frame = make_comparison()
+    frame.attrs["trust"] = trust(spearman)
+    axes = plot(frame[frame["seed"] < 4])
+    first = axes.flat[0] if isinstance(axes, np.ndarray) else axes
+    assert said in first.figure.get_supxlabel()
