@@ -254,7 +254,7 @@ def _gaussian_process(codes: Codes, points: Array, targets: Array) -> Predictor:
     theta = model.fit(rows[some], targets[some, -1]).theta_
     model.fit(rows, targets[:, -1], theta)
     weights = cho_solve((model.factor_, True), targets - means)
-    return lambda new: model.kernel(codes.scale(new)).T @ weights + means
+    return lambda new: model.kernel(codes.scale(new)) @ weights + means
 
 
 def _trees(codes: Codes, points: Array, targets: Array) -> Predictor:
