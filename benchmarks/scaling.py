@@ -126,7 +126,8 @@ def measure(n_trials: int, epochs: int, repeats: int, folder: Path) -> dict[str,
             taken.setdefault(f"study_{n}", []).append(seconds)
             frame = trials_frame(done)
             span = frame["finished"].max() - frame["started"].min()
-            replay = simulate(RecordedObjective(done), SPACE, "random", n_trials, n)
+            again = {"name": f"replay {n}, {repeat}", "storage": storage}
+            replay = simulate(RecordedObjective(done), SPACE, "random", n_trials, n, **again)
             simulated[n].append((replay.seconds, span))
             if n == 1:
                 driver.append((seconds - (frame["finished"] - frame["started"]).sum()) / n_trials)
@@ -231,7 +232,7 @@ def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     repeats, n_trials, epochs = (1, 4, 1) if arguments.quick else (arguments.repeats, 16, 4)
     workers = 32 if arguments.quick else 256
-    per_study = 4 * workers
+    per_study = 8 * workers  # in the first round the driver sends out all of them at once
     with tempfile.TemporaryDirectory(prefix="hpo_lib_scaling_", dir=".") as name:
         folder = Path(name)
         result: dict[str, Any] = measure(n_trials, epochs, repeats, folder)

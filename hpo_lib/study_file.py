@@ -109,7 +109,7 @@ class StudyFile(_CachedStorage):
         keys = [{"key": key, "value_json": json.dumps(v)} for key, v in attributes.items()]
         with _create_scoped_session(self._backend.scoped_session) as session:
             self._write_parameters(session)
-            state = TrialModel.find_or_raise_by_id(trial_id, session).state
+            state: Any = TrialModel.find_or_raise_by_id(trial_id, session).state
             self._backend.check_trial_is_updatable(trial_id, state)
             _upsert(session, TrialIntermediateValueModel, trial_id, "step", steps)
             _upsert(session, TrialUserAttributeModel, trial_id, "key", keys)

@@ -25,6 +25,7 @@ HEAD, NODE = (f"hpo-{name}-{os.getpid()}" for name in ("head", "node"))
 
 DRIVER = """
 import sys
+import time
 from pathlib import Path
 from hpo_lib.dask_workers import DaskWorkers
 from hpo_lib.study import run_study
@@ -32,6 +33,8 @@ from tests.faults.test_two_hosts import N_TRIALS, Held
 from tests.toys import TOY_SPACE
 
 workers = DaskWorkers(sys.argv[1], patience=120)
+while workers.slots < 2:
+    time.sleep(0.1)
 held = Held(f"{Path.cwd()}/cut.log")
 run_study(held, TOY_SPACE, "random", N_TRIALS, name="cut", workers=workers, rungs=(2,))
 """
