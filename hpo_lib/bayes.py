@@ -307,7 +307,7 @@ class BayesSampler(BayesianSampler):
         acquisition = self._acquisition(codes, model, compared, least, rng, history.seconds)
         if self._space is not None and self._widths:
             prior = Prior(codes, self._space, self._widths)
-            acquisition = _steered(acquisition, prior, _PRIOR_WEIGHT / n_full)
+            acquisition = prior.steer(acquisition, _PRIOR_WEIGHT / n_full)
         earlier = np.flatnonzero((trusts[kept] == (1, 0)).all(axis=1))
         earlier = earlier[np.argsort(values[earlier], kind="stable")]
         incumbents = np.array(points)[np.r_[leaders[:_INCUMBENTS], earlier[:_INCUMBENTS]]]
@@ -378,13 +378,6 @@ def _log_cost(codes: Codes, seconds: Sequence[tuple[Point, float]]) -> GaussianP
         return None
     model = GaussianProcess(np.flatnonzero(codes.choice).tolist())
     return model.fit(codes.scale([point for point, _ in seconds]), np.log([s for _, s in seconds]))
-
-
-def _steered(
-    acquisition: Callable[[NDArray[np.float64]], NDArray[np.float64]], prior: Prior, weight: float
-) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
-    """Hvarfner et al. (2022), for the logarithm of an acquisition function."""
-    return lambda points: acquisition(points) + weight * prior.log_density(points)
 
 
 def _fully_trusted(rows: NDArray[np.float64], model: GaussianProcess) -> NDArray[np.float64]:

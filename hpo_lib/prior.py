@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,12 @@ class Prior:
         away = np.where(self._codes.choice, away != 0, away)
         bell = np.exp(-0.5 * (away / self._widths) ** 2)
         return np.log(_REST + (1 - _REST) * bell).sum(axis=1)
+
+    def steer(
+        self, acquisition: Callable[[Array], Array], weight: float
+    ) -> Callable[[Array], Array]:
+        """The logarithm of an acquisition function with the belief (Hvarfner et al., 2022)."""
+        return lambda points: acquisition(points) + weight * self.log_density(points)
 
     def draw(self, rng: np.random.Generator) -> Point:
         """A point drawn from it."""
