@@ -79,8 +79,8 @@ class RungPruner(BasePruner):
 
     Args:
         rule: "asha", "hyperband" or "median". With "asha" none passes the lowest rung before
-            `reduction_factor` trials were there: a first trial that goes on unrivalled costs a
-            whole training, a start costs a rung.
+            `reduction_factor` trials were there or an enqueued one was: a first trial that goes
+            on unrivalled costs a whole training, a start costs a rung.
         rungs: epochs at which a trial may be stopped; it goes on anywhere else.
         reduction_factor: of successive halving and of Hyperband's brackets.
         seed: of Hyperband's brackets.
@@ -108,13 +108,14 @@ class RungPruner(BasePruner):
         if epoch not in self._rungs or "fixed_params" in trial.system_attrs:
             return False
         sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
-        reached = {
-            one.number: sign * one.intermediate_values[epoch]
+        there = [
+            one
             for one in study.get_trials(deepcopy=False)
             if epoch in one.intermediate_values
             and one.state != TrialState.WAITING
             and "evidence" not in one.user_attrs
-        }
+        ]
+        reached = {one.number: sign * one.intermediate_values[epoch] for one in there}
         reached[trial.number] = sign * trial.intermediate_values[epoch]
         if self._rule == "median":
             return not median_goes_on(trial.number, reached)
@@ -123,8 +124,9 @@ class RungPruner(BasePruner):
             if self._rungs.index(epoch) < mine:
                 return False
             reached = {one: v for one, v in reached.items() if self._bracket(one) == mine}
-        lowest = self._rule == "asha" and epoch == self._rungs[0]
-        least = self._reduction_factor if lowest else 1
+        asked_for = any("fixed_params" in one.system_attrs for one in there)
+        waits = self._rule == "asha" and epoch == self._rungs[0] and not asked_for
+        least = self._reduction_factor if waits else 1
         return not halving_goes_on(trial.number, reached, self._reduction_factor, least)
 
     def _bracket(self, number: int) -> int:

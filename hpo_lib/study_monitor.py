@@ -94,6 +94,8 @@ def plot_progress(source: optuna.Study | Progress) -> AxesArray:
     axes = panels(2, 2, 4.6, 3.1)
     plot_any_time(data.any_time, ax=axes[0])
     plot_trial_curves(data.curves, ax=axes[1])
+    for ax in axes:
+        ax.yaxis.label.set_size("small")  # it is longer than these axes are high
     return axes
 
 

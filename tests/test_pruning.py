@@ -64,6 +64,20 @@ def test_what_somebody_asked_for_is_trained_to_its_end(rule):
     assert TrialState.PRUNED in {trial.state for trial in study.trials}
 
 
+@pytest.mark.parametrize("asked_for", [False, True])
+def test_halving_waits_for_rivals_unless_one_was_asked_for(asked_for):
+    study = optuna.create_study(pruner=RungPruner("asha", (1,)))
+    if asked_for:
+        study.enqueue_trial({"x": 1.0})
+        study.ask({"x": optuna.distributions.FloatDistribution(0, 1)}).report(9.0, 1)
+    stopped = []
+    for value in (3.0, 2.0, 1.0):
+        trial = study.ask()
+        trial.report(value, 1)
+        stopped.append(trial.should_prune())
+    assert stopped == [not asked_for, not asked_for, False]
+
+
 @given(VALUES, FACTORS, st.randoms())
 def test_verdicts_follow_the_order_of_values_alone(values, factor, random):
     items = list(values.items())
