@@ -81,7 +81,9 @@ class StudyFile(_CachedStorage):
         finally:
             self._parameters.clear()  # of a trial whose configuration was not recorded either
             self._written_here = None
-            self._studies[study_id] = _StudyInfo()
+            with self._lock:  # from here on others write too: the next look reads all trials
+                known = self._studies.setdefault(study_id, _StudyInfo())
+                known.unfinished_trial_ids, known.last_finished_trial_id = set(), -1
 
     def set_trial_param(
         self,

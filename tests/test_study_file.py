@@ -72,3 +72,13 @@ def test_what_others_queue_is_noticed_and_what_they_write_later_too(study):
         assert study.ask().number == 1
     elsewhere().tell(first.number, 0.5)
     assert study.trials[0].value == 0.5
+
+
+def test_when_others_may_write_again_all_trials_are_known_and_looked_at_anew(study):
+    with written_here(study._storage, "x"):
+        study.tell(study.ask(), 0.5)
+        running = study.ask()
+    assert study.best_value == 0.5  # before anybody has looked at all trials
+    elsewhere().tell(running.number, 0.25)
+    assert study.best_value == 0.25
+    assert [trial.state for trial in study.get_trials()] == [TrialState.COMPLETE] * 2
