@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import matplotlib
+import matplotlib.pyplot as plt
 import pytest
 import requests
 
@@ -31,8 +32,10 @@ SMALL = {"trial_epochs": "1", "n_train": "200", "n_validation": "100"}
 
 @pytest.fixture(autouse=True)
 def _own_folder(tmp_path, monkeypatch):
-    """Nothing that a test writes by default lands in the repository."""
+    """Nothing that a test writes by default lands in the repository, and no figure stays open."""
     monkeypatch.chdir(tmp_path)
+    yield
+    plt.close("all")
 
 
 @pytest.fixture

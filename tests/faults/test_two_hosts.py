@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -41,14 +42,15 @@ run_study(held, TOY_SPACE, "random", N_TRIALS, name="cut", workers=workers, rung
 
 
 class Held(Learner):
-    """In its fifth segment, a second one of some trial, it waits until it is let go on."""
+    """From the fifth segment on, a second one of some trial, one waits until it is let go on."""
 
     def __call__(self, configuration, segment):
         folder = Path(self.log).parent
         result = super().__call__(configuration, segment)
-        if len(Path(self.log).read_text().splitlines()) == 5:
-            (folder / "held").touch()
-            wait_for(folder / "go on")
+        if len(Path(self.log).read_text().splitlines()) >= 5:
+            with suppress(FileExistsError):  # another one waits, or has waited
+                (folder / "held").touch(exist_ok=False)
+                wait_for(folder / "go on")
         return result
 
 
