@@ -119,7 +119,7 @@ class GaussianProcess(RegressorMixin, BaseEstimator):
         def density(theta: Array) -> tuple[float, Array]:
             signal, noise = np.exp(theta[-2]), _noise(theta)
             # Half of a symmetric matrix will do: above the diagonal, below it for LAPACK.
-            kernel = np.empty((n, n))
+            kernel = np.zeros((n, n))
             kernel.ravel()[upper], backward = _matern_gradient(pairs, theta)
             np.fill_diagonal(kernel, signal + noise)
             factor = _cholesky(kernel.T)
