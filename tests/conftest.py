@@ -39,7 +39,16 @@ def _own_folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def lab(tmp_path) -> Iterator[str]:
+def chromium() -> str | None:
+    """Where the browser is; without one its tests are skipped, unless they are required."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if not found and os.environ.get("HPO_REQUIRE_BROWSER") != "1":
+        pytest.skip("no Chromium on this machine")
+    return found
+
+
+@pytest.fixture
+def lab(tmp_path, chromium) -> Iterator[str]:
     """A JupyterLab on loopback over copies of the notebooks; the address without its path."""
     folder = tmp_path / "notebooks"
     folder.mkdir()
@@ -79,12 +88,12 @@ def _wait_for(address: str, server: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.fixture
-def page() -> Iterator[Page]:
+def page(chromium) -> Iterator[Page]:
     from playwright.sync_api import sync_playwright  # most tests need no browser
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium") or shutil.which("chromium-browser"),
+            executable_path=chromium,
             args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
         )
         yield browser.new_page(viewport={"width": 1280, "height": 800})

@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 
 import pytest
 
 from hpo_lib.space import SearchSpace
 from tests.test_space import EXAMPLE
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        not (shutil.which("chromium") or shutil.which("chromium-browser"))
-        and os.environ.get("HPO_REQUIRE_BROWSER") != "1",
-        reason="no Chromium on this machine",
-    ),
-]
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 CODE = """from hpo_lib.widgets import SpaceEditor
 editor = SpaceEditor(path="space.yaml", seconds_per_trial=4.2)

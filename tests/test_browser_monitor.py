@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from pathlib import Path
 
 import pytest
@@ -12,15 +10,7 @@ import pytest
 from hpo_lib.study import open_study
 from tests.toys import Waiting
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        not (shutil.which("chromium") or shutil.which("chromium-browser"))
-        and os.environ.get("HPO_REQUIRE_BROWSER") != "1",
-        reason="no Chromium on this machine",
-    ),
-]
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 EVIL = "<img src=x onerror=alert(1)>"
 WATCH = f"""import sys
