@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
@@ -40,8 +41,8 @@ class _Images(Dataset[tuple[torch.Tensor, int]]):
 def plain_epochs(config: TrainingConfig, data: ImageData) -> Iterator[tuple[float, float]]:
     """Train the network of `hpo_lib` by the plain loop: validation error and seconds per epoch.
 
-    Network, loss, optimiser, schedule and augmentation are those of the engine. Seconds are of
-    the process's CPU time: run it with one thread.
+    Network, loss, optimiser, schedule and augmentation are those of the engine, the dropout
+    layers torch's own. Seconds are of the process's CPU time: run it with one thread.
     """
     torch.manual_seed(config.seed)
     augmentation = make_augmentation(config, data.train)
@@ -61,6 +62,10 @@ def plain_epochs(config: TrainingConfig, data: ImageData) -> Iterator[tuple[floa
     )
     held_out = DataLoader(_Images(data.validation, transforms.Compose(scale)), 256)
     model = make_network(config, n_channels, len(data.classes))
+    for module in model.modules():
+        for name, child in module.named_children():
+            if isinstance(child, nn.Dropout):
+                setattr(module, name, nn.Dropout(child.p))
     optimizer = make_optimizer(config, model, torch.device("cpu"))
     loss_function = make_loss(config)
     step = 0

@@ -19,9 +19,11 @@ networks made for ImageNet would leave next to nothing of a 32×32 image.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -33,6 +35,24 @@ ShortcutKind = Literal["projection", "padding"]
 
 ACTIVATIONS: tuple[str, ...] = get_args(Activation)
 SHORTCUTS: tuple[str, ...] = get_args(ShortcutKind)
+
+
+class Dropout(nn.Dropout):
+    """Dropout whose CPU mask takes 16 random bits per element: torch's takes three times as long.
+
+    The probability is thereby a multiple of 2⁻¹⁶.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Any shape, to the same shape; elements that stay are divided by the share that stays."""
+        if not self.training or input.device.type != "cpu":
+            return super().forward(input)
+        words = torch.empty(math.ceil(input.numel() / 4), dtype=torch.int64)
+        bits = words.random_(-(2**63), None).view(torch.int16)
+        kept = torch.empty_like(input)
+        kept.copy_(bits.as_strided(kept.size(), kept.stride()) >= round(self.p * 2**16) - 2**15)
+        return input * kept.div_(1 - self.p)
+
 
 _ACTIVATION: dict[str, Callable[[], nn.Module]] = {
     "relu": lambda: nn.ReLU(inplace=True),
@@ -126,7 +146,7 @@ class ResidualBlock(nn.Module):
                 *(_conv(n_filters, n_out, 1), nn.BatchNorm2d(n_out)),
             ]
         if dropout > 0:
-            layers.insert(-2, nn.Dropout(dropout))
+            layers.insert(-2, Dropout(dropout))
         self.branch = nn.Sequential(*layers)
         self.shortcut = _shortcut(shortcut, n_in, n_out, stride)
         self.activation = act()

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpo_lib.resnet import ACTIVATIONS, PaddingShortcut, ResNet, resnet
+from hpo_lib.resnet import ACTIVATIONS, Dropout, PaddingShortcut, ResNet, resnet
 
 
 def n_parameters(model: torch.nn.Module) -> int:
@@ -113,6 +113,21 @@ def test_dropout_acts_in_training_only() -> None:
     assert not torch.equal(model(x), model(x))
     model.eval()
     assert torch.equal(model(x), model(x))
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("p", [0.1, 0.5])
+def test_dropout_zeroes_its_share_and_scales_the_rest(p: float, kind: torch.dtype) -> None:
+    torch.manual_seed(0)
+    x = torch.ones(16, 8, 32, 33, dtype=kind).to(memory_format=torch.channels_last)
+    x.requires_grad_()
+    y = Dropout(p)(x)
+    y.sum().backward()
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    assert (y == 0).float().mean().item() == pytest.approx(p, abs=0.005)  # 3.6 and 6 sigma
+    assert y.max().item() == pytest.approx(1 / (1 - p), rel=0.005)
+    assert x.grad is not None and torch.equal(x.grad, y.detach())
+    assert Dropout(p)(x[:0]).shape == (0, 8, 32, 33)
 
 
 def test_weights_follow_the_seed() -> None:
