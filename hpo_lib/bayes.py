@@ -23,24 +23,24 @@ from optuna.samplers import BaseSampler
 from optuna.search_space import intersection_search_space
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-from scipy.special import log_ndtr
 from scipy.stats import qmc
 
+from hpo_lib.acquisition import ACQUISITIONS, Acquisition, cost_model, trusted
 from hpo_lib.codes import Codes, Point
 from hpo_lib.evidence import (
     MOST,
     History,
     epoch_seconds,
+    gates,
     partial_values,
     plateau_step,
     representatives,
     trial_params,
 )
-from hpo_lib.gp import GaussianProcess, compress, log_expected_improvement
+from hpo_lib.gp import GaussianProcess, compress
 from hpo_lib.prior import Prior
 from hpo_lib.space import Configuration, SearchSpace
 
-ACQUISITIONS = ("gp_hedge", "EI", "LCB", "PI")
 DESIGNS = ("random", "sobol", "lhs", "halton")
 _CANDIDATES = 512
 _INCUMBENTS = 5
@@ -203,7 +203,8 @@ class BayesianSampler(BaseSampler):
         trusts = [trust for _, trust, _ in evidence]
         values = [value for _, _, value in evidence]
         timed = epoch_seconds(codes, trials) if self._acq_func == "EIps" else []
-        return History(tried, points, trusts, values, pending, timed)
+        stops = gates(trials, sign) if any(share < 1 for share, _ in trusts) else []
+        return History(tried, points, trusts, values, pending, timed, stops)
 
     def _shown(self, trials: Sequence[FrozenTrial]) -> dict[int, list[tuple[float, float]]]:
         """More evidence per trial number: pairs of a fidelity, 1 being full, and a value."""
@@ -258,8 +259,10 @@ class BayesSampler(BayesianSampler):
     belief, and it weighs on the acquisition function less with every trial, as in Hvarfner et al.
     (2022, "πBO: Augmenting acquisition functions with user beliefs").
 
-    "EIps" is EI per second of an epoch, of which a second model is fitted (Snoek et al., 2012,
-    "Practical Bayesian optimization of machine learning algorithms", section 3.2).
+    EI is weighed with the probability that the trial is not pruned: what survived so far would
+    survive again. "EIps" is that per second until the trial ends, by a second model of an epoch's
+    seconds (Snoek et al., 2012, "Practical Bayesian optimization of machine learning algorithms",
+    section 3.2).
     """
 
     acquisitions = (*ACQUISITIONS, "EIps")
@@ -295,7 +298,7 @@ class BayesSampler(BayesianSampler):
         points = [history.points[index] for index in kept]
         least = plateau_step(values[full])
         if history.pending:
-            pending = _fully_trusted(codes.scale(history.pending), model)
+            pending = trusted(codes.scale(history.pending), model)
             expected = model.predict(pending)
             points += history.pending
             rows, values = np.vstack([rows, pending]), np.r_[values, expected]
@@ -303,8 +306,12 @@ class BayesSampler(BayesianSampler):
             model.fit(rows, values, theta)
         order = np.argsort(values, kind="stable")
         leaders = order[full[order]] if full.any() else order
-        compared = _fully_trusted(codes.scale(np.array(points)[leaders]), model)
-        acquisition = self._acquisition(codes, model, compared, least, rng, history.seconds)
+        compared = trusted(codes.scale(np.array(points)[leaders]), model)
+        best = float(model.predict(compared).min()) - self._xi * model.scale_ - least
+        name = self._acq_func
+        name = str(rng.choice(ACQUISITIONS[1:])) if name == "gp_hedge" else name
+        cost = cost_model(codes, history)
+        acquisition = Acquisition(name, codes, model, history, best, self._kappa, cost)
         if self._space is not None and self._widths:
             prior = Prior(codes, self._space, self._widths)
             acquisition = prior.steer(acquisition, _PRIOR_WEIGHT / n_full)
@@ -345,45 +352,6 @@ class BayesSampler(BayesianSampler):
             theta = model.fit(rows[:n][kept], compress(values[:n])[kept]).theta_
             self._fitted = {key: theta}
         return self._fitted[key]
-
-    def _acquisition(
-        self,
-        codes: Codes,
-        model: GaussianProcess,
-        rows: NDArray[np.float64],
-        least: float,
-        rng: np.random.Generator,
-        seconds: Sequence[tuple[Point, float]],
-    ) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
-        best = float(model.predict(rows).min()) - self._xi * model.scale_ - least
-        name = self._acq_func
-        name = str(rng.choice(ACQUISITIONS[1:])) if name == "gp_hedge" else name
-        log_cost = _log_cost(codes, seconds)
-
-        def value(points: NDArray[np.float64]) -> NDArray[np.float64]:
-            at = _fully_trusted(codes.scale(points), model)
-            mean, std = model.predict(at, return_std=True)
-            if name == "LCB":
-                return self._kappa * std - mean
-            if name == "PI":
-                return log_ndtr((best - mean) / std)
-            gain = log_expected_improvement(mean, std, best)
-            return gain - log_cost.predict(codes.scale(points)) if log_cost else gain
-
-        return value
-
-
-def _log_cost(codes: Codes, seconds: Sequence[tuple[Point, float]]) -> GaussianProcess | None:
-    if not seconds:
-        return None
-    model = GaussianProcess(np.flatnonzero(codes.choice).tolist())
-    return model.fit(codes.scale([point for point, _ in seconds]), np.log([s for _, s in seconds]))
-
-
-def _fully_trusted(rows: NDArray[np.float64], model: GaussianProcess) -> NDArray[np.float64]:
-    """The rows as the model takes them: with ones for what it knows of fidelity and origin."""
-    n_missing = model.X_.shape[1] - rows.shape[1]
-    return np.c_[rows, np.ones((len(rows), n_missing))] if n_missing else rows
 
 
 def _best_first(

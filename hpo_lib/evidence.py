@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -16,11 +17,26 @@ MOST = 500
 """How much evidence a model is fitted to."""
 
 
+_MOST_GATES = 3
+
+
+class Gate(NamedTuple):
+    """Where trials are stopped: a fidelity, the epochs until it as a share, and what goes on.
+
+    As many trials as went on had a value of at most `highest` there.
+    """
+
+    fidelity: float
+    share: float
+    highest: float
+
+
 class History(NamedTuple):
     """`points` with their `values` are the evidence, lower is better; none of `tried` repeats.
 
     `trusts` are two numbers per value: its fidelity, 1 for that of a full training, and 1 for the
     study's own trials, 0 for those of an earlier study; `seconds` is what an epoch took where.
+    `gates` are in the order of their fidelity.
     """
 
     tried: set[Point]
@@ -29,6 +45,7 @@ class History(NamedTuple):
     values: list[float]
     pending: list[Point]
     seconds: list[tuple[Point, float]]
+    gates: list[Gate]
 
 
 def trial_params(trial: FrozenTrial) -> dict[str, Any]:
@@ -76,15 +93,9 @@ def partial_values(trials: Sequence[FrozenTrial]) -> dict[int, list[tuple[float,
     said before one of them has steps, nor while no trial is pruned. Of the steps of one trial each
     is at most two thirds of the next, which keeps rungs and thins out epochs.
     """
-    completed = [
-        t for t in trials if t.state == TrialState.COMPLETE and math.isfinite(t.values[0])
-    ]
-    pruned = [t for t in trials if t.state == TrialState.PRUNED and t.intermediate_values]
-    budget = max((max(t.intermediate_values, default=0) for t in completed), default=0)
+    completed, pruned, budget, shift = _steps(trials)
     if not pruned or not budget:
         return {}
-    steps = {step for t in (*completed, *pruned) for step in t.intermediate_values}
-    shift = 1 - min(1, *steps)  # programs may count from 0
     found: dict[int, list[tuple[float, float]]] = {}
     for trial in (*completed, *pruned):
         above = budget + shift if trial.state == TrialState.COMPLETE else math.inf
@@ -95,3 +106,34 @@ def partial_values(trials: Sequence[FrozenTrial]) -> dict[int, list[tuple[float,
                 shown.insert(0, (math.log(count) / math.log(budget + shift), value))
                 above = count
     return found
+
+
+def gates(trials: Sequence[FrozenTrial], sign: float) -> list[Gate]:
+    """Where most of this study's trials were pruned and others passed; `sign` -1 maximises."""
+    own = [trial for trial in trials if "evidence" not in trial.user_attrs]
+    completed, pruned, budget, shift = _steps(own)
+    found: list[Gate] = []
+    stops = Counter(max(trial.intermediate_values) for trial in pruned)
+    for step in sorted(step for step, _ in stops.most_common(_MOST_GATES)):
+        there = [t for t in (*completed, *pruned) if step in t.intermediate_values]
+        passed = sum(max(t.intermediate_values) > step for t in there)
+        shown = (sign * trial.intermediate_values[step] for trial in there)
+        values = sorted(value for value in shown if math.isfinite(value))
+        if values and passed > 0 and step < budget:
+            count, whole = step + shift, budget + shift
+            fidelity = math.log(count) / math.log(whole)
+            found.append(Gate(fidelity, count / whole, values[:passed][-1]))
+    return found
+
+
+def _steps(
+    trials: Sequence[FrozenTrial],
+) -> tuple[list[FrozenTrial], list[FrozenTrial], int, int]:
+    """Completed and pruned trials, the last step of the completed, and what to add to a step."""
+    completed = [
+        t for t in trials if t.state == TrialState.COMPLETE and math.isfinite(t.values[0])
+    ]
+    pruned = [t for t in trials if t.state == TrialState.PRUNED and t.intermediate_values]
+    budget = max((max(t.intermediate_values, default=0) for t in completed), default=0)
+    steps = {step for t in (*completed, *pruned) for step in t.intermediate_values}
+    return completed, pruned, budget, 1 - min(1, *steps, 1)  # programs may count from 0

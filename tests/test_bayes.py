@@ -11,7 +11,7 @@ from optuna.trial import TrialState, create_trial
 
 from hpo_lib import bayes
 from hpo_lib.bayes import DESIGNS, BayesSampler
-from hpo_lib.evidence import partial_values, plateau_step, representatives
+from hpo_lib.evidence import gates, partial_values, plateau_step, representatives
 from hpo_lib.skopt_sampler import SkoptSampler
 from hpo_lib.space import SearchSpace
 from hpo_lib.strategies import RandomSampler
@@ -445,6 +445,28 @@ def test_a_pruned_value_is_never_a_final_one():
     assert [len(found[number]) for number in range(6)] == [2, 2, 2, 1, 2, 1]
     assert all(0 <= share < 1 for shown in found.values() for share, _ in shown)
     assert 0.0 <= next_x(study) <= 1.0
+
+
+@pytest.mark.parametrize("acq_func", ["EI", "EIps"])
+def test_what_would_be_stopped_again_is_left_alone(acq_func):
+    # the final error falls with x, but at the first rung it rises, and large x are stopped there
+    whole = [(0.1, 0.1, 0.5, 0.9), (0.3, 0.3, 0.5, 0.7), (0.5, 0.5, 0.5, 0.5)]
+    stopped = [(0.7, 0.7), (0.8, 0.8), (0.9, 0.9)]
+    assert next_x(learned(*whole), acq_func=acq_func) > 0.65
+    assert next_x(learned(*whole, *stopped), acq_func=acq_func) < 0.65
+
+
+def test_a_gate_lets_as_many_pass_as_it_did():
+    study = learned(*GOOD, (0.9, 0.95), (0.1, math.nan), (0.2, 0.75, 0.9))
+    earlier = learned((0.4, 0.01)).trials[0]
+    earlier.set_user_attr("evidence", "of another study")
+    study.add_trial(earlier)
+    assert gates(study.trials, 1.0) == [
+        (0.0, pytest.approx(1 / 9), 0.9),
+        (pytest.approx(0.5), pytest.approx(1 / 3), 0.8),
+    ]
+    assert [gate.highest for gate in gates(study.trials, -1.0)] == [-0.75, -0.7]
+    assert gates(learned(*GOOD).trials, 1.0) == gates(learned((0.9, 0.95)).trials, 1.0) == []
 
 
 def test_of_many_epochs_few_are_kept_and_rungs_all():

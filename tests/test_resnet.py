@@ -126,7 +126,8 @@ def test_dropout_zeroes_its_share_and_scales_the_rest(p: float, kind: torch.dtyp
     assert y.is_contiguous(memory_format=torch.channels_last)
     assert (y == 0).float().mean().item() == pytest.approx(p, abs=0.005)  # 3.6 and 6 sigma
     assert y.max().item() == pytest.approx(1 / (1 - p), rel=0.005)
-    assert x.grad is not None and torch.equal(x.grad, y.detach())
+    assert x.grad is not None
+    assert torch.equal(x.grad, y.detach())
     assert Dropout(p)(x[:0]).shape == (0, 8, 32, 33)
 
 

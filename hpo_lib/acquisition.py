@@ -1,0 +1,82 @@
+"""What trying a configuration promises, by the models of what was recorded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import log_ndtr
+
+from hpo_lib.codes import Codes
+from hpo_lib.evidence import History
+from hpo_lib.gp import GaussianProcess, compress, log_expected_improvement
+
+Array = NDArray[np.float64]
+
+ACQUISITIONS = ("gp_hedge", "EI", "LCB", "PI")
+
+
+@dataclass(frozen=True)
+class Acquisition:
+    """The acquisition function `name`: points, shape (n, axes), to values (n,), higher is better.
+
+    `best` is what must be improved on, in the units of `model`. EI, as its logarithm, counts only
+    what a trial reaches that is not stopped: it is weighed with the probability of passing every
+    gate. "EIps" divides by the seconds that are expected until the trial ends.
+    """
+
+    name: str
+    codes: Codes
+    model: GaussianProcess
+    history: History
+    best: float
+    kappa: float
+    log_cost: GaussianProcess | None
+
+    def __call__(self, points: Array) -> Array:
+        """What each point promises."""
+        rows = self.codes.scale(points)
+        mean, std = self.model.predict(trusted(rows, self.model), return_std=True)
+        if self.name == "LCB":
+            return self.kappa * std - mean
+        if self.name == "PI":
+            return log_ndtr((self.best - mean) / std)
+        passing = self._log_passing(rows)
+        gain = log_expected_improvement(mean, std, self.best) + passing[-1]
+        if self.log_cost is None:
+            return gain
+        ends = [*(gate.share for gate in self.history.gates), 1.0]
+        epochs = np.diff(ends, prepend=0.0) @ np.exp(passing)
+        return gain - np.log(epochs) - self.log_cost.predict(rows)
+
+    def _log_passing(self, rows: Array) -> Array:
+        """Of getting behind none of the gates, one, …: shape (gates + 1, n).
+
+        The least likely gate's, as the values of one trial are much alike.
+        """
+        values = np.sort(self.history.values)
+        passing = [np.zeros(len(rows))]
+        for gate in self.history.gates:
+            highest = np.interp(gate.highest, values, compress(values))
+            mean, std = self.model.predict(
+                trusted(rows, self.model, gate.fidelity), return_std=True
+            )
+            passing.append(np.minimum(passing[-1], log_ndtr((highest - mean) / std)))
+        return np.array(passing)
+
+
+def cost_model(codes: Codes, history: History) -> GaussianProcess | None:
+    """The logarithm of an epoch's seconds; None where none were recorded."""
+    if not history.seconds:
+        return None
+    points, seconds = zip(*history.seconds, strict=True)
+    model = GaussianProcess(np.flatnonzero(codes.choice).tolist())
+    return model.fit(codes.scale(points), np.log(seconds))
+
+
+def trusted(rows: Array, model: GaussianProcess, fidelity: float = 1.0) -> Array:
+    """The rows as the model takes them: with what it knows of fidelity and origin (our own)."""
+    added = np.ones((len(rows), model.X_.shape[1] - rows.shape[1]))
+    added[:, :1] = fidelity
+    return np.c_[rows, added]
