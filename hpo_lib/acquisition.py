@@ -22,8 +22,8 @@ class Acquisition:
     """The acquisition function `name`: points, shape (n, axes), to values (n,), higher is better.
 
     `best` is what must be improved on, in the units of `model`. EI, as its logarithm, counts only
-    what a trial reaches that is not stopped: it is weighed with the probability of passing every
-    gate. "EIps" divides by the seconds that are expected until the trial ends.
+    in a trial that passes every gate, and it is divided by the epochs until the trial is expected
+    to end: as many as the budget's where none is pruned. "EIps" divides by their seconds.
     """
 
     name: str
@@ -43,12 +43,10 @@ class Acquisition:
         if self.name == "PI":
             return log_ndtr((self.best - mean) / std)
         passing = self._log_passing(rows)
-        gain = log_expected_improvement(mean, std, self.best) + passing[-1]
-        if self.log_cost is None:
-            return gain
         ends = [*(gate.share for gate in self.history.gates), 1.0]
         epochs = np.diff(ends, prepend=0.0) @ np.exp(passing)
-        return gain - np.log(epochs) - self.log_cost.predict(rows)
+        gain = log_expected_improvement(mean, std, self.best) + passing[-1] - np.log(epochs)
+        return gain if self.log_cost is None else gain - self.log_cost.predict(rows)
 
     def _log_passing(self, rows: Array) -> Array:
         """Of getting behind none of the gates, one, …: shape (gates + 1, n).

@@ -259,10 +259,11 @@ class BayesSampler(BayesianSampler):
     belief, and it weighs on the acquisition function less with every trial, as in Hvarfner et al.
     (2022, "πBO: Augmenting acquisition functions with user beliefs").
 
-    EI is weighed with the probability that the trial is not pruned: what survived so far would
-    survive again. "EIps" is that per second until the trial ends, by a second model of an epoch's
-    seconds (Snoek et al., 2012, "Practical Bayesian optimization of machine learning algorithms",
-    section 3.2).
+    EI is weighed with the probability that the trial survives the rungs, taking for granted that
+    what survived so far would survive again, and divided by the epochs that it will then last:
+    the improvement per cost of Snoek et al. (2012, "Practical Bayesian optimization of machine
+    learning algorithms", section 3.2). "EIps" is per second, by a second model of an epoch's
+    seconds.
     """
 
     acquisitions = (*ACQUISITIONS, "EIps")
