@@ -15,9 +15,11 @@ import io
 import json
 import multiprocessing
 import platform
+import signal
+import sys
 import tempfile
 import time
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -25,6 +27,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from pebble import ProcessPool
 from scipy.stats import qmc
 
 from hpo_lib.data import DataConfig, load_data, load_test_data
@@ -167,15 +170,16 @@ def main() -> None:
     wanted = jobs(space, arguments.configurations)
     missing = [job for job in wanted if (job.config_id, job.seed) not in made]
     began = time.monotonic()
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(arguments.workers, mp_context=spawn) as pool:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    pool = ProcessPool(arguments.workers, context=multiprocessing.get_context("spawn"))
+    try:
         running: set[Future[dict[str, Any]]] = set()
         while missing or running:
             in_time = (
                 arguments.minutes is None or time.monotonic() - began < 60 * arguments.minutes
             )
             while in_time and missing and len(running) < arguments.workers:
-                running.add(pool.submit(record, missing.pop(0), config, data))
+                running.add(pool.schedule(record, (missing.pop(0), config, data)))
             if not running:
                 break
             done, running = wait(running, return_when=FIRST_COMPLETED)
@@ -193,6 +197,9 @@ def main() -> None:
                     f"{row['seed']}: error {final[-1] if final else 'diverged'}",
                     flush=True,
                 )
+    finally:
+        pool.stop()
+        pool.join()
     print(json.dumps({"trainings": len(rows), "wanted": len(wanted)}))
 
 
