@@ -1,9 +1,8 @@
 """Images per second of the engine: against a per-image DataLoader loop, and against no data work.
 
 Three sides train the same network at the same batch size, one thread each, in processes of their
-own that take turns: the engine;
-the loop of PyTorch's tutorials (an image at a time through torchvision's transforms, eager
-float32); and the engine on one fixed batch. Then the last validation error of engine and loop
+own that take turns: the engine; the loop of PyTorch's tutorials (an image at a time through
+torchvision's transforms, eager float32); and the engine on one fixed batch. Then the last validation error of engine and loop
 over several seeds. Results are saved as they go: run again, it goes on. Rates are of CPU time of
 the process, which other programs disturb less than seconds on the wall.
 """
@@ -231,7 +230,8 @@ def main() -> None:
     torch.set_num_threads(1)
     output = Path(arguments.output)
     output.parent.mkdir(parents=True, exist_ok=True)
-    asked = {key: value for key, value in vars(arguments).items() if key != "output"}
+    # more seeds are added to those that are there
+    asked = {key: v for key, v in vars(arguments).items() if key not in ("output", "seeds")}
     saved: dict[str, Any] = json.loads(output.read_text()) if output.exists() else {}
     if saved.get("arguments") != asked:
         saved = {"arguments": asked}
