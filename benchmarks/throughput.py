@@ -2,9 +2,10 @@
 
 Three sides train the same network at the same batch size, one thread each, in processes of their
 own that take turns: the engine; the loop of PyTorch's tutorials (an image at a time through
-torchvision's transforms, eager float32); and the engine on one fixed batch. Then the last validation error of engine and loop
-over several seeds. Results are saved as they go: run again, it goes on. Rates are of CPU time of
-the process, which other programs disturb less than seconds on the wall.
+torchvision's transforms, eager float32); and the engine on one fixed batch. Then the last
+validation error of engine and loop over several seeds. Results are saved as they go: run again, it
+goes on, and more seeds are added. Rates are of CPU time of the process, which other programs
+disturb less than seconds on the wall.
 """
 
 from __future__ import annotations
@@ -230,7 +231,6 @@ def main() -> None:
     torch.set_num_threads(1)
     output = Path(arguments.output)
     output.parent.mkdir(parents=True, exist_ok=True)
-    # more seeds are added to those that are there
     asked = {key: v for key, v in vars(arguments).items() if key not in ("output", "seeds")}
     saved: dict[str, Any] = json.loads(output.read_text()) if output.exists() else {}
     if saved.get("arguments") != asked:
