@@ -3,6 +3,7 @@
 Configurations follow a scrambled Sobol sequence behind the default one, so that the record is
 spread evenly over the space however far it has grown. Every eighth configuration is trained with
 three seeds. The record is saved after each training; run again, the script goes on behind it.
+`--merge` adds what the live searches of `replay_validity.py` trained.
 
 The test errors are for those who read the record; no replayed strategy is shown them.
 """
@@ -19,8 +20,9 @@ import signal
 import sys
 import tempfile
 import time
+import zlib
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -32,9 +34,10 @@ from scipy.stats import qmc
 
 from hpo_lib.data import DataConfig, load_data, load_test_data
 from hpo_lib.files import atomic_write_text
+from hpo_lib.objective import Segment, SegmentResult
 from hpo_lib.recipe import autocast
 from hpo_lib.space import Configuration, SearchSpace
-from hpo_lib.training import TrainingConfig, evaluate, train
+from hpo_lib.training import TrainingConfig, TrainingObjective, evaluate, train
 
 CURVES = (
     "train_loss",
@@ -45,6 +48,8 @@ CURVES = (
     "cpu_seconds",
 )
 REPEATED, SEEDS = 8, 3
+FIRST_MERGED = 1000
+"""The number of the first configuration that is not of the Sobol sequence."""
 
 
 class Job(NamedTuple):
@@ -67,6 +72,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--output", type=Path, default=Path("results/reference/resnet8_record.csv")
     )
+    parser.add_argument("--merge", type=Path, help="folder of trainings of live searches")
     parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()
     arguments.sizes = {"n_train": 5000, "n_validation": 2000, "n_test": 2000}
@@ -89,11 +95,17 @@ def jobs(space: SearchSpace, n_configurations: int) -> list[Job]:
 
 def record(job: Job, config: TrainingConfig, data_config: DataConfig) -> dict[str, Any]:
     """Train epoch by epoch, so that each epoch's weights see the test images once."""
-    torch.set_num_threads(1)
     # other seeds for other configurations: what they share by chance must not look like a trend
     config = replace(
         config.with_configuration(job.configuration), seed=SEEDS * job.config_id + job.seed
     )
+    numbers = {"id": job.config_id, "seed": job.seed, **job.configuration}
+    return {**numbers, **_cells(curves_of(config, data_config)), "chosen_by": "sobol"}
+
+
+def curves_of(config: TrainingConfig, data_config: DataConfig) -> dict[str, list[float]]:
+    """All curves of one training; those of one that diverged are shorter."""
+    torch.set_num_threads(1)
     data, test = load_data(data_config), load_test_data(data_config)
     curves: dict[str, list[float]] = {name: [] for name in CURVES}
     with tempfile.TemporaryDirectory() as folder:
@@ -108,9 +120,63 @@ def record(job: Job, config: TrainingConfig, data_config: DataConfig) -> dict[st
                 curves[name] += getattr(result, name)
             curves["test_error"].append(evaluate(config, path, test, weights="last").error)
             checkpoint = path
+    return curves
+
+
+def _cells(curves: dict[str, list[float]]) -> dict[str, str]:
     cells = {name: " ".join(f"{value:.5g}" for value in curve) for name, curve in curves.items()}
-    numbers = {"id": job.config_id, "seed": job.seed, **job.configuration}
-    return {**numbers, **cells, "machine": machine()}
+    return {**cells, "machine": machine()}
+
+
+@dataclass(frozen=True)
+class RecordingObjective:
+    """Trains as a search asks for it and keeps each training, test errors too, for the record.
+
+    What was trained once, for whichever search, is read again.
+    """
+
+    config: TrainingConfig
+    data: DataConfig
+    folder: Path
+    chosen_by: str
+
+    @property
+    def budget(self) -> int:
+        """Epochs of a full training."""
+        return self.config.epochs
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Those of the training objective."""
+        return TrainingObjective(self.config, self.data).settings
+
+    def __call__(self, configuration: Configuration, segment: Segment) -> SegmentResult:
+        """Train to the end, whatever the segment."""
+        key = json.dumps([configuration, segment.seed], sort_keys=True)
+        file = self.folder / f"{zlib.crc32(key.encode()):08x}.json"
+        if not file.exists():
+            config = replace(self.config.with_configuration(configuration), seed=segment.seed)
+            row = {"seed": segment.seed, **configuration, **_cells(curves_of(config, self.data))}
+            row["chosen_by"] = self.chosen_by
+            self.folder.mkdir(parents=True, exist_ok=True)
+            atomic_write_text(file, json.dumps(row, indent=1) + "\n")
+        row = json.loads(file.read_text())
+        names = ("train_loss", "validation_loss", "validation_error", "seconds")
+        curves = [tuple(map(float, row[name].split())) for name in names]
+        whole = len(curves[0]) == self.budget
+        return SegmentResult(*curves, status="completed" if whole else "diverged")
+
+
+def merged(rows: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
+    """The rows and those trainings in the folder that are not among them."""
+    known = {(row["seed"], row["validation_loss"]) for row in rows}
+    number = max([FIRST_MERGED, *(int(row["id"]) + 1 for row in rows)])
+    for file in sorted(folder.glob("*.json")):
+        row = json.loads(file.read_text())
+        if (str(row["seed"]), row["validation_loss"]) not in known:
+            rows = [*rows, {"id": number, **row}]
+            number += 1
+    return rows
 
 
 def machine() -> str:
@@ -123,7 +189,8 @@ def machine() -> str:
 
 def read(path: Path) -> list[dict[str, Any]]:
     """The rows recorded so far."""
-    return list(csv.DictReader(path.open(newline=""))) if path.exists() else []
+    rows = list(csv.DictReader(path.open(newline=""))) if path.exists() else []
+    return [{**row, "chosen_by": row.get("chosen_by", "sobol")} for row in rows]
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -149,6 +216,7 @@ def provenance(
         "data": {**asdict(data), "source": source, "root": None},
         "seeds": f"every {REPEATED}th configuration {SEEDS} seeds, the others one",
         "seconds": "training and validation, one thread; cpu_seconds count saving too",
+        "chosen_by": "the Sobol sequence of the script, or the live search of a strategy",
         "machine": "instructions and precision of the CPU, which changed as the record grew",
         "versions": {
             "python": platform.python_version(),
@@ -166,6 +234,9 @@ def main() -> None:
     config = TrainingConfig(depth=8, epochs=arguments.epochs, flip=arguments.data != "digits")
     data = DataConfig(arguments.data, **arguments.sizes)
     rows = read(arguments.output)
+    if arguments.merge is not None:
+        write(arguments.output, merged(rows, arguments.merge))
+        return
     made = {(int(row["id"]), int(row["seed"])) for row in rows}
     wanted = jobs(space, arguments.configurations)
     missing = [job for job in wanted if (job.config_id, job.seed) not in made]

@@ -4,8 +4,10 @@ First the surrogate of a record at the full budget, cross-validated by configura
 model; and what it predicts of the best configurations when it has not seen them, because a search
 ends below all that was recorded. Then, with `--live`, searches that really train: per strategy,
 whether the mean of their final errors lies in the central 95 % of the means of as many replays,
-drawn from `--replays`. Live studies are saved trial by trial, and the same command goes on where
-it was stopped: 5 seeds of 20 trials are 200 trainings, hours on two cores.
+drawn from `--replays`, of a surrogate that knows nothing of these searches. Live studies are saved
+trial by trial, and the same command goes on where it was stopped: 5 seeds of 20 trials are 200
+trainings, hours on two cores. Each is kept with its test errors, too, for
+`record_trials.py --merge`.
 """
 
 from __future__ import annotations
@@ -13,16 +15,22 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import shutil
+import tempfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import optuna
 import pandas as pd
+import record_trials
 
 from hpo_lib.compare import compare, final_values, replay
+from hpo_lib.data import DataConfig
 from hpo_lib.records import Record, group_means, read_record
 from hpo_lib.replay import SurrogateObjective, TrustWarning
+from hpo_lib.training import TrainingConfig
 
 
 def main() -> None:
@@ -36,14 +44,14 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--replays", type=int, default=100)
     parser.add_argument("--workers", type=int, default=2, help="processes, live and in replays")
-    parser.add_argument("--raw", type=Path, default=Path("results/replay_validity.db"))
+    parser.add_argument("--raw", type=Path, default=Path("results/replay_validity"))
     parser.add_argument("--quick", action="store_true", help="10 replays, nothing live")
     chosen = parser.parse_args()
     if chosen.quick:
         chosen.replays, chosen.live = 10, False
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.simplefilter("ignore", TrustWarning)  # what it says is printed
-    record = read_record(chosen.record)
+    record = _without(chosen.record, chosen.strategies)
     models = {name: SurrogateObjective(record, model=name) for name in ("gp", "trees")}
     for name, surrogate in models.items():
         print(f"{name}: {surrogate.trust}", flush=True)
@@ -92,25 +100,37 @@ def _unseen(record: Record, model: str, share: float) -> dict[str, object]:
     }
 
 
+def _without(path: Path, strategies: Sequence[str]) -> Record:
+    """The record without the trainings that live searches by these strategies chose."""
+    rows = [row for row in record_trials.read(path) if row["chosen_by"] not in strategies]
+    with tempfile.TemporaryDirectory() as folder:
+        kept = Path(folder) / path.name
+        record_trials.write(kept, rows)
+        shutil.copy(path.with_suffix(".json"), folder)
+        return read_record(kept)
+
+
 def _live(record: Record, chosen: argparse.Namespace) -> pd.DataFrame:
     """Train as the record was trained; the file beside it says how."""
-    from hpo_lib.data import DataConfig
-    from hpo_lib.training import TrainingConfig, TrainingObjective
-
     about = json.loads(chosen.record.with_suffix(".json").read_text())
-    data = {**about["data"], "source": chosen.data or about["data"]["source"]}
-    objective = TrainingObjective(TrainingConfig(**about["training"]), DataConfig(**data))
-    return compare(
-        objective,
-        record.space,
-        chosen.strategies,
-        range(1000, 1000 + chosen.seeds),  # none of the replays' seeds
-        chosen.trials,
-        name="validity",
-        storage=chosen.raw,
-        workers=chosen.workers,
-        progress=lambda text: print(text, flush=True),
-    )
+    data = DataConfig(**{**about["data"], "source": chosen.data or about["data"]["source"]})
+    frames = [
+        compare(
+            record_trials.RecordingObjective(
+                TrainingConfig(**about["training"]), data, chosen.raw / "trainings", strategy
+            ),
+            record.space,
+            [strategy],
+            range(1000, 1000 + chosen.seeds),  # none of the replays' seeds
+            chosen.trials,
+            name="validity",
+            storage=chosen.raw / "studies.db",
+            workers=chosen.workers,
+            progress=lambda text: print(text, flush=True),
+        )
+        for strategy in chosen.strategies
+    ]
+    return pd.concat(frames, ignore_index=True)
 
 
 def _table(model: str, replayed: pd.DataFrame, live: pd.DataFrame | None, n: int) -> pd.DataFrame:
