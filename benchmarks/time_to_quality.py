@@ -198,7 +198,7 @@ def plain_curve(data: Any, config: Any) -> Curve:
     return curve
 
 
-def kept(path: Path, curve: Curve) -> Curve:
+def kept(path: Path, curve: Curve, n_epochs: int) -> Curve:
     """Curves as far as they were asked for once, out of a file; more of them is computed."""
 
     def again(configuration: Configuration, seed: int) -> Iterator[tuple[float, float]]:
@@ -206,6 +206,8 @@ def kept(path: Path, curve: Curve) -> Curve:
         key = json.dumps([configuration, seed], sort_keys=True)
         epochs = [(error, seconds) for error, seconds in known.get(key, [])]
         yield from epochs
+        if len(epochs) == n_epochs:
+            return
         for number, epoch in enumerate(curve(configuration, seed)):
             if number >= len(epochs):
                 epochs.append(epoch)
@@ -293,7 +295,8 @@ def live_plain(
     from hpo_lib.data import load_data
 
     data_config, config = loaded(data, *more[:1])
-    curve = kept(raw / f"live_{side}_{seed}.json", plain_curve(load_data(data_config), config))
+    curves = plain_curve(load_data(data_config), config)
+    curve = kept(raw / f"live_{side}_{seed}.json", curves, config.epochs)
     return (recipe if side == "a" else optuna_hyperband)(space, curve, seed, *more)
 
 
