@@ -47,8 +47,8 @@ RECIPE_TRIALS = 10
 LOOPS = ("plain", "engine")
 CAP = 100
 """Trials after which a side that has not reached the target is taken to need that long."""
-LIMIT = 1.5
-"""Live, (b) is given up after so many times the seconds of (a)."""
+LIMIT = 0.75
+"""Live, (b) is given up after so many times the seconds of (a): its ratio is a bound then."""
 RUNG, KEPT = 1 / 8, 4
 """Ours: where trials may be stopped, as a share of the budget; one in so many goes on."""
 
