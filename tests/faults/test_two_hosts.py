@@ -129,10 +129,9 @@ def test_a_study_survives_a_cut_between_two_hosts(outage):
     cut = open_study("cut")
     assert [t.value for t in cut.trials] == [t.value for t in calm.trials]
     assert {t.user_attrs["status"] for t in cut.trials} == {"completed"}
-    workers = {t.user_attrs["worker"] for t in cut.trials}
     lost = len(Path("cut.log").read_text().splitlines()) - 2 * N_TRIALS
     if outage == "short":
-        assert (workers, lost) == ({"w0", "w1"}, 0)
+        assert lost == 0
     else:
-        assert any(name.endswith("again") for name in workers)
+        assert any(t.user_attrs["worker"].endswith("again") for t in cut.trials)
         assert 1 <= lost <= 2
