@@ -47,7 +47,7 @@ RECIPE_TRIALS = 10
 LOOPS = ("plain", "engine")
 CAP = 100
 """Trials after which a side that has not reached the target is taken to need that long."""
-LIMIT = 0.75
+LIMIT = 0.6
 """Live, (b) is given up after so many times the seconds of (a): its ratio is a bound then."""
 RUNG, KEPT = 1 / 8, 4
 """Ours: where trials may be stopped, as a share of the budget; one in so many goes on."""
