@@ -54,9 +54,10 @@ class Acquisition:
         The least likely gate's, as the values of one trial are much alike.
         """
         values = np.sort(self.history.values)
+        compressed = compress(values)
         passing = [np.zeros(len(rows))]
         for gate in self.history.gates:
-            highest = np.interp(gate.highest, values, compress(values))
+            highest = np.interp(gate.highest, values, compressed)
             mean, std = self.model.predict(
                 trusted(rows, self.model, gate.fidelity), return_std=True
             )

@@ -136,4 +136,4 @@ def _steps(
     pruned = [t for t in trials if t.state == TrialState.PRUNED and t.intermediate_values]
     budget = max((max(t.intermediate_values, default=0) for t in completed), default=0)
     steps = {step for t in (*completed, *pruned) for step in t.intermediate_values}
-    return completed, pruned, budget, 1 - min(1, *steps, 1)  # programs may count from 0
+    return completed, pruned, budget, 1 - min([1, *steps])  # programs may count from 0
