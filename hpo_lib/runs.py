@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -243,7 +244,8 @@ def _papermill(source: Path, running: Path, log: Path, parameters: Record, bar: 
     papermill_io.register(str(running), files)
     # Papermill takes paths for format strings.
     paths = [str(path).replace("{", "{{").replace("}", "}}") for path in (source, running)]
-    execute_notebook(
+    execute = partial(
+        execute_notebook,
         *paths,
         parameters=parameters,
         kernel_name="python3",
@@ -253,6 +255,26 @@ def _papermill(source: Path, running: Path, log: Path, parameters: Record, bar: 
         cwd=str(source.parent),
         progress_bar=bar,
     )
+    try:
+        execute()
+    except RuntimeError as error:
+        # Its ports are chosen a second before it opens them: another process can be quicker.
+        if _started(running):
+            raise
+        print(f"{source.stem} is started again: {error}", file=sys.stderr, flush=True)
+        execute()
+
+
+def _code_cells(book: Record) -> list[Record]:
+    return [cell for cell in book["cells"] if cell["cell_type"] == "code"]
+
+
+def _started(copy: Path) -> list[int]:
+    """The numbers of the code cells that were begun."""
+    if not copy.exists():
+        return []
+    code = _code_cells(json.loads(copy.read_text(encoding="utf-8")))
+    return [n for n, cell in enumerate(code, 1) if cell["metadata"]["papermill"]["start_time"]]
 
 
 def _mark_cell(copy: Path, error: BaseException, what: str) -> int | None:
@@ -260,13 +282,11 @@ def _mark_cell(copy: Path, error: BaseException, what: str) -> int | None:
 
     After a lost kernel papermill leaves every cell as completed, those that never ran too.
     """
-    if not copy.exists():
-        return None
-    book = json.loads(copy.read_text(encoding="utf-8"))
-    code = [cell for cell in book["cells"] if cell["cell_type"] == "code"]
-    started = [n for n, cell in enumerate(code, 1) if cell["metadata"]["papermill"]["start_time"]]
+    started = _started(copy)
     if not started:
         return None
+    book = json.loads(copy.read_text(encoding="utf-8"))
+    code = _code_cells(book)
     for cell in code[started[-1] :]:
         cell["metadata"]["papermill"]["status"] = "pending"
     last = code[started[-1] - 1]

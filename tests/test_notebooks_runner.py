@@ -391,6 +391,30 @@ def test_a_dead_kernel_is_a_failure_in_the_cell_that_was_running(home, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("deaths", [1, 2])
+def test_a_kernel_that_dies_before_its_first_cell_is_started_once_more(
+    home, tmp_path, monkeypatch, capsys, deaths
+):
+    startup = tmp_path / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    starts = tmp_path / "starts"
+    (startup / "00-die.py").write_text(f"""
+import os
+with open({str(starts)!r}, "a") as file:
+    print("started", file=file)
+if len(open({str(starts)!r}).readlines()) <= {deaths}:
+    os._exit(1)
+""")
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    write_notebook(home / "01_one.ipynb", "print('hello')")
+    assert main(["run"]) == (0 if deaths == 1 else 1)
+    assert len(starts.read_text().splitlines()) == 2
+    told = capsys.readouterr().err
+    assert "01_one is started again: Kernel died before replying to kernel_info" in told
+    assert ("01_one failed" in told) == (deaths == 2)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_leaves_a_copy_a_record_and_no_kernel(home, number):
     """The notebook itself interrupts the runner, so that nothing depends on time."""
