@@ -20,9 +20,11 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import _peers
 import numpy as np
 import optuna
 import pandas as pd
+from _peers import N_TRIALS, Side
 from _tasks import Task, load_tasks
 from scipy.stats import qmc
 
@@ -30,14 +32,11 @@ from hpo_lib.bayes import BayesSampler
 from hpo_lib.files import atomic_write_text
 from hpo_lib.space import Configuration, SearchSpace
 
-N_TRIALS = 50
 BUDGETS = (10, 20, 30, 50)
 START = 5
 
 TASKS: dict[str, Task] = {}
 """Filled before the processes are forked, which share it."""
-
-Side = Callable[[Task, int], list[float]]
 
 
 def with_sampler(make: Callable[[Task, int], Any], first: int = 0) -> Side:
@@ -74,63 +73,6 @@ def run_random(task: Task, seed: int) -> list[float]:
     return [task.function(task.space.sample(rng)) for _ in range(N_TRIALS)]
 
 
-def run_skopt(task: Task, seed: int, **options: Any) -> list[float]:
-    """scikit-optimize's own `gp_minimize`."""
-    import skopt
-
-    from hpo_lib.minimize import _dimension
-
-    names = [one.name for one in task.space.searched]
-    dimensions = [_dimension(one) for one in task.space.searched]
-    found = skopt.gp_minimize(
-        lambda row: task.function(dict(zip(names, plain(row), strict=True))),
-        dimensions,
-        n_calls=N_TRIALS,
-        random_state=seed,
-        **options,
-    )
-    return [float(value) for value in found.func_vals]
-
-
-def plain(row: list[Any]) -> list[Any]:
-    """Values without numpy's types."""
-    return [value.item() if isinstance(value, np.generic) else value for value in row]
-
-
-def run_hyperopt(task: Task, seed: int) -> list[float]:
-    """Hyperopt's tree-structured Parzen estimator."""
-    from hyperopt import fmin, hp, tpe
-
-    values: list[float] = []
-    space = {one.name: hyperopt_parameter(hp, one) for one in task.space.searched}
-
-    def function(configuration: dict[str, Any]) -> float:
-        read = {k: type(task.space[k].default)(v) for k, v in configuration.items()}
-        values.append(task.function(read))
-        return values[-1]
-
-    rng = np.random.default_rng(seed)
-    fmin(function, space, tpe.suggest, N_TRIALS, rstate=rng, show_progressbar=False)
-    return values
-
-
-def hyperopt_parameter(hp: Any, one: Any) -> Any:
-    """A parameter as hyperopt writes it."""
-    if one.type == "choice":
-        return hp.choice(one.name, list(one.options))
-    low, high = one.low, one.high
-    if one.log:
-        low, high = np.log(low), np.log(high)
-        return (
-            hp.loguniform(one.name, low, high)
-            if one.type == "float"
-            else hp.qloguniform(one.name, low, high, 1)
-        )
-    if one.type == "float":
-        return hp.uniform(one.name, low, high)
-    return low + one.step * hp.uniformint(one.name, 0, (high - low) // one.step)
-
-
 SIDES: dict[str, Side] = {
     "ours": with_sampler(lambda task, seed: BayesSampler(seed, task.space)),
     "random": run_random,
@@ -142,9 +84,12 @@ SIDES: dict[str, Side] = {
     "optuna gp, 5 sobol": with_sampler(
         lambda task, seed: optuna.samplers.GPSampler(seed=seed, n_startup_trials=START), START
     ),
-    "skopt": run_skopt,
-    "skopt ei": lambda task, seed: run_skopt(task, seed, acq_func="EI"),
-    "hyperopt tpe": run_hyperopt,
+    "skopt": _peers.run_skopt,
+    "skopt ei": lambda task, seed: _peers.run_skopt(task, seed, acq_func="EI"),
+    "hyperopt tpe": _peers.run_hyperopt,
+    "smac": _peers.run_smac,
+    "bayesian-optimization": _peers.run_bayesian_optimization,
+    "ax": _peers.run_ax,
 }
 
 
