@@ -216,13 +216,20 @@ def provenance(
         "data": {**asdict(data), "source": source, "root": None},
         "seeds": f"every {REPEATED}th configuration {SEEDS} seeds, the others one",
         "seconds": "training and validation, one thread; cpu_seconds count saving too",
-        "chosen_by": "the Sobol sequence of the script, or the live search of a strategy",
-        "machine": "instructions and precision of the CPU, which changed as the record grew",
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,
             "hpo_lib": version("hpo-lib"),
         },
+        **growth(),
+    }
+
+
+def growth() -> dict[str, Any]:
+    """What a record says of how it grew."""
+    return {
+        "chosen_by": "the Sobol sequence of the script, or the live search of a strategy",
+        "machine": "instructions and precision of the CPU, which changed as the record grew",
         "updated": datetime.now(UTC).date().isoformat(),
     }
 
@@ -236,6 +243,9 @@ def main() -> None:
     rows = read(arguments.output)
     if arguments.merge is not None:
         write(arguments.output, merged(rows, arguments.merge))
+        beside = arguments.output.with_suffix(".json")
+        about = json.loads(beside.read_text()) | growth()
+        atomic_write_text(beside, json.dumps(about, indent=2) + "\n")
         return
     made = {(int(row["id"]), int(row["seed"])) for row in rows}
     wanted = jobs(space, arguments.configurations)

@@ -405,9 +405,10 @@ def main() -> None:
         c = apart(live_ours, *shared, target, pruning)
         b = apart(live_plain, "b", *shared, target, LIMIT * a.total)
         done.append(row_of(seed, a, b, c))
-        atomic_write_text(live_file, json.dumps(done, indent=1) + "\n")
+        table = pd.DataFrame(done, dtype=float)
+        atomic_write_text(live_file, table.to_json(orient="records", indent=1) + "\n")
     if done:
-        figures["live"] = summary(pd.DataFrame(done), "live")
+        figures["live"] = summary(pd.DataFrame(done, dtype=float), "live")
     print(json.dumps(figures))
 
 
