@@ -73,7 +73,7 @@ class Search:
 def recipe(space: SearchSpace, curve: Curve, seed: int, n_epochs: int) -> Search:
     """(a) hyperopt's TPE, ten full trainings."""
     from hyperopt import fmin, hp, tpe
-    from sample_efficiency import hyperopt_parameter
+    from _peers import hyperopt_parameter
 
     errors: list[float] = []
     spent: list[float] = []
