@@ -183,14 +183,14 @@ def difference(frame: pd.DataFrame, peer: str, budget: int) -> dict[str, float]:
     )
     pairs = (at["ours"] - at[peer]).dropna()
     by_task = [one.to_numpy() for _, one in pairs.groupby("task")]
-    rng = np.random.default_rng(0)
+    rng, n = np.random.default_rng(0), len(by_task)
     means = [
         np.mean([rng.choice(by_task[i], len(by_task[i])).mean() for i in rng.integers(n, size=n)])
         for _ in range(2000)
-        if (n := len(by_task))
     ]
     low, high = np.quantile(means, [0.025, 0.975])
-    return {"difference": float(pairs.mean()), "low": low, "high": high, "n": len(pairs)}
+    middle = float(np.mean([one.mean() for one in by_task]))
+    return {"difference": middle, "low": low, "high": high, "tasks": n, "n": len(pairs)}
 
 
 def main() -> None:
@@ -224,20 +224,26 @@ def main() -> None:
         TASKS.update({task.name: task for task in found})
     for side in arguments.sides:
         run_missing(side, seeds, arguments.raw, arguments.jobs)
-    frame = on_common_tasks(regrets(arguments.raw, list(SIDES)))
+    everything = regrets(arguments.raw, list(SIDES))
+    frame = on_common_tasks(everything)
     print(f"{frame.task.nunique()} tasks that all sides have run")
     table = summary(frame).sort_values(f"mean at {BUDGETS[-1]}")
     print(table.round(4).to_string())
     peers = [side for side in table.index if side != "ours"]
     result: dict[str, Any] = {"mean": table.filter(like="mean at").round(4).T.to_dict()}
+    print("ours minus a peer, over all tasks and seeds that both have run, with 95 % intervals")
     for budget in (20, 50):
         best = table.loc[peers, f"mean at {budget}"].idxmin()
-        against = difference(frame, str(best), budget)
-        result[f"against_{best}_{budget}"] = against
-        print(
-            f"at {budget}: ours - {best} = {against['difference']:+.4f}, 95 % interval "
-            f"{against['low']:+.4f} to {against['high']:+.4f} (n = {against['n']} pairs)"
-        )
+        for peer in sorted(peers, key=lambda side: side != best):
+            against = difference(everything, peer, budget)
+            result.setdefault(f"against_{peer}", {})[budget] = against
+            name = f"{peer} (the best)" if peer == best else peer
+            print(
+                f"at {budget}: {name:30} {against['difference']:+.4f} "
+                f"({against['low']:+.4f} to {against['high']:+.4f}; {against['tasks']} tasks, "
+                f"{against['n']} pairs)"
+            )
+        result[f"best_at_{budget}"] = best
     print(json.dumps(result, default=float))
 
 

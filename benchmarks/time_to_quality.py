@@ -72,8 +72,8 @@ class Search:
 
 def recipe(space: SearchSpace, curve: Curve, seed: int, n_epochs: int) -> Search:
     """(a) hyperopt's TPE, ten full trainings."""
-    from hyperopt import fmin, hp, tpe
     from _peers import hyperopt_parameter
+    from hyperopt import fmin, hp, tpe
 
     errors: list[float] = []
     spent: list[float] = []
