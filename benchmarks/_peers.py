@@ -64,17 +64,11 @@ def run_hyperopt(task: Task, seed: int) -> list[float]:
     """Hyperopt's tree-structured Parzen estimator."""
     from hyperopt import fmin, hp, tpe
 
-    values: list[float] = []
+    recorded = Recorded(task)
     space = {one.name: hyperopt_parameter(hp, one) for one in task.space.searched}
-
-    def function(configuration: dict[str, Any]) -> float:
-        read = {k: type(task.space[k].default)(v) for k, v in configuration.items()}
-        values.append(task.function(read))
-        return values[-1]
-
     rng = np.random.default_rng(seed)
-    fmin(function, space, tpe.suggest, N_TRIALS, rstate=rng, show_progressbar=False)
-    return values
+    fmin(recorded, space, tpe.suggest, N_TRIALS, rstate=rng, show_progressbar=False)
+    return recorded.values
 
 
 def hyperopt_parameter(hp: Any, one: Any) -> Any:
