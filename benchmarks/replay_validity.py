@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--replays", type=int, default=100)
     parser.add_argument("--workers", type=int, default=2, help="processes, live and in replays")
-    parser.add_argument("--raw", type=Path, default=Path("results/replay_validity"))
+    parser.add_argument("--raw", type=Path, default=Path("results/reference/replay_validity"))
     parser.add_argument("--quick", action="store_true", help="10 replays, nothing live")
     chosen = parser.parse_args()
     if chosen.quick:
