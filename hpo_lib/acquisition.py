@@ -10,7 +10,7 @@ from scipy.special import log_ndtr
 
 from hpo_lib.codes import Codes
 from hpo_lib.evidence import History
-from hpo_lib.gp import GaussianProcess, compress, log_expected_improvement
+from hpo_lib.gp import AveragedProcess, GaussianProcess, compress, log_expected_improvement
 
 Array = NDArray[np.float64]
 
@@ -28,7 +28,7 @@ class Acquisition:
 
     name: str
     codes: Codes
-    model: GaussianProcess
+    model: AveragedProcess
     history: History
     best: float
     kappa: float
@@ -74,7 +74,7 @@ def cost_model(codes: Codes, history: History) -> GaussianProcess | None:
     return model.fit(codes.scale(points), np.log(seconds))
 
 
-def trusted(rows: Array, model: GaussianProcess, fidelity: float = 1.0) -> Array:
+def trusted(rows: Array, model: AveragedProcess, fidelity: float = 1.0) -> Array:
     """The rows as the model takes them: with what it knows of fidelity and origin (our own)."""
     added = np.ones((len(rows), model.X_.shape[1] - rows.shape[1]))
     added[:, :1] = fidelity

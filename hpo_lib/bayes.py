@@ -37,15 +37,19 @@ from hpo_lib.evidence import (
     representatives,
     trial_params,
 )
-from hpo_lib.gp import GaussianProcess, compress
+from hpo_lib.gp import AveragedProcess, GaussianProcess, compress
 from hpo_lib.prior import Prior
 from hpo_lib.space import Configuration, SearchSpace
 
 DESIGNS = ("random", "sobol", "lhs", "halton")
-_CANDIDATES = 512
+_CANDIDATES = 1024
+_BEYOND = 3.0
+_HIGHEST = 20
 _INCUMBENTS = 5
 _ROUNDS = 4
 _REFIT_BELOW = 60
+_AVERAGE_BELOW = 30
+_DRAWS = 8
 _PRIOR_WEIGHT = 3.0  # beta of Hvarfner et al.
 
 
@@ -291,11 +295,12 @@ class BayesSampler(BayesianSampler):
         full = (trusts == 1).all(axis=1)
         rows = np.c_[rows, trusts[:, (trusts != 1).any(axis=0)]]
         n_full = max(int(full.sum()), 1)
-        model = GaussianProcess(np.flatnonzero(codes.choice).tolist())
-        theta = self._kernel_parameters(model, rows, history.values, full)
+        categories = np.flatnonzero(codes.choice).tolist()
+        thetas = self._kernel_parameters(categories, rows, history.values, full)
+        model = AveragedProcess(categories, thetas)
         kept = representatives(values, full)
         rows, values, full = rows[kept], values[kept], full[kept]
-        model.fit(rows, values, theta)
+        model.fit(rows, values)
         points = [history.points[index] for index in kept]
         least = plateau_step(values[full])
         if history.pending:
@@ -304,7 +309,7 @@ class BayesSampler(BayesianSampler):
             points += history.pending
             rows, values = np.vstack([rows, pending]), np.r_[values, expected]
             full = np.r_[full, np.ones(len(pending), bool)]
-            model.fit(rows, values, theta)
+            model.fit(rows, values)
         order = np.argsort(values, kind="stable")
         leaders = order[full[order]] if full.any() else order
         compared = trusted(codes.scale(np.array(points)[leaders]), model)
@@ -336,7 +341,7 @@ class BayesSampler(BayesianSampler):
 
     def _kernel_parameters(
         self,
-        model: GaussianProcess,
+        categories: Sequence[int],
         rows: NDArray[np.float64],
         values: Sequence[float],
         full: NDArray[np.bool_],
@@ -344,14 +349,17 @@ class BayesSampler(BayesianSampler):
         """Fitted to all evidence; of much evidence, to as many tens of it as there are.
 
         They hardly change from one trial to the next by then, and what was fitted once is kept.
+        Of little evidence several draws, of shape (k, d + 2).
         """
         n = len(rows)
         n -= n % (1 if n <= _REFIT_BELOW else 10 if n <= MOST else 50)
         key = (rows[:n].tobytes(), *values[:n])
         if key not in self._fitted:
             kept = representatives(compress(values[:n]), full[:n])
-            theta = model.fit(rows[:n][kept], compress(values[:n])[kept]).theta_
-            self._fitted = {key: theta}
+            model = GaussianProcess(categories).fit(rows[:n][kept], compress(values[:n])[kept])
+            few = n <= _AVERAGE_BELOW
+            thetas = model.draw_parameters(_DRAWS) if few else model.theta_[None]
+            self._fitted = {key: thetas}
         return self._fitted[key]
 
 
@@ -364,13 +372,18 @@ def _best_first(
     """Points of high acquisition, the highest first."""
     found = codes.every()
     if found is None:
-        spread = codes.draw(qmc.Sobol(len(codes.axes), rng=rng).random(_CANDIDATES))
-        near = codes.neighbours(incumbents, 2 * _CANDIDATES, (0.02, 0.05, 0.1, 0.2), rng)
+        units = qmc.Sobol(len(codes.axes), rng=rng).random(_CANDIDATES)
+        # Least is known at the bounds, and corners are rarely drawn: a third of the coordinates of
+        # every other point stays inside, the others are moved onto a bound.
+        inside = np.clip(_BEYOND * (units - 0.5) + 0.5, 0, 1)
+        units[::2] = np.where(codes.choice, units, inside)[::2]
+        spread = codes.draw(units)
+        near = codes.neighbours(incumbents, _CANDIDATES // 2, (0.02, 0.05, 0.1, 0.2), rng)
         found = np.vstack([spread, near])
         values = acquisition(found)
         for _ in range(_ROUNDS):
-            highest = found[np.argsort(-values)[:10]]
-            near = codes.neighbours(highest, 200, (0.005, 0.01, 0.03, 0.1), rng)
+            highest = found[np.argsort(-values)[:_HIGHEST]]
+            near = codes.neighbours(highest, 10 * _HIGHEST, (0.005, 0.02, 0.1, 0.4), rng)
             found, values = np.vstack([found, near]), np.r_[values, acquisition(near)]
     else:
         values = acquisition(found)

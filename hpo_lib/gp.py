@@ -20,12 +20,14 @@ from scipy import linalg
 from scipy.linalg import LinAlgError, cho_solve, solve_triangular
 from scipy.optimize import minimize
 from scipy.spatial.distance import cdist, pdist
-from scipy.special import erfcx, log_ndtr
+from scipy.special import erfcx, log_ndtr, ndtri
+from scipy.stats import qmc
 from sklearn.base import BaseEstimator, RegressorMixin
 
 Array = NDArray[np.float64]
 
 _LEAST_NOISE = 1e-6
+_LEAST_CURVATURE = 0.25
 _SQRT5 = math.sqrt(5)
 _lapack: Any = linalg.lapack
 
@@ -62,14 +64,14 @@ class GaussianProcess(RegressorMixin, BaseEstimator):
         self.X_ = np.asarray(X, float)
         values = np.asarray(y, float)
         self.shift_, self.scale_ = values.mean(), values.std() or 1.0
-        target = (values - self.shift_) / self.scale_
+        self.target_ = (values - self.shift_) / self.scale_
         if theta is None:
-            theta = _minimise(*self._log_posterior(target))
+            theta = _minimise(*self._log_posterior(self.target_))
         self.theta_ = np.asarray(theta, float)
         kernel = self.kernel(self.X_)
         np.fill_diagonal(kernel, np.exp(self.theta_[-2]) + _noise(self.theta_))
         self.factor_ = _cholesky(kernel.T)
-        self.weights_ = cho_solve((self.factor_, True), target, check_finite=False)
+        self.weights_ = cho_solve((self.factor_, True), self.target_, check_finite=False)
         return self
 
     def predict(self, X: ArrayLike, return_std: bool = False) -> Any:
@@ -86,6 +88,22 @@ class GaussianProcess(RegressorMixin, BaseEstimator):
         ).T
         variance = np.exp(self.theta_[-2]) - np.einsum("ij,ij->i", explained, explained)
         return mean, np.sqrt(np.maximum(variance, 1e-12)) * self.scale_
+
+    def draw_parameters(self, n: int) -> Array:
+        """Kernel parameters of shape (n, d + 2), as plausible as the fitted ones are.
+
+        They are drawn from the normal distribution that touches the posterior at its maximum
+        (Laplace's approximation; MacKay, 2003, chapter 27), evenly, by a Sobol sequence.
+        """
+        density, mean, std = self._log_posterior(self.target_)
+        at, step = self.theta_, 1e-3 * std
+        rise = [density(at + each)[1] - density(at - each)[1] for each in np.diag(step)]
+        # In units of the prior's deviations, in which the prior alone curves by one.
+        curvature = np.array(rise) * std / (2 * step[:, None]) * std[:, None]
+        values, vectors = np.linalg.eigh((curvature + curvature.T) / 2)
+        normal = ndtri(qmc.Sobol(len(at), rng=0).random(n))
+        drawn = at + normal / np.sqrt(np.maximum(values, _LEAST_CURVATURE)) @ vectors.T * std
+        return np.clip(drawn, mean - 4 * std, mean + 4 * std)
 
     def kernel(self, rows: Array) -> Array:
         """The kernel between rows of shape (m, d) and what was fitted; shape (m, n)."""
@@ -136,6 +154,38 @@ class GaussianProcess(RegressorMixin, BaseEstimator):
             return float(value), gradient + away / std
 
         return density, mean, std
+
+
+class AveragedProcess:
+    """The mixture of the Gaussian processes of several kernel parameters.
+
+    A few observations fit many length scales. To go by one of them is to be too sure, so the
+    predictions of all are averaged, as in Snoek et al. (2012, "Practical Bayesian optimization of
+    machine learning algorithms", section 3.2).
+
+    Args:
+        categories: as of `GaussianProcess`.
+        thetas: kernel parameters, of shape (k, d + 2).
+    """
+
+    def __init__(self, categories: Sequence[int], thetas: Array) -> None:
+        self._thetas = thetas
+        self._parts = [GaussianProcess(categories) for _ in thetas]
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> AveragedProcess:
+        """Fit to rows X of shape (n, d) with values y of shape (n,)."""
+        for part, theta in zip(self._parts, self._thetas, strict=True):
+            part.fit(X, y, theta)
+        self.X_, self.scale_ = self._parts[0].X_, self._parts[0].scale_
+        return self
+
+    def predict(self, X: ArrayLike, return_std: bool = False) -> Any:
+        """Mean and, if asked, standard deviation of the mixture at rows X, each of shape (n,)."""
+        if not return_std:
+            return np.mean([part.predict(X) for part in self._parts], axis=0)
+        means, stds = zip(*(part.predict(X, return_std=True) for part in self._parts), strict=True)
+        variance = np.mean(np.square(stds), axis=0) + np.var(means, axis=0)
+        return np.mean(means, axis=0), np.sqrt(variance)
 
 
 def _minimise(

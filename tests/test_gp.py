@@ -9,7 +9,12 @@ from scipy.optimize import check_grad
 from scipy.stats import norm
 from sklearn.base import clone
 
-from hpo_lib.gp import GaussianProcess, compress, log_expected_improvement
+from hpo_lib.gp import (
+    AveragedProcess,
+    GaussianProcess,
+    compress,
+    log_expected_improvement,
+)
 
 
 def observations(n=30, seed=0):
@@ -105,3 +110,29 @@ def test_compression_keeps_the_order(values):
     order = np.argsort(y, kind="stable")
     assert (np.diff(compress(y)[order]) >= 0).all()
     assert np.isfinite(compress(y)).all()
+
+
+def test_drawn_parameters_are_as_uncertain_as_the_observations_leave_them():
+    rows, y = observations(40)
+    few = GaussianProcess([2]).fit(rows[:6], y[:6])
+    many = GaussianProcess([2]).fit(rows, y)
+    assert few.draw_parameters(8).shape == (8, 5)
+    assert np.array_equal(few.draw_parameters(8), few.draw_parameters(8))
+    middle = many.draw_parameters(64).mean(axis=0)
+    assert np.allclose(middle[:-1], many.theta_[:-1], atol=0.1)  # the noise ends at its bound
+    length_scale = [model.draw_parameters(64)[:, 0].std() for model in (few, many)]
+    assert length_scale[1] < 0.7 * length_scale[0]
+
+
+def test_the_average_is_the_mixture_of_its_parts():
+    rows, y = observations(12)
+    unseen, _ = observations(20, 1)
+    fitted = GaussianProcess([2]).fit(rows, y)
+    alone = AveragedProcess([2], fitted.theta_[None]).fit(rows, y)
+    assert np.allclose(alone.predict(unseen, True), fitted.predict(unseen, True))
+    thetas = fitted.draw_parameters(4)
+    parts = [GaussianProcess([2]).fit(rows, y, theta) for theta in thetas]
+    means, stds = np.swapaxes([part.predict(unseen, True) for part in parts], 0, 1)
+    mean, std = AveragedProcess([2], thetas).fit(rows, y).predict(unseen, True)
+    assert np.allclose(mean, means.mean(axis=0))
+    assert np.allclose(std**2 + mean**2, (stds**2 + means**2).mean(axis=0))
