@@ -243,7 +243,8 @@ class BayesSampler(BayesianSampler):
     """The workbench's sampler: a Gaussian process with expected improvement, searched closely.
 
     The acquisition function is compared over points spread over the space and over neighbours of
-    the best trials, then around the best of those; a small finite space is compared whole.
+    the best trials, then around the best of those; a small finite space is compared whole. While
+    there are at most 30 values, predictions are averaged over plausible kernel parameters.
     Pending trials are believed to turn out as the model expects (the "kriging believer" of
     Ginsbourger et al., 2010), at full fidelity; with 8 and 32 workers that lost less than to take
     them for as good as the best, the median or the worst value.
