@@ -309,7 +309,8 @@ def test_it_finds_the_optimum_of_branin():
 @pytest.mark.slow
 def test_it_finds_the_optimum_of_hartmann6():
     bests = [minimize(hartmann6, [(0.0, 1.0)] * 6, 80, random_state=seed).fun for seed in range(3)]
-    assert np.median(bests) < -3.25
+    assert min(bests) < -3.3  # -3.322 is the optimum; -3.203 and others are local
+    assert np.median(bests) < -3.1
 
 
 def test_a_space_without_anything_to_search_is_one_call():
