@@ -356,8 +356,9 @@ class BayesSampler(BayesianSampler):
         n -= n % (1 if n <= _REFIT_BELOW else 10 if n <= MOST else 50)
         key = (rows[:n].tobytes(), *values[:n])
         if key not in self._fitted:
-            kept = representatives(compress(values[:n]), full[:n])
-            model = GaussianProcess(categories).fit(rows[:n][kept], compress(values[:n])[kept])
+            compressed = compress(values[:n])
+            kept = representatives(compressed, full[:n])
+            model = GaussianProcess(categories).fit(rows[:n][kept], compressed[kept])
             few = n <= _AVERAGE_BELOW
             thetas = model.draw_parameters(_DRAWS) if few else model.theta_[None]
             self._fitted = {key: thetas}
@@ -374,8 +375,8 @@ def _best_first(
     found = codes.every()
     if found is None:
         units = qmc.Sobol(len(codes.axes), rng=rng).random(_CANDIDATES)
-        # Least is known at the bounds, and corners are rarely drawn: a third of the coordinates of
-        # every other point stays inside, the others are moved onto a bound.
+        # Least is known at the bounds, and corners are rarely drawn: every other point is moved
+        # away from the middle, which leaves one coordinate in _BEYOND inside.
         inside = np.clip(_BEYOND * (units - 0.5) + 0.5, 0, 1)
         units[::2] = np.where(codes.choice, units, inside)[::2]
         spread = codes.draw(units)

@@ -98,7 +98,8 @@ class GaussianProcess(RegressorMixin, BaseEstimator):
         density, mean, std = self._log_posterior(self.target_)
         at, step = self.theta_, 1e-3 * std
         rise = [density(at + each)[1] - density(at - each)[1] for each in np.diag(step)]
-        # In units of the prior's deviations, in which the prior alone curves by one.
+        # In units of the prior's deviations, in which the prior alone curves by one; where the
+        # posterior is flat or no maximum (at a bound), draws go no further than twice the prior.
         curvature = np.array(rise) * std / (2 * step[:, None]) * std[:, None]
         values, vectors = np.linalg.eigh((curvature + curvature.T) / 2)
         normal = ndtri(qmc.Sobol(len(at), rng=0).random(n))

@@ -9,12 +9,7 @@ from scipy.optimize import check_grad
 from scipy.stats import norm
 from sklearn.base import clone
 
-from hpo_lib.gp import (
-    AveragedProcess,
-    GaussianProcess,
-    compress,
-    log_expected_improvement,
-)
+from hpo_lib.gp import AveragedProcess, GaussianProcess, compress, log_expected_improvement
 
 
 def observations(n=30, seed=0):

@@ -308,8 +308,9 @@ def test_it_finds_the_optimum_of_branin():
 
 @pytest.mark.slow
 def test_it_finds_the_optimum_of_hartmann6():
-    bests = [minimize(hartmann6, [(0.0, 1.0)] * 6, 80, random_state=seed).fun for seed in range(3)]
-    assert min(bests) < -3.3  # -3.322 is the optimum; -3.203 and others are local
+    bests = [minimize(hartmann6, [(0.0, 1.0)] * 6, 80, random_state=seed).fun for seed in range(8)]
+    # -3.322 is the optimum; about half of many seeds end there, the others at a local one
+    assert np.sum(np.array(bests) < -3.25) >= 2
     assert np.median(bests) < -3.1
 
 
