@@ -153,12 +153,12 @@ def slice_data(
 
 def _nearness(fitted: FittedStudy, at: FloatArray, free: Sequence[int]) -> FloatArray:
     """How alike the surrogate takes each trial to be to the nearest point of the slice."""
-    apart = fitted.rows - at
-    choice = fitted.surrogate.codes.choice
-    apart[:, choice] = np.where(np.isnan(apart[:, choice]), np.nan, apart[:, choice] != 0)
+    rows, choice = fitted.rows, fitted.surrogate.codes.choice
+    unlike = np.where(np.isnan(rows), np.nan, rows != at)
+    scaled = fitted.surrogate.model.scaled
+    apart = scaled(np.where(choice, unlike, rows)) - scaled(np.where(choice, 0, at)[None])
     apart[:, list(free)] *= 0
-    distance = apart * np.exp(-fitted.surrogate.model.theta_[:-2])
-    return np.nan_to_num(np.exp(-0.5 * (distance**2).sum(axis=1)))
+    return np.nan_to_num(np.exp(-0.5 * (apart**2).sum(axis=1)))
 
 
 def plot_slice(

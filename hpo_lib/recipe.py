@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -85,15 +84,6 @@ class TrainingConfig:
             )
             raise ValueError(message)
         return replace(self, **configuration)
-
-    def to_json(self) -> str:
-        """Write the numbers as one JSON object."""
-        return json.dumps(asdict(self), indent=2)
-
-    @classmethod
-    def from_json(cls, text: str) -> TrainingConfig:
-        """Read what `to_json` wrote; absent numbers take their defaults."""
-        return cls().with_configuration(json.loads(text))
 
 
 @lru_cache

@@ -209,9 +209,7 @@ class SurrogateObjective:
     @property
     def settings(self) -> dict[str, Any]:
         """The record and the model that the surrogate rests on."""
-        rests_on = {"surrogate": self.record.settings, "noise": self._noise}
-        # studies from before there were others have no such setting
-        return rests_on if self._model == "trees" else {**rests_on, "model": self._model}
+        return {"surrogate": self.record.settings, "noise": self._noise, "model": self._model}
 
     def _points(self, configurations: Sequence[Configuration]) -> Array:
         points = [self._codes.encode(one) for one in configurations]

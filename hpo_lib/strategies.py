@@ -103,10 +103,6 @@ class GridSampler(_SpaceSampler):
         order = np.random.default_rng(seed).permutation(len(grid))
         self._grid = {_key(grid[index]): grid[index] for index in order}
 
-    def __len__(self) -> int:
-        """The number of configurations on the grid."""
-        return len(self._grid)
-
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
@@ -116,7 +112,7 @@ class GridSampler(_SpaceSampler):
             if key not in recorded:
                 return _searched(configuration, search_space)
         message = (
-            f"all {len(self)} configurations of the grid have been tried; "
+            f"all {len(self._grid)} configurations of the grid have been tried; "
             "ask is_exhausted(study) first"
         )
         raise RuntimeError(message)

@@ -26,7 +26,7 @@ def test_the_gradient_is_that_of_the_density(seed):
     rows, y = observations(12, seed)
     model = GaussianProcess([2]).fit(rows, y)
     density, mean, std = model._log_posterior(y - y.mean())
-    theta = mean + std * np.random.default_rng(seed).normal(size=5)
+    theta = mean + std * np.random.default_rng(seed).normal(size=9)
     error = check_grad(lambda t: density(t)[0], lambda t: density(t)[1], theta)
     assert error < 1e-4 * max(1, np.linalg.norm(density(theta)[1]))
 
@@ -67,6 +67,28 @@ def test_kernel_parameters_can_be_kept():
     assert np.array_equal(kept.theta_, fitted.theta_)
 
 
+def test_it_finds_out_where_a_function_changes_fast():
+    x = np.linspace(0, 1, 16)[:, None]
+    unseen = np.linspace(0, 1, 200)[:, None]
+    model = GaussianProcess().fit(x, np.sin(9 * x[:, 0] ** 4))
+    slow, fast = np.diff(model.scaled(np.array([[0.0], [0.1], [0.9], [1.0]]))[:, 0])[[0, 2]]
+    assert fast > 5 * slow
+    straight = np.r_[0.0, 0.0, model.theta_[2:]]
+    truth = np.sin(9 * unseen[:, 0] ** 4)
+    warped = np.abs(model.predict(unseen) - truth).mean()
+    model.fit(x, np.sin(9 * x[:, 0] ** 4), straight)
+    assert warped < 0.8 * np.abs(model.predict(unseen) - truth).mean()
+
+
+@settings(max_examples=50)
+@given(st.integers(0, 1000))
+def test_the_warp_keeps_the_order_of_numbers_even_beyond_their_range(seed):
+    rows, y = observations(8, seed)
+    numbers = np.repeat(np.linspace(-1, 2, 301)[:, None], 2, axis=1)
+    scaled = GaussianProcess().fit(rows[:, :2], y).scaled(numbers)
+    assert (np.diff(scaled, axis=0) >= 0).all()
+
+
 @pytest.mark.parametrize("y", [[1.0, 1.0, 1.0, 1.0], [0.0, 1.0, 0.0, 1.0]])
 def test_equal_values_and_repeated_rows_are_no_trouble(y):
     rows = np.array([[0.2], [0.2], [0.2], [0.2]])
@@ -95,7 +117,7 @@ def test_scikit_optimize_takes_it_as_its_model():
     )
     result = optimizer.run(lambda x: (x[0] - 0.3) ** 2, 8)
     assert abs(result.x[0] - 0.3) < 0.05
-    assert result.models[-1].theta_.shape == (3,)
+    assert result.models[-1].theta_.shape == (5,)
 
 
 @settings(max_examples=50)
@@ -111,11 +133,11 @@ def test_drawn_parameters_are_as_uncertain_as_the_observations_leave_them():
     rows, y = observations(40)
     few = GaussianProcess([2]).fit(rows[:6], y[:6])
     many = GaussianProcess([2]).fit(rows, y)
-    assert few.draw_parameters(8).shape == (8, 5)
+    assert few.draw_parameters(8).shape == (8, 9)
     assert np.array_equal(few.draw_parameters(8), few.draw_parameters(8))
     middle = many.draw_parameters(64).mean(axis=0)
     assert np.allclose(middle[:-1], many.theta_[:-1], atol=0.1)  # the noise ends at its bound
-    length_scale = [model.draw_parameters(64)[:, 0].std() for model in (few, many)]
+    length_scale = [model.draw_parameters(64)[:, -5].std() for model in (few, many)]
     assert length_scale[1] < 0.7 * length_scale[0]
 
 
