@@ -31,7 +31,7 @@ Array = NDArray[np.float64]
 
 _LEAST_NOISE = 1e-6
 _LEAST_CURVATURE = 0.25
-_EDGE = 1e-9
+_EDGE = 1e-9  # the warp has no slope at 0 and 1
 _SQRT5 = math.sqrt(5)
 _lapack: Any = linalg.lapack
 
@@ -122,7 +122,7 @@ class GaussianProcess(RegressorMixin, BaseEstimator):
         return _matern(squares, float(self.theta_[-2]))
 
     def scaled(self, rows: Array) -> Array:
-        """Rows of shape (m, d), warped and in length scales: how alike they are as distances."""
+        """Rows of shape (m, d), warped and in length scales: the kernel knows their distances."""
         n_shapes, found = 2 * len(self.numbers_), rows.copy()
         found[:, self.numbers_] = _warp(rows[:, self.numbers_], self.theta_[:n_shapes])
         return found * np.exp(-self.theta_[n_shapes:-2])
@@ -187,7 +187,7 @@ class AveragedProcess:
 
     Args:
         categories: as of `GaussianProcess`.
-        thetas: kernel parameters, of shape (k, …).
+        thetas: a row of kernel parameters for each, as `GaussianProcess.theta_` has them.
     """
 
     def __init__(self, categories: Sequence[int], thetas: Array) -> None:
