@@ -136,7 +136,7 @@ class GaussianProcess(RegressorMixin, BaseEstimator):
         n_shapes = 2 * len(numbers)
         scale = np.log(self.length_scale) + 0.5 * np.log(n_columns)
         mean = np.r_[np.zeros(n_shapes), np.full(n_columns, scale), 0.0, np.log(self.noise)]
-        std = np.r_[np.full(n_shapes, 0.5), np.ones(n_columns + 1), 1.5]
+        std = np.r_[np.full(n_shapes, 0.3), np.ones(n_columns + 1), 1.5]
         upper = np.ravel_multi_index(np.triu_indices(n, 1), (n, n))
         rows, unlike = self.X_[:, numbers], np.zeros((len(choices), len(upper)))
         for place, index in enumerate(choices):
