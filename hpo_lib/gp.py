@@ -74,6 +74,7 @@ class GaussianProcess(RegressorMixin, BaseEstimator):
         if theta is None:
             theta = _minimise(*self._log_posterior(self.target_))
         self.theta_ = np.asarray(theta, float)
+        self.scaled_ = self.scaled(self.X_)
         kernel = self.kernel(self.X_)
         np.fill_diagonal(kernel, np.exp(self.theta_[-2]) + _noise(self.theta_))
         self.factor_ = _cholesky(kernel.T)
@@ -114,7 +115,7 @@ class GaussianProcess(RegressorMixin, BaseEstimator):
 
     def kernel(self, rows: Array) -> Array:
         """The kernel between rows of shape (m, d) and what was fitted; shape (m, n)."""
-        left, right, numbers = self.scaled(rows), self.scaled(self.X_), self.numbers_
+        left, right, numbers = self.scaled(rows), self.scaled_, self.numbers_
         squares = cast("Array", cdist(left[:, numbers], right[:, numbers], "sqeuclidean"))
         for index in self.categories:
             weight = np.exp(-2 * self.theta_[index - self.X_.shape[1] - 2])
