@@ -55,7 +55,8 @@ def configurations(study):
     ("n_trials", "points"), [(3, 3), (4, 2), (7, 3), (9, 4), (10, 5), (99, 5)]
 )
 def test_the_grid_is_the_finest_that_fits_the_budget(n_trials, points):
-    assert GridSampler(CORNER, 0, n_trials).points == points
+    sampler = GridSampler(CORNER, 0, n_trials)
+    assert (sampler.points, len(sampler._grid)) == (points, 2 * points)
 
 
 def test_the_grid_is_tried_once_each_in_an_order_of_the_seed():
