@@ -121,10 +121,7 @@ class BayesianSampler(BaseSampler):
         return {name: found for name, found in shared.items() if not found.single()}
 
     def sample_relative(
-        self,
-        study: optuna.Study,
-        trial: FrozenTrial,
-        search_space: dict[str, BaseDistribution],
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Choose the values of all active parameters."""
         codes = self._codes_of(search_space)

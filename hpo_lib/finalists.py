@@ -17,13 +17,13 @@ import numpy as np
 import optuna
 import pandas as pd
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo_lib.driver import own_trials, trial_seed
 from hpo_lib.objective import Objective, as_objective
 from hpo_lib.space import Configuration, SearchSpace
 from hpo_lib.storage import Storage, StudyChangedError, open_storage
+from hpo_lib.strategies import SpaceSampler
 from hpo_lib.study import open_study, run_study, study_space
 
 
@@ -74,7 +74,7 @@ def retrain_best(
             )
             raise StudyChangedError(message)
     space = study_space(search)
-    sampler = _Repeats([_configuration(trial) for trial in _best(search, k)])
+    sampler = _Repeats(space, [_configuration(trial) for trial in _best(search, k)])
     again = _retrained(name, storage)
     recorded = [] if again is None else own_trials(again)
     n_trials = len(recorded) + sum(max(0, n_seeds - count) for count in sampler.counts(recorded))
@@ -151,10 +151,11 @@ def _mean(row: dict[str, Any]) -> str:
     return f"{row['mean']:.4g}{spread}"
 
 
-class _Repeats(BaseSampler):
+class _Repeats(SpaceSampler):
     """The finalist with the fewest trials so far; of several, the one whose value was best."""
 
-    def __init__(self, finalists: list[Configuration]) -> None:
+    def __init__(self, space: SearchSpace, finalists: list[Configuration]) -> None:
+        super().__init__(space, seed=0)
         self.finalists = finalists
 
     def counts(self, trials: list[FrozenTrial]) -> list[int]:
@@ -162,31 +163,12 @@ class _Repeats(BaseSampler):
         found = [_configuration(trial) for trial in trials]
         return [found.count(configuration) for configuration in self.finalists]
 
-    def infer_relative_search_space(
-        self, study: optuna.Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        return SearchSpace.from_yaml(study.user_attrs["space"]).distributions()
-
     def sample_relative(
-        self,
-        study: optuna.Study,
-        trial: FrozenTrial,
-        search_space: dict[str, BaseDistribution],
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        others = [t for t in own_trials(study) if t.number < trial.number]
-        counts = self.counts(others)
+        counts = self.counts([t for t in own_trials(study) if t.number < trial.number])
         chosen = self.finalists[counts.index(min(counts))]
         return {name: chosen[name] for name in search_space if name in chosen}
-
-    def sample_independent(
-        self,
-        study: optuna.Study,
-        trial: FrozenTrial,
-        param_name: str,
-        param_distribution: BaseDistribution,
-    ) -> Any:
-        """A finalist names all its parameters; this is for none."""
-        return RandomSampler(0).sample_independent(study, trial, param_name, param_distribution)
 
 
 def _name(name: str) -> str:

@@ -1,10 +1,22 @@
-"""Whether a person can click."""
+"""Whether a person can click, and one answer to a click at a time."""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
 from IPython.core.getipython import get_ipython
+
+_LOCK = threading.RLock()
+
+
+@contextmanager
+def in_turn() -> Generator[None]:
+    """Kernels handle the messages of a page in several threads; here one waits for the other."""
+    with _LOCK:
+        yield
 
 
 def is_watched() -> bool:

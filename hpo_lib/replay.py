@@ -39,8 +39,22 @@ class TrustWarning(UserWarning):
     """A surrogate ranks configurations too badly for its replays to be believed."""
 
 
+class _RecordedObjective:
+    record: Record
+
+    @property
+    def space(self) -> SearchSpace:
+        """The space of the record."""
+        return self.record.space
+
+    @property
+    def budget(self) -> int:
+        """Epochs of a trial that runs to its end."""
+        return self.record.budget
+
+
 @dataclass(frozen=True)
-class TableObjective:
+class TableObjective(_RecordedObjective):
     """Exact look-up of recorded configurations; the trial's seed chooses among their repeats.
 
     Raises:
@@ -66,16 +80,6 @@ class TableObjective:
             if np.isfinite(self.record.errors[index]).all():
                 rows.setdefault(frozenset(configuration.items()), []).append(index)
         return rows
-
-    @property
-    def space(self) -> SearchSpace:
-        """The space of the record."""
-        return self.record.space
-
-    @property
-    def budget(self) -> int:
-        """Epochs of a trial that runs to its end."""
-        return self.record.budget
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -143,7 +147,7 @@ class Trust:
         return text if self.warning is None else f"{text}. Warning: {self.warning}"
 
 
-class SurrogateObjective:
+class SurrogateObjective(_RecordedObjective):
     """Predicts errors and seconds of any configuration of the record's space.
 
     A model predicts the curve of errors over the epochs that the same trainings reached, so epochs
@@ -165,12 +169,7 @@ class SurrogateObjective:
     """
 
     def __init__(
-        self,
-        record: Record,
-        *,
-        model: str = "gp",
-        noise: bool = True,
-        limit: float = TRUST_LIMIT,
+        self, record: Record, *, model: str = "gp", noise: bool = True, limit: float = TRUST_LIMIT
     ) -> None:
         if model not in _MODELS:
             message = f"model must be one of {', '.join(_MODELS)}, got {model!r}"
@@ -195,16 +194,6 @@ class SurrogateObjective:
         self.trust = _trust(fit, points, record, self._deviations, limit)
         if self.trust.warning is not None:
             warnings.warn(self.trust.warning, TrustWarning, stacklevel=2)
-
-    @property
-    def space(self) -> SearchSpace:
-        """The space of the record."""
-        return self.record.space
-
-    @property
-    def budget(self) -> int:
-        """Epochs of a trial that runs to its end."""
-        return self.record.budget
 
     @property
     def settings(self) -> dict[str, Any]:

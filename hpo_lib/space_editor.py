@@ -21,6 +21,14 @@ _RANGE = ("low", "high", "step", "log", "prior", *_COMMON)
 CELLS = {"float": _RANGE, "int": _RANGE, "choice": ("options", *_COMMON)}
 """The cells that count for each type; text in the others is kept for when the type returns."""
 
+SCALES = {
+    "linear": ("", ""),
+    "log": ("true", ""),
+    "segmented": ("", "segmented"),
+    "log, segmented": ("true", "segmented"),
+}
+"""What `log` and `prior` hold for each scale."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -48,6 +56,13 @@ class Row:
             key: _write_cell(value) for key, value in parameter.to_dict().items() if key != "type"
         }
         return cls(parameter.name, parameter.type, **cells)
+
+    @property
+    def scale(self) -> str:
+        """`log` and `prior` in one word; linear where they spell no scale."""
+        return next(
+            (s for s, cells in SCALES.items() if cells == (self.log, self.prior)), "linear"
+        )
 
     def read(self) -> tuple[dict[str, Any], dict[str, str]]:
         """What the file would say of it, and `{field: mistake}` for cells that do not read."""
@@ -119,11 +134,12 @@ class EditorState:
         )
 
     def edit(self, row: int, field: str, text: str) -> EditorState:
-        """Put text into a cell; letters typed one after the other are one step of undo."""
+        """Put text into a cell, or a scale into its two; letters typed are one step of undo."""
         before = getattr(self.rows[row], field)
         rows = list(self.rows)
-        rows[row] = replace(rows[row], **{field: text})
-        after = self._after(rows, (row, field))
+        cells = zip(("log", "prior"), SCALES[text], strict=True) if field == "scale" else ()
+        rows[row] = replace(rows[row], **(dict(cells) or {field: text}))
+        after = self._after(rows, None if field == "scale" else (row, field))
         if self.typing == (row, field) and (text.startswith(before) or before.startswith(text)):
             return replace(after, past=self.past)
         return after

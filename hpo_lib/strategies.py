@@ -26,7 +26,7 @@ SamplerFactory = Callable[[SearchSpace, int, int], BaseSampler]
 """Called with the space, the seed and the number of trials."""
 
 
-class _SpaceSampler(BaseSampler):
+class SpaceSampler(BaseSampler):
     """A sampler that chooses whole configurations of one space."""
 
     def __init__(self, space: SearchSpace, seed: int) -> None:
@@ -54,7 +54,7 @@ class _SpaceSampler(BaseSampler):
         raise ValueError(message)
 
 
-class RandomSampler(_SpaceSampler):
+class RandomSampler(SpaceSampler):
     """Independent draws from the priors, one per trial number."""
 
     def sample_relative(
@@ -65,7 +65,7 @@ class RandomSampler(_SpaceSampler):
         return _searched(self._space.sample(rng, self._seed), search_space)
 
 
-class SobolSampler(_SpaceSampler):
+class SobolSampler(SpaceSampler):
     """A scrambled Sobol sequence through the priors; trial n takes its point n.
 
     It fills the space more evenly than independent draws do. Owen (1998), "Scrambling Sobol' and
@@ -87,7 +87,7 @@ class SobolSampler(_SpaceSampler):
         return _searched(self._space.from_unit(u.tolist(), self._seed), search_space)
 
 
-class GridSampler(_SpaceSampler):
+class GridSampler(SpaceSampler):
     """Every configuration of a grid once, in a seeded random order.
 
     Numbers with more values get as many points, from 2 to 5, as let the whole grid fit into
@@ -189,7 +189,7 @@ def _genetic(space: SearchSpace, seed: int, n_trials: int) -> BaseSampler:
     )
 
 
-class CmaEsSampler(_SpaceSampler):
+class CmaEsSampler(SpaceSampler):
     """Covariance matrix adaptation: draws from a normal distribution that learns its shape.
 
     Hansen (2016), "The CMA evolution strategy: a tutorial", on the package `cmaes`. The
@@ -230,7 +230,7 @@ class CmaEsSampler(_SpaceSampler):
         return codes.decode(codes.draw(cma.ask()[None])[0].tolist())
 
 
-class ThreeStepSampler(_SpaceSampler):
+class ThreeStepSampler(SpaceSampler):
     """The reference recipe's strategy: a random point, its learning rate, then line by line.
 
     (1) One trial with random values for all. (2) Three at that point, `lr` in each third of its

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo_lib.background import BackgroundStudy, background_study
 from hpo_lib.driver import own_trials
-from hpo_lib.front_end import is_watched
+from hpo_lib.front_end import in_turn, is_watched
 from hpo_lib.panel import LABEL, Panel, png, ticks_of
 from hpo_lib.plots import plot_any_time
 from hpo_lib.plots_data import AnyTime, Points, any_time_data, points_data
@@ -182,6 +182,7 @@ class StudyMonitor(Panel):
         self.refresh()
 
     def _button(self, text: str, tip: str, act: Callable[[BackgroundStudy], None]) -> Any:
+        @in_turn()
         def pressed(_: object) -> None:
             self._problem = ""
             try:
@@ -237,27 +238,29 @@ class StudyMonitor(Panel):
             await asyncio.sleep(REFRESH_SECONDS)
 
     def _redraw(self) -> Iterator[None]:
-        study = self.study
-        self._show_status(study)
-        if study is None:
-            return
-        mark = [
-            (trial.number, trial.state, len(trial.user_attrs.get("validation_error", ())))
-            for trial in study.get_trials(deepcopy=False)
-        ]
-        if mark == self._mark:
-            return
-        progress = progress_data(study)
-        self._points = points_data(study) if "space" in study.user_attrs else None
-        self.progress.value = png(plot_progress(progress))
+        with in_turn():
+            study = self.study
+            self._show_status(study)
+            if study is None:
+                return
+            mark = [
+                (trial.number, trial.state, len(trial.user_attrs.get("validation_error", ())))
+                for trial in study.get_trials(deepcopy=False)
+            ]
+            if mark == self._mark:
+                return
+            progress = progress_data(study)
+            self._points = points_data(study) if "space" in study.user_attrs else None
+            self.progress.value = png(plot_progress(progress))
         yield
-        if self._points is not None:
-            self._layout.clear()
-            self._fit_sliders(self._points)
-            self._brushed(None)
-        self._figures.layout.display = None
-        self.failures.value = failures_table(study)
-        self._mark = mark
+        with in_turn():
+            if self._points is not None:
+                self._layout.clear()
+                self._fit_sliders(self._points)
+                self._brushed(None)
+            self._figures.layout.display = None
+            self.failures.value = failures_table(study)
+            self._mark = mark
 
     def _show_status(self, study: optuna.Study | None, unread: str = "") -> None:
         state = self.background.state if self.background else "not started"
@@ -298,6 +301,7 @@ class StudyMonitor(Panel):
         self.values.index = (kept[0], kept[-1])
         self._quiet = False
 
+    @in_turn()
     def _brushed(self, _: object) -> None:
         if self._quiet or self._points is None:
             return
@@ -317,6 +321,7 @@ class StudyMonitor(Panel):
             text += f"; the best of them: {values[best]:.4f}, trial {points.numbers[best]}"
         self.inside.value = text
 
+    @in_turn()
     def _clear(self) -> None:
         self._quiet = True
         for slider in (*self.sliders.values(), self.values):

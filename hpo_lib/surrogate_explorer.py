@@ -9,6 +9,7 @@ import ipywidgets as widgets
 import optuna
 
 from hpo_lib.driver import own_trials
+from hpo_lib.front_end import in_turn
 from hpo_lib.panel import LABEL, Panel, png, ticks_of
 from hpo_lib.plots_slice import FittedStudy, fitted_study, plot_slice, slice_data
 from hpo_lib.space import Configuration, Value
@@ -115,6 +116,7 @@ class SurrogateExplorer(Panel):
     def _shown(self) -> dict[str, Value]:
         return {**self._fitted.incumbent, **{n: s.value for n, s in self.sliders.items()}}
 
+    @in_turn()
     def _changed(self, _: object) -> None:
         if self._quiet:
             return
@@ -132,6 +134,7 @@ class SurrogateExplorer(Panel):
         self.expected.value = f"Expected here: {mean:.4f} ± {std:.4f} (best mean {data.best:.4f})"
         self.expected.value += ignored
 
+    @in_turn()
     def _go_to_incumbent(self) -> None:
         self._quiet = True
         for name, slider in self.sliders.items():
@@ -141,12 +144,14 @@ class SurrogateExplorer(Panel):
         self._quiet = False
         self._changed(None)
 
+    @in_turn()
     def _refit(self) -> None:
         self._fitted = fitted_study(self.study)
         self._changed(None)
         n = len(self._fitted.surrogate.model.X_)
         self.status.value = f"Fitted to {n} completed trials."
 
+    @in_turn()
     def _queue(self) -> None:
         try:
             queue_trial(self.study, self._shown())

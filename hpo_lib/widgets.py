@@ -13,10 +13,11 @@ import ipywidgets as w
 import numpy as np
 import optuna
 
-from hpo_lib.front_end import is_watched
+from hpo_lib.front_end import in_turn, is_watched
 from hpo_lib.space import PRESETS, ChoiceParameter, Parameter, SearchSpace, SpaceError, Value
 from hpo_lib.space_editor import (
     CELLS,
+    SCALES,
     EditorState,
     Row,
     evidence_count,
@@ -24,12 +25,6 @@ from hpo_lib.space_editor import (
     trial_seconds,
 )
 
-_SCALES = {
-    "linear": ("", ""),
-    "log": ("true", ""),
-    "segmented": ("", "segmented"),
-    "log, segmented": ("true", "segmented"),
-}
 _COLUMNS = {
     **{"name": 11, "type": 8, "low": 7, "high": 7, "step": 5, "scale": 8},
     **{"default": 8, "fixed": 6, "when": 11},
@@ -204,24 +199,18 @@ class SpaceEditor:
 
     def _tool(self, text: str, act: Callable[[], None]) -> w.Button:
         button = w.Button(description=text, layout={"width": "82px"})
-        button.on_click(lambda _: act())
+        button.on_click(in_turn()(lambda _: act()))
         return button
 
+    @in_turn()
     def _set(self, field: str, value: Any) -> None:
         setattr(self, field, Path(value) if field == "path" else value)
         self._show()
 
+    @in_turn()
     def edit(self, row: int, field: str, text: str) -> None:
         """Put text into a cell, as a person does who types it; `scale` is log and prior in one."""
-        if self._showing:
-            return
-        if field == "scale":
-            log, prior = _SCALES[text]
-            changed = self.state.edit(row, "log", log)
-            after = changed.edit(row, "prior", prior)
-            both = changed is not self.state and after is not changed
-            self._to(EditorState(after.rows, after.past[:-1]) if both else after)
-        else:
+        if not self._showing:
             self._to(self.state.edit(row, field, text))
 
     def _to(self, state: EditorState) -> None:
@@ -282,6 +271,7 @@ class SpaceEditor:
             return "● Valid, not saved yet."
         return escape(f"✓ Valid and saved in {self.path.name}.")
 
+    @in_turn()
     def act(self, row: int, what: str) -> None:
         """Do what a button of a row says: `up`, `down`, `copy` or `remove`."""
         moves = {"up": -1, "down": 1}
@@ -296,11 +286,12 @@ class _RowView:
 
     def __init__(self, i: int, editor: SpaceEditor) -> None:
         self.cells: dict[str, Any] = {}
+        self.texts: dict[str, str] = {}
         for field in ("name", "type", "options", *list(_COLUMNS)[2:]):
             about: dict[str, Any] = {"description": f"{field}, row {i + 1}"}
             about["layout"] = {"width": "auto"}
             if field in ("type", "scale"):
-                cell = w.Dropdown(options=list(CELLS if field == "type" else _SCALES), **about)
+                cell = w.Dropdown(options=list(CELLS if field == "type" else SCALES), **about)
             else:
                 cell = w.Text(placeholder=_HINTS[field], **about)
             cell.add_class("hpo-cell")
@@ -318,10 +309,11 @@ class _RowView:
         self.box = w.VBox([grid, self.message], layout={"overflow": "visible"})
 
     def show(self, row: Row, messages: dict[str, str]) -> None:
-        """Bring the widgets to what the row says; those that say it already are left alone."""
-        scale = next((s for s, pair in _SCALES.items() if pair == (row.log, row.prior)), "linear")
+        """Bring the widgets to what the row says; newer text that waits for its turn stays."""
         for field, cell in self.cells.items():
-            cell.value = scale if field == "scale" else getattr(row, field)
+            text = getattr(row, field)
+            if self.texts.get(field) != text:
+                cell.value = self.texts[field] = text
             hidden = field in ("low", "high", "step", "scale") and row.type == "choice"
             hidden = hidden or (field == "options" and row.type != "choice")
             cell.layout.display = "none" if hidden else None

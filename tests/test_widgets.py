@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from threading import Event, Thread
 
 import nbformat
 import papermill
@@ -61,6 +62,30 @@ def test_buttons_and_undo(editor):
     assert editor._rows[0].cells["name"].value == "optimizer"
     editor._redo.click()
     assert len(editor.space) == 7
+
+
+def test_text_that_comes_while_a_button_is_answered_is_kept(editor, monkeypatch):
+    """Kernels handle the messages of a page in more than one thread."""
+    row, typed = editor._rows[3], editor._rows[3].cells["default"]
+    began, may_end, show = Event(), Event(), row.show
+
+    def slow(*arguments):
+        began.set()
+        assert may_end.wait(60)
+        show(*arguments)
+
+    monkeypatch.setattr(row, "show", slow)
+    answers = [Thread(target=editor.act, args=(5, "copy"))]
+    answers[0].start()
+    assert began.wait(60)
+    answers.append(Thread(target=setattr, args=(typed, "value", "12")))
+    answers[1].start()
+    while typed.value != "12":
+        assert answers[1].is_alive()
+    may_end.set()
+    for answer in answers:
+        answer.join(60)
+    assert (typed.value, editor.state.rows[3].default, len(editor.state.rows)) == ("12", "12", 7)
 
 
 def test_scale_is_log_and_prior_in_one_step(editor):
