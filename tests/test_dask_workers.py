@@ -168,6 +168,7 @@ def test_certificates_are_passed_through(certificate):
         pool = DaskWorkers(cluster.address, security=ours)
         study = run_study(bowl, TOY_SPACE, "random", 2, name="encrypted", workers=pool)
         assert {trial.user_attrs["worker"] for trial in study.trials} == {"w0"}
+        pool.close()  # an open one would look for its scheduler during the tests that follow
         plain = cluster.address.replace("tls://", "tcp://")
         with pytest.raises(StudyError, match="no Dask scheduler at tcp://"):
             run_study(

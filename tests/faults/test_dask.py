@@ -62,8 +62,10 @@ def test_a_study_survives_its_scheduler():
             if trial.number == 1:
                 kill(cluster.scheduler)
 
+        pool = DaskWorkers(cluster.address, patience=2)
         with pytest.raises(StudyError, match=r"no Dask worker at .* for 2 s; what finished is"):
-            study("killed", DaskWorkers(cluster.address, patience=2), callback=lose_scheduler)
+            study("killed", pool, callback=lose_scheduler)
+        pool.close()
         assert values("killed")[:2] == values("calm")[:2]
 
         cluster.scheduler = cluster.start_scheduler()
