@@ -68,6 +68,7 @@ def test_an_error_of_the_run_is_kept_and_raised():
     assert isinstance(other.error, StudyChangedError)
 
 
+@pytest.mark.slow
 def test_a_pause_holds_the_next_segment_and_keeps_the_lease(tmp_path):
     gate = Waiting(str(tmp_path))
     study = background(gate)
@@ -88,6 +89,7 @@ def test_a_pause_holds_the_next_segment_and_keeps_the_lease(tmp_path):
     assert configurations(study.wait()) == configurations(plain(6))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("paused", [False, True])
 def test_a_stop_ends_the_workers_now_and_the_next_start_goes_on(tmp_path, paused):
     gate = Waiting(str(tmp_path))

@@ -90,6 +90,7 @@ def test_values_are_plain_active_and_never_repeated(kind):
         assert TOY_SPACE.contains(trial.params)
 
 
+@pytest.mark.slow
 @BOTH
 def test_an_interrupted_study_goes_on_as_if_nothing_had_been(kind, tmp_path):
     def run(n_trials, name):
@@ -581,6 +582,7 @@ kind: {type: choice, options: [a, b, c], default: b}
 )
 
 
+@pytest.mark.slow
 def test_a_belief_steers_the_first_points_and_ruins_nothing():
     def run(widths, optimum, seed):
         sampler = BayesSampler(seed, BELIEF, widths=widths)

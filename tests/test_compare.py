@@ -132,6 +132,7 @@ def test_twenty_seeds_separate_what_is_far_apart():
     assert verdict(frame).startswith("20 seeds: a ends below b")
 
 
+@pytest.mark.slow
 def test_equal_strategies_are_rarely_called_different():
     rng = np.random.default_rng(0)
     called = 0

@@ -16,6 +16,7 @@ def study():
     return run_study(bowl, TOY_SPACE, "random", 60, name="mine", storage="memory", workers=0)
 
 
+@pytest.mark.slow
 def test_one_call_says_what_else_would_have_found_and_how_far_to_trust_it(study):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TrustWarning)

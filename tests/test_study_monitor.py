@@ -127,6 +127,7 @@ def test_a_monitor_draws_when_the_record_has_changed_and_only_then():
     assert monitor.children[0].children == ()
 
 
+@pytest.mark.slow
 def test_sliders_brush_and_follow_new_trials():
     run(8)
     monitor = StudyMonitor("toy", "toy.db")
@@ -145,6 +146,7 @@ def test_sliders_brush_and_follow_new_trials():
     assert monitor.inside.value.startswith("12 of 12 ended")
 
 
+@pytest.mark.slow
 def test_the_buttons_run_pause_and_stop_a_study_and_raise_its_budget(tmp_path):
     waiting = Waiting(str(tmp_path))
     study = BackgroundStudy(waiting, TOY_SPACE, "random", 4, name="toy", storage="toy.db")

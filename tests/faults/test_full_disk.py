@@ -46,6 +46,7 @@ def test_a_file_that_does_not_fit_leaves_the_old_one(small_disk):
     assert list(small_disk.iterdir()) == [path]
 
 
+@pytest.mark.slow
 def test_a_study_whose_record_does_not_fit_goes_on_when_it_does(small_disk):
     calm = study("memory", Learner("calm"))
 
