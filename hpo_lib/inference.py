@@ -224,7 +224,7 @@ class Ranks:
     """Strategies ranked over several objectives, each of which counts once.
 
     Attributes:
-        values: median final values, a row per objective, a column per strategy, best rank first.
+        values: median final values, a row per objective, a column per strategy.
         p: Nemenyi's, for each pair; rows and columns are strategies.
         friedman: the p of Friedman's test that the strategies differ at all.
         critical_difference: of mean ranks at the 5 % level.
@@ -241,15 +241,15 @@ class Ranks:
 
     @property
     def mean(self) -> pd.Series:
-        """The mean rank of each strategy, 1 the best, ties shared."""
-        return self.values.rank(axis=1).mean()
+        """The mean rank of each strategy, 1 the best, ties shared; the best comes first."""
+        return self.values.rank(axis=1).mean().sort_values(kind="stable")
 
     @property
     def table(self) -> pd.DataFrame:
         """A row per strategy: `mean_rank`, `n_objectives`, and how often it was the best."""
         best = (self.values.rank(axis=1, method="min") == 1).sum()
         columns = {"mean_rank": self.mean, "times_best": best, "n_objectives": len(self.values)}
-        return pd.DataFrame(columns)
+        return pd.DataFrame(columns, index=self.mean.index)
 
     def __str__(self) -> str:
         n, lines = f"{len(self.values)} objectives", list[str]()
@@ -259,7 +259,7 @@ class Ranks:
             )
         else:
             lines.append(f"{n}: the strategies differ (Friedman's p = {self.friedman:.2g})")
-            for a, b in combinations(self.values, 2):
+            for a, b in combinations(self.mean.index, 2):
                 p, apart = self.p.loc[a, b], self.mean[b] - self.mean[a]
                 said = f"{a} ranks before {b}" if p <= 0.05 else f"cannot separate {a} from {b}"
                 lines.append(f"{n}: {said} (p = {p:.2g}, mean ranks {apart:.2f} apart)")
@@ -290,8 +290,6 @@ def rank_strategies(frames: Mapping[str, pd.DataFrame]) -> Ranks:
     if n < 2 or k < 3:
         message = f"ranks need 2 objectives that share 3 strategies, got {n} and {k}"
         raise ValueError(message)
-    order = values.rank(axis=1).mean().sort_values(kind="stable").index
-    values = values[order]
     p = posthoc_nemenyi_friedman(values.reset_index(drop=True))
     quantile = float(stats.studentized_range.ppf(0.95, k, np.inf)) / math.sqrt(2)
     trusts = [one for frame in frames.values() if (one := frame.attrs.get("trust")) is not None]

@@ -115,6 +115,10 @@ def test_ranks_say_over_how_many_objectives():
     texts = " ".join(draw(ax))
     assert "n = 3 objectives, 5 seeds each" in texts
     assert "bayes (1.33)" in texts
+    colours = {one.get_text().strip(" ()0123456789."): one.get_color() for one in ax.texts}
+    for panel in plots_compare.plot_superiority(frames["a"], "random"):
+        strategy = panel.get_title().split(",")[0]
+        assert colours[strategy] in [line.get_color() for line in panel.lines]
 
 
 @pytest.mark.parametrize(
