@@ -252,15 +252,15 @@ class Ranks:
         return pd.DataFrame(columns, index=self.mean.index)
 
     def __str__(self) -> str:
-        n, lines = f"{len(self.values)} objectives", list[str]()
+        n, mean, lines = f"{len(self.values)} objectives", self.mean, list[str]()
         if not self.friedman <= 0.05:
             lines.append(
                 f"{n} cannot tell the strategies apart (Friedman's p = {self.friedman:.2g})"
             )
         else:
             lines.append(f"{n}: the strategies differ (Friedman's p = {self.friedman:.2g})")
-            for a, b in combinations(self.mean.index, 2):
-                p, apart = self.p.loc[a, b], self.mean[b] - self.mean[a]
+            for a, b in combinations(mean.index, 2):
+                p, apart = self.p.loc[a, b], mean[b] - mean[a]
                 said = f"{a} ranks before {b}" if p <= 0.05 else f"cannot separate {a} from {b}"
                 lines.append(f"{n}: {said} (p = {p:.2g}, mean ranks {apart:.2f} apart)")
         lines.append(

@@ -137,9 +137,10 @@ class EditorState:
         """Put text into a cell, or a scale into its two; letters typed are one step of undo."""
         before = getattr(self.rows[row], field)
         rows = list(self.rows)
-        cells = zip(("log", "prior"), SCALES[text], strict=True) if field == "scale" else ()
-        rows[row] = replace(rows[row], **(dict(cells) or {field: text}))
-        after = self._after(rows, None if field == "scale" else (row, field))
+        scale = field == "scale"
+        cells = dict(zip(("log", "prior"), SCALES[text], strict=True)) if scale else {field: text}
+        rows[row] = replace(rows[row], **cells)
+        after = self._after(rows, None if scale else (row, field))
         if self.typing == (row, field) and (text.startswith(before) or before.startswith(text)):
             return replace(after, past=self.past)
         return after

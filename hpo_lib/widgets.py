@@ -217,6 +217,7 @@ class SpaceEditor:
         self.state, self._message = state, ""
         self._show()
 
+    @in_turn()
     def save(self) -> None:
         """Write the file; an invalid space is refused and the file stays."""
         try:
@@ -226,6 +227,7 @@ class SpaceEditor:
             self._message = f"Nothing was saved: {error}"
         self._show()
 
+    @in_turn()
     def load(self) -> None:
         """Read the file or the preset that is chosen; undo brings the rows back."""
         chosen = str(self._source.value)
