@@ -3,7 +3,9 @@
 Random search under two names, with seeds of their own, on a smooth function of three
 hyperparameters; each comparison has its own seeds. Printed are the shares of comparisons in which
 Wilcoxon's test calls them different (`separations`), in which Friedman's calls one of three
-identical strategies different, and in which the interval of the odds excludes 0.5.
+identical strategies different, and in which the interval of the odds excludes 0.5. The interval of
+lopsided odds is asked, too: of a strategy that is ahead nine times in ten, it should exclude that
+as rarely.
 """
 
 from __future__ import annotations
@@ -49,7 +51,8 @@ def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     every = replay(as_objective(bowl), SPACE, ["random"], range(3 * n * n_seeds), chosen.trials)
     parts = np.array_split(np.arange(3 * n * n_seeds), 3 * n)
-    called = {"wilcoxon": 0, "friedman": 0, "odds": 0}
+    called = {"wilcoxon": 0, "friedman": 0, "odds": 0, "odds 0.9": 0}
+    rng = np.random.default_rng(0)
     for number in range(n):
         frame = pd.concat(
             every[every["seed"].isin(seeds)].assign(
@@ -62,11 +65,21 @@ def main() -> None:
         called["wilcoxon"] += bool(separations(pair)["p"].iloc[0] <= 0.05)
         called["friedman"] += bool(friedman(final_values(frame).to_numpy(dtype=float)) <= 0.05)
         called["odds"] += not odds["low"] <= 0.5 <= odds["high"]
+        ahead = pair.assign(best=np.where(pair["strategy"] == "a", 0.5, 0.0))
+        ahead.loc[
+            (ahead["strategy"] == "b") & ahead["seed"].isin(_tenth(rng, n_seeds)), "best"
+        ] = 1
+        odds = superiority(ahead, against="a").iloc[-1]
+        called["odds 0.9"] += not odds["low"] <= 0.9 <= odds["high"]
     print(f"{n} comparisons of identical strategies, {n_seeds} seeds, {chosen.trials} trials each")
     for name, count in called.items():
         low, high = stats.binomtest(count, n).proportion_ci()
         print(f"{name:10} {count:4d}  {count / n:6.1%}  (95 % interval {low:.1%} to {high:.1%})")
     print(json.dumps({"comparisons": n, "seeds": n_seeds, "called_different": called}))
+
+
+def _tenth(rng: np.random.Generator, n: int) -> list[int]:
+    return np.flatnonzero(rng.random(n) < 0.1).tolist()
 
 
 if __name__ == "__main__":

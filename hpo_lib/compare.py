@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import multiprocessing
 import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from itertools import combinations
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from queue import SimpleQueue
 from typing import Any
 
@@ -24,7 +22,8 @@ from scipy import stats
 from threadpoolctl import threadpool_limits
 
 from hpo_lib.driver import StoppingRule
-from hpo_lib.inference import effect_size, friedman, spent
+from hpo_lib.inference import effect_size, friedman, pairs_of, quantile, within
+from hpo_lib.interrupts import first_interrupt_waits, share_interrupt
 from hpo_lib.objective import Objective
 from hpo_lib.replay import SurrogateObjective
 from hpo_lib.space import Configuration, SearchSpace
@@ -35,10 +34,15 @@ from hpo_lib.workers import Workers, make_workers
 COLUMNS = ("strategy", "seed", "trial", "value", "best", "seconds", "deciding_seconds")
 
 
+MakeSampler = Callable[[int], BaseSampler]
+Strategies = Sequence[str] | Mapping[str, str | MakeSampler]
+"""Names and import paths that `make_sampler` knows; or labels of those or functions of a seed."""
+
+
 def compare(
     objective: Objective | Callable[[Configuration], float],
     space: SearchSpace,
-    strategies: Sequence[str] | Mapping[str, str | BaseSampler],
+    strategies: Strategies,
     seeds: Sequence[int],
     n_trials: int,
     *,
@@ -46,7 +50,10 @@ def compare(
     name: str = "comparison",
     storage: Storage | None = None,
     workers: int = 1,
+    time_limit: float | None = None,
+    memory_limit: int | None = None,
     progress: Callable[[str], None] | None = None,
+    **settings: Any,
 ) -> pd.DataFrame:
     """Run one serial study per strategy and seed; `workers` of them at a time.
 
@@ -55,18 +62,18 @@ def compare(
     `<name> <strategy> seed <seed>`, so an interrupted comparison goes on where it stopped.
 
     With `seconds`, a study ends with the first trial behind that many seconds of training and
-    deciding, and `n_trials` should be more than any will need. What ended in time counts: hand
-    the same `seconds` to `summary`, `separations` and `verdict`.
+    deciding, which does not count; `n_trials` should be more than any will need. `time_limit`,
+    `memory_limit` and the `settings` are those of `run_study`, whose errors are raised.
 
     Returns:
         One row per trial. `value` is the validation error (NaN for a failed or pruned
         trial), `best` the incumbent's, `seconds` and `deciding_seconds` are sums since the study's
         start. What rests on a surrogate has its trust in `attrs`, and the figures say so.
     """
-    named = strategies if isinstance(strategies, Mapping) else {key: key for key in strategies}
-    _check(named, seeds)
+    named = _named(strategies, seeds)
     idle: SimpleQueue[Workers] = SimpleQueue()
-    pools = [make_workers(min(workers, 1)) for _ in range(max(workers, 1))]
+    limits: dict[str, Any] = {"time_limit": time_limit, "memory_limit": memory_limit}
+    pools = [make_workers(min(workers, 1), **limits) for _ in range(max(workers, 1))]
     for pool in pools:
         idle.put(pool)
 
@@ -77,73 +84,98 @@ def compare(
             study = run_study(
                 objective,
                 space,
-                named[label],
+                _made(named[label], seed),
                 n_trials,
                 name=f"{name} {label} seed {seed}",
                 storage=storage,
                 seed=seed,
                 workers=pool,
                 stop=_stop(seconds),
+                **settings,
             )
         finally:
             idle.put(pool)
+        frame = tidy(study, label, seed)
         if progress is not None:
-            progress(f"{label}, seed {seed}: best {_best(study):.4f} of {n_trials} trials")
-        return tidy(study, label, seed)
+            progress(_line(frame))
+        return frame
 
     cells = [(seed, label) for seed in seeds for label in named]
-    try:
-        with ThreadPoolExecutor(len(pools)) as threads:
-            frame = pd.concat(threads.map(run, cells), ignore_index=True)
-            return _with_trust(frame, objective)
-    finally:
-        for pool in pools:
-            pool.close()
+    with (
+        first_interrupt_waits() as interrupt,
+        ThreadPoolExecutor(len(pools), "compare", share_interrupt, (interrupt,)) as threads,
+    ):
+        studies = [threads.submit(run, cell) for cell in cells]
+        try:
+            wait(studies, return_when=FIRST_EXCEPTION)
+            threads.shutdown(cancel_futures=True)
+        finally:
+            for pool in pools:
+                pool.close()
+    frame = pd.concat([one.result() for one in studies], ignore_index=True)
+    return _finished(frame, objective, seconds)
 
 
 def replay(
     objective: Objective,
     space: SearchSpace,
-    strategies: Sequence[str] | Mapping[str, str | BaseSampler],
+    strategies: Strategies,
     seeds: Sequence[int],
     n_trials: int,
     *,
     seconds: float | None = None,
     processes: int = 1,
     progress: Callable[[str], None] | None = None,
+    **settings: Any,
 ) -> pd.DataFrame:
     """Do what `compare` does with an objective that costs next to nothing, such as a recorded one.
 
     Whole studies run in `processes` processes and are kept in memory: there is no record to
-    resume from, and the same arguments give the same values. In the frame, `seconds` are the
-    recorded ones and `deciding_seconds` those of this run.
+    resume from, and the same arguments give the same values: as many of them, with `seconds`, as
+    deciding leaves time for. In the frame, `seconds` are the recorded ones and `deciding_seconds`
+    those of this run.
     """
-    named = strategies if isinstance(strategies, Mapping) else {key: key for key in strategies}
-    _check(named, seeds)
+    named = _named(strategies, seeds)
     if processes < 1:
         message = f"processes must be at least 1, got {processes}"
         raise ValueError(message)
-    cells = [(label, named[label], seed, n_trials, seconds) for seed in seeds for label in named]
+    cells = [(label, seed) for seed in seeds for label in named]
+
+    def run(cell: tuple[str, int]) -> pd.DataFrame:
+        label, seed = cell
+        study = run_study(
+            objective,
+            space,
+            _made(named[label], seed),
+            n_trials,
+            name=label,
+            storage="memory",
+            seed=seed,
+            workers=0,
+            stop=_stop(seconds),
+            **settings,
+        )
+        return tidy(study, label, seed)
+
     if processes == 1:
-        frames = (_run_cell(objective, space, cell) for cell in cells)
-        return _with_trust(_gather(frames, progress), objective)
+        return _finished(_gather(map(run, cells), progress), objective, seconds)
     spawn = multiprocessing.get_context("spawn")  # fork would copy the threads' locks
-    payload = cloudpickle.dumps((objective, space))
-    pool = ProcessPoolExecutor(processes, spawn, _begin_process, (payload, os.getpid()))
+    pool = ProcessPoolExecutor(
+        processes, spawn, _begin_process, (cloudpickle.dumps(run), os.getpid())
+    )
     try:
-        return _with_trust(_gather(pool.map(_run_cell_here, cells), progress), objective)
+        return _finished(_gather(pool.map(_run_here, cells), progress), objective, seconds)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-_Cell = tuple[str, str | BaseSampler, int, int, float | None]
-_here: list[tuple[Objective, SearchSpace]] = []  # in a process of a pool: what it replays
+_here: list[Callable[[tuple[str, int]], pd.DataFrame]] = []  # in a process of a pool: what it runs
 
 
-def _begin_process(payload: bytes, parent: int) -> None:
+def _begin_process(run: bytes, parent: int) -> None:
     threadpool_limits(1)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    _here.append(cloudpickle.loads(payload))
+    _here.append(cloudpickle.loads(run))
 
 
 def _end_with(parent: int) -> None:
@@ -153,24 +185,12 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _run_cell_here(cell: _Cell) -> pd.DataFrame:
-    return _run_cell(*_here[0], cell)
+def _run_here(cell: tuple[str, int]) -> pd.DataFrame:
+    return _here[0](cell)
 
 
-def _run_cell(objective: Objective, space: SearchSpace, cell: _Cell) -> pd.DataFrame:
-    label, strategy, seed, n_trials, seconds = cell
-    study = run_study(
-        objective,
-        space,
-        copy.deepcopy(strategy),  # a sampler keeps what it saw in the study before
-        n_trials,
-        name=label,
-        storage="memory",
-        seed=seed,
-        workers=0,
-        stop=_stop(seconds),
-    )
-    return tidy(study, label, seed)
+def _made(strategy: str | MakeSampler, seed: int) -> str | BaseSampler:
+    return strategy if isinstance(strategy, str) else strategy(seed)
 
 
 def _stop(seconds: float | None) -> list[StoppingRule]:
@@ -187,15 +207,19 @@ def _gather(
     for frame in results:
         frames.append(frame)
         if progress is not None:
-            last = frame.iloc[-1]
-            progress(f"{last['strategy']}, seed {last['seed']}: best {last['best']:.4f}")
+            progress(_line(frame))
     return pd.concat(frames, ignore_index=True)
 
 
-def _with_trust(frame: pd.DataFrame, objective: object) -> pd.DataFrame:
+def _line(frame: pd.DataFrame) -> str:
+    last: Any = frame.iloc[-1]
+    return f"{last.strategy}, seed {last.seed}: best {last.best:.4f} of {last.trial} trials"
+
+
+def _finished(frame: pd.DataFrame, objective: object, seconds: float | None) -> pd.DataFrame:
     if isinstance(objective, SurrogateObjective):
         frame.attrs["trust"] = objective.trust
-    return frame
+    return frame if seconds is None else within(frame, seconds)
 
 
 def tidy(study: optuna.Study, strategy: str, seed: int) -> pd.DataFrame:
@@ -215,71 +239,64 @@ def tidy(study: optuna.Study, strategy: str, seed: int) -> pd.DataFrame:
     )
 
 
-def final_values(frame: pd.DataFrame, seconds: float | None = None) -> pd.DataFrame:
+def final_values(frame: pd.DataFrame) -> pd.DataFrame:
     """The incumbent's value at the end of each study: a row per seed, a column per strategy.
 
-    With `seconds`, after so many of training and deciding; NaN where no trial had ended by then.
+    Infinity where no trial had a value; NaN where the strategy was not run with that seed.
     """
-    index = pd.Index(sorted(set(frame["seed"])), name="seed")
-    columns = pd.Index(dict.fromkeys(frame["strategy"]), name="strategy")
-    last = _within(frame, seconds).groupby(["strategy", "seed"]).tail(1)
-    table = last.pivot(index="seed", columns="strategy", values="best")
-    return table.reindex(index=index, columns=columns)
+    last: Any = frame.sort_values("trial").groupby(["strategy", "seed"]).tail(1)
+    last = last.fillna({"best": math.inf})
+    table = last.pivot(index="seed", columns="strategy", values="best").sort_index()
+    return table[list(dict.fromkeys(frame["strategy"]))]
 
 
-def _within(frame: pd.DataFrame, seconds: float | None) -> Any:
-    frame = frame.sort_values("trial")
-    return frame if seconds is None else frame[spent(frame, "seconds") <= seconds]
-
-
-def summary(frame: pd.DataFrame, seconds: float | None = None) -> pd.DataFrame:
+def summary(frame: pd.DataFrame) -> pd.DataFrame:
     """Per strategy: seeds, trials, median and quartiles of the final value, median seconds."""
-    finals = final_values(frame, seconds)
+    finals = final_values(frame)
     columns = ["trial", "seconds", "deciding_seconds"]
-    last = _within(frame, seconds).groupby(["strategy", "seed"])[columns].max()
-    medians = last.groupby("strategy").median().reindex(finals.columns)
+    last: Any = frame.groupby(["strategy", "seed"])[columns].max()
+    medians = last.groupby("strategy").median().loc[list(finals)]
+    quartiles = [quantile(one.dropna().to_numpy(), (0.25, 0.5, 0.75)) for _, one in finals.items()]
+    low, median, high = np.array(quartiles).T
     return pd.DataFrame(
         {
             "n_seeds": finals.count(),
-            "n_trials": medians["trial"].fillna(0).astype(int),
-            "median": finals.median(),
-            "q25": finals.quantile(0.25),
-            "q75": finals.quantile(0.75),
+            "n_trials": medians["trial"].astype(int),
+            "median": median,
+            "q25": low,
+            "q75": high,
             "training_seconds": medians["seconds"],
             "deciding_seconds": medians["deciding_seconds"],
         }
     )
 
 
-def separations(
-    frame: pd.DataFrame, seconds: float | None = None, against: str | None = None
-) -> pd.DataFrame:
+def separations(frame: pd.DataFrame, against: str | None = None) -> pd.DataFrame:
     """Every pair of strategies: how often A ends below B, and whether that could be chance.
 
-    `p` is that of Wilcoxon's signed-rank test on the paired final values, two-sided, corrected
-    by Holm (1979) for the number of pairs. `effect` is the matched-pairs rank-biserial
-    correlation, -1 where A always ends below B and 1 where B does. `smallest_p` is what this many
-    seeds could show at best: above 0.05, no result could separate any two. `against` leaves the
-    pairs in which B is that strategy.
+    From the seeds that both were run with; a study without any value ends above all others. `p` is
+    that of Wilcoxon's signed-rank test on the paired final values, two-sided, corrected by Holm
+    (1979) for the number of pairs. `effect` is the matched-pairs rank-biserial correlation, -1
+    where A always ends below B and 1 where B does. `smallest_p` is what this many seeds could show
+    at best: above 0.05, no result could separate any two. `against` leaves the pairs in which B is
+    that strategy.
     """
-    finals = final_values(frame, seconds).dropna()
-    pairs = list(combinations(finals.columns, 2))
-    if against is not None:
-        pairs = [(strategy, against) for strategy in finals.columns if strategy != against]
+    finals: Any = final_values(frame)
+    pairs = pairs_of(finals, against)
     rows = [
         {
             "a": a,
             "b": b,
-            "n_seeds": len(finals),
+            "n_seeds": len(difference),
             "a_wins": int((difference < 0).sum()),
             "ties": int((difference == 0).sum()),
             "median_difference": float(np.median(difference)) if len(difference) else math.nan,
             "effect": effect_size(difference),
             "p": _wilcoxon(difference),
-            "smallest_p": min(1.0, len(pairs) * 2.0 ** (1 - len(finals))),
+            "smallest_p": min(1.0, len(pairs) * 2.0 ** (1 - len(difference))),
         }
         for a, b in pairs
-        for difference in [finals[a].to_numpy(dtype=float) - finals[b].to_numpy(dtype=float)]
+        for difference in [_difference(finals[[a, b]].dropna().to_numpy())]
     ]
     for row, p in zip(rows, _holm(np.array([row["p"] for row in rows])), strict=True):
         row["p"] = float(p)
@@ -289,15 +306,21 @@ def separations(
 _PAIR = ["a", "b", "n_seeds", "a_wins", "ties", "median_difference", "effect", "p", "smallest_p"]
 
 
-def verdict(frame: pd.DataFrame, seconds: float | None = None, level: float = 0.05) -> str:
+def _difference(pairs: NDArray[np.float64]) -> NDArray[np.float64]:
+    left, right = pairs.T
+    with np.errstate(invalid="ignore"):
+        return np.where(left == right, 0.0, left - right)  # two infinities are a tie
+
+
+def verdict(frame: pd.DataFrame, level: float = 0.05) -> str:
     """What the comparison can and cannot say, in words, one line per pair.
 
     Before them, from three strategies on, Friedman's test that they differ at all.
     """
     lines: list[str] = []
-    budget = f"at {int(np.max(frame['trial'].to_numpy()))} trials"
-    budget = budget if seconds is None else f"within {seconds:g} s"
-    finals = final_values(frame, seconds).dropna()
+    seconds = frame.attrs.get("seconds")
+    budget = f"at {frame['trial'].max()} trials" if seconds is None else f"within {seconds:g} s"
+    finals = final_values(frame).dropna()
     p = friedman(finals.to_numpy(dtype=float))
     if math.isfinite(p):
         differ = "differ" if p <= level else "cannot be told apart"
@@ -305,7 +328,7 @@ def verdict(frame: pd.DataFrame, seconds: float | None = None, level: float = 0.
             f"{len(finals)} seeds, {finals.shape[1]} strategies: they {differ} {budget} "
             f"(Friedman's test, p = {p:.2g})."
         )
-    for row in separations(frame, seconds).to_dict("records"):
+    for row in separations(frame).to_dict("records"):
         a, b, p, smallest = row["a"], row["b"], row["p"], row["smallest_p"]
         seeds = f"{row['n_seeds']} seeds"
         better, worse = (a, b) if row["effect"] < 0 else (b, a)
@@ -336,12 +359,18 @@ def _holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
     return corrected
 
 
-def _best(study: optuna.Study) -> float:
-    return float(trials_frame(study)["best"].iloc[-1])
-
-
-def _check(strategies: Mapping[str, str | BaseSampler], seeds: Sequence[int]) -> None:
-    for name, values in (("strategies", list(strategies)), ("seeds", list(seeds))):
+def _named(strategies: Strategies, seeds: Sequence[int]) -> dict[str, str | MakeSampler]:
+    named = strategies if isinstance(strategies, Mapping) else {key: key for key in strategies}
+    for name, values in (("strategies", list(named)), ("seeds", list(seeds))):
         if not values or len(set(values)) < len(values):
             message = f"{name} must be at least one and all different, got {values}"
             raise ValueError(message)
+    for label, strategy in named.items():
+        if not isinstance(strategy, str) and not callable(strategy):
+            message = (
+                f"strategies must be names, import paths or functions from a seed to a sampler, "
+                f"because one sampler would search alike with every seed, got {strategy!r} "
+                f"for {label!r}"
+            )
+            raise ValueError(message)
+    return dict(named)

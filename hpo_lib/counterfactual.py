@@ -8,11 +8,11 @@ from typing import Any, cast
 
 import optuna
 import pandas as pd
-from optuna.samplers import BaseSampler
 
-from hpo_lib.compare import final_values, replay, separations
+from hpo_lib.compare import MakeSampler, replay, separations, summary
+from hpo_lib.driver import own_trials
 from hpo_lib.records import study_record
-from hpo_lib.replay import TRUST_LIMIT, SurrogateObjective, Trust
+from hpo_lib.replay import FEWEST, TRUST_LIMIT, SurrogateObjective, Trust
 from hpo_lib.strategies import STRATEGIES
 
 
@@ -21,9 +21,9 @@ class Counterfactual:
     """What replays of a study on a surrogate of its own trials found.
 
     Attributes:
-        table: a row per strategy and budget, the study's own first: median and quartiles of the
-            final value, and how it compares with the first row, with paired seeds: `wins` of
-            them, and `p` by Wilcoxon and Holm.
+        table: a row per strategy and budget, the study's own first if it has a name: median and
+            quartiles of the final value, and how it compares with the first row, with paired
+            seeds: `wins` of them, and `p` by Wilcoxon and Holm.
         frame: the trials of all replays; the labels are strategy × trials.
         found: what the study itself ended with: one draw, and lucky, as the lowest of many is.
         trust: how well the surrogate predicts; it knows little of where the study never went.
@@ -43,7 +43,8 @@ class Counterfactual:
         for label, row in cast("dict[str, Any]", self.table.to_dict("index")).items():
             said = f"{label}: {row['median']:.4f} ({row['q25']:.4f} to {row['q75']:.4f})"
             if label != self.table.index[0]:
-                p, ahead = row["p"], f"ahead in {row['wins']:.0f} of {row['n_seeds']:.0f}"
+                first_label, n = self.table.index[0], row["n_seeds"]
+                p, ahead = row["p"], f"ahead of {first_label} in {row['wins']:.0f} of {n:.0f}"
                 said += f", {ahead}, {'p' if p <= 0.05 else 'not separable, p'} = {p:.2g}"
             lines.append(said)
         return "\n".join([*lines, f"Trust: {self.trust}"])
@@ -61,36 +62,54 @@ def counterfactual(
 ) -> Counterfactual:
     """Replay a study's own strategy and others on a surrogate of its trials.
 
-    The own one is replayed as well, because values of a surrogate compare with such values alone.
+    The own one is replayed as well, because values of a surrogate compare with such values alone;
+    not, however, a sampler that was handed in, whose options no record has. Pruning and the first
+    trial are as they were in the study.
 
     Args:
         study: one that `run_study` recorded, with at least 10 completed configurations.
         strategies: what else might have been used.
-        n_trials: the budget; the study's own number of trials by default.
+        n_trials: the budget; the study's own number of trials, failed ones too, by default.
         factors: multiples of the budget.
         seeds: of the replays.
         processes: that replay.
         limit: the rank correlation below which the surrogate warns.
     """
     surrogate = SurrogateObjective(study_record(study), limit=limit)
-    own = study.user_attrs["settings"]["strategy"]
-    named = own in STRATEGIES  # else a sampler was handed in, or named by its path
-    tried: list[str] = list(dict.fromkeys([*([own] if named else []), *strategies]))
-    budget = n_trials or len(surrogate.record.configurations)
+    recorded = study.user_attrs["settings"]
+    own = [recorded["strategy"]] if recorded["strategy"] in STRATEGIES else []
+    tried: list[str] = list(dict.fromkeys([*own, *strategies]))
+    settings: dict[str, Any] = {key: recorded[key] for key in _KEPT if key in recorded}
+    budget = n_trials or len(own_trials(study))
     frames: list[pd.DataFrame] = []
     for factor in factors:
         n = factor * budget
-        labels: dict[str, str | BaseSampler] = {f"{s} × {n}": s for s in tried}
-        frames.append(replay(surrogate, surrogate.space, labels, seeds, n, processes=processes))
+        labels: dict[str, str | MakeSampler] = {f"{s} × {n}": s for s in tried}
+        settings["processes"] = processes
+        frames.append(replay(surrogate, surrogate.space, labels, seeds, n, **settings))
     frame = pd.concat(frames, ignore_index=True)
     frame.attrs["trust"] = surrogate.trust
     return Counterfactual(_table(frame), frame, float(study.best_value), surrogate.trust)
 
 
+def print_counterfactual(
+    study: optuna.Study, strategies: Sequence[str] = ("random", "tpe"), **options: Any
+) -> Counterfactual | None:
+    """Print what `counterfactual` finds; None, and why, where too few trials ran to their end."""
+    if (n := study_record(study).n_complete) < FEWEST:
+        print(f"{n} configurations were trained to the end, a surrogate needs {FEWEST}")
+        return None
+    found = counterfactual(study, strategies, **options)
+    print(found)
+    return found
+
+
+_KEPT = ("default_first", "rungs", "pruning", "reduction_factor")
+
+
 def _table(frame: pd.DataFrame) -> pd.DataFrame:
-    finals = final_values(frame)
-    table = pd.DataFrame({"n_seeds": finals.count(), "median": finals.median()})
-    table["q25"], table["q75"] = finals.quantile(0.25), finals.quantile(0.75)
-    pairs = separations(frame, against=finals.columns[0]).set_index("a")
-    table["wins"], table["p"] = pairs["a_wins"], pairs["p"]
+    table: Any = summary(frame)[["n_seeds", "median", "q25", "q75"]]
+    if len(table) > 1:
+        pairs = separations(frame, against=table.index[0]).set_index("a")
+        table["wins"], table["p"] = pairs["a_wins"], pairs["p"]
     return table

@@ -238,7 +238,8 @@ class Driver:
                 running.segment = self._last_checkpoint(running, running.segment.start - 1)
             self._submit(running, workers)
             return
-        self._set(running, _span(running, evaluation))
+        lasted = {"failed_seconds": evaluation.finished - evaluation.started}
+        self._set(running, _span(running, evaluation) | lasted)
         status = "lost" if lost else failure.status
         self._fail(running, status, failure.reason, failure.traceback)
 
@@ -324,6 +325,17 @@ def own_trials(study: optuna.Study) -> list[FrozenTrial]:
         for trial in study.get_trials(deepcopy=False)
         if trial.state != TrialState.WAITING and "evidence" not in trial.user_attrs
     ]
+
+
+def training_seconds(trial: FrozenTrial) -> float:
+    """Those of a trial's epochs, and of the segment in which it failed, whose epochs are lost."""
+    record = trial.user_attrs
+    return float(sum(record.get("seconds", ()))) + record.get("failed_seconds", 0.0)
+
+
+def spent_seconds(trial: FrozenTrial) -> float:
+    """Those of training it and of deciding on it."""
+    return training_seconds(trial) + trial.user_attrs.get("deciding_seconds", 0.0)
 
 
 def _as_of(trial: FrozenTrial, epoch: int) -> FrozenTrial:

@@ -6,10 +6,10 @@ Each function takes the frame that `compare` returns, and each row it gives back
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -28,7 +28,22 @@ _STEPS = 50
 
 def spent(frame: pd.DataFrame, by: Spending = "trial") -> Any:
     """What a study had spent when each trial ended: trials, or seconds training and deciding."""
+    _check_known("by", by, get_args(Spending))
     return frame["trial"] if by == "trial" else frame["seconds"] + frame["deciding_seconds"]
+
+
+def within(frame: pd.DataFrame, seconds: float) -> pd.DataFrame:
+    """The comparison as it stood after so many seconds of training and deciding in each study.
+
+    A study without a trial by then keeps one row: trial 0, which has no value.
+    """
+    first: Any = frame.sort_values("trial").drop_duplicates(["strategy", "seed"])
+    first = first[spent(first, "seconds") > seconds]
+    nothing = {"trial": 0, "value": math.nan, "best": math.nan, "deciding_seconds": 0.0}
+    early: Any = frame[spent(frame, "seconds") <= seconds]
+    cut = pd.concat([first.assign(**nothing, seconds=seconds), early]).sort_index()
+    cut.attrs = {**frame.attrs, "seconds": seconds}
+    return cut
 
 
 def incumbents(frame: pd.DataFrame, by: Spending = "trial") -> dict[str, pd.DataFrame]:
@@ -36,14 +51,15 @@ def incumbents(frame: pd.DataFrame, by: Spending = "trial") -> dict[str, pd.Data
 
     A study that ended early, its grid exhausted, keeps its incumbent; before the first trial that
     did not fail, there is none (infinity). The seconds are even steps from where each study has
-    finished a trial to where the first study ends.
+    finished a trial to the limit in seconds or, without one, to where the first study ends.
     """
     studies: Any = frame.assign(spent=spent(frame, by).astype(float)).sort_values("trial")
     ends = studies.groupby(["strategy", "seed"])["spent"].agg(["min", "max"])
     budgets = np.arange(1.0, ends["max"].max() + 1)
     if by == "seconds":
-        last = ends["max"].min()
-        budgets = np.unique(np.linspace(min(ends["min"].max(), last), last, _STEPS))
+        last = frame.attrs.get("seconds", ends["max"].min())
+        first = studies[studies["trial"] > 0].groupby(["strategy", "seed"])["spent"].min().max()
+        budgets = np.unique(np.linspace(np.fmin(first, last), last, _STEPS))
     tables: dict[str, pd.DataFrame] = {}
     for strategy in dict.fromkeys(frame["strategy"]):
         rows = {
@@ -68,7 +84,7 @@ def any_time(
     level: float = 0.95,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Median and interquartile mean of the regret at each budget, with bootstrap intervals.
+    """Median, quartiles and interquartile mean of the regret at each budget, with intervals.
 
     The interquartile mean drops the lower and upper quarter of the seeds (Agarwal et al. 2021,
     Deep reinforcement learning at the edge of the statistical precipice). Intervals are
@@ -82,8 +98,8 @@ def any_time(
         seed: of the resampling.
 
     Returns:
-        One row per strategy and budget (`trial` or `seconds`): `n_seeds`, `median`, `iqm`, each
-        with `_low` and `_high`.
+        One row per strategy and budget (`trial` or `seconds`): `n_seeds`, `q25`, `q75`, `median`
+        and `iqm`, the last two with `_low` and `_high`.
     """
     rng = np.random.default_rng(seed)
     tail = (1 - level) / 2
@@ -95,25 +111,27 @@ def any_time(
             "strategy": strategy,
             by: table.columns,
             "n_seeds": len(regret),
+            "q25": quantile(regret, 0.25),
+            "q75": quantile(regret, 0.75),
         }
-        for name, centre in (("median", _median), ("iqm", _interquartile_mean)):
-            resampled = np.array([centre(regret[rows]) for rows in drawn])
-            columns[name] = centre(regret)
+        for name, centre in (("median", np.median), ("iqm", _interquartile_mean)):
+            resampled = np.array([centre(regret[rows], axis=0) for rows in drawn])
+            columns[name] = centre(regret, axis=0)
             columns[f"{name}_low"] = np.quantile(resampled, tail, axis=0, method="lower")
             columns[f"{name}_high"] = np.quantile(resampled, 1 - tail, axis=0, method="higher")
         parts.append(pd.DataFrame(columns))
     return pd.concat(parts, ignore_index=True)
 
 
-def _median(values: Array) -> Array:
-    ordered = np.sort(values, axis=0)
-    middle = ordered[[(len(values) - 1) // 2, len(values) // 2]]
-    return middle.mean(axis=0)
+def quantile(values: Array, q: float | Sequence[float]) -> Array:
+    """Along the first axis, interpolated; infinite where there is something infinite to reach."""
+    with np.errstate(invalid="ignore"):
+        between = np.quantile(values, q, axis=0)
+    return np.where(np.isnan(between), np.quantile(values, q, axis=0, method="lower"), between)
 
 
-def _interquartile_mean(values: Array) -> Array:
-    cut = len(values) // 4
-    return np.sort(values, axis=0)[cut : len(values) - cut].mean(axis=0)
+def _interquartile_mean(values: Array, axis: int) -> Any:
+    return stats.trim_mean(values, 0.25, axis)
 
 
 def superiority(
@@ -122,41 +140,52 @@ def superiority(
     *,
     against: str | None = None,
     level: float = 0.95,
-    seed: int = 0,
 ) -> pd.DataFrame:
     """The probability that A is ahead of B at each budget, a tie counting half.
 
-    From the seeds that both have, paired, with bootstrap intervals. `against` leaves the pairs in
-    which B is that strategy; else there are all, each once.
+    From the seeds that both have, paired, with score intervals (Wilson 1927, Probable inference,
+    the law of succession, and statistical inference), which stay honest where all seeds agree.
+    `against` leaves the pairs in which B is that strategy; else there are all, each once.
     """
     tables = incumbents(frame, by)
-    pairs = list(combinations(tables, 2))
-    if against is not None:
-        _check_strategy("against", against, tables)
-        pairs = [(strategy, against) for strategy in tables if strategy != against]
-    rng = np.random.default_rng(seed)
-    tail = (1 - level) / 2
+    z2 = float(stats.norm.ppf((1 + level) / 2)) ** 2
     parts: list[pd.DataFrame] = []
-    for a, b in pairs:
+    for a, b in pairs_of(tables, against):
         shared = tables[a].index.intersection(tables[b].index)
         left, right = tables[a].loc[shared].to_numpy(), tables[b].loc[shared].to_numpy()
-        ahead = (left < right) + 0.5 * (left == right)
-        drawn = rng.integers(len(ahead), size=(_RESAMPLES, len(ahead)))
-        resampled = ahead[drawn].mean(axis=1)
+        n = len(shared)
+        p = ((left < right) + 0.5 * (left == right)).mean(axis=0)
+        middle, half = p + z2 / (2 * n), np.sqrt(z2 * (p * (1 - p) + z2 / (4 * n)) / n)
         columns: dict[str, Any] = {
             "a": a,
             "b": b,
             by: tables[a].columns,
-            "n_seeds": len(ahead),
-            "probability": ahead.mean(axis=0),
-            "low": np.quantile(resampled, tail, axis=0),
-            "high": np.quantile(resampled, 1 - tail, axis=0),
+            "n_seeds": n,
+            "probability": p,
+            "low": (middle - half) / (1 + z2 / n),
+            "high": (middle + half) / (1 + z2 / n),
         }
         parts.append(pd.DataFrame(columns))
     return pd.concat(parts, ignore_index=True)
 
 
-def _check_strategy(name: str, value: str, known: Iterable[str]) -> None:
+def pairs_of(strategies: Iterable[str], against: str | None = None) -> list[tuple[str, str]]:
+    """Every pair once; with `against`, those in which it is the second.
+
+    Raises:
+        ValueError: there is no pair, or no such strategy.
+    """
+    names = list(strategies)
+    if len(names) < 2:
+        message = f"a comparison needs at least two strategies, got {names}"
+        raise ValueError(message)
+    if against is None:
+        return list(combinations(names, 2))
+    _check_known("against", against, names)
+    return [(name, against) for name in names if name != against]
+
+
+def _check_known(name: str, value: str, known: Iterable[str]) -> None:
     if value not in known:
         message = f"{name} must be one of {', '.join(known)}, got {value!r}"
         raise ValueError(message)
@@ -168,17 +197,17 @@ def budget_to_target(
     """Trials or seconds until the incumbent is at or below `target`, and the speed-up.
 
     The median over all seeds, those that never got there counting as later than any: infinity
-    where fewer than half did. `speed_up` is the baseline's median divided by the strategy's; NaN
+    unless more than half did. `speed_up` is the baseline's median divided by the strategy's; NaN
     where that is not known.
     """
     studies: Any = frame.assign(spent=spent(frame, by).astype(float))
     names = list(dict.fromkeys(frame["strategy"]))
-    _check_strategy("baseline", baseline, names)
+    _check_known("baseline", baseline, names)
     there = studies[studies["best"] <= target]
     first = there.groupby(["strategy", "seed"])["spent"].min()
     index = studies.groupby(["strategy", "seed"]).size().index
     table = first.reindex(index, fill_value=math.inf).unstack("strategy")
-    medians = {name: _median(table[name].dropna().to_numpy()) for name in names}
+    medians = {name: np.median(table[name].dropna()) for name in names}
     speed_ups = [
         float(medians[baseline] / medians[name])
         if math.isfinite(medians[baseline]) and math.isfinite(medians[name])
@@ -282,7 +311,7 @@ def rank_strategies(frames: Mapping[str, pd.DataFrame]) -> Ranks:
 
     tables = {name: incumbents(frame) for name, frame in frames.items()}
     medians = {
-        name: {s: float(_median(t.to_numpy()[:, -1])) for s, t in table.items()}
+        name: {s: float(np.median(t.to_numpy()[:, -1])) for s, t in table.items()}
         for name, table in tables.items()
     }
     values: Any = pd.DataFrame.from_dict(medians, "index").dropna(axis=1)

@@ -17,14 +17,22 @@ class Interrupt:
     asked = False
 
 
+_heard = threading.local()
+
+
+def share_interrupt(interrupt: Interrupt) -> None:
+    """Let the studies that this thread runs stop when the main thread was interrupted."""
+    _heard.interrupt = interrupt
+
+
 @contextmanager
 def first_interrupt_waits() -> Generator[Interrupt]:
     """Only note the first SIGINT; the next one raises KeyboardInterrupt as ever.
 
-    Nothing changes in another thread than the main one, which alone hears signals, or where
-    somebody handles SIGINT already.
+    Nothing changes in another thread than the main one, which alone hears signals (but may share
+    what it hears), or where somebody handles SIGINT already.
     """
-    interrupt = Interrupt()
+    interrupt = getattr(_heard, "interrupt", None) or Interrupt()
     plain = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if not plain or threading.current_thread() is not threading.main_thread():
         yield interrupt

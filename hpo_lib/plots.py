@@ -65,7 +65,7 @@ from hpo_lib.plots_style import (
 from hpo_lib.plots_style import save_figure as save_figure
 from hpo_lib.plots_trials import plot_parallel_coordinates as plot_parallel_coordinates
 from hpo_lib.plots_trials import trial_counts
-from hpo_lib.space import ChoiceParameter, Parameter, SearchSpace, Value
+from hpo_lib.space import ChoiceParameter, IntParameter, Parameter, SearchSpace, Value
 
 
 def plot_images(
@@ -161,12 +161,21 @@ def _draw_shares(ax: Axes, parameter: Parameter, draws: Sequence[Value]) -> None
         ax.bar(x, counts * share, width, color=BLUE)
         return
     bins = (np.geomspace if log else np.linspace)(parameter.low, parameter.high, 25)
+    if isinstance(parameter, IntParameter):  # each bar over as many values as its width says
+        step = parameter.step or 1
+        width = step * -(-len(parameter.grid_values(10**6)) // 25)
+        edges = (
+            np.unique(np.round(bins)) if log else np.arange(parameter.low, parameter.high, width)
+        )
+        bins = np.append(
+            edges - step / 2, max(parameter.high, edges[-1] + width - step) + step / 2
+        )
     ax.hist(positions, cast(Any, bins), weights=np.full(len(positions), share), color=BLUE)
 
 
 def plot_any_time(
     source: Source | Mapping[str, Source] | list[AnyTime],
-    x: Literal["trials", "seconds"] = "trials",
+    by: Literal["trial", "seconds"] = "trial",
     ax: Axes | None = None,
 ) -> Axes:
     """Draw the incumbent of one study or several, against trials or seconds spent."""
@@ -174,7 +183,7 @@ def plot_any_time(
     ax = one_axes(ax)
     failures: list[FloatArray] = [np.zeros(0)]
     for i, one in enumerate(data):
-        spent = one.seconds if x == "seconds" else np.arange(1.0, len(one.values) + 1)
+        spent = one.seconds if by == "seconds" else np.arange(1.0, len(one.values) + 1)
         shown = "incumbent" if len(data) == 1 else label(one.study)
         style = line_style(i, label=f"{shown} (n = {len(one.values)} trials)", linewidth=2)
         ax.plot(spent, one.values, style.pop("marker"), color=style["color"], ms=4, alpha=0.45)
@@ -182,7 +191,7 @@ def plot_any_time(
         failures.append(spent[np.isnan(one.values)])
     failure_ticks(ax, np.concatenate(failures))
     value_axis(ax, [one.values for one in data])
-    spending_axis(ax, x)
+    spending_axis(ax, by)
     legend_above(ax)
     return ax
 

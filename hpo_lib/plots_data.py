@@ -21,7 +21,7 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 Labels = NDArray[Any] | Sequence[int]
 Source = optuna.Study | pd.DataFrame
-"""A study, or its `trials_frame`."""
+"""A study, or its `trials_frame`; of either, copied evidence is left out."""
 
 LEAST_TRIALS = 4
 """Importance is refused for fewer completed trials than this."""
@@ -226,7 +226,9 @@ def any_time_data(source: Source | Mapping[str, Source]) -> list[AnyTime]:
 
 
 def _frame(source: Source) -> pd.DataFrame:
-    return trials_frame(source) if isinstance(source, optuna.Study) else source
+    """The trials of a study's own: evidence was paid for, and found, elsewhere."""
+    frame: Any = trials_frame(source) if isinstance(source, optuna.Study) else source
+    return frame[frame["evidence"].isna()] if "evidence" in frame else frame
 
 
 def running_best(values: FloatArray) -> FloatArray:

@@ -144,10 +144,13 @@ def log_ticks(axis: Axis, ratio: float) -> None:
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def spending_axis(ax: Axes, x: str) -> None:
+def spending_axis(ax: Axes, by: str) -> None:
     """Label the x axis: seconds, or trials."""
-    ax.set_xlabel(SECONDS if x == "seconds" else "trials finished (count)")
-    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=x != "seconds"))
+    if by not in ("trial", "seconds"):
+        message = f"by must be one of trial, seconds, got {by!r}"
+        raise ValueError(message)
+    ax.set_xlabel(SECONDS if by == "seconds" else "trials finished (count)")
+    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=by != "seconds"))
 
 
 def is_discrete(parameter: Parameter) -> bool:

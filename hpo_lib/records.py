@@ -21,6 +21,7 @@ from optuna.trial import TrialState
 
 from hpo_lib.driver import own_trials
 from hpo_lib.space import Configuration, SearchSpace
+from hpo_lib.study import study_space
 
 Array = NDArray[np.float64]
 
@@ -62,6 +63,11 @@ class Record:
         return int(self.groups.max()) + 1
 
     @property
+    def n_complete(self) -> int:
+        """How many different ones were trained to the full budget."""
+        return len(np.unique(self.groups[np.isfinite(self.errors[:, -1])]))
+
+    @property
     def best(self) -> float:
         """The lowest mean over the repeats of a configuration, at the full budget."""
         reached = np.isfinite(self.errors[:, -1])
@@ -70,7 +76,8 @@ class Record:
     @property
     def settings(self) -> dict[str, Any]:
         """Names the record and its content, so that a grown record is not taken for the old."""
-        content = repr(self.configurations).encode() + self.errors.tobytes()
+        content = repr(self.configurations).encode()
+        content += self.errors.tobytes() + self.seconds.tobytes()
         return {"record": self.source, "content": zlib.crc32(content)}
 
 
@@ -160,7 +167,7 @@ def _rows(path: Path, always: Sequence[str]) -> list[dict[str, str]]:
 
 def study_record(study: optuna.Study) -> Record:
     """The trials of a study; pruned ones count up to where they were stopped."""
-    space = SearchSpace.from_yaml(study.user_attrs["space"])
+    space = study_space(study)
     budget = int(study.user_attrs["settings"]["budget"])
     trials = [
         trial

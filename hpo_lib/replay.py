@@ -28,7 +28,9 @@ from hpo_lib.space import Configuration, SearchSpace
 TRUST_LIMIT = 0.8
 """A rank correlation below this makes a surrogate warn."""
 
-_FEWEST = 10
+FEWEST = 10
+"""A surrogate needs as many configurations, trained to the full budget."""
+
 _FOLDS = 10
 _TREES = 100
 _FITTED = 500  # trainings, at most, that the kernel of a Gaussian process is fitted to
@@ -88,7 +90,10 @@ class TableObjective(_RecordedObjective):
 
     def __call__(self, configuration: Configuration, segment: Segment) -> SegmentResult:
         """What was recorded for the segment's epochs."""
-        repeats = self._rows[frozenset(configuration.items())]
+        repeats = self._rows.get(frozenset(configuration.items()))
+        if repeats is None:
+            message = f"configuration must be one of {self.record.source}, got {configuration}"
+            raise ValueError(message)
         row = repeats[segment.seed % len(repeats)]
         return _result(self.record.errors[row], self.record.seconds[row], segment)
 
@@ -174,12 +179,10 @@ class SurrogateObjective(_RecordedObjective):
         if model not in _MODELS:
             message = f"model must be one of {', '.join(_MODELS)}, got {model!r}"
             raise ValueError(message)
-        complete = np.isfinite(record.errors[:, -1])
-        n_complete = len(np.unique(record.groups[complete]))
-        if n_complete < _FEWEST:
+        if record.n_complete < FEWEST:
             message = (
-                f"record must have at least {_FEWEST} configurations trained to the full budget "
-                f"for a surrogate, got {n_complete} in {record.source}"
+                f"record must have at least {FEWEST} configurations trained to the full budget "
+                f"for a surrogate, got {record.n_complete} in {record.source}"
             )
             raise ValueError(message)
         self.record = record
@@ -378,7 +381,8 @@ class PublishedObjective:
         seconds = float(found.pop("train_time"))
         (metric, value), family = found.popitem(), self.name.split("/")[0]
         scale = 100 if family == "NASBench201" else 1
-        error = 1 - float(value) / scale if metric == "val_acc" else float(value)
+        # shares of some thousand images, stored with noise that would break ties
+        error = round(1 - float(value) / scale, 6) if metric == "val_acc" else float(value)
         return SegmentResult((error,), (error,), (error,), (seconds,))
 
 

@@ -15,7 +15,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import qmc
 
-from hpo_lib.driver import StoppingRule, own_trials
+from hpo_lib.driver import StoppingRule, own_trials, spent_seconds
 from hpo_lib.gp import log_expected_improvement
 from hpo_lib.space import SearchSpace
 from hpo_lib.surrogate import fit_surrogate
@@ -32,7 +32,7 @@ class MaxSeconds:
 
     def __call__(self, study: optuna.Study) -> str | None:
         """The reason, or None."""
-        spent = sum(map(_seconds, own_trials(study)))
+        spent = sum(map(spent_seconds, own_trials(study)))
         if spent < self.seconds:
             return None
         return f"{spent:.1f} s of training and deciding, the limit is {self.seconds:g} s"
@@ -151,11 +151,6 @@ def _value(trial: FrozenTrial) -> float:
 
 def _is_evidence(trial: FrozenTrial) -> bool:
     return "evidence" in trial.user_attrs
-
-
-def _seconds(trial: FrozenTrial) -> float:
-    record = trial.user_attrs
-    return sum(record.get("seconds", ())) + record.get("deciding_seconds", 0.0)
 
 
 def _check_positive(name: str, value: float) -> None:

@@ -24,7 +24,14 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo_lib.driver import Callback, Driver, StoppingRule, own_trials, trial_seed
+from hpo_lib.driver import (
+    Callback,
+    Driver,
+    StoppingRule,
+    own_trials,
+    training_seconds,
+    trial_seed,
+)
 from hpo_lib.objective import Objective, Segment, as_objective
 from hpo_lib.pruning import default_rungs, make_pruner
 from hpo_lib.space import Configuration, SearchSpace
@@ -361,7 +368,8 @@ def trials_frame(study: optuna.Study) -> pd.DataFrame:
     """One row per trial, its record first, then one column per hyperparameter.
 
     `value` is that of a whole training alone, NaN for failed and pruned trials; `best` is the
-    incumbent's after the trial; `seconds` are those of training.
+    incumbent's after the trial; `seconds` are those of training. `evidence` names the trial of
+    another study that a row was copied from; such rows are not of the budget.
     """
     rows = [
         {
@@ -370,7 +378,7 @@ def trials_frame(study: optuna.Study) -> pd.DataFrame:
             "status": trial.user_attrs.get("status"),
             "value": trial.value if trial.state == TrialState.COMPLETE else math.nan,
             "best": math.nan,
-            "seconds": float(sum(trial.user_attrs.get("seconds", ()))),
+            "seconds": training_seconds(trial),
             **{key: trial.user_attrs.get(key) for key in _COLUMNS},
             **_free_names(trial.user_attrs.get("configuration", trial.params)),
         }
@@ -382,7 +390,7 @@ def trials_frame(study: optuna.Study) -> pd.DataFrame:
     return frame
 
 
-_COLUMNS = ("deciding_seconds", "started", "finished", "reason", "worker")
+_COLUMNS = ("deciding_seconds", "started", "finished", "reason", "worker", "evidence")
 _RECORD = ["number", "state", "status", "value", "best", "seconds", *_COLUMNS]
 
 
@@ -434,7 +442,7 @@ def print_progress(study: optuna.Study, trial: FrozenTrial) -> None:
     """A callback that prints one line per trial."""
     completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     best = min((t.value for t in completed if t.value is not None), default=math.nan)
-    seconds = sum(trial.user_attrs.get("seconds", ()))
+    seconds = training_seconds(trial)
     completed_now = trial.state == TrialState.COMPLETE
     ended = f"error {trial.value:.4f}" if completed_now else trial.user_attrs["reason"]
     print(f"trial {trial.number:3d}  {ended}  best {best:.4f}  {seconds:.1f} s", flush=True)

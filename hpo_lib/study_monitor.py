@@ -12,10 +12,10 @@ import ipywidgets as widgets
 import numpy as np
 import optuna
 from matplotlib.transforms import Bbox
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from hpo_lib.background import BackgroundStudy, background_study
-from hpo_lib.driver import own_trials
+from hpo_lib.driver import own_trials, spent_seconds
 from hpo_lib.front_end import in_turn, is_watched
 from hpo_lib.panel import LABEL, Panel, png, ticks_of
 from hpo_lib.plots import plot_any_time
@@ -45,17 +45,12 @@ def seconds_left(study: optuna.Study) -> float | None:
     It is shared by as many workers as have a trial now.
     """
     trials, budget = own_trials(study), study.user_attrs.get("n_trials")
-    ended = [_seconds(trial) for trial in trials if trial.state.is_finished()]
+    ended = [spent_seconds(trial) for trial in trials if trial.state.is_finished()]
     if not ended or budget is None:
         return None
-    under_way = [_seconds(trial) for trial in trials if not trial.state.is_finished()]
+    under_way = [spent_seconds(trial) for trial in trials if not trial.state.is_finished()]
     left = float(np.mean(ended)) * (budget - len(ended)) - sum(under_way)
     return max(left, 0.0) / max(len(under_way), 1)
-
-
-def _seconds(trial: FrozenTrial) -> float:
-    record = trial.user_attrs
-    return float(sum(record.get("seconds", ()))) + record.get("deciding_seconds", 0.0)
 
 
 def describe(study: optuna.Study) -> str:

@@ -156,6 +156,7 @@ class LocalWorkers:
         self._gpus = visible_gpus() if gpus is None else list(gpus)
         self._pools: dict[int, ProcessPool] = {}
         self._free = list(reversed(range(slots)))
+        self._tasks: set[Future[Evaluation]] = set()
         self._lock = threading.Lock()
 
     def submit(
@@ -183,6 +184,7 @@ class LocalWorkers:
             args=(payload, configuration, segment, name),
             timeout=self.time_limit,
         )
+        self._tasks.add(task)
         task.add_done_callback(partial(self._finish, future, slot, name, time.time()))
         return future
 
@@ -194,6 +196,8 @@ class LocalWorkers:
             pool.stop()
         for pool in pools:
             pool.join()
+        for task in list(self._tasks):  # pebble resolves not all that it stops
+            task.cancel()
 
     def _pool(self, slot: int) -> ProcessPool:
         gpu = self._gpus[slot % len(self._gpus)] if self._gpus else None
@@ -215,6 +219,7 @@ class LocalWorkers:
     ) -> None:
         with self._lock:
             self._free.append(slot)
+            self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
         if error is None and not task.cancelled():
             future.set_result(task.result())

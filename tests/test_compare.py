@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import itertools
+import math
 import re
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -8,7 +11,9 @@ import optuna
 import pandas as pd
 import pytest
 
+from hpo_lib import workers
 from hpo_lib.compare import COLUMNS, compare, final_values, replay, separations, summary, verdict
+from hpo_lib.inference import any_time, within
 from hpo_lib.objective import SegmentResult, as_objective
 from tests.toys import TOY_SPACE, bowl
 
@@ -91,18 +96,24 @@ def test_the_number_of_processes_does_not_change_a_replay():
     assert len(said) == 4
 
 
-def test_a_sampler_that_was_handed_in_begins_afresh_for_each_seed():
-    sampler = optuna.samplers.TPESampler(seed=0)
-    frame = replay(as_objective(bowl), TOY_SPACE, {"mine": sampler}, [0, 1], 5)
-    first, second = (frame[frame.seed == seed].value.tolist() for seed in (0, 1))
-    assert first == second
+def test_a_function_makes_a_sampler_for_each_seed():
+    mine = {"mine": lambda seed: optuna.samplers.TPESampler(seed=seed)}
+    same = replay(as_objective(bowl), TOY_SPACE, mine, [0, 1], 5)
+    path = replay(as_objective(bowl), TOY_SPACE, ["optuna.samplers.TPESampler"], [0, 1], 5)
+    assert same.value.tolist() == path.value.tolist()
+    first, second = (same[same.seed == seed].value.tolist() for seed in (0, 1))
+    assert first != second
 
 
 @pytest.mark.parametrize(
     ("strategies", "seeds", "message"),
-    [([], [0], "strategies must be"), (["random"], [1, 1], r"seeds must be .* got \[1, 1\]")],
+    [
+        ([], [0], "strategies must be"),
+        (["random"], [1, 1], r"seeds must be .* got \[1, 1\]"),
+        ({"mine": optuna.samplers.RandomSampler()}, [0], "one sampler would search alike"),
+    ],
 )
-def test_empty_or_repeated_arguments_are_refused(strategies, seeds, message):
+def test_what_cannot_be_compared_is_refused(strategies, seeds, message):
     with pytest.raises(ValueError, match=message):
         compare(bowl, TOY_SPACE, strategies, seeds, 4, workers=0)
 
@@ -161,12 +172,55 @@ def test_ties_are_counted_and_are_no_evidence():
 
 def test_a_budget_in_seconds_ends_a_study_and_counts_what_ended_in_time():
     frame = replay(TimedBowl(), TOY_SPACE, ["random", "grid"], [0, 1], 50, seconds=35.0)
-    assert set(frame.groupby(["strategy", "seed"]).trial.max()) == {4}
-    finals = final_values(frame, seconds=35.0)
-    assert finals.loc[0, "random"] == frame[frame.trial == 3].best.iloc[0]
-    assert final_values(frame, seconds=5.0).isna().all(axis=None)
-    assert list(summary(frame, 35.0).n_trials) == [3, 3]
-    assert "2 seeds cannot separate random from grid within 35 s" in verdict(frame, 35.0)
+    assert set(frame.groupby(["strategy", "seed"]).trial.max()) == {3}
+    assert final_values(frame).loc[0, "random"] == frame[frame.trial == 3].best.iloc[0]
+    assert list(summary(frame).n_trials) == [3, 3]
+    assert "2 seeds cannot separate random from grid within 35 s" in verdict(frame)
+    curves = any_time(frame, "seconds")
+    assert curves.seconds.max() == 35.0
+    early = within(frame, 5.0)
+    assert (early.trial == 0).all()
+    assert np.isinf(final_values(early)).all(axis=None)
+    assert list(summary(early).n_trials) == [0, 0]
+
+
+def test_a_seed_without_a_value_ends_above_those_that_have_one():
+    frame = frame_of({"a": [0.1] * 10 + [math.nan] * 10, "b": [0.2 + i / 1000 for i in range(20)]})
+    row = separations(frame).iloc[0]
+    assert (row.n_seeds, row.a_wins) == (20, 10)
+    assert row.p > 0.05
+    assert list(summary(frame).n_seeds) == [20, 20]
+    assert summary(frame)["q75"]["a"] == math.inf
+
+
+def test_a_strategy_that_always_fails_hides_nothing_of_the_others():
+    low, high = list(range(20)), list(range(30, 50))
+    frame = frame_of({"a": low, "b": high, "bad": [math.nan] * 20})
+    table = separations(frame)
+    assert (table.p < 0.01).all()
+    assert (table.n_seeds == 20).all()
+    assert table.effect.tolist() == [-1.0, -1.0, -1.0]
+
+
+def test_seeds_that_one_strategy_was_not_run_with_are_left_out_of_its_pairs():
+    frame = frame_of({"a": [1.0, 2.0, 3.0], "b": [2.0, 3.0], "c": [3.0, 4.0, 5.0]})
+    assert separations(frame).n_seeds.tolist() == [2, 3, 2]
+
+
+def test_failed_trials_cost_the_time_that_they_took(monkeypatch):
+    ticks = itertools.count(0, 10)
+    monkeypatch.setattr(workers, "time", SimpleNamespace(time=lambda: next(ticks)))
+
+    def failing(configuration):
+        if configuration["lr"] < 0.05:
+            message = "no"
+            raise ValueError(message)
+        return bowl(configuration)
+
+    frame = compare(failing, TOY_SPACE, ["random"], [0], 8, workers=0, max_failures=8)
+    lasted = frame.seconds.diff().fillna(frame.seconds)
+    assert frame.value.isna().any()
+    assert (lasted[frame.value.isna()] == 10).all()
 
 
 def test_three_strategies_are_tested_together_first():
@@ -198,4 +252,5 @@ def test_against_leaves_the_pairs_with_one_strategy():
     table = separations(frame, against="b")
     assert list(zip(table.a, table.b, strict=True)) == [("a", "b"), ("c", "b")]
     assert (table.smallest_p == 2 * 2.0**-5).all()
-    assert separations(frame_of({"a": [1.0]})).empty
+    with pytest.raises(ValueError, match=r"at least two strategies, got \['a'\]"):
+        separations(frame_of({"a": [1.0]}))

@@ -3,12 +3,13 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
+import optuna
 import pytest
 
-from hpo_lib.counterfactual import counterfactual
+from hpo_lib.counterfactual import counterfactual, print_counterfactual
 from hpo_lib.replay import TrustWarning
 from hpo_lib.study import run_study
-from tests.toys import TOY_SPACE, bowl
+from tests.toys import TOY_SPACE, Learner, bowl
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def test_one_call_says_what_else_would_have_found_and_how_far_to_trust_it(study)
     text = str(result)
     assert f"The study found {study.best_value:.4f}." in text
     assert "rank correlation" in text
-    assert "ahead in" in text
+    assert "ahead of random × 8 in" in text
 
 
 def test_doubt_in_the_surrogate_is_said(study):
@@ -43,7 +44,43 @@ def test_doubt_in_the_surrogate_is_said(study):
     assert "Warning" in str(result)
 
 
-def test_a_short_study_says_what_it_lacks():
+def test_a_short_study_says_what_it_lacks(capsys):
     short = run_study(bowl, TOY_SPACE, "random", 4, name="s", storage="memory", workers=0)
     with pytest.raises(ValueError, match="at least 10 configurations"):
         counterfactual(short)
+    assert print_counterfactual(short) is None
+    said = capsys.readouterr().out
+    assert said == "4 configurations were trained to the end, a surrogate needs 10\n"
+
+
+@pytest.mark.filterwarnings("ignore::hpo_lib.replay.TrustWarning")
+def test_the_budget_counts_failures_and_trials_are_pruned_as_they_were(tmp_path):
+    def sometimes(configuration):
+        if configuration["depth"] == 2:
+            message = "no"
+            raise ValueError(message)
+        return bowl(configuration)
+
+    options = {"storage": "memory", "workers": 0, "default_first": False}
+    failing = run_study(sometimes, TOY_SPACE, "random", 24, name="f", max_failures=9, **options)
+    own = counterfactual(failing, ["random"], factors=(1,), seeds=range(2))
+    assert list(own.table.index) == ["random × 24"]
+    firsts = own.frame[own.frame.trial == 1].value
+    assert firsts.nunique() == 2  # not the default configuration, with both seeds
+
+    learner = Learner(str(tmp_path / "log"))
+    options |= {"pruning": "asha", "reduction_factor": 2}
+    pruned = run_study(learner, TOY_SPACE, "random", 60, name="p", **options)
+    replayed = counterfactual(pruned, ["random"], factors=(1,), seeds=range(2))
+    assert replayed.frame.value.isna().any()
+
+
+def test_a_sampler_that_was_handed_in_is_not_replayed():
+    options = {"name": "handed in", "storage": "memory", "workers": 0}
+    sampler = optuna.samplers.RandomSampler(seed=0)
+    mine = run_study(bowl, TOY_SPACE, sampler, 20, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TrustWarning)
+        result = counterfactual(mine, ["random", "sobol"], factors=(1,), seeds=range(3))
+    assert "sobol × 20" in str(result)
+    assert "ahead of random × 20 in" in str(result)

@@ -46,6 +46,7 @@ def test_intervals_hold_the_centre_and_say_n():
     for name in ("median", "iqm"):
         assert (table[f"{name}_low"] <= table[name]).all()
         assert (table[name] <= table[f"{name}_high"]).all()
+    np.testing.assert_allclose(table.q25, np.quantile(runs, 0.25, axis=0) + 1)
     expected = np.median(runs, axis=0) + 1
     np.testing.assert_allclose(table["median"], expected)
 
@@ -82,6 +83,19 @@ def test_the_odds_follow_the_pairs():
     assert list(table.probability) == [0.75, 0.375]
     assert (table.low <= table.probability).all()
     assert (table.n_seeds == 4).all()
+    # Wilson (1927) for 3 of 4: 0.3006 to 0.9544
+    assert table.loc[0, ["low", "high"]].tolist() == pytest.approx([0.3006, 0.9544], abs=1e-4)
+
+
+@pytest.mark.parametrize(("n", "truth"), [(5, 0.9), (12, 0.9), (30, 0.97)])
+def test_the_odds_stay_unsure_where_all_seeds_agree(n, truth):
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(200):
+        ahead = rng.random((n, 1)) < truth
+        row = superiority(frame_of({"a": (1.0 - ahead).tolist(), "b": [[0.5]] * n})).iloc[0]
+        covered += row.low <= truth <= row.high
+    assert covered >= 180  # 190 expected; a resampled interval covers 80 to 130
 
 
 def test_a_target_is_reached_at_a_trial_or_never():

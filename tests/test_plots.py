@@ -208,6 +208,15 @@ def test_confusion_refuses(labels: list[int], predicted: list[int], message: str
 # Priors and studies
 
 
+@pytest.mark.parametrize("text", ["low: 1, high: 30", "low: 0, high: 99, step: 3"])
+def test_bars_of_a_uniform_integer_are_about_equally_high(text):
+    space = SearchSpace.from_yaml(f"n: {{type: int, {text}}}\n")
+    (ax,) = plots.plot_prior(space, n=20_000)
+    heights = [bar.get_height() for bar in ax.patches]
+    assert len(heights) > 12
+    assert max(heights) < 1.3 * min(heights)
+
+
 def test_prior_leaves_inactive_draws_out():
     data = plots.prior_data(SPACE, n=400)
     assert list(data.draws) == [p.name for p in SPACE.searched]
@@ -239,7 +248,7 @@ def test_any_time_takes_frames_and_several_studies():
     data = plots.any_time_data({"a": make_study(seed=1), "b": frame})
     assert [one.study for one in data] == ["a", "b"]
     assert math.isnan(data[1].values[4])
-    for x in ("trials", "seconds"):
+    for x in ("trial", "seconds"):
         ax = plots.plot_any_time(data, x)
         assert_labelled(ax)
     assert "training + deciding time (s)" in draw(ax)

@@ -35,48 +35,63 @@ def make_comparison(seeds: int = 5, n: int = 20) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def test_comparison_is_median_and_quartiles_over_seeds():
+def test_comparison_draws_the_quartiles_over_seeds():
     frame = make_comparison()
-    bands = plots_compare.comparison_data(frame)
-    assert [band.strategy for band in bands] == ["grid", "random", "bayes"]
+    ax = plots_compare.plot_comparison(frame)
     grid = frame[frame["strategy"] == "grid"].groupby("trial")["best"]
-    assert bands[0].x.tolist() == list(range(1, 21))
-    assert bands[0].median == pytest.approx(grid.median().to_numpy())
-    assert bands[0].low == pytest.approx(grid.quantile(0.25).to_numpy())
-    assert bands[0].high == pytest.approx(grid.quantile(0.75).to_numpy())
-    assert (bands[0].n, bands[0].seeds) == (5, 5)
+    assert ax.lines[0].get_xdata().tolist() == list(range(1, 21))
+    assert ax.lines[0].get_ydata() == pytest.approx(grid.median().to_numpy())
+    band = ax.collections[0].get_paths()[0].vertices[:, 1]
+    assert band.min() == pytest.approx(grid.quantile(0.25).min())
+    assert band.max() == pytest.approx(grid.quantile(0.75).max())
+    assert [f"{one} (n = 5 seeds)" in draw(ax) for one in ("grid", "random", "bayes")] == [
+        True
+    ] * 3
 
 
 def test_comparison_against_seconds_spans_what_all_seeds_reach():
-    frame = make_comparison(seeds=2)
-    band = plots_compare.comparison_data(frame, "seconds")[0]
+    ax = plots_compare.plot_comparison(make_comparison(seeds=2), "seconds")
     # seed 1 ends its first trial at 6 s; seed 0 spends 100 s of training and 1.9 s of deciding
-    assert band.x[0] == 6
-    assert band.x[-1] == pytest.approx(101.9)
-    assert (np.diff(band.median) <= 0).all()
-    ax = plots_compare.plot_comparison(frame, "seconds")
+    assert ax.lines[0].get_xdata()[[0, -1]] == pytest.approx([6, 101.9])
     assert_labelled(ax)
-    assert "seconds" in ax.get_xlabel() or "(s)" in ax.get_xlabel()
+    assert "(s)" in ax.get_xlabel()
 
 
-def test_comparison_says_when_a_seed_never_got_a_value():
+def test_a_seed_without_any_value_counts_as_worse_than_all():
     frame = make_comparison(seeds=3)
-    lost = (frame["strategy"] == "bayes") & (frame["seed"] == 1)
+    lost = (frame["strategy"] == "bayes") & (frame["seed"] > 0)
     frame.loc[lost, ["value", "best"]] = math.nan
-    first = (frame["strategy"] == "grid") & (frame["trial"] == 1) & (frame["seed"] == 0)
-    frame.loc[first, ["value", "best"]] = math.nan
-    bands = plots_compare.comparison_data(frame)
-    assert (bands[2].n, bands[2].seeds) == (2, 3)
-    assert bands[0].x[0] == 2
-    assert "bayes (n = 2 of 3 seeds)" in draw(plots_compare.plot_comparison(bands))
-    assert_labelled(plots_compare.plot_final_values(frame))
+    ax = plots_compare.plot_comparison(frame)
+    assert np.isnan(ax.lines[2].get_ydata()).all()
+    assert np.isfinite(ax.lines[0].get_ydata()).all()
+    finals = plots_compare.plot_final_values(frame)
+    assert_labelled(finals)
+    assert "bayes\nn = 1 of 3 seeds" in draw(finals)
 
 
 def test_a_strategy_without_any_value_is_still_named():
     frame = make_comparison(seeds=2)
     frame.loc[frame["strategy"] == "grid", ["value", "best"]] = math.nan
-    assert "grid (n = 0 of 2 seeds)" in draw(plots_compare.plot_comparison(frame))
-    assert any("n = 0 seeds" in text for text in draw(plots_compare.plot_final_values(frame)))
+    assert "grid (n = 2 seeds)" in draw(plots_compare.plot_comparison(frame))
+    assert "grid\nn = 0 of 2 seeds" in draw(plots_compare.plot_final_values(frame))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [({"by": "trials"}, "by must be one of trial, seconds"), ({"show": "mean"}, "show must be")],
+)
+def test_what_a_comparison_cannot_show_is_refused(wrong, said):
+    with pytest.raises(ValueError, match=said):
+        plots_compare.plot_comparison(make_comparison(), **wrong)
+
+
+def test_import_paths_are_told_apart_by_their_class():
+    paths = {"grid": "optuna.samplers.NSGAIISampler", "random": "optuna.samplers.TPESampler"}
+    frame = make_comparison().replace({"strategy": paths})
+    texts = draw(plots_compare.plot_final_values(frame))
+    assert {"NSGAIISampler\nn = 5 seeds", "TPESampler\nn = 5 seeds"} <= set(texts)
+    ranks = rank_strategies({"a": frame, "b": frame})
+    assert any("TPESampler" in text for text in draw(plots_compare.plot_ranks(ranks)))
 
 
 def test_final_values_mark_medians():
@@ -94,7 +109,7 @@ def trust(spearman: float) -> Trust:
 
 
 def test_intervals_name_the_centre_the_regret_and_n():
-    ax = plots_compare.plot_intervals(make_comparison(), "seconds", "iqm", best_known=0.03)
+    ax = plots_compare.plot_comparison(make_comparison(), "seconds", "iqm", best_known=0.03)
     assert_labelled(ax)
     assert "regret" in ax.get_ylabel()
     assert "interquartile mean with 95 % interval" in ax.get_ylabel()
@@ -113,7 +128,7 @@ def test_ranks_say_over_how_many_objectives():
     frames = {name: make_comparison(n=n) for name, n in (("a", 5), ("b", 10), ("c", 20))}
     ax = plots_compare.plot_ranks(rank_strategies(frames))
     texts = " ".join(draw(ax))
-    assert "n = 3 objectives, 5 seeds each" in texts
+    assert "n = 3 objectives, 5 or more seeds each" in texts
     assert "bayes (1.33)" in texts
     colours = {one.get_text().strip(" ()0123456789."): one.get_color() for one in ax.texts}
     for panel in plots_compare.plot_superiority(frames["a"], "random"):
@@ -126,7 +141,6 @@ def test_ranks_say_over_how_many_objectives():
     [
         plots_compare.plot_comparison,
         plots_compare.plot_final_values,
-        plots_compare.plot_intervals,
         plots_compare.plot_superiority,
         lambda frame: plots_compare.plot_ranks(rank_strategies({"a": frame, "b": frame})),
     ],

@@ -13,6 +13,7 @@ import psutil
 import pytest
 from jupyter_client.manager import KernelManager
 
+from hpo_lib.compare import compare, replay
 from hpo_lib.runs import HeadlessKernel
 from hpo_lib.study import open_study, run_study
 from tests.faults.test_killed_driver import ROOT
@@ -41,8 +42,8 @@ if __name__ == "__main__":
 """
 
 
-def start(workers: int, kill: str) -> subprocess.Popen[str]:
-    Path("driver.py").write_text(PROGRAM)
+def start(workers: int, kill: str, program: str = PROGRAM) -> subprocess.Popen[str]:
+    Path("driver.py").write_text(program)
     return subprocess.Popen(
         [sys.executable, "driver.py", str(workers), kill],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -106,6 +107,33 @@ def test_two_interrupts_stop_at_once(workers):
     begun = [int(stop) - int(start) for *_, start, stop in segments()]
     assert sum(begun) > epochs() >= sum(sorted(begun)[:3])
     assert_goes_on_as_ever(workers)
+
+
+COMPARISON = PROGRAM.replace(
+    "import run_study", "import run_study\nfrom hpo_lib.compare import compare"
+).replace(
+    'run_study(learner, TOY_SPACE, "random", 6, **options)',
+    'compare(learner, TOY_SPACE, ["random", "sobol"], [0, 1], 6, workers=int(sys.argv[1]))',
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("workers", "kill"), [(0, "once"), (2, "once"), (2, "hang")])
+def test_an_interrupted_comparison_ends_its_trials_but_not_its_studies(workers, kill):
+    driver = start(workers, kill, COMPARISON)
+    if kill == "hang":
+        told(driver)
+        os.killpg(driver.pid, signal.SIGINT)
+    _, said = driver.communicate(timeout=120)
+    assert driver.returncode == -signal.SIGINT
+    assert "KeyboardInterrupt" in said
+    begun = len(segments())
+    assert begun in (5, 6)  # of 24: the other worker may have begun one more in that moment
+    goes_on = compare(Learner("log"), TOY_SPACE, ["random", "sobol"], [0, 1], 6, workers=0)
+    calm = replay(Learner("calm"), TOY_SPACE, ["random", "sobol"], [0, 1], 6)
+    assert goes_on.value.tolist() == calm.value.tolist()
+    again = len(segments()) - 24
+    assert 0 < again <= 2 if kill == "hang" else again == 0
 
 
 def test_a_study_in_another_thread_runs_as_ever():
