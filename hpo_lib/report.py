@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
 import re
 from base64 import b64encode
-from functools import cache
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import matplotlib as mpl
 import nbformat
-from matplotlib.font_manager import FontProperties
-from matplotlib.mathtext import math_to_image
 from nbconvert.exporters.html import HTMLExporter
-from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from pygments.formatters import HtmlFormatter
 
 from hpo_lib.files import atomic_write_text
@@ -84,7 +77,6 @@ def _section(copy: Path) -> dict[str, str]:
         exclude_output_prompt=True,
         log=quiet,
     )
-    exporter.register_filter("markdown2html", _markdown)
     html: str = exporter.from_notebook_node(book)[0]
     # What is not in the page is not shown; the other notebooks are.
     html = re.sub(r'\bsrc="(?!data:)', 'data-src="', html)
@@ -105,33 +97,3 @@ def _prepared(book: Any) -> Any:
         elif found := re.findall(r"^#+ (.+)$", cell.source, re.MULTILINE):
             heading = found[-1]
     return book
-
-
-def _markdown(source: str) -> str:
-    renderer = _Renderer(escape=False, exclude_anchor_links=True)
-    return MarkdownWithMath(renderer=renderer).render(source)
-
-
-class _Renderer(IPythonRenderer):
-    """Formulas as pictures: a page that loads nothing has no MathJax."""
-
-    def inline_math(self, body: str) -> str:
-        return _formula(body, 12.5)
-
-    def block_math(self, body: str) -> str:
-        return f'<span class="formula">{_formula(body, 14)}</span>'
-
-
-@cache
-def _formula(body: str, size: float) -> str:
-    """A formula drawn by matplotlib, or its source where that does not know a command."""
-    picture = io.BytesIO()
-    text = " ".join(body.split())
-    try:
-        with mpl.rc_context({"mathtext.fontset": "stix"}):
-            depth = math_to_image(f"${text}$", picture, FontProperties(size=size), format="svg")
-    except ValueError:
-        return f"<code>{escape(text)}</code>"
-    data = b64encode(picture.getvalue()).decode()
-    style = f'style="vertical-align:-{depth}pt"'
-    return f'<img {style} alt="{escape(text)}" src="data:image/svg+xml;base64,{data}">'
