@@ -70,9 +70,11 @@ def _run(chosen: argparse.Namespace) -> int:
 
     # A batch system ends a job with SIGTERM: then, too, copies and report are to be written.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    given = dict(chosen.parameter)
-    if chosen.data is not None:
-        given["data"] = _absolute(chosen.data)
+    given = dict(chosen.parameter) | ({} if chosen.data is None else {"data": chosen.data})
+    if "data" in given:
+        given["data"] = _absolute(given["data"])
+    if (space := user_path(given.get("space", ""))).is_file():
+        given["space"] = str(space)
     folder, record, left = run_notebooks(
         chosen.notebooks, profile=chosen.profile, parameters=given, into=chosen.into
     )
@@ -99,7 +101,7 @@ def _absolute(data: str) -> str:
         return data
     folder = user_path(path)
     if not folder.is_dir():
-        message = f"--data names a folder that does not exist: {folder}"
+        message = f"data names a folder that does not exist: {folder}"
         raise RunError(message)
     return f"folder:{folder}"
 
@@ -109,11 +111,11 @@ def _shown(path: Path) -> str:
 
 
 def _studies(chosen: argparse.Namespace) -> int:
-    from hpo_lib.storage import StudyError
+    from hpo_lib.storage import StudyError, sqlite_path
     from hpo_lib.study import delete_study, list_studies
 
-    file = chosen.storage.removeprefix("sqlite:///")
-    if "://" not in file and not Path(file).is_file():
+    file = sqlite_path(chosen.storage)
+    if file is not None and not file.is_file():
         found = [_shown(path) for path in _results().rglob("*.db")]
         message = f"no studies at {chosen.storage}; there are: {', '.join(found) or 'none'}"
         raise RunError(message)
@@ -124,12 +126,14 @@ def _studies(chosen: argparse.Namespace) -> int:
         frame = list_studies(chosen.storage)
     except StudyError as error:
         raise RunError(str(error)) from error
-    print(frame if len(frame) else "no studies")
+    print(frame.to_string() if len(frame) else "no studies")
     return 0
 
 
 def _clean(chosen: argparse.Namespace) -> int:
     results = _results()
+    if chosen.yes:
+        _check_idle(results)
     children = sorted(results.iterdir()) if results.is_dir() else []
     found = [path for path in children if path.name not in ("reference", ".gitkeep")]
     sizes = {path: disk_used(path) / 1e6 for path in found}
@@ -141,6 +145,24 @@ def _clean(chosen: argparse.Namespace) -> int:
     if found:
         print("deleted" if chosen.yes else "to delete all this: python -m hpo_lib clean --yes")
     return 0
+
+
+def _check_idle(results: Path) -> None:
+    """Refuse to delete a record that is being written."""
+    from hpo_lib.storage import StudyError
+    from hpo_lib.study import list_studies
+
+    reference = results / "reference"
+    for file in results.rglob("*.db"):
+        if file.is_relative_to(reference):
+            continue
+        try:
+            held = list_studies(file).set_index("name")["held_by"].dropna()
+        except StudyError:  # no record, or a damaged one: nobody writes it
+            continue
+        for name, holder in held.items():
+            message = f"study {name!r} in {_shown(file)} is being written by {holder}"
+            raise RunError(message)
 
 
 def _results() -> Path:

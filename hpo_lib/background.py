@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Collection
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import optuna
@@ -15,7 +14,7 @@ from optuna.storages import BaseStorage
 
 from hpo_lib.objective import Objective, Segment
 from hpo_lib.space import Configuration, SearchSpace
-from hpo_lib.storage import DEFAULT_STORAGE, LEASE_SECONDS, Storage, StudyError, open_storage
+from hpo_lib.storage import LEASE_SECONDS, Storage, StudyError, open_storage, sqlite_path
 from hpo_lib.study import run_study
 from hpo_lib.workers import Evaluation, InProcess, Workers, make_workers
 
@@ -90,10 +89,10 @@ _ALIVE: dict[tuple[str, str], BackgroundStudy] = {}
 
 
 def _key(name: str, storage: Storage | None) -> tuple[str, str]:
-    if isinstance(storage, BaseStorage):
-        return str(id(storage)), name
-    text = str(DEFAULT_STORAGE if storage is None else storage).removeprefix("sqlite:///")
-    return (text if "://" in text else str(Path(text).absolute())), name
+    path = sqlite_path(storage)
+    if path is not None:
+        return str(path.absolute()), name
+    return str(id(storage) if isinstance(storage, BaseStorage) else storage), name
 
 
 def background_study(name: str, storage: Storage | None = None) -> BackgroundStudy | None:
@@ -132,7 +131,10 @@ class BackgroundStudy:
         **settings: Any,
     ) -> None:
         self.name, self.n_trials, self.workers = name, n_trials, workers
-        self.storage = open_storage(storage) if storage == "memory" else storage
+        path = sqlite_path(storage)  # whole, because the working directory may change
+        self.storage = path.absolute() if path else storage
+        if storage == "memory":
+            self.storage = open_storage(storage)
         self.error: BaseException | None = None
         self._limits: dict[str, Any] = {"time_limit": time_limit, "memory_limit": memory_limit}
         self._arguments = (objective, space, strategy)
@@ -155,6 +157,8 @@ class BackgroundStudy:
         Raises:
             StudyError: another `BackgroundStudy` of this process runs the same study.
         """
+        if self.state == "stopping" and self._thread is not None:
+            self._thread.join()
         if self._state == "running":
             self._gate.set(paused=False)
             return

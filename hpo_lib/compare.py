@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
-import threading
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from queue import SimpleQueue
@@ -29,7 +27,7 @@ from hpo_lib.replay import SurrogateObjective
 from hpo_lib.space import Configuration, SearchSpace
 from hpo_lib.storage import Storage
 from hpo_lib.study import run_study, trials_frame
-from hpo_lib.workers import Workers, make_workers
+from hpo_lib.workers import Workers, make_workers, prepare_process
 
 COLUMNS = ("strategy", "seed", "trial", "value", "best", "seconds", "deciding_seconds")
 
@@ -173,16 +171,9 @@ _here: list[Callable[[tuple[str, int]], pd.DataFrame]] = []  # in a process of a
 
 
 def _begin_process(run: bytes, parent: int) -> None:
-    threadpool_limits(1)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    prepare_process(parent)
+    threadpool_limits(1)  # its libraries are loaded already
     _here.append(cloudpickle.loads(run))
-
-
-def _end_with(parent: int) -> None:
-    """End this process when the one that started it is gone."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
 
 
 def _run_here(cell: tuple[str, int]) -> pd.DataFrame:

@@ -216,6 +216,9 @@ class DaskWorkers:
         outcome: Evaluation | Failure
         try:
             outcome = job.result()
+        except StudyError as error:
+            task.future.set_exception(error)
+            return
         except Exception as error:
             text = "".join(traceback.format_exception(error))
             outcome = Failure("lost", f"{type(error).__name__}: {error}", text)
@@ -271,6 +274,7 @@ class _Station(WorkerPlugin):
         self.name = name
         self.payload = payload
         self.limits = limits
+        self.refusal = ""
 
     def setup(self, worker: Worker) -> None:
         """Called by Dask on each worker that is there or joins."""
@@ -279,6 +283,7 @@ class _Station(WorkerPlugin):
                 f"Dask worker {worker.name} may not start a process: start it with --no-nanny, or "
                 "with the setting distributed.worker.daemon: False"
             )
+            self.refusal = message
             raise RuntimeError(message)
         self.label = str(worker.name)
         self.pool = LocalWorkers(1, **self.limits)
@@ -290,6 +295,8 @@ class _Station(WorkerPlugin):
 
     def evaluate(self, configuration: Configuration, segment: Segment) -> Evaluation:
         """Run one segment in the process."""
+        if self.refusal:
+            raise StudyError(self.refusal)
         began = time.time()
         missing = [p for p in (segment.checkpoint, segment.folder) if p and not Path(p).exists()]
         if missing and (segment.start, segment.stop) == (0, segment.budget):

@@ -52,7 +52,8 @@ class _Running:
     trial_id: int
     configuration: Configuration
     segment: Segment
-    lost: int = 0
+    lost: int = 0  # times that the furthest segment so far was lost
+    reached: int = 0  # the epoch at which that one ends
 
 
 @dataclass
@@ -94,13 +95,13 @@ class Driver:
             try:
                 while self._fill(workers, folder):
                     self._collect(workers)
-                finished = not self.interrupt.asked
+                finished = not self.interrupt.asked or self.is_complete()
                 reason = (self.stopped or "budget spent") if finished else "interrupted"
                 self.study.set_user_attr("stopped", reason)
             finally:
                 if not (keep_workers and finished):
                     workers.close()
-        if self.interrupt.asked:
+        if not finished:
             message = f"study {self.study.study_name!r} stopped; the same call goes on with it"
             raise KeyboardInterrupt(message)
         for place in folder.glob("*"):
@@ -147,7 +148,17 @@ class Driver:
 
     def _start(self, trial: optuna.Trial, workers: Workers, folder: Path) -> None:
         began = time.perf_counter()
-        configuration = self.space.suggest(trial)
+        try:
+            configuration = self.space.suggest(trial)
+        except ValueError as error:
+            queued = self.backend.get_trial(self._trial_id(trial.number)).system_attrs
+            if "fixed_params" not in queued:
+                raise
+            reason = f"queued outside the space: {queued['fixed_params']}: {error}"
+            segment = self._segment(trial.number, 0, folder / f"{trial.number:05d}")
+            running = _Running(trial.number, self._trial_id(trial.number), {}, segment)
+            self._fail(running, "failed", reason, "")
+            return
         deciding = time.perf_counter() - began
         record = trial.user_attrs
         if "configuration" not in record:
@@ -199,14 +210,22 @@ class Driver:
     def _submit(self, running: _Running, workers: Workers) -> None:
         if self.interrupt.asked:
             return  # left running in the record: the next driver goes on with it
+        if running.segment.stop > running.reached:
+            running.lost, running.reached = 0, running.segment.stop
         future = workers.submit(self.objective, running.configuration, running.segment)
         self.running[future] = running
 
     def _collect(self, workers: Workers) -> None:
         done = wait_for_first(workers, self.running, LEASE_SECONDS / 4)
         self.lease.check()
+        errors: list[StudyError] = []
         for future in sorted(done, key=lambda item: self.running[item].number):
-            self._record(self.running.pop(future), future.result(), workers)
+            try:
+                self._record(self.running.pop(future), future.result(), workers)
+            except StudyError as error:  # not before the others are recorded, too
+                errors.append(error)
+        if errors:
+            raise errors[0]
 
     def _record(self, running: _Running, evaluation: Evaluation, workers: Workers) -> None:
         outcome = evaluation.outcome

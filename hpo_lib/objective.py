@@ -6,6 +6,7 @@ import inspect
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from hpo_lib.space import Configuration
@@ -92,9 +93,16 @@ class FunctionObjective:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The function's name: a changed body is not noticed, a changed function is."""
-        name = getattr(self.function, "__qualname__", type(self.function).__qualname__)
-        return {"function": f"{self.function.__module__}.{name}"}
+        """The function's name: a changed body is not noticed, a changed function is.
+
+        Of a `partial`, what it holds, too; of a method, its class alone.
+        """
+        function, held = self.function, {}
+        if isinstance(function, partial):
+            held = {"partial": repr((function.args, function.keywords))}
+            function = function.func
+        name = getattr(function, "__qualname__", type(function).__qualname__)
+        return {"function": f"{function.__module__}.{name}", **held}
 
     def __call__(self, configuration: Configuration, segment: Segment) -> SegmentResult:
         """Call the function once; its value stands for every curve."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import platform
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -108,8 +108,8 @@ def run_notebooks(
     candidates = {n.path: n for n in [*known, *chosen]}
     values = read_profile(home / "profiles.yaml", profile, list(candidates.values()))
     handed = settings(chosen, values, parameters or {})
-    new = home.parent / "results" / "runs" / f"{datetime.now():%Y-%m-%dT%H%M%S}"
-    folder = _opened(new if into is None else user_path(into))
+    runs = home.parent / "results" / "runs"
+    folder = _new_folder(runs) if into is None else _opened(user_path(into))
     record = _begin(folder, profile, chosen)
     print(f"profile {profile}, {len(chosen)} notebooks, into {folder}", flush=True)
     left = [notebook.name for notebook in chosen]
@@ -123,6 +123,19 @@ def run_notebooks(
         left.remove(notebook.name)
     _finish(folder, record)
     return Outcome(folder, record, left)
+
+
+def _new_folder(runs: Path) -> Path:
+    """Named by the time; runs that begin in the same second are numbered."""
+    stamp = runs / f"{datetime.now():%Y-%m-%dT%H%M%S}"
+    for number in itertools.count(2):
+        try:
+            stamp.mkdir(parents=True)
+        except FileExistsError:
+            stamp = stamp.with_name(f"{stamp.name[:17]}-{number}")
+        else:
+            break
+    return stamp
 
 
 def _opened(folder: Path) -> Path:
@@ -182,7 +195,7 @@ def _finish(folder: Path, record: Record) -> None:
     record["finished"] = _now()
     record["seconds"] = round(sum(entry.get("seconds", 0) for entry in entries), 1)
     parameters = [entry.get("parameters", {}) for entry in entries]
-    record["seed"] = sorted({given["seed"] for given in parameters if "seed" in given})
+    record["seed"] = sorted({given["seed"] for given in parameters if "seed" in given}, key=str)
     _save(folder, record)
     from hpo_lib.report import write_report  # slow to import, like papermill
 
@@ -190,7 +203,7 @@ def _finish(folder: Path, record: Record) -> None:
 
 
 def _save(folder: Path, record: Record) -> None:
-    atomic_write_text(folder / "run.json", json.dumps(record, indent=2) + "\n")
+    atomic_write_text(folder / "run.json", json.dumps(record, indent=2, default=repr) + "\n")
 
 
 def _now() -> str:
@@ -332,8 +345,9 @@ def _git() -> Record | None:
 
 
 def _output(*command: str) -> str:
-    """What a command prints, or nothing where it does not exist or does not succeed."""
-    if shutil.which(command[0]) is None:
+    """What a command prints, or nothing where it does not exist, hangs or does not succeed."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
         return ""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    return done.stdout.strip() if done.returncode == 0 else ""
+    return done.stdout.strip()

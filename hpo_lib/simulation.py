@@ -174,6 +174,9 @@ def simulate(
         **options: those of `run_study`.
     """
     pool = SimulatedWorkers(workers) if isinstance(workers, int) else workers
+    if pool.spans:
+        message = f"workers must be new: these have simulated {len(pool.spans)} segments already"
+        raise ValueError(message)
     options = {"max_failures": n_trials + 1, **options}
     study = run_study(
         objective,
@@ -268,8 +271,11 @@ def plot_scaling(frame: pd.DataFrame) -> AxesArray:
 
 def wall_clock_data(study: optuna.Study) -> tuple[list[float], list[float]]:
     """Seconds since the first trial began, and the incumbent's value from then on."""
-    frame = trials_frame(study).dropna(subset=["value", "finished"]).sort_values("finished")
-    seconds = frame["finished"] - frame["started"].min()
+    frame: Any = trials_frame(study)
+    frame = frame[frame["evidence"].isna()]
+    began = frame["started"].min()
+    frame = frame.dropna(subset=["value", "finished"]).sort_values("finished")
+    seconds = frame["finished"] - began
     return seconds.astype(float).tolist(), frame["value"].cummin().tolist()
 
 

@@ -50,14 +50,13 @@ class StudyStoppedError(StudyError):
 
 def open_storage(storage: Storage | None = None) -> BaseStorage:
     """Open an SQLite file (created when missing), an Optuna storage URL, or `"memory"`."""
+    if isinstance(storage, StudyFile):  # one for each study: it knows what was written there
+        return StudyFile(storage.file)
     if isinstance(storage, BaseStorage):
         return get_storage(storage)
-    text = str(DEFAULT_STORAGE if storage is None else storage)
-    if text == "memory":
-        return InMemoryStorage()
-    if "://" in text and not text.startswith("sqlite:///"):
-        return _open_url(text)
-    path = Path(text.removeprefix("sqlite:///"))
+    path = sqlite_path(storage)
+    if path is None:
+        return InMemoryStorage() if storage == "memory" else _open_url(str(storage))
     # One writer at a time: a second one waits for the file rather than fail.
     engine = {"connect_args": {"timeout": _WAIT_SECONDS}}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -117,12 +116,12 @@ def _named(storage: Storage | None) -> str:
     return str(getattr(backend, "url", DEFAULT_STORAGE if backend is None else backend))
 
 
-def storage_folder(storage: Storage | None) -> Path | None:
-    """Where files that belong to a storage go: beside an SQLite file, else nowhere known."""
+def sqlite_path(storage: Storage | None) -> Path | None:
+    """The file of a storage that is named by one; None for an object, a URL or "memory"."""
     if isinstance(storage, BaseStorage):
         return None
     text = str(DEFAULT_STORAGE if storage is None else storage).removeprefix("sqlite:///")
-    return None if text == "memory" or "://" in text else Path(text).parent
+    return None if text == "memory" or "://" in text else Path(text)
 
 
 def storage_lock(storage: Storage | None) -> AbstractContextManager[Any]:
@@ -131,10 +130,8 @@ def storage_lock(storage: Storage | None) -> AbstractContextManager[Any]:
     Other storages have no file to lock: of two drivers that take a lease there in the same
     moment, the first one stops at its next `Lease.check`.
     """
-    if isinstance(storage, BaseStorage) or storage_folder(storage) is None:
-        return nullcontext()
-    text = str(DEFAULT_STORAGE if storage is None else storage).removeprefix("sqlite:///")
-    return FileLock(f"{text}.lock", timeout=_WAIT_SECONDS)
+    path = sqlite_path(storage)
+    return FileLock(f"{path}.lock", timeout=_WAIT_SECONDS) if path else nullcontext()
 
 
 def _use_write_ahead_log(path: Path) -> None:
@@ -255,6 +252,8 @@ def _is_alive(held: dict[str, Any]) -> bool:
     if held["pid"] == os.getpid():
         return held["token"] in Lease.held
     try:
+        if psutil.Process(held["pid"]).status() == psutil.STATUS_ZOMBIE:
+            return False
         # A process number is used again; the time its process began tells the two apart.
         return abs(_seconds_after_boot(held["pid"]) - held["process_started"]) < 0.05
     except psutil.NoSuchProcess:

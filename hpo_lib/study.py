@@ -5,14 +5,15 @@ The record is an Optuna study. One process, the driver, writes it and holds its 
 
 from __future__ import annotations
 
-import difflib
-import json
+import hashlib
 import math
+import operator
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, SupportsIndex
 from urllib.parse import quote
 
 import numpy as np
@@ -43,10 +44,11 @@ from hpo_lib.storage import (
     holding,
     lease_holder,
     open_storage,
-    storage_folder,
+    sqlite_path,
 )
 from hpo_lib.strategies import make_sampler
 from hpo_lib.study_file import written_here
+from hpo_lib.study_settings import check_unchanged, study_settings, written
 from hpo_lib.workers import Workers, make_workers
 
 
@@ -110,14 +112,18 @@ def run_study(
         KeyboardInterrupt: after Ctrl-C, once what ran is finished and recorded; the second one at
             once. The same call goes on.
     """
+    if not name:
+        message = f"name must not be empty, got {name!r}"
+        raise ValueError(message)
+    n_trials, seed = whole("n_trials", n_trials), whole("seed", seed)
     evaluated = as_objective(objective)
     pruning = None if pruning == "none" else pruning
     if pruning is not None and not rungs:
         rungs = default_rungs(evaluated.budget, reduction_factor)
     pruner = make_pruner(pruning, tuple(rungs), reduction_factor, seed)
-    settings = _settings(evaluated, strategy, seed, rungs, default_first, evidence_from)
+    settings = study_settings(evaluated, strategy, seed, rungs, default_first, evidence_from)
     if pruning is not None:  # studies from before there was pruning have no such setting
-        settings["pruning"] = _written(pruning)
+        settings["pruning"] = written(pruning)
         settings["reduction_factor"] = reduction_factor
     _check_budget(n_trials, max_failures, rungs, evaluated.budget)
     if pruning is not None and not rungs:
@@ -129,7 +135,7 @@ def run_study(
         study = optuna.create_study(
             storage=backend, sampler=sampler, pruner=pruner, study_name=name, load_if_exists=True
         )
-        _check_unchanged(study, space, settings)
+        check_unchanged(study, space, settings)
     with holding(study, storage) as lease:
         if study.user_attrs.get("n_trials") != n_trials:  # for those who watch
             study.set_user_attr("n_trials", n_trials)
@@ -149,9 +155,9 @@ def run_study(
             stop=stop,
         )
         if not driver.is_complete():
-            folder = storage_folder(storage)
+            file = sqlite_path(storage)
             with tempfile.TemporaryDirectory(prefix="hpo_lib_") as temporary:
-                place = Path(temporary) if folder is None else trial_folder(folder, name)
+                place = trial_folder(file.parent, name) if file else Path(temporary)
                 pool = make_workers(workers, time_limit=time_limit, memory_limit=memory_limit)
                 with written_here(backend, name):
                     driver.run(pool, place, keep_workers=pool is workers)
@@ -160,7 +166,24 @@ def run_study(
 
 def trial_folder(folder: Path, name: str) -> Path:
     """Where the unfinished trials of a study keep their checkpoints."""
-    return folder / "checkpoints" / quote(name, safe=" ")
+    quoted = quote(name, safe=" ")
+    if set(quoted) <= {"."}:  # this folder and the one above
+        quoted = quoted.replace(".", "%2E")
+    if len(quoted) > _LONGEST_NAME:
+        quoted = quoted[: _LONGEST_NAME - 40] + hashlib.sha1(name.encode()).hexdigest()
+    return folder / "checkpoints" / quoted
+
+
+_LONGEST_NAME = 200  # file systems stop at 255 bytes
+
+
+def whole(name: str, value: SupportsIndex) -> int:
+    """A whole number as Python writes it, be it one of numpy's."""
+    try:
+        return operator.index(value)
+    except TypeError as error:
+        message = f"{name} must be a whole number, got {value!r}"
+        raise TypeError(message) from error
 
 
 def _check_budget(n_trials: int, max_failures: int, rungs: Sequence[int], budget: int) -> None:
@@ -173,72 +196,6 @@ def _check_budget(n_trials: int, max_failures: int, rungs: Sequence[int], budget
         raise ValueError(message)
 
 
-def _settings(
-    objective: Objective,
-    strategy: str | BaseSampler,
-    seed: int,
-    rungs: Sequence[int],
-    default_first: bool,
-    evidence_from: str | None,
-) -> dict[str, Any]:
-    settings = {
-        "strategy": _written(strategy),
-        "seed": seed,
-        "budget": objective.budget,
-        "rungs": list(rungs),
-        "default_first": default_first,
-        "evidence_from": evidence_from,
-        "objective": objective.settings,
-    }
-    # through JSON, so that what is compared is what is stored
-    return json.loads(json.dumps(settings))
-
-
-def _written(part: object) -> str:
-    """A sampler or pruner as the record names it."""
-    kind = type(part)
-    return part if isinstance(part, str) else f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _check_unchanged(study: optuna.Study, space: SearchSpace, settings: dict[str, Any]) -> None:
-    recorded = study.user_attrs
-    if "settings" not in recorded:
-        if study.get_trials(deepcopy=False):
-            message = (
-                f"study {study.study_name!r} has trials that run_study did not make: it can be "
-                "read with open_study, but not continued; choose another name"
-            )
-            raise StudyChangedError(message)
-        return
-    differences = [
-        *_difference(_lines(recorded["settings"]), _lines(settings)),
-        *_difference(recorded["space"].splitlines(), space.to_yaml().splitlines()),
-    ]
-    if differences:
-        listed = "\n  ".join(differences)
-        message = (
-            f"study {study.study_name!r} was recorded with other settings (- recorded, + asked):\n"
-            f"  {listed}\nEither choose a new name, or a new name with "
-            f"evidence_from={study.study_name!r} to keep its trials as evidence."
-        )
-        raise StudyChangedError(message)
-
-
-def _lines(settings: dict[str, Any], prefix: str = "") -> list[str]:
-    lines: list[str] = []
-    for key, value in sorted(settings.items()):
-        if isinstance(value, dict):
-            lines += _lines(cast("dict[str, Any]", value), f"{prefix}{key}.")
-        else:
-            lines.append(f"{prefix}{key}: {value}")
-    return lines
-
-
-def _difference(recorded: list[str], asked: list[str]) -> list[str]:
-    lines = difflib.ndiff(recorded, asked)
-    return [line for line in lines if line.startswith(("- ", "+ "))]
-
-
 def _begin_study(
     study: optuna.Study,
     backend: BaseStorage,
@@ -247,6 +204,8 @@ def _begin_study(
     evidence_from: str | None,
 ) -> None:
     """Write what the study stands on; a driver killed in here begins again, without repeats."""
+    # before the name is bound to these settings: it may be mistyped
+    evidence = [] if evidence_from is None else _evidence(backend, evidence_from, space, settings)
     study.set_user_attr("space", space.to_yaml())
     study.set_user_attr("settings", settings)
     trials = study.get_trials(deepcopy=False)
@@ -254,11 +213,10 @@ def _begin_study(
         default = space.default_configuration()
         searched = {p.name: default[p.name] for p in space.searched if p.name in default}
         study.enqueue_trial(searched)
-    if evidence_from is not None:
-        copied = {trial.user_attrs.get("evidence") for trial in trials}
-        for trial in _evidence(backend, evidence_from, space, settings):
-            if trial.user_attrs["evidence"] not in copied:
-                study.add_trial(trial)
+    copied = {trial.user_attrs.get("evidence") for trial in trials}
+    for trial in evidence:
+        if trial.user_attrs["evidence"] not in copied:
+            study.add_trial(trial)
     study.set_user_attr("ready", True)
 
 
@@ -274,11 +232,15 @@ def _evidence(
                 f"recorded {recorded.get(key)}, asked {settings[key]}"
             )
             raise StudyChangedError(message)
-    return [
-        _as_evidence(trial, name, space)
-        for trial in earlier.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        if space.contains(trial.user_attrs["configuration"])
-    ]
+    completed = earlier.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    inside = [trial for trial in completed if space.contains(trial.user_attrs["configuration"])]
+    if completed and not inside:
+        message = (
+            f"evidence_from={name!r} must have a trial inside the space, got {len(completed)} "
+            "outside: where a parameter is new, its value in them is not known"
+        )
+        raise StudyChangedError(message)
+    return [_as_evidence(trial, name, space) for trial in inside]
 
 
 def _as_evidence(trial: FrozenTrial, name: str, space: SearchSpace) -> FrozenTrial:
@@ -331,9 +293,9 @@ def delete_study(name: str, storage: Storage | None = None) -> None:
         message = f"study {name!r} is being written by {holder}: stop that first"
         raise StudyError(message)
     optuna.delete_study(study_name=name, storage=open_storage(storage))
-    folder = storage_folder(storage)
-    if folder is not None:
-        shutil.rmtree(trial_folder(folder, name), ignore_errors=True)
+    file = sqlite_path(storage)
+    if file is not None:
+        shutil.rmtree(trial_folder(file.parent, name), ignore_errors=True)
 
 
 def list_studies(storage: Storage | None = None) -> pd.DataFrame:
@@ -430,9 +392,12 @@ def estimate_cost(
         segment = Segment(trial_seed(seed, 0), 0, 1, evaluated.budget, None, folder)
         # the first epoch of a process pays for loading the data and warming up
         for configuration in [space.default_configuration()] * 2 + drawn:
+            began = time.perf_counter()
             result = evaluated(configuration, segment)
-            costs.append(sum(result.seconds) * evaluated.budget)
-    trials = n_trials / max(workers, 1)
+            # a training that diverged has no epochs, but took its time
+            seconds = sum(result.seconds) or time.perf_counter() - began
+            costs.append(seconds * evaluated.budget)
+    trials = math.ceil(n_trials / max(workers, 1))
     costs = costs[1:]
     mean = sum(costs) / len(costs)
     return CostEstimate(mean * trials, min(costs) * trials, max(costs) * trials, len(costs))

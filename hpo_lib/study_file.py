@@ -58,6 +58,7 @@ class StudyFile(_CachedStorage):
 
     def __init__(self, backend: RDBStorage) -> None:
         super().__init__(backend)
+        self.file = backend
         self._written_here: int | None = None
         self._changed: set[int] = set()
         self._seen = -1

@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -99,14 +99,27 @@ def evaluate(
     started = time.time()
     outcome: SegmentResult | Failure
     try:
-        outcome = objective(configuration, segment)
-    except Exception as error:
+        outcome = _checked(objective(configuration, segment), segment)
+    except (Exception, SystemExit) as error:  # a script's main() may end with sys.exit()
         reason = f"{type(error).__name__}: {error}"
         outcome = Failure(_blame(error), reason, traceback.format_exc())
     return Evaluation(outcome, worker, started, time.time())
 
 
-def _blame(error: Exception) -> FailureStatus:
+def _checked(result: object, segment: Segment) -> SegmentResult:
+    if not isinstance(result, SegmentResult):
+        message = f"objective must return a SegmentResult, got {result!r}"
+        raise TypeError(message)
+    n = segment.stop - segment.start
+    if result.status == "completed" and len(result.validation_error) != n:
+        rule = f"objective must return a validation_error for each of the segment's {n} epochs"
+        message = f"{rule}, got {len(result.validation_error)}"
+        raise ValueError(message)
+    path = result.checkpoint
+    return replace(result, checkpoint=None if path is None else os.fspath(path))
+
+
+def _blame(error: BaseException) -> FailureStatus:
     if isinstance(error, CheckpointError):
         return "no_checkpoint"
     return "disk_full" if is_full_disk(error) else "failed"
@@ -203,7 +216,7 @@ class LocalWorkers:
         gpu = self._gpus[slot % len(self._gpus)] if self._gpus else None
         return ProcessPool(
             max_workers=1,
-            initializer=_prepare_process,
+            initializer=prepare_process,
             initargs=(os.getpid(), gpu, self.memory_limit),
             # fork would copy the driver's threads' locks and any CUDA context
             context=multiprocessing.get_context("spawn"),
@@ -300,7 +313,8 @@ def _evaluate_payload(
     return evaluate(_objective(payload), configuration, segment, worker)
 
 
-def _prepare_process(parent: int, gpu: str | None, memory_limit: int | None) -> None:
+def prepare_process(parent: int, gpu: str | None = None, memory_limit: int | None = None) -> None:
+    """Begin a worker process: one thread, one GPU, and an end with its parent or at the limit."""
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = "1"
     if gpu is not None:

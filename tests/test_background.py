@@ -167,3 +167,15 @@ def test_what_another_process_writes_is_left_to_it(other_process):
     with pytest.raises(StudyError, match=f"is being written by process {other_process.pid}"):
         study.wait()
     assert open_study("toy", "toy.db").trials == []
+
+
+def test_another_working_directory_is_no_matter(tmp_path, monkeypatch):
+    objective = Waiting(str(tmp_path))
+    one = background(objective, 1)
+    one.start()
+    until(lambda: objective.begun() == 1)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    objective.let(1)
+    assert len(one.wait().trials) == 1
+    assert one.state == "finished"

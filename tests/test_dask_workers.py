@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import signal
@@ -7,12 +8,13 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 from distributed import Client, Security
 
-from hpo_lib.dask_workers import DaskWorkers
+from hpo_lib.dask_workers import DaskWorkers, _Station
 from hpo_lib.objective import FunctionObjective, Segment
 from hpo_lib.storage import StudyError
 from hpo_lib.study import run_study
@@ -119,7 +121,7 @@ def test_a_folder_that_is_not_shared_is_named(cluster):
     assert failure.status == "failed"
     assert failure.reason.startswith("/nowhere/study does not exist where Dask worker w")
     assert "file system that driver and workers share" in failure.reason
-    whole = Segment(1, 0, 2, 2, folder="/nowhere/study")
+    whole = Segment(1, 0, 1, 1, folder="/nowhere/study")
     assert ask(pool, bowl, whole).outcome.validation_error == (bowl(CONFIGURATION),)
     pool.close()
 
@@ -182,3 +184,13 @@ def test_certificates_are_passed_through(certificate):
     ):
         with pytest.raises(ValueError, match=message):
             DaskWorkers(address, security=security)
+
+
+def test_a_worker_that_may_not_start_processes_ends_the_study_with_the_advice(monkeypatch):
+    station = _Station("station", b"", {})
+    process = SimpleNamespace(daemon=True)
+    monkeypatch.setattr(multiprocessing, "current_process", lambda: process)
+    with pytest.raises(RuntimeError, match="start it with --no-nanny"):
+        station.setup(SimpleNamespace(name="w"))
+    with pytest.raises(StudyError, match="Dask worker w may not start a process"):
+        station.evaluate({}, Segment(0, 0, 1, 1))

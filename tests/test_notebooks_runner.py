@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import optuna
 import pytest
 
 from hpo_lib import notebooks as module
+from hpo_lib import runs
 from hpo_lib.__main__ import main
 from hpo_lib.notebooks import (
     Notebook,
@@ -25,6 +27,9 @@ from hpo_lib.notebooks import (
     read_value,
     settings,
 )
+from hpo_lib.storage import holding, open_storage
+from hpo_lib.study import open_study, run_study
+from tests.toys import TOY_SPACE, bowl
 
 PARAMETERS = """\
 run_folder: str = "work"  # where files go
@@ -439,3 +444,40 @@ sys.exit(main(["run"]))"""
     assert (folder / "report.html").exists()
     with pytest.raises(ProcessLookupError):
         os.kill(int((folder / "pid").read_text()), 0)
+
+
+def test_clean_does_not_delete_a_record_that_is_being_written(home, capsys, monkeypatch):
+    monkeypatch.chdir(home.parent)
+    run_study(bowl, TOY_SPACE, "random", 1, name="live", workers=0)
+    with holding(open_study("live"), None):
+        assert main(["clean", "--yes"]) == 2
+    said = capsys.readouterr().err
+    assert "study 'live' in results/studies.db is being written by process" in said
+    assert main(["clean", "--yes"]) == 0
+
+
+def test_the_list_of_studies_is_whole(home, capsys, monkeypatch):
+    monkeypatch.chdir(home.parent)
+    storage = open_storage()
+    for i in range(70):
+        optuna.create_study(storage=storage, study_name=f"a study with a long name, number {i}")
+    assert main(["studies"]) == 0
+    shown = capsys.readouterr().out
+    assert "number 35" in shown
+    assert "completed" in shown
+
+
+@pytest.mark.slow
+def test_a_space_is_found_from_where_the_user_is(home, tmp_path, monkeypatch, capsys):
+    write_notebook(home / "01_one.ipynb", 'space: str = ""', "assert Path(space).is_absolute()")
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text("x: {type: int, low: 1, high: 2}")
+    main(["run", "--profile", "smoke", "-p", "space", "mine.yaml", "01"])
+    record = record_of(only_run(home))
+    assert record["notebooks"]["01_one"]["parameters"]["space"] == str(tmp_path / "mine.yaml")
+
+
+def test_runs_of_the_same_second_have_folders_of_their_own(tmp_path):
+    folders = {runs._new_folder(tmp_path) for _ in range(4)}
+    assert len(folders) == 4
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d{6}(-\d)?", one.name) for one in folders)

@@ -161,3 +161,23 @@ def test_more_workers_are_drawn_against_fewer():
     for ax in (*plot_scaling(frame), plot_wall_clock({"2": runs[1].study}, best=0.0)):
         assert ax.get_xlabel()
         assert ax.get_ylabel()
+
+
+def test_the_clock_begins_with_the_first_trial_though_it_failed():
+    def failing(configuration):
+        if configuration == TOY_SPACE.default_configuration():
+            raise ArithmeticError
+        return bowl(configuration)
+
+    study = run_study(failing, TOY_SPACE, "random", 3, name="f", storage="memory", workers=0)
+    began = study.trials[0].user_attrs["started"]
+    seconds, values = wall_clock_data(study)
+    assert len(values) == 2
+    assert seconds[0] == study.trials[1].user_attrs["finished"] - began
+
+
+def test_workers_simulate_once():
+    pool = SimulatedWorkers(2)
+    simulate(Timed((1.0,) * 4), TOY_SPACE, "random", 4, pool)
+    with pytest.raises(ValueError, match="workers must be new: these have simulated 4 segments"):
+        simulate(Timed((1.0,) * 4), TOY_SPACE, "random", 4, pool)

@@ -1,10 +1,20 @@
 from __future__ import annotations
 
+import os
+import socket
 import sqlite3
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
-from hpo_lib.storage import open_storage
+import optuna
+import psutil
+
+from hpo_lib.compare import compare, replay
+from hpo_lib.objective import as_objective
+from hpo_lib.storage import lease_holder, open_storage
+from tests.toys import TOY_SPACE, bowl
 
 
 def test_many_threads_may_create_one_file():
@@ -25,3 +35,28 @@ def test_opening_waits_for_a_process_that_has_locked_the_new_file():
             opened = thread.submit(open_storage, "new.db")
             other.execute("COMMIT")
             assert opened.result().get_all_studies() == []
+
+
+def test_one_storage_serves_studies_that_run_side_by_side():
+    frame = compare(
+        bowl, TOY_SPACE, ["random", "sobol"], [0, 1], 8, storage=open_storage("s.db"), workers=3
+    )
+    alone = replay(as_objective(bowl), TOY_SPACE, ["random", "sobol"], [0, 1], 8)
+    assert frame.value.tolist() == alone.value.tolist()
+    for name in optuna.get_all_study_names("sqlite:///s.db"):
+        trials = optuna.load_study(study_name=name, storage="sqlite:///s.db").trials
+        assert all(set(trial.params) <= set(trial.user_attrs["configuration"]) for trial in trials)
+        assert all("optimizer" in trial.params for trial in trials)
+
+
+def test_a_driver_that_nobody_has_buried_holds_no_lease():
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    study = optuna.create_study()
+    lease = {"pid": process.pid, "host": socket.gethostname(), "token": "x", "renewed": 0.0}
+    began = psutil.Process(process.pid).create_time() - psutil.boot_time()
+    study.set_user_attr("lease", {**lease, "process_started": began})
+    assert lease_holder(study) == f"process {process.pid} on {socket.gethostname()}"
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert lease_holder(study) is None
+    process.communicate()

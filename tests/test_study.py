@@ -1,13 +1,20 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
 
+import numpy as np
 import optuna
 import pytest
 from optuna.trial import TrialState
 
 from hpo_lib.objective import Segment, SegmentResult
+from hpo_lib.space import SearchSpace
 from hpo_lib.storage import (
     LEASE_SECONDS,
     Lease,
@@ -25,6 +32,7 @@ from hpo_lib.study import (
     study_space,
     trials_frame,
 )
+from hpo_lib.workers import Evaluation, Failure, InProcess
 from tests.toys import TOY_SPACE, Learner, bowl
 
 
@@ -82,7 +90,7 @@ def test_changed_settings_are_refused_with_the_difference(change, difference):
     with pytest.raises(StudyChangedError, match=difference) as error:
         run(**change)
     assert "choose a new name" in str(error.value)
-    assert "evidence_from='toy'" in str(error.value)
+    assert ("evidence_from='toy'" in str(error.value)) == ("objective" not in change)
 
 
 def test_a_changed_space_is_refused_with_the_difference():
@@ -329,3 +337,169 @@ def test_a_pruner_of_optunas_may_be_handed_in(tmp_path, memory):
 def test_pruning_is_refused_where_nothing_can_be_stopped():
     with pytest.raises(ValueError, match="pruning needs a budget of at least 2 epochs, got 1"):
         run(pruning="asha")
+
+
+@pytest.mark.parametrize("name", [".", "..", "試" * 40])
+def test_odd_names_keep_to_their_own_folder(name):
+    other = Path("results/checkpoints/other/00000/epoch_1.pt")
+    other.parent.mkdir(parents=True)
+    other.touch()
+    run(name)
+    delete_study(name)
+    assert other.exists()
+    assert Path("results/studies.db").exists()
+
+
+def test_a_study_needs_a_name():
+    with pytest.raises(ValueError, match="name must not be empty, got ''"):
+        run("")
+
+
+def test_numbers_may_be_numpys_but_must_be_whole():
+    study = run(seed=np.int64(3), n_trials=np.int64(2))
+    assert configurations(study) == configurations(run("other", seed=3, n_trials=2))
+    with pytest.raises(TypeError, match=r"n_trials must be a whole number, got 2\.5"):
+        run(n_trials=2.5)
+
+
+def test_evidence_that_is_not_there_leaves_the_name_free():
+    run("base")
+    with pytest.raises(StudyError, match="no study 'bsae'"):
+        run("next", evidence_from="bsae")
+    assert len(run("next", evidence_from="base").trials) == 12
+
+
+def test_evidence_of_which_none_lies_inside_is_refused():
+    run("base")
+    wider = SearchSpace.from_yaml(f"{TOY_SPACE.to_yaml()}new: {{type: int, low: 1, high: 3}}\n")
+    with pytest.raises(StudyChangedError, match="must have a trial inside the space, got 6"):
+        run_study(bowl, wider, "random", 2, name="w", workers=0, evidence_from="base")
+
+
+def test_the_advice_is_evidence_only_where_values_compare():
+    run()
+    with pytest.raises(StudyChangedError, match="with evidence_from='toy'"):
+        run(seed=1)
+    with pytest.raises(StudyChangedError, match="a new name: the values do not compare"):
+        run(objective=lambda c: 0.0)
+
+
+@dataclass
+class Returning:
+    result: Any
+    budget: int = 2
+    settings: ClassVar = {}
+
+    def __call__(self, configuration, segment):
+        return self.result
+
+
+SHORT = SegmentResult((1.0,), (1.0,), (1.0,), (1.0,))
+
+
+@pytest.mark.parametrize(
+    ("result", "reason"),
+    [
+        (0.5, "TypeError: objective must return a SegmentResult, got 0.5"),
+        (
+            SHORT,
+            "ValueError: objective must return a validation_error for each of the segment's 2",
+        ),
+    ],
+)
+def test_what_is_no_result_is_a_failed_trial(result, reason):
+    study = run(objective=Returning(result), n_trials=1)
+    assert study.trials[0].user_attrs["reason"].startswith(reason)
+
+
+def test_a_checkpoint_may_be_a_path():
+    two = (1.0, 1.0)
+    run(objective=Returning(SegmentResult(two, two, two, two, Path("x.pt"))), n_trials=1)
+
+
+def test_settings_that_are_not_json_are_refused():
+    class Odd(Returning):
+        settings: ClassVar = {"file": Path("x")}
+
+    with pytest.raises(TypeError, match="settings of the objective must be JSON, got"):
+        run(objective=Odd(SHORT))
+
+
+def test_an_objective_that_exits_is_a_failed_trial():
+    study = run(objective=lambda c: sys.exit(3), n_trials=1)
+    assert study.trials[0].user_attrs["reason"] == "SystemExit: 3"
+
+
+@pytest.mark.filterwarnings("ignore:Fixed parameter lr with value 50.0")
+def test_a_trial_queued_outside_the_space_fails_and_the_next_goes_on():
+    run(n_trials=1)
+    outside = {**TOY_SPACE.default_configuration(), "lr": 50.0}
+    open_study("toy").enqueue_trial(outside)
+    study = run(n_trials=3)
+    assert [t.state for t in study.trials[1:]] == [TrialState.FAIL, TrialState.COMPLETE]
+    assert "queued outside the space: {" in study.trials[1].user_attrs["reason"]
+
+
+class LosesEachOnce(InProcess):
+    """Loses every segment the first time."""
+
+    def __init__(self):
+        self.seen = set()
+
+    def submit(self, objective, configuration, segment):
+        if segment in self.seen:
+            return super().submit(objective, configuration, segment)
+        self.seen.add(segment)
+        future = Future()
+        future.set_result(Evaluation(Failure("lost", "gone"), "x", 0.0, 1.0))
+        return future
+
+
+def test_each_segment_may_be_lost_twice(tmp_path):
+    learner = Learner(str(tmp_path / "log"), epochs=9)
+    pool = LosesEachOnce()
+    study = run(objective=learner, n_trials=1, rungs=(1, 2, 3, 4, 5), workers=pool)
+    assert study.trials[0].state == TrialState.COMPLETE
+
+
+class AllAtOnce(InProcess):
+    """Evaluates three side by side and hands them over together."""
+
+    slots = 3
+
+    def __init__(self):
+        self.given = []
+
+    def submit(self, objective, configuration, segment):
+        self.given.append((Future(), (objective, configuration, segment)))
+        return self.given[-1][0]
+
+    def wait(self, running):
+        for future, work in self.given:
+            future.set_result(super().submit(*work).result())
+        self.given.clear()
+        return set(running)
+
+
+def test_what_ended_beside_a_failure_is_recorded_before_the_study_stops():
+    def first_fails(configuration):
+        if configuration == TOY_SPACE.default_configuration():
+            raise ArithmeticError
+        return bowl(configuration)
+
+    with pytest.raises(StudyStoppedError):
+        run(objective=first_fails, workers=AllAtOnce(), max_failures=1)
+    states = [trial.state for trial in open_study("toy").trials]
+    assert states == [TrialState.FAIL, TrialState.COMPLETE, TrialState.COMPLETE]
+
+
+def test_an_estimate_counts_whole_rounds_and_what_diverged():
+    class Diverging(Returning):
+        budget = 10
+
+        def __call__(self, configuration, segment):
+            return SegmentResult((), (), (), (), status="diverged")
+
+    assert estimate_cost(Diverging(None), TOY_SPACE, 2).lowest > 0
+    one = SegmentResult((1.0,), (1.0,), (1.0,), (1.0,))
+    assert estimate_cost(Returning(one, budget=10), TOY_SPACE, 2, workers=8).seconds == 10.0

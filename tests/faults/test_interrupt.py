@@ -227,3 +227,15 @@ def test_in_a_kernel_an_interrupt_stops_the_cell_and_no_worker_outlives_a_kill()
     finally:
         client.stop_channels()
         kernel.shutdown_kernel(now=True)
+
+
+def test_an_interrupt_in_the_last_trial_ends_a_complete_study():
+    interrupted = Interrupting("log", kill="itself", kill_at=N_TRIALS)
+    options = {"name": "study", "workers": 0}
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        study = run_study(interrupted, TOY_SPACE, "random", N_TRIALS, **options)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert study.user_attrs["stopped"] == "budget spent"
+    assert not list(Path("results/checkpoints").glob("*"))
