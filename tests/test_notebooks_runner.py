@@ -469,7 +469,8 @@ def test_the_list_of_studies_is_whole(home, capsys, monkeypatch):
 
 @pytest.mark.slow
 def test_a_space_is_found_from_where_the_user_is(home, tmp_path, monkeypatch, capsys):
-    write_notebook(home / "01_one.ipynb", 'space: str = ""', "assert Path(space).is_absolute()")
+    named = f'{PARAMETERS}\nspace: str = ""  # a file'
+    write_notebook(home / "01_one.ipynb", FACTS, parameters=named)
     monkeypatch.chdir(tmp_path)
     Path("mine.yaml").write_text("x: {type: int, low: 1, high: 2}")
     main(["run", "--profile", "smoke", "-p", "space", "mine.yaml", "01"])
