@@ -260,13 +260,17 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
 def main() -> None:
     """Run what is missing and print the comparison."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data-dir", type=Path, required=True, help="holds opda/ and lcbench/")
+    parser.add_argument("--data-dir", type=Path, help="holds opda/ and lcbench/")
     parser.add_argument("--raw", default="results/reference/fidelity", type=Path)
     parser.add_argument("--sides", nargs="*", default=list(SIDES), choices=list(SIDES))
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="one seed, few sides")
     arguments = parser.parse_args()
+    if arguments.data_dir is None:
+        print("skipped: needs --data-dir")
+        print(json.dumps({"skipped": "needs --data-dir"}))
+        return
     warnings.simplefilter("ignore")
     if arguments.quick:
         arguments.raw, arguments.seeds = Path("results/fidelity_quick"), 1

@@ -84,8 +84,6 @@ class ImageData:
     classes: tuple[str, ...]
     train: Part
     validation: Part
-    mean: float = 0.5
-    std: float = 0.5
 
     def to(self, device: torch.device | str) -> ImageData:
         """Return the data on a device."""

@@ -20,7 +20,7 @@ from hpo_lib.front_end import is_watched
 from hpo_lib.plots_style import AxesArray
 from hpo_lib.space import ChoiceParameter, Parameter, Value
 
-LABEL = {"description_width": "9.5rem"}
+_LABEL = {"description_width": "9.5rem"}
 
 
 def png(drawn: Axes | AxesArray, layout: list[Bbox] | None = None) -> bytes:
@@ -52,6 +52,12 @@ def ticks_of(parameter: Parameter, points: int, also: Sequence[Value] = ()) -> l
         return [(str(value), value) for value in values]
     numbers = sorted({*cast("list[float]", values), *cast("list[float]", list(also))})
     return [(f"{number:.4g}", number) for number in numbers]
+
+
+def slider(kind: Any, name: str, ticks: list[Any], **options: Any) -> Any:
+    """One slider of a column of them, over the texts and values of `ticks`."""
+    layout = {"width": "98%"}
+    return kind(options=ticks, description=name, style=_LABEL, layout=layout, **options)
 
 
 class Panel(widgets.VBox):

@@ -159,7 +159,9 @@ def make_loss(config: TrainingConfig) -> Callable[[Tensor, Tensor], Tensor]:
 def focal_loss(logits: Tensor, labels: Tensor, gamma: float) -> Tensor:
     """Mean of -(1 - p)^gamma log p over the images (Lin et al. 2017, arXiv:1708.02002)."""
     negative_log = F.cross_entropy(logits, labels, reduction="none")
-    return ((1 - torch.exp(-negative_log)) ** gamma * negative_log).mean()
+    # 1 - p, not quite 0: there the slope of a power below 1 is infinite
+    missing = (-torch.expm1(-negative_log)).clamp_min(1e-9)
+    return (missing**gamma * negative_log).mean()
 
 
 def choose_device(name: str = "auto") -> torch.device:

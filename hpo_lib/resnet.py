@@ -34,7 +34,6 @@ BlockKind = Literal["basic", "bottleneck"]
 ShortcutKind = Literal["projection", "padding"]
 
 ACTIVATIONS: tuple[str, ...] = get_args(Activation)
-SHORTCUTS: tuple[str, ...] = get_args(ShortcutKind)
 
 
 class Dropout(nn.Dropout):
@@ -97,8 +96,9 @@ class PaddingShortcut(nn.Module):
         return F.pad(F.avg_pool2d(x, 1, self.stride), self.padding)
 
 
-def _conv(n_in: int, n_out: int, size: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(n_in, n_out, size, stride=stride, padding=size // 2, bias=False)
+def _conv_norm(n_in: int, n_out: int, size: int, stride: int = 1) -> list[nn.Module]:
+    conv = nn.Conv2d(n_in, n_out, size, stride=stride, padding=size // 2, bias=False)
+    return [conv, nn.BatchNorm2d(n_out)]
 
 
 def _shortcut(kind: str, n_in: int, n_out: int, stride: int) -> nn.Module:
@@ -106,7 +106,7 @@ def _shortcut(kind: str, n_in: int, n_out: int, stride: int) -> nn.Module:
         return nn.Identity()
     if kind == "padding":
         return PaddingShortcut(n_in, n_out, stride)
-    return nn.Sequential(_conv(n_in, n_out, 1, stride), nn.BatchNorm2d(n_out))
+    return nn.Sequential(*_conv_norm(n_in, n_out, 1, stride))
 
 
 class ResidualBlock(nn.Module):
@@ -134,17 +134,12 @@ class ResidualBlock(nn.Module):
         act = _ACTIVATION[activation]
         n_out = n_filters * _EXPANSION[kind]
         if kind == "basic":
-            layers = [
-                *(_conv(n_in, n_filters, filter_size, stride), nn.BatchNorm2d(n_filters), act()),
-                *(_conv(n_filters, n_out, filter_size), nn.BatchNorm2d(n_out)),
-            ]
+            layers = [*_conv_norm(n_in, n_filters, filter_size, stride), act()]
+            layers += _conv_norm(n_filters, n_out, filter_size)
         else:
-            layers = [
-                *(_conv(n_in, n_filters, 1), nn.BatchNorm2d(n_filters), act()),
-                _conv(n_filters, n_filters, filter_size, stride),
-                *(nn.BatchNorm2d(n_filters), act()),
-                *(_conv(n_filters, n_out, 1), nn.BatchNorm2d(n_out)),
-            ]
+            layers = [*_conv_norm(n_in, n_filters, 1), act()]
+            layers += [*_conv_norm(n_filters, n_filters, filter_size, stride), act()]
+            layers += _conv_norm(n_filters, n_out, 1)
         if dropout > 0:
             layers.insert(-2, Dropout(dropout))
         self.branch = nn.Sequential(*layers)
@@ -184,28 +179,21 @@ class ResNet(nn.Module):
         if not 0 <= dropout < 1:
             message = f"dropout must be at least 0 and below 1, got {dropout!r}"
             raise ValueError(message)
-        widths = _widths(n_filters, len(blocks))
-        sizes = _filter_sizes(filter_size, len(blocks))
-        self.stem = nn.Sequential(
-            _conv(in_channels, widths[0], 3), nn.BatchNorm2d(widths[0]), _ACTIVATION[activation]()
-        )
+        widths = _per_stage("n_filters", n_filters, len(blocks), 2)
+        _check_numbers(blocks, n_filters=min(widths))
+        sizes = _per_stage("filter_size", filter_size, len(blocks), 1)
+        for size in sizes:
+            check_filter_size(size)
+        stem = _conv_norm(in_channels, widths[0], 3)
+        self.stem = nn.Sequential(*stem, _ACTIVATION[activation]())
+        shared: dict[str, Any] = {"kind": block, "dropout": dropout}
+        shared |= {"activation": activation, "shortcut": shortcut}
         layers: list[ResidualBlock] = []
         n_in = widths[0]
         for stage, (count, width, size) in enumerate(zip(blocks, widths, sizes, strict=True)):
             for index in range(count):
                 step = (stride if stage == 0 else 2) if index == 0 else 1
-                layers.append(
-                    ResidualBlock(
-                        n_in,
-                        width,
-                        step,
-                        kind=block,
-                        filter_size=size,
-                        dropout=dropout,
-                        activation=activation,
-                        shortcut=shortcut,
-                    )
-                )
+                layers.append(ResidualBlock(n_in, width, step, filter_size=size, **shared))
                 n_in = width * _EXPANSION[block]
         self.blocks = nn.Sequential(*layers)
         self.classifier = nn.Linear(n_in, n_classes)
@@ -261,7 +249,8 @@ def _initialise(model: nn.Module) -> None:
 
 
 def _check_names(**names: str) -> None:
-    allowed = {"block": tuple(_EXPANSION), "activation": ACTIVATIONS, "shortcut": SHORTCUTS}
+    allowed = {"block": get_args(BlockKind), "activation": ACTIVATIONS}
+    allowed["shortcut"] = get_args(ShortcutKind)
     for argument, value in names.items():
         if value not in allowed[argument]:
             message = f"{argument} must be one of {', '.join(allowed[argument])}; got {value!r}"
@@ -278,26 +267,13 @@ def _check_numbers(blocks: Sequence[int], **numbers: int) -> None:
             raise ValueError(message)
 
 
-def _per_stage(argument: str, values: Sequence[int], n_stages: int) -> tuple[int, ...]:
+def _per_stage(
+    argument: str, values: int | Sequence[int], n_stages: int, factor: int
+) -> Sequence[int]:
+    """One number per stage; a single one grows by a factor from stage to stage."""
+    if isinstance(values, int):
+        return [values * factor**stage for stage in range(n_stages)]
     if len(values) != n_stages:
         message = f"{argument} must be one number or {n_stages} (one per stage), got {values!r}"
         raise ValueError(message)
-    return tuple(values)
-
-
-def _widths(n_filters: int | Sequence[int], n_stages: int) -> tuple[int, ...]:
-    if isinstance(n_filters, int):
-        n_filters = [n_filters << stage for stage in range(n_stages)]
-    widths = _per_stage("n_filters", n_filters, n_stages)
-    if min(widths) < 1:
-        message = f"n_filters must be at least 1, got {min(widths)!r}"
-        raise ValueError(message)
-    return widths
-
-
-def _filter_sizes(filter_size: int | Sequence[int], n_stages: int) -> tuple[int, ...]:
-    if isinstance(filter_size, int):
-        filter_size = [filter_size] * n_stages
-    for size in filter_size:
-        check_filter_size(size)
-    return _per_stage("filter_size", filter_size, n_stages)
+    return values

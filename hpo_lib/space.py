@@ -60,6 +60,8 @@ class SearchSpace:
         problems += _condition_problems(conditions, self.parameters)
         if problems:
             raise SpaceError(problems)
+        met = tuple(_with_exact_conditions(one, self) for one in self.parameters)
+        object.__setattr__(self, "parameters", met)
 
     @classmethod
     def from_dict(cls, mapping: Mapping[str, Any]) -> SearchSpace:
@@ -289,6 +291,14 @@ def _condition_problems(
                 except ValueError as error:
                     yield f"{about} {label(parent)} {error}"
         earlier.add(name)
+
+
+def _with_exact_conditions(one: Parameter, space: SearchSpace) -> Parameter:
+    """A condition that misses the step of its parent by a hair would never be met."""
+    when = {
+        k: tuple(space[k].convert(value) for value in values) for k, values in one.when.items()
+    }
+    return one if when == one.when else one.model_copy(update={"when": when})
 
 
 def _read(name: str, body: object) -> tuple[list[Parameter], list[str]]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import optuna
 from optuna.trial import TrialState
 
-from hpo_lib.driver import own_trials
+from hpo_lib.driver import own_trials, training_seconds
 from hpo_lib.space import Parameter, SearchSpace, SpaceError
 from hpo_lib.yaml_form import label, read_yaml, yaml_line
 
@@ -60,9 +60,8 @@ class Row:
     @property
     def scale(self) -> str:
         """`log` and `prior` in one word; linear where they spell no scale."""
-        return next(
-            (s for s, cells in SCALES.items() if cells == (self.log, self.prior)), "linear"
-        )
+        found = [s for s, cells in SCALES.items() if cells == (self.log, self.prior)]
+        return found[0] if found else "linear"
 
     def read(self) -> tuple[dict[str, Any], dict[str, str]]:
         """What the file would say of it, and `{field: mistake}` for cells that do not read."""
@@ -128,10 +127,9 @@ class EditorState:
         return cls(tuple(map(Row.from_parameter, space or ())))
 
     def _after(self, rows: Sequence[Row], typing: tuple[int, str] | None = None) -> EditorState:
-        rows = tuple(rows)
-        return (
-            self if rows == self.rows else EditorState(rows, (*self.past, self.rows), (), typing)
-        )
+        if tuple(rows) == self.rows:
+            return self
+        return EditorState(tuple(rows), (*self.past, self.rows), (), typing)
 
     def edit(self, row: int, field: str, text: str) -> EditorState:
         """Put text into a cell, or a scale into its two; letters typed are one step of undo."""
@@ -227,16 +225,37 @@ def _place(problem: str, rows: dict[str, int]) -> tuple[tuple[int, str] | None, 
 
 
 def file_difference(space: SearchSpace, path: Path) -> list[str]:
-    """Lines that saving would take out of the file (`- `) and put in (`+ `)."""
-    saved = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    lines = difflib.ndiff(saved, space.to_yaml().splitlines())
+    """Lines that saving would take out of the file (`- `) and put in (`+ `).
+
+    Raises:
+        ValueError: what is there is no space, which saving would destroy.
+    """
+    try:
+        saved = path.read_text(encoding="utf-8") if path.exists() else ""
+        is_space = _spells_space(saved)
+    except (OSError, ValueError):
+        saved, is_space = "", False
+    if not is_space:
+        message = f"file must be new or hold a search space, got {path}, which holds neither"
+        raise ValueError(message)
+    lines = difflib.ndiff(saved.splitlines(), space.to_yaml().splitlines())
     return [line for line in lines if line.startswith(("- ", "+ "))]
+
+
+@lru_cache(maxsize=1)
+def _spells_space(text: str) -> bool:
+    """Whether the YAML is a space, with mistakes maybe, or nothing yet."""
+    content = read_yaml(text)[0] or {}
+    return isinstance(content, dict) and all(
+        isinstance(body, dict) and "type" in body
+        for body in cast("dict[str, Any]", content).values()
+    )
 
 
 def trial_seconds(study: optuna.Study) -> list[float]:
     """Seconds of training of each completed trial of a study's own."""
     return [
-        float(sum(trial.user_attrs.get("seconds", ())))
+        training_seconds(trial)
         for trial in own_trials(study)
         if trial.state == TrialState.COMPLETE
     ]

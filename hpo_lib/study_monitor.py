@@ -12,12 +12,13 @@ import ipywidgets as widgets
 import numpy as np
 import optuna
 from matplotlib.transforms import Bbox
+from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 from hpo_lib.background import BackgroundStudy, background_study
 from hpo_lib.driver import own_trials, spent_seconds
 from hpo_lib.front_end import in_turn, is_watched
-from hpo_lib.panel import LABEL, Panel, png, ticks_of
+from hpo_lib.panel import Panel, png, slider, ticks_of
 from hpo_lib.plots import plot_any_time
 from hpo_lib.plots_data import AnyTime, Points, any_time_data, points_data
 from hpo_lib.plots_style import AxesArray, panels
@@ -30,7 +31,8 @@ from hpo_lib.plots_trials import (
     trial_curves_data,
 )
 from hpo_lib.space import ChoiceParameter
-from hpo_lib.storage import Storage, StudyError, lease_holder, open_storage
+from hpo_lib.storage import DEFAULT_STORAGE, Storage, StudyError, lease_holder, open_storage
+from hpo_lib.widgets import labelled
 
 REFRESH_SECONDS = 1.0
 _STATES = {"complete": "completed", "fail": "failed", "waiting": "queued"}
@@ -54,20 +56,20 @@ def seconds_left(study: optuna.Study) -> float | None:
 
 
 def describe(study: optuna.Study) -> str:
-    """One line: how many trials are in which state, the incumbent, the seconds left."""
-    trials = study.get_trials(deepcopy=False)
-    ended = sum(trial.state.is_finished() for trial in own_trials(study))
+    """One line: own trials in each state, the incumbent, and the seconds left while it runs."""
+    read = study.get_trials(deepcopy=False)
+    trials = [trial for trial in read if "evidence" not in trial.user_attrs]
+    ended = sum(trial.state.is_finished() for trial in trials)
     budget = study.user_attrs.get("n_trials")
     states = Counter(trial.state.name.lower() for trial in trials)
     counts = ", ".join(f"{n} {_STATES.get(state, state)}" for state, n in states.items())
-    text = (
-        f"{ended}{f' of {budget}' if budget else ''} trials have ended ({counts or 'none yet'})."
-    )
+    of = f" of {max(budget, ended)}" if budget else ""
+    text = f"{ended}{of} trials have ended ({counts or 'none yet'})."
     completed = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     if completed:
         best = min(completed, key=lambda trial: trial.values[0])
         text += f" Best: {best.values[0]:.4f}, trial {best.number}."
-    left = seconds_left(study)
+    left = seconds_left(study) if lease_holder(study) else None
     return text + (f" About {max(left, 1):,.0f} s left." if left else "")
 
 
@@ -128,13 +130,16 @@ class StudyMonitor(Panel):
     ) -> None:
         given = study if isinstance(study, BackgroundStudy) else None
         storage = given.storage if given else storage
+        self.background: BackgroundStudy | None = None
         self._study: optuna.Study | None = None
         if isinstance(study, optuna.Study):
             self._study, self.name = study, study.study_name
         else:
             self.name = study if isinstance(study, str) else study.name
             self._backend = open_storage(storage)
-        self.background = background_study(self.name, storage) or given
+            self.background = background_study(self.name, storage) or given
+        place = "the storage" if isinstance(storage, BaseStorage) else storage or DEFAULT_STORAGE
+        self._absent = "" if self.background else f"no study of that name in {place}"
         self._mark: object = None
         self._points: Points | None = None
         self._problem = ""
@@ -146,14 +151,8 @@ class StudyMonitor(Panel):
         self.stop = self._button(
             "Stop", "End now; resume goes on from checkpoints", BackgroundStudy.stop
         )
-        self.trials: Any = widgets.BoundedIntText(
-            value=self.background.n_trials if self.background else 1,
-            min=1,
-            max=10**6,
-            description="trials",
-            style={"description_width": "initial"},
-            layout={"width": "130px"},
-        )
+        limits = {"value": self.background.n_trials if self.background else 1, "min": 1}
+        self.trials = labelled(widgets.BoundedIntText, "trials", 130, **limits, max=10**6)
         self.status, self.failures, self.inside = widgets.HTML(), widgets.HTML(), widgets.Label()
         self.progress, self.coordinates = (
             widgets.Image(format="png", layout={"max_width": "100%"}) for _ in range(2)
@@ -164,14 +163,9 @@ class StudyMonitor(Panel):
         self.values = _range_slider("validation error", [("none", 0.0)])
         self._axes = widgets.GridBox(layout={"grid_template_columns": "50% 50%"})
         controls = [self.start, self.pause, self.stop, self.trials] if self.background else []
-        self._figures = widgets.VBox(layout={"display": "none"})
-        self._figures.children = [
-            self.progress,
-            self.coordinates,
-            widgets.HBox([self.clear, self.inside]),
-            self._axes,
-            self.failures,
-        ]
+        brushed = widgets.HBox([self.clear, self.inside])
+        figures = [self.progress, self.coordinates, brushed, self._axes, self.failures]
+        self._figures = widgets.VBox(figures, layout={"display": "none"})
         shown = [widgets.HBox(controls), self.status, self._figures]
         super().__init__(shown, layout={"max_width": "920px"})
         self.refresh()
@@ -271,7 +265,7 @@ class StudyMonitor(Panel):
             doing = f"read-only: {f'{holder} writes it' if holder else 'nobody runs it now'}"
         error = self.background.error if self.background else None
         failed = f"{type(error).__name__}: {error}" if error is not None else ""
-        told = "" if study is None else describe(study)
+        told = self._absent if study is None else describe(study)
         text = f"<b>{escape(self.name)}</b> · {escape(doing)} · {escape(told)}"
         text = f"<div role='status' aria-live='polite' style='line-height: 1.4'>{text}</div>"
         for problem in filter(None, (unread, self._problem, failed)):
@@ -282,11 +276,10 @@ class StudyMonitor(Panel):
         """One slider per axis from the first trial on; that of the values grows with them."""
         self._quiet = True
         if not self.sliders:
-            self.sliders = {
-                p.name: _range_slider(p.name, ticks_of(p, 101)) for p in points.parameters
-            }
-            for slider in (*self.sliders.values(), self.values):
-                slider.observe(self._brushed, "value")
+            ticks = {p.name: ticks_of(p, 101) for p in points.parameters}
+            self.sliders = {name: _range_slider(name, each) for name, each in ticks.items()}
+            for one in (*self.sliders.values(), self.values):
+                one.observe(self._brushed, "value")
             self._axes.children = (*self.sliders.values(), self.values)
         chosen = _range(self.values)
         found = np.unique(points.values[np.isfinite(points.values)]).tolist() or [0.0]
@@ -301,7 +294,7 @@ class StudyMonitor(Panel):
         if self._quiet or self._points is None:
             return
         points = self._points
-        ranges = {name: _range(slider) for name, slider in self.sliders.items()}
+        ranges = {name: _range(one) for name, one in self.sliders.items()}
         for p in points.parameters:
             if isinstance(p, ChoiceParameter) and ranges[p.name]:
                 ranges[p.name] = self.sliders[p.name].index
@@ -319,22 +312,16 @@ class StudyMonitor(Panel):
     @in_turn()
     def _clear(self) -> None:
         self._quiet = True
-        for slider in (*self.sliders.values(), self.values):
-            slider.index = (0, len(slider.options) - 1)
+        for one in (*self.sliders.values(), self.values):
+            one.index = (0, len(one.options) - 1)
         self._quiet = False
         self._brushed(None)
 
 
 def _range_slider(name: str, ticks: list[Any]) -> Any:
-    return widgets.SelectionRangeSlider(
-        options=ticks,
-        index=(0, len(ticks) - 1),
-        description=name,
-        style=LABEL,
-        layout={"width": "98%"},
-    )
+    return slider(widgets.SelectionRangeSlider, name, ticks, index=(0, len(ticks) - 1))
 
 
-def _range(slider: Any) -> Range | None:
+def _range(one: Any) -> Range | None:
     """What a slider lets through; None when it stands at its whole range."""
-    return None if slider.index == (0, len(slider.options) - 1) else slider.value
+    return None if one.index == (0, len(one.options) - 1) else one.value

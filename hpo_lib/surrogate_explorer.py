@@ -9,8 +9,9 @@ import ipywidgets as widgets
 import optuna
 
 from hpo_lib.driver import own_trials
+from hpo_lib.evidence import trial_params
 from hpo_lib.front_end import in_turn
-from hpo_lib.panel import LABEL, Panel, png, ticks_of
+from hpo_lib.panel import Panel, png, slider, ticks_of
 from hpo_lib.plots_slice import FittedStudy, fitted_study, plot_slice, slice_data
 from hpo_lib.space import Configuration, Value
 from hpo_lib.storage import StudyError, lease_holder
@@ -40,7 +41,9 @@ def queue_trial(study: optuna.Study, values: Mapping[str, Value]) -> Configurati
     configuration = space.complete(values)
     searched = {p.name: configuration[p.name] for p in space.searched if p.name in configuration}
     for trial in study.get_trials(deepcopy=False):
-        if {**trial.system_attrs.get("fixed_params", {}), **trial.params} == searched:
+        # what was suggested may miss the parameter's step by a hair
+        known = trial.user_attrs.get("configuration", trial_params(trial))
+        if known in (configuration, searched):
             state = trial.state.name.lower()
             message = f"trial {trial.number} ({state}) has this configuration already"
             raise StudyError(message)
@@ -69,12 +72,7 @@ class SurrogateExplorer(Panel):
             "Improvement", [("logarithm", "log EI"), ("as it is", "EI")], "log EI"
         )
         self.sliders: dict[str, Any] = {
-            name: widgets.SelectionSlider(
-                options=ticks_of(self._fitted.space[name], 101),
-                description=name,
-                style=LABEL,
-                layout={"width": "98%"},
-            )
+            name: slider(widgets.SelectionSlider, name, ticks_of(self._fitted.space[name], 101))
             for name in names
         }
         self.to_incumbent = widgets.Button(description="Go to incumbent")
@@ -90,19 +88,12 @@ class SurrogateExplorer(Panel):
         self.refresh.on_click(lambda _: self._refit())
         self.queue.on_click(lambda _: self._queue())
         half = (len(names) + 1) // 2
-        columns = [list(self.sliders.values())[:half], list(self.sliders.values())[half:]]
-        buttons = [self.to_incumbent, self.refresh, self.queue]
-        super().__init__(
-            [
-                widgets.HBox([self.x, self.y, self.acquisition]),
-                self.image,
-                widgets.HBox([widgets.VBox(c, layout={"width": "50%"}) for c in columns if c]),
-                self.expected,
-                widgets.HBox(buttons),
-                self.status,
-            ],
-            layout={"max_width": "900px"},
-        )
+        halves = [list(self.sliders.values())[:half], list(self.sliders.values())[half:]]
+        columns = widgets.HBox([widgets.VBox(c, layout={"width": "50%"}) for c in halves if c])
+        axes = widgets.HBox([self.x, self.y, self.acquisition])
+        buttons = widgets.HBox([self.to_incumbent, self.refresh, self.queue])
+        rows = [axes, self.image, columns, self.expected, buttons, self.status]
+        super().__init__(rows, layout={"max_width": "900px"})
 
     @property
     def configuration(self) -> Configuration:
@@ -137,10 +128,10 @@ class SurrogateExplorer(Panel):
     @in_turn()
     def _go_to_incumbent(self) -> None:
         self._quiet = True
-        for name, slider in self.sliders.items():
+        for name, one in self.sliders.items():
             parameter, value = self._fitted.space[name], self._fitted.incumbent[name]
-            slider.options = ticks_of(parameter, 101, [value])
-            slider.value = value
+            one.options = ticks_of(parameter, 101, [value])
+            one.value = value
         self._quiet = False
         self._changed(None)
 

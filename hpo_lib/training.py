@@ -8,7 +8,6 @@ import ctypes
 import io
 import math
 import os
-import pickle
 import platform
 import sys
 import time
@@ -47,6 +46,7 @@ from hpo_lib.space import Configuration
 _EVALUATION_BATCH = 256
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 _KEPT_BYTES = 2**28
+_MISFIT = "does not fit the images or classes of this data"
 _CHECKPOINT_KEYS = {"epoch", "config", "model", "optimizer", "best"}
 # what a training must share with its checkpoint: all but where and how fast it runs
 _TRAJECTORY = tuple(
@@ -136,10 +136,13 @@ def evaluate(
         message = f"weights must be 'best' or 'last', got {weights!r}"
         raise ValueError(message)
     device = choose_device(config.device)
-    content = _read_checkpoint(checkpoint, config, NETWORK)
-    state: dict[str, Tensor] = content["best"]["model"] if weights == "best" else content["model"]
-    model = make_network(config, part.images.shape[1], len(state["classifier.bias"]))
-    _load_state(model.to(device), state, checkpoint)
+    with _reading(checkpoint):
+        content = _read_checkpoint(checkpoint, config, NETWORK)
+        state: dict[str, Tensor] = (content["best"] if weights == "best" else content)["model"]
+        n_classes = len(state["classifier.bias"])
+    model = make_network(config, part.images.shape[1], n_classes)
+    with _reading(checkpoint, _MISFIT):
+        model.to(device).load_state_dict(state)
     part = part.to(device)
     logits = _logits(_channels_last(model), part, autocast(config, device))
     predicted = logits.argmax(1)
@@ -180,6 +183,9 @@ class TrainingObjective:
 
     def __call__(self, configuration: Configuration, segment: Segment) -> SegmentResult:
         """Train one segment; its checkpoint is `epoch_<stop>.pt` in the segment's folder."""
+        if "seed" in configuration:
+            message = f"seed must not be searched: the study gives it, got {configuration['seed']}"
+            raise ValueError(message)
         config = replace(self.config.with_configuration(configuration), seed=segment.seed)
         if config.epochs != segment.budget:
             message = (
@@ -222,10 +228,8 @@ class _Run:
         _keep_freed_memory()
         _clear_vector_registers()
         optimizer = make_optimizer(config, model, device)
-        if config.compile:
-            compiled = cast("Callable[[Tensor], Tensor]", torch.compile(model))
-            return cls(config, device, model, compiled, optimizer)
-        return cls(config, device, model, model, optimizer)
+        step = torch.compile(model) if config.compile else model
+        return cls(config, device, model, cast("Callable[[Tensor], Tensor]", step), optimizer)
 
     def epoch(self, epoch: int, data: ImageData) -> _Epoch:
         began = time.perf_counter()
@@ -252,16 +256,15 @@ class _Run:
         losses: list[Tensor] = []
         hits: list[Tensor] = []
         self.model.train()
-        for index, (images, labels) in enumerate(
-            batches(
-                part,
-                config.batch_size,
-                generator=generator,
-                augment=make_augmentation(config, part),
-                shuffle=True,
-                drop_last=whole,
-            )
-        ):
+        drawn = batches(
+            part,
+            config.batch_size,
+            generator=generator,
+            augment=make_augmentation(config, part),
+            shuffle=True,
+            drop_last=whole,
+        )
+        for index, (images, labels) in enumerate(drawn):
             rate = learning_rate(config, first + index, n_steps)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
@@ -292,11 +295,13 @@ class _Run:
         atomic_write_bytes(path, buffer.getvalue())
 
     def load(self, path: str | Path) -> int:
-        content = _read_checkpoint(path, self.config, _TRAJECTORY)
-        _load_state(self.model, content["model"], path)
-        self.optimizer.load_state_dict(content["optimizer"])
-        self.best = content["best"]
-        return content["epoch"]
+        with _reading(path):
+            content = _read_checkpoint(path, self.config, _TRAJECTORY)
+            with _reading(path, _MISFIT):
+                self.model.load_state_dict(content["model"])
+            self.optimizer.load_state_dict(content["optimizer"])
+            self.best = content["best"]
+            return content["epoch"]
 
 
 def _channels_last(model: ResNet) -> ResNet:
@@ -354,21 +359,26 @@ def _deterministic(device: torch.device) -> AbstractContextManager[None]:
     return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
 
 
+@contextmanager
+def _reading(path: str | Path, problem: str = "is damaged or no checkpoint") -> Generator[None]:
+    """A damaged file may break anything in here: it is the checkpoint's fault."""
+    try:
+        yield
+    except (FileNotFoundError, CheckpointError):
+        raise
+    except Exception as error:
+        message = f"{path} {problem} ({type(error).__name__}: {error})"
+        raise CheckpointError(message) from error
+
+
 def _read_checkpoint(
     path: str | Path, config: TrainingConfig, shared: Iterable[str]
 ) -> dict[str, Any]:
     """Read a checkpoint whose configuration agrees in the `shared` numbers."""
-    try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError) as error:
-        message = f"{path} is damaged or no checkpoint ({type(error).__name__})"
-        raise CheckpointError(message) from error
-    if not isinstance(content, dict) or set(cast(dict[str, Any], content)) != _CHECKPOINT_KEYS:
+    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    if set(content) != _CHECKPOINT_KEYS:
         message = f"{path} is not a checkpoint of a training"
         raise CheckpointError(message)
-    content = cast(dict[str, Any], content)
     pairs = {name: (content["config"].get(name), getattr(config, name)) for name in shared}
     differences = [
         f"{name} is {theirs!r} there and {ours!r} here"
@@ -381,14 +391,6 @@ def _read_checkpoint(
     return content
 
 
-def _load_state(model: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        message = f"{path} does not fit the images or classes of this data: {error}"
-        raise CheckpointError(message) from error
-
-
 @lru_cache(maxsize=2)
 def _load(config: DataConfig, device: torch.device) -> ImageData:
     return load_data(config).to(device)
@@ -397,14 +399,10 @@ def _load(config: DataConfig, device: torch.device) -> ImageData:
 def _segment(
     history: list[_Epoch], checkpoint: str | Path | None, status: Status
 ) -> SegmentResult:
-    return SegmentResult(
-        train_loss=tuple(epoch.train_loss for epoch in history),
-        validation_loss=tuple(epoch.validation_loss for epoch in history),
-        validation_error=tuple(epoch.validation_error for epoch in history),
-        seconds=tuple(epoch.seconds for epoch in history),
-        checkpoint=None if checkpoint is None else str(checkpoint),
-        status=status,
-    )
+    names = ("train_loss", "validation_loss", "validation_error", "seconds")
+    curves = {name: tuple(getattr(epoch, name) for epoch in history) for name in names}
+    place = None if checkpoint is None else str(checkpoint)
+    return SegmentResult(**curves, checkpoint=place, status=status)
 
 
 _Show = Callable[[int, _Epoch], None]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -24,6 +25,7 @@ from hpo_lib.space_editor import (
     file_difference,
     trial_seconds,
 )
+from hpo_lib.study import study_space
 
 _COLUMNS = {
     **{"name": 11, "type": 8, "low": 7, "high": 7, "step": 5, "scale": 8},
@@ -66,6 +68,7 @@ _TABLE = """<style>
 .hpo-old {opacity: 0.65}
 </style>"""
 _BINS = 24
+_FILE = "the file"
 
 
 class SpaceEditor:
@@ -91,10 +94,12 @@ class SpaceEditor:
         seconds_per_trial: float | None = None,
         study: optuna.Study | None = None,
     ) -> None:
-        if space is None and Path(path).is_file():
-            space = SearchSpace.load(path)
+        if study is not None:
+            study_space(study)  # StudyError for one that others made
+        self.path = _expanded(path)
+        if space is None and self.path.is_file():
+            space = SearchSpace.load(self.path)
         self.state = EditorState.from_space(space)
-        self.path = Path(path)
         self.n_trials, self.workers = n_trials, max(workers, 1)
         self.seconds_per_trial = seconds_per_trial
         self.study = study
@@ -127,13 +132,18 @@ class SpaceEditor:
             return f"{_TABLE}<div class='hpo-preview'>A preview follows the first row.</div>"
         parts = [self._sizes(self._valid), self._cost(), self._evidence(self._valid)]
         lines = "".join(f"<div>{part}</div>" for part in parts if part)
-        changes = file_difference(self._valid, self.path)
-        changed = f"<b>Saving changes</b> {escape(self.path.name)}:"
-        changed = f"{changed}<pre>{escape(chr(10).join(changes))}</pre>" if changes else ""
         old = "" if space else "<b>The last valid space:</b>"
         style = "hpo-preview" if space else "hpo-preview hpo-old"
         table = _sample_table(self._valid)
-        return f"{_TABLE}<div class='{style}'>{old}{lines}{table}{changed}</div>"
+        return f"{_TABLE}<div class='{style}'>{old}{lines}{table}{self._saving(self._valid)}</div>"
+
+    def _saving(self, space: SearchSpace) -> str:
+        try:
+            changes = file_difference(space, self.path)
+        except ValueError as error:
+            return f"⚠ {escape(str(error))}"
+        text = f"<b>Saving changes</b> {escape(self.path.name)}:"
+        return f"{text}<pre>{escape(chr(10).join(changes))}</pre>" if changes else ""
 
     def _sizes(self, space: SearchSpace) -> str:
         n = f"{len(space)} hyperparameters, {len(space.searched)} searched"
@@ -166,52 +176,59 @@ class SpaceEditor:
         """The widget; it is made when a front end first asks for it."""
         self._undo = self._tool("Undo", lambda: self._to(self.state.undo()))
         self._redo = self._tool("Redo", lambda: self._to(self.state.redo()))
-        self._save = self._tool("Save", self.save)
-        self._source = _labelled(
-            w.Dropdown, "from", 210, options=["the file", *(f"preset {p}" for p in PRESETS)]
+        self._save = self._tool("Save", self.save, "saved")
+        self._source = labelled(
+            w.Dropdown, "from", 210, options=[_FILE, *(f"preset {p}" for p in PRESETS)]
         )
-        self._file = _labelled(w.Text, "file", 330, value=str(self.path))
-        trials = _labelled(w.BoundedIntText, "trials", 120, value=self.n_trials, min=1, max=10**6)
-        workers = _labelled(w.BoundedIntText, "workers", 125, value=self.workers, min=1, max=10**4)
+        self._file = labelled(w.Text, "file", 330, value=str(self.path))
+        trials = labelled(w.BoundedIntText, "trials", 120, value=self.n_trials, min=1, max=10**6)
+        workers = labelled(w.BoundedIntText, "workers", 125, value=self.workers, min=1, max=10**4)
         for field, widget in (("n_trials", trials), ("workers", workers), ("path", self._file)):
             widget.observe(lambda change, field=field: self._set(field, change["new"]), "value")
         first = [self._tool("Add", lambda: self._to(self.state.add())), self._undo]
-        first += [self._redo, self._source, self._tool("Load", self.load)]
+        first += [self._redo, self._source, self._tool("Load", self.load, "loaded")]
         self._status, self._preview = w.HTML(), w.HTML()
-        heads = [w.HTML(f"<b>{name}</b>") for name in _COLUMNS]
+        heads = w.GridBox([w.HTML(f"<b>{n}</b>") for n in _COLUMNS], layout=_grid_layout())
         self._list = w.VBox()
-        wrapped = {"flex_flow": "row wrap"}
-        box = w.VBox(
-            [
-                w.HTML(f"{_STYLE}{_GLYPHS}</style>"),
-                w.HBox(first, layout=wrapped),
-                w.HBox([self._file, self._save, trials, workers], layout=wrapped),
-                self._status,
-                w.GridBox(heads, layout=_grid_layout()),
-                self._list,
-                self._preview,
-            ]
-        )
+        second, style = [self._file, self._save, trials, workers], f"{_STYLE}{_GLYPHS}</style>"
+        tools = [w.HBox(one, layout={"flex_flow": "row wrap"}) for one in (first, second)]
+        box = w.VBox([w.HTML(style), *tools, self._status, heads, self._list, self._preview])
         box.add_class("hpo-editor")
         self._built = True
         self._show()
         return box
 
-    def _tool(self, text: str, act: Callable[[], None]) -> w.Button:
+    def _tool(self, text: str, act: Callable[[], None], done: str = "done") -> w.Button:
+        @in_turn()
+        def pressed(_: object) -> None:
+            try:
+                act()
+            except (OSError, ValueError) as error:
+                self._message = f"Nothing was {done}: {error}"
+                self._show()
+
         button = w.Button(description=text, layout={"width": "82px"})
-        button.on_click(in_turn()(lambda _: act()))
+        button.on_click(pressed)
         return button
 
     @in_turn()
     def _set(self, field: str, value: Any) -> None:
-        setattr(self, field, Path(value) if field == "path" else value)
+        setattr(self, field, _expanded(value) if field == "path" else value)
+        self._message = ""
         self._show()
 
     @in_turn()
     def edit(self, row: int, field: str, text: str) -> None:
         """Put text into a cell, as a person does who types it; `scale` is log and prior in one."""
-        if not self._showing:
-            self._to(self.state.edit(row, field, text))
+        if self._showing:
+            return
+        words = {"type": CELLS, "scale": SCALES}.get(field)
+        known = [*Row.__dataclass_fields__, "scale"]
+        for what, given, allowed in (("field", field, known), ("text", text, words)):
+            if allowed and given not in allowed:
+                message = f"{what} must be one of {', '.join(allowed)}, got {given!r}"
+                raise ValueError(message)
+        self._to(self.state.edit(row, field, str(text)))  # a cell may hand over a number
 
     def _to(self, state: EditorState) -> None:
         self.state, self._message = state, ""
@@ -219,25 +236,19 @@ class SpaceEditor:
 
     @in_turn()
     def save(self) -> None:
-        """Write the file; an invalid space is refused and the file stays."""
-        try:
-            self.space.save(self.path)
-            self._message = ""
-        except (OSError, SpaceError) as error:
-            self._message = f"Nothing was saved: {error}"
-        self._show()
+        """Write the file; an invalid space is refused, and so is a file that holds no space."""
+        space = self.space
+        file_difference(space, self.path)
+        space.save(self.path)
+        self._to(self.state)
 
     @in_turn()
     def load(self) -> None:
-        """Read the file or the preset that is chosen; undo brings the rows back."""
-        chosen = str(self._source.value)
+        """Read the file, or the preset that is chosen; undo brings the rows back."""
+        chosen = str(self._source.value) if self._built else _FILE
         preset = chosen.removeprefix("preset ")
-        try:
-            space = SearchSpace.load(self.path) if chosen == preset else SearchSpace.preset(preset)
-            self._to(self.state.load(space))
-        except (OSError, ValueError) as error:
-            self._message = f"Nothing was loaded: {error}"
-            self._show()
+        space = SearchSpace.load(self.path) if chosen == _FILE else SearchSpace.preset(preset)
+        self._to(self.state.load(space))
 
     def _show(self) -> None:
         if not self._built:
@@ -269,8 +280,8 @@ class SpaceEditor:
             n = len(reading.messages) + len(reading.others)
             others = "; ".join(reading.others)
             return escape(f"⚠ {n} to mend before this can be saved. {others}")
-        if file_difference(reading.space, self.path):
-            return "● Valid, not saved yet."
+        if saving := self._saving(reading.space):
+            return saving if saving.startswith("⚠") else "● Valid, not saved yet."
         return escape(f"✓ Valid and saved in {self.path.name}.")
 
     @in_turn()
@@ -326,7 +337,12 @@ class _RowView:
         self.message.layout.display = None if text else "none"
 
 
-def _labelled(kind: Any, text: str, width: int, **options: Any) -> Any:
+def _expanded(path: str | Path) -> Path:
+    return Path(os.path.expanduser(path))  # noqa: PTH111 (pathlib's raises while ~na is typed)
+
+
+def labelled(kind: Any, text: str, width: int, **options: Any) -> Any:
+    """A field that is as wide as said, with its description before it."""
     style = {"description_width": "initial"}
     return kind(description=text, style=style, layout={"width": f"{width}px"}, **options)
 
@@ -357,7 +373,11 @@ def prior_shape(parameter: Parameter) -> str:
     if parameter.fixed is not None:
         return "fixed"
     drawn = [parameter.from_unit((k + 0.5) / 240) for k in range(240)]
-    heights = _heights(parameter, drawn)
+    if isinstance(parameter, ChoiceParameter) or (parameter.count or _BINS + 1) <= _BINS:
+        heights = [drawn.count(value) for value in parameter.grid_values(_BINS)]
+    else:
+        extent, positions = (parameter.low, parameter.high), np.array(drawn, dtype=float)
+        heights: list[int] = np.histogram(positions, _BINS, extent)[0].tolist()
     width, top = 96 / len(heights), max(heights)
     bar = width - 1 if len(heights) < _BINS else width
     bars = "".join(
@@ -371,10 +391,3 @@ def prior_shape(parameter: Parameter) -> str:
         f'<svg role="img" aria-label="{title}" width="96" height="19" fill="#0072b2">{bars}'
         '<path d="M0 18.5H96" stroke="currentColor"/></svg>'
     )
-
-
-def _heights(parameter: Parameter, drawn: Sequence[Value]) -> list[int]:
-    if isinstance(parameter, ChoiceParameter) or (parameter.count or _BINS + 1) <= _BINS:
-        return [drawn.count(value) for value in dict.fromkeys(drawn)]
-    positions = np.array(drawn, dtype=float)
-    return np.histogram(positions, _BINS, (parameter.low, parameter.high))[0].tolist()

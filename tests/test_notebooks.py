@@ -32,6 +32,26 @@ def test_a_notebook_runs_to_its_end(folder, name):
     assert any("image/png" in out.get("data", {}) for out in outputs), "a figure"
 
 
+def test_a_notebook_that_reads_images_can_resize_them():
+    reading = [
+        notebook
+        for notebook in find_notebooks(notebooks_folder())
+        if "DataConfig(" in notebook.path.read_text() and "data_root" in notebook.parameters
+    ]
+    assert len(reading) >= 6
+    for notebook in reading:
+        assert "image_size" in notebook.parameters, notebook.name
+        assert "image_size=image_size or None" in notebook.path.read_text(), notebook.name
+
+
+def test_what_the_search_found_is_strict_json(folder):
+    def refuse(constant: str) -> None:
+        raise ValueError(constant)
+
+    best = json.loads((folder / "best.json").read_text(), parse_constant=refuse)
+    assert best["finalists"][0]["n"] == 2
+
+
 @pytest.mark.skipif(not NAMES, reason="no notebooks")
 def test_the_report_shows_every_notebook(folder):
     page = (folder / "report.html").read_text()

@@ -426,6 +426,16 @@ def test_stepped_floats_are_the_decimals_that_were_meant():
         space.check({"x": 0.4})
 
 
+def test_a_condition_a_hair_beside_the_step_is_met():
+    space = SearchSpace.from_yaml(
+        "d: {type: float, low: 0.0, high: 1.0, step: 0.1, default: 0.3}\n"
+        "e: {type: int, low: 1, high: 4, when: {d: [0.30000000000000004, 1]}}\n"
+    )
+    assert space["e"].when == {"d": (0.3, 1)}
+    assert "e" in space.default_configuration()
+    assert SearchSpace.from_yaml(space.to_yaml()) == space
+
+
 def test_a_hair_outside_is_inside():
     space = one(type="float", low=1e-3, high=0.1, log=True)
     assert space.check({"x": math.exp(math.log(0.1)) * (1 + 1e-15)}) == {"x": 0.1}

@@ -16,7 +16,13 @@ from hpo_lib.plots_trials import brush, plot_parallel_coordinates, trial_curves_
 from hpo_lib.space import SearchSpace
 from hpo_lib.storage import Lease
 from hpo_lib.study import open_study, run_study
-from hpo_lib.study_monitor import StudyMonitor, failures_table, plot_progress, seconds_left
+from hpo_lib.study_monitor import (
+    StudyMonitor,
+    describe,
+    failures_table,
+    plot_progress,
+    seconds_left,
+)
 from tests.test_background import other_process as other_process
 from tests.test_background import until
 from tests.toys import TOY_SPACE, Learner, Waiting, bowl
@@ -98,6 +104,33 @@ def test_seconds_left_are_of_the_rest_of_the_budget(tmp_path):
     assert seconds_left(study) == pytest.approx(5 * (0.04 + deciding))
 
 
+def test_copied_and_queued_trials_are_no_trials_of_its_own():
+    old = run(8)
+    study = run(3, name="new", evidence_from="toy")
+    own = [trial for trial in study.trials if "evidence" not in trial.user_attrs]
+    best = min(own, key=lambda trial: trial.values[0])
+    study.enqueue_trial({"optimizer": "adamw", "lr": 0.5, "depth": 10})
+    assert old.best_value < best.values[0]
+    assert describe(study).startswith("3 of 3 trials have ended (3 completed, 1 queued).")
+    assert f"Best: {best.values[0]:.4f}, trial {best.number}." in describe(study)
+
+
+def test_the_budget_is_never_below_what_has_ended():
+    study = run(4)
+    study.set_user_attr("n_trials", 3)
+    assert describe(study).startswith("4 of 4 trials have ended")
+
+
+def test_seconds_left_are_told_only_while_it_runs():
+    study = run(4)
+    study.set_user_attr("n_trials", 9)
+    assert "s left" not in describe(study)
+    lease = Lease(study)
+    lease.acquire()
+    assert " s left." in describe(study)
+    lease.release()
+
+
 def test_failures_are_listed_with_their_reasons_as_text():
     study = run(12, sometimes, max_failures=12)
     failed = [trial for trial in study.trials if trial.user_attrs["status"] == "failed"]
@@ -176,6 +209,17 @@ def test_the_buttons_run_pause_and_stop_a_study_and_raise_its_budget(tmp_path):
     assert "finished · 5 of 5" in monitor.status.value
 
 
+def test_a_study_of_that_name_elsewhere_is_not_controlled(tmp_path):
+    waiting = Waiting(str(tmp_path))
+    default = BackgroundStudy(waiting, TOY_SPACE, "random", 2, name="toy", workers=0)
+    default.start()
+    monitor = StudyMonitor(run(2))
+    assert monitor.background is None
+    assert monitor.children[0].children == ()
+    waiting.let(9)
+    default.wait()
+
+
 def test_what_breaks_the_run_is_shown():
     run(2, name=EVIL)
     arguments: dict[str, Any] = {"name": EVIL, "storage": "toy.db", "workers": 0, "seed": 1}
@@ -201,7 +245,11 @@ def test_a_study_of_another_process_is_read_only(other_process):
 def test_a_study_that_nothing_made_yet_and_one_of_optuna_alone_are_shown():
     import optuna
 
-    assert StudyMonitor("nothing", "toy.db").progress.value == b""
+    monitor = StudyMonitor("nothing", "toy.db")
+    assert monitor.progress.value == b""
+    assert "no study of that name in toy.db" in monitor.status.value
+    background = BackgroundStudy(bowl, TOY_SPACE, name="nothing", storage="toy.db")
+    assert "no study" not in StudyMonitor(background).status.value
     study = optuna.create_study(study_name="plain")
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), 3)
     monitor = StudyMonitor(study)

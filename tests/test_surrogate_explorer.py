@@ -3,6 +3,7 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from optuna.samplers import RandomSampler
 from optuna.storages import InMemoryStorage
 
 from hpo_lib.plots_slice import fitted_study, plot_slice, slice_data
@@ -148,6 +149,20 @@ def test_what_was_tried_or_queued_is_not_queued_again(study):
     queue_trial(study, {"optimizer": "adamw", "lr": 0.5, "depth": 10})
     with pytest.raises(StudyError, match=r"trial 25 \(waiting\) has this"):
         queue_trial(study, {"optimizer": "adamw", "lr": 0.5, "depth": 10})
+
+
+class ByAHair(RandomSampler):
+    def sample_independent(self, *_):
+        return 0.6000000000000001
+
+
+def test_a_number_that_missed_its_step_is_known_again():
+    space = SearchSpace.from_yaml("x: {type: float, low: 0.0, high: 1.0, step: 0.2}")
+    options = {"storage": InMemoryStorage(), "workers": 0, "default_first": False}
+    study = run_study(lambda c: c["x"], space, ByAHair(), 1, name="toy", **options)
+    assert study.trials[0].params != study.trials[0].user_attrs["configuration"]
+    with pytest.raises(StudyError, match=r"trial 0 \(complete\) has this configuration"):
+        queue_trial(study, {"x": 0.6})
 
 
 def test_a_study_that_a_driver_writes_is_left_alone(study):

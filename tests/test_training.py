@@ -138,6 +138,17 @@ def test_losses() -> None:
     assert float(focal_loss(logits, labels, 0.0)) == pytest.approx(float(plain.mean()))
 
 
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
+def test_the_focal_loss_of_a_certain_prediction_has_a_slope(gamma: float) -> None:
+    logits = torch.tensor([[120.0, 0.0], [0.0, 120.0]], requires_grad=True)
+    loss = focal_loss(logits, torch.tensor([0, 0]), gamma)
+    assert loss.item() == pytest.approx(60)
+    loss.backward()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+    assert logits.grad[0].abs().max() < 1e-3 or gamma == 0
+
+
 def test_device() -> None:
     assert choose_device("cpu") == torch.device("cpu")
     assert choose_device().type in ("cpu", "cuda", "mps")
@@ -287,6 +298,42 @@ def test_other_files_are_refused(data: ImageData, trained: Path, tmp_path: Path)
         train(SMALL, data, checkpoint=tmp_path / "absent.pt")
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("config", None), ("model", None), ("optimizer", {}), ("optimizer", 1), ("epoch", 10**9)],
+)
+def test_a_checkpoint_with_wrong_parts_is_refused(
+    data: ImageData, trained: Path, tmp_path: Path, key: str, value: Any
+) -> None:
+    content = torch.load(trained, weights_only=True)
+    torch.save({**content, key: value}, tmp_path / "wrong.pt")
+    with pytest.raises(CheckpointError, match=r"wrong\.pt|epoch of the checkpoint"):
+        train(SMALL, data, checkpoint=tmp_path / "wrong.pt", start=2)
+
+
+@pytest.mark.parametrize("error", [KeyError("a"), AssertionError(), IndexError(), TypeError()])
+def test_whatever_breaks_while_a_checkpoint_is_read_is_its_fault(
+    data: ImageData, trained: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(torch, "load", broken)
+    with pytest.raises(CheckpointError, match=r"epoch_2\.pt is damaged or no checkpoint"):
+        train(SMALL, data, checkpoint=trained)
+    with pytest.raises(CheckpointError, match=r"epoch_2\.pt is damaged or no checkpoint"):
+        evaluate(SMALL, trained, data.validation)
+
+
+def test_best_weights_that_are_not_there_are_the_checkpoints_fault(
+    data: ImageData, trained: Path, tmp_path: Path
+) -> None:
+    content = torch.load(trained, weights_only=True)
+    torch.save({**content, "best": {}}, tmp_path / "wrong.pt")
+    with pytest.raises(CheckpointError, match=r"wrong\.pt is damaged or no checkpoint"):
+        evaluate(SMALL, tmp_path / "wrong.pt", data.validation)
+
+
 def test_a_checkpoint_of_other_classes_is_refused(data: ImageData, trained: Path) -> None:
     fewer = replace(data, classes=data.classes[:3])
     with pytest.raises(CheckpointError, match="does not fit the images or classes"):
@@ -393,6 +440,11 @@ def test_settings_are_json_and_follow_what_matters() -> None:
     same = TrainingObjective(replace(SMALL, seed=4), replace(SMALL_DATA, root="elsewhere"), True)
     assert same.settings == objective.settings
     assert TrainingObjective(replace(SMALL, epochs=4), SMALL_DATA).settings != objective.settings
+
+
+def test_a_searched_seed_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"seed must not be searched: .* got 7"):
+        TrainingObjective(SMALL, SMALL_DATA)({"seed": 7}, Segment(5, 0, 3, 3))
 
 
 def test_an_objective_refuses_what_it_cannot_do() -> None:

@@ -4,6 +4,7 @@ import re
 from threading import Event, Thread
 
 import nbformat
+import optuna
 import papermill
 import pytest
 from nbconvert import HTMLExporter
@@ -11,6 +12,7 @@ from optuna.storages import InMemoryStorage
 
 from hpo_lib.space import SearchSpace, SpaceError
 from hpo_lib.space_editor import evidence_count
+from hpo_lib.storage import StudyError
 from hpo_lib.study import run_study
 from hpo_lib.widgets import SpaceEditor, prior_shape
 from tests.test_space import EXAMPLE
@@ -32,11 +34,11 @@ def test_typing_shows_the_message_in_its_row_and_locks_saving(editor):
     assert "hpo-wrong" in low._dom_classes
     assert editor._save.disabled
     assert "The last valid space" in editor._preview.value
-    editor.save()
+    editor._save.click()
     assert not editor.path.exists()
     assert "Nothing was saved" in editor._status.value
     with pytest.raises(SpaceError, match="row 2: low must be"):
-        _ = editor.space
+        editor.save()
     low.value = "1e-3"
     assert "hpo-wrong" not in low._dom_classes
     assert editor.space["lr"].low == 0.001
@@ -106,12 +108,75 @@ def test_presets_and_files_are_loaded_and_bad_files_are_not(editor):
     editor.load()
     assert editor.space == SearchSpace.preset("reference")
     editor._source.value = "the file"
-    editor.load()
+    load = editor.box.children[1].children[-1]
+    load.click()
     assert "Nothing was loaded" in editor._status.value
     editor.path.write_text("x: {type: float}")
-    editor.load()
+    load.click()
     assert "low is required" in editor._status.value
     assert editor.space == SearchSpace.preset("reference")
+
+
+@pytest.mark.parametrize(
+    "content", [b"SQLite\xff", b"text", b"a: [", b"smoke: {n_trials: 2}", None]
+)
+def test_a_file_that_holds_no_space_is_named_and_kept(editor, content):
+    place = editor.path.with_name("studies.db")
+    place.write_bytes(content) if content is not None else place.mkdir()
+    editor._file.value = str(place)
+    editor.edit(1, "low", "0.001")
+    assert "studies.db, which holds neither" in editor._status.value
+    assert "which holds neither" in editor.preview()
+    with pytest.raises(ValueError, match="file must be new or hold a search space, got"):
+        editor.save()
+    editor._save.click()
+    assert "Nothing was saved: file must be new" in editor._status.value
+    assert place.is_dir() if content is None else place.read_bytes() == content
+    editor._file.value = str(editor.path.with_name("other.yaml"))
+    assert "Valid, not saved yet" in editor._status.value
+
+
+def test_a_space_with_mistakes_and_an_empty_file_are_written_over(editor):
+    for content in ("x: {type: float}", "# later", ""):
+        editor.path.write_text(content)
+        editor.save()
+        assert editor.path.read_text() == EXAMPLE
+
+
+def test_the_home_folder_is_found(editor, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert SpaceEditor(editor.space, "~/s.yaml").path == tmp_path / "s.yaml"
+    editor._file.value = "~/t.yaml"
+    editor.save()
+    assert (tmp_path / "t.yaml").read_text() == EXAMPLE
+
+
+def test_methods_raise_before_the_editor_is_shown(tmp_path):
+    editor = SpaceEditor(SearchSpace.from_yaml(EXAMPLE), tmp_path / "space.yaml")
+    with pytest.raises(FileNotFoundError):
+        editor.load()
+    editor.path.write_text("x: {type: int, low: 1, high: 2}\n")
+    editor.load()
+    assert editor.space.names == ("x",)
+    editor.edit(0, "high", "0")
+    with pytest.raises(SpaceError, match="row 1: high must be above low"):
+        editor.save()
+    assert editor.path.read_text() == "x: {type: int, low: 1, high: 2}\n"
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "rule"),
+    [
+        ("type", "integer", "text must be one of float, int, choice, got 'integer'"),
+        ("scale", "logarithmic", "text must be one of linear, log, .* got 'logarithmic'"),
+        ("lo", "1", "field must be one of name, type, .* got 'lo'"),
+    ],
+)
+def test_wrong_words_are_refused_and_spoil_nothing(editor, field, text, rule):
+    with pytest.raises(ValueError, match=rule):
+        editor.edit(1, field, text)
+    editor.edit(1, "low", 0.002)
+    assert editor.space["lr"].low == 0.002
 
 
 def test_names_and_options_are_text(editor):
@@ -146,6 +211,23 @@ def test_seconds_come_from_recorded_trials_and_evidence_is_counted(tmp_path):
     assert text in editor.preview()
     fresh = SpaceEditor(wide, tmp_path / "s.yaml", n_trials=10, workers=2, seconds_per_trial=3)
     assert "about <b>15 s</b>" in fresh.preview()
+
+
+def test_a_study_without_a_space_is_refused(tmp_path):
+    study = optuna.create_study(study_name="plain")
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), 1)
+    with pytest.raises(StudyError, match="study 'plain' has no search space"):
+        SpaceEditor(path=tmp_path / "s.yaml", study=study)
+
+
+def test_a_prior_that_leaves_ends_out_is_drawn_where_it_lies():
+    space = SearchSpace.from_yaml("n: {type: int, low: 1, high: 20, prior: segmented}")
+    drawn = {space["n"].from_unit(u / 240) for u in range(241)}
+    assert drawn < set(range(1, 21))
+    picture = prior_shape(space["n"])
+    assert picture.count("<rect") == len(drawn)
+    lefts = [float(x) for x in re.findall(r"<rect x='([\d.]+)'", picture)]
+    assert lefts == [round((n - 1) * 96 / 20, 1) for n in sorted(drawn)]
 
 
 def test_shapes_of_priors():
