@@ -197,8 +197,6 @@ class Driver:
         """Close the trial at the end of its budget or at a rung, or send out its next segment."""
         trial = self.backend.get_trial(running.trial_id)
         if epoch == self.objective.budget:
-            if trial.user_attrs.get("status") != "completed":  # recorded by an earlier version
-                self._set(running, {"status": "completed"})
             self._close(running, trial.intermediate_values[epoch])
         elif epoch in self.rungs and self.study.pruner.prune(self.study, _as_of(trial, epoch)):
             self._prune(running, trial.intermediate_values[epoch], epoch)

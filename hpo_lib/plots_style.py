@@ -17,7 +17,6 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
-from PIL import Image
 
 from hpo_lib.files import atomic_write_bytes
 from hpo_lib.space import ChoiceParameter, IntParameter, Parameter
@@ -255,22 +254,11 @@ def save_figure(drawn: Axes | Figure | AxesArray, path: str | Path) -> Path:
     first = drawn.flat[0] if isinstance(drawn, np.ndarray) else drawn
     figure = cast(Figure, first if isinstance(first, Figure) else first.figure)
     path.parent.mkdir(parents=True, exist_ok=True)
-    image = b""
-    for dpi, colours in ((150, 0), (110, 0), (110, 256), (75, 256), (50, 256)):
-        image = _png(figure, dpi, colours)
-        if len(image) <= MAX_BYTES:
+    image = io.BytesIO()
+    for dpi in (150, 110, 75, 50, 35):
+        image = io.BytesIO()
+        figure.savefig(image, format="png", dpi=dpi)
+        if image.tell() <= MAX_BYTES:
             break
-    atomic_write_bytes(path, image)
+    atomic_write_bytes(path, image.getvalue())
     return path
-
-
-def _png(figure: Figure, dpi: int, colours: int) -> bytes:
-    """Render a figure; `colours` other than 0 keeps that many, for a smaller file."""
-    drawn, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=dpi)
-    if not colours:
-        return drawn.getvalue()
-    with Image.open(drawn) as image:
-        palette = image.convert("RGB").quantize(colours, Image.Quantize.MAXCOVERAGE)
-        palette.save(small, "png", optimize=True)
-    return small.getvalue()

@@ -138,7 +138,7 @@ def _use_write_ahead_log(path: Path) -> None:
     """Let dashboards read while the driver writes; the file keeps the mode."""
     try:
         with closing(sqlite3.connect(path, timeout=_WAIT_SECONDS)) as connection:
-            _set_journal_mode(connection)
+            connection.execute("PRAGMA journal_mode=WAL")
             tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
             [[found]] = connection.execute("PRAGMA quick_check(1)")
         if found != "ok":
@@ -149,19 +149,6 @@ def _use_write_ahead_log(path: Path) -> None:
     if tables and "studies" not in tables:
         message = f"storage must be an SQLite file that holds studies, got {path} with {tables}"
         raise StudyError(message)
-
-
-def _set_journal_mode(connection: sqlite3.Connection) -> None:
-    """SQLite itself does not wait when two processes change the mode of one file at once."""
-    deadline = time.monotonic() + _WAIT_SECONDS
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-            return
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
 
 
 @contextmanager

@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import optuna
+import pandas as pd
 from optuna.samplers import BaseSampler
 
 from hpo_lib.objective import Objective
@@ -73,14 +74,9 @@ def check_unchanged(study: optuna.Study, space: SearchSpace, settings: dict[str,
         raise StudyChangedError(message)
 
 
-def _lines(settings: dict[str, Any], prefix: str = "") -> list[str]:
-    lines: list[str] = []
-    for key, value in sorted(settings.items()):
-        if isinstance(value, dict):
-            lines += _lines(cast("dict[str, Any]", value), f"{prefix}{key}.")
-        else:
-            lines.append(f"{prefix}{key}: {value}")
-    return lines
+def _lines(settings: dict[str, Any]) -> list[str]:
+    (flat,) = pd.json_normalize(settings).to_dict("records")
+    return [f"{key}: {value}" for key, value in sorted(flat.items(), key=str)]
 
 
 def _difference(recorded: list[str], asked: list[str]) -> list[str]:
