@@ -58,9 +58,8 @@ class Acquisition:
         passing = [np.zeros(len(rows))]
         for gate in self.history.gates:
             highest = np.interp(gate.highest, values, compressed)
-            mean, std = self.model.predict(
-                trusted(rows, self.model, gate.fidelity), return_std=True
-            )
+            there = trusted(rows, self.model, gate.fidelity)
+            mean, std = self.model.predict(there, return_std=True)
             passing.append(np.minimum(passing[-1], log_ndtr((highest - mean) / std)))
         return np.array(passing)
 

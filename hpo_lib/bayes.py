@@ -9,10 +9,9 @@ in any Optuna program, on the parameters that all its trials share.
 
 from __future__ import annotations
 
-import math
-import zlib
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
 from typing import Any, cast
 
 import numpy as np
@@ -30,12 +29,15 @@ from hpo_lib.codes import Codes, Point
 from hpo_lib.evidence import (
     MOST,
     History,
+    choice_seed,
     epoch_seconds,
     gates,
+    is_value,
     partial_values,
     plateau_step,
     representatives,
     trial_params,
+    was_chosen,
 )
 from hpo_lib.gp import AveragedProcess, GaussianProcess, compress
 from hpo_lib.prior import Prior
@@ -57,7 +59,7 @@ class BayesianSampler(BaseSampler):
     """What the samplers share: history, imputation, initial points, and never a repeat.
 
     Args:
-        seed: fixes all choices.
+        seed: fixes all choices; None is a random one.
         space: the search space; None in an Optuna program of any other origin.
         n_initial_points: trials before the model takes over.
         acq_func: one of `acquisitions`; "gp_hedge" picks one of EI, LCB and PI evenly.
@@ -72,7 +74,7 @@ class BayesianSampler(BaseSampler):
 
     def __init__(
         self,
-        seed: int,
+        seed: int | None,
         space: SearchSpace | None,
         n_initial_points: int,
         acq_func: str,
@@ -85,10 +87,13 @@ class BayesianSampler(BaseSampler):
     ) -> None:
         check_member("acq_func", acq_func, self.acquisitions)
         check_member("initial_point_generator", initial_point_generator, DESIGNS)
+        if not isinstance(n_initial_points, Integral) or n_initial_points < 0:
+            message = f"n_initial_points must be an int from 0 on, got {n_initial_points!r}"
+            raise ValueError(message)
         if space is None and (first or given):
             message = "first and given need a space, got space=None"
             raise ValueError(message)
-        self._seed = seed
+        self._seed = int(np.random.default_rng().integers(2**31)) if seed is None else seed
         self._space = space
         self._n_initial_points = n_initial_points
         self._acq_func = acq_func
@@ -127,8 +132,10 @@ class BayesianSampler(BaseSampler):
         codes = self._codes_of(search_space)
         if not codes.axes:
             return {}
-        if trial.number < len(self._first):
-            return codes.active(self._first[trial.number])
+        if self._first:  # enqueued trials and evidence take the place of none of them
+            n_chosen = sum(map(was_chosen, study.get_trials(deepcopy=False)[: trial.number]))
+            if n_chosen < len(self._first):
+                return codes.active(self._first[n_chosen])
         history = self._history(study, codes, trial.number)
         rng = np.random.default_rng([self._seed, trial.number])
         index = trial.number - len(self._first)
@@ -147,9 +154,7 @@ class BayesianSampler(BaseSampler):
         param_distribution: BaseDistribution,
     ) -> Any:
         """Draw a parameter that the model does not cover uniformly from its range."""
-        key = [self._seed, trial.number, zlib.crc32(param_name.encode())]
-        seed = int(np.random.SeedSequence(key).generate_state(1)[0])
-        uniform = optuna.samplers.RandomSampler(seed)
+        uniform = optuna.samplers.RandomSampler(choice_seed(self._seed, trial.number, param_name))
         return uniform.sample_independent(study, trial, param_name, param_distribution)
 
     def is_exhausted(self, study: optuna.Study) -> bool:
@@ -185,7 +190,7 @@ class BayesianSampler(BaseSampler):
             own = float("evidence" not in trial.user_attrs)
             steps = shown.get(trial.number, ())
             evidence += [(point, (share, own), sign * v) for share, v in steps]
-            if trial.state == TrialState.COMPLETE and math.isfinite(trial.values[0]):
+            if trial.state == TrialState.COMPLETE and is_value(trial.values[0]):
                 evidence.append((point, (1.0, own), sign * trial.values[0]))
             elif trial.state in (TrialState.RUNNING, TrialState.WAITING):
                 pending.append(point)
@@ -225,10 +230,14 @@ class BayesianSampler(BaseSampler):
         drawn = codes.draw(rng.random((_CANDIDATES, len(codes.axes)))) if drawn is None else drawn
         points = [*dict.fromkeys(map(to_point, rng.permutation(drawn)))]
         new = [point for point in points if point not in history.tried]
+        if self._space is None:  # other parameters may still make it a new configuration
+            return (new or points)[:_CANDIDATES]
+        if not new and self._space.size is not None:  # few are left: draws seldom meet them
+            grid = map(codes.encode, self._space.grid(self._space.size))
+            new = [point for point in grid if point and point not in history.tried]
+            rng.shuffle(new)
         if new:
             return new[:_CANDIDATES]
-        if self._space is None:  # other parameters may still make it a new configuration
-            return points[:_CANDIDATES]
         message = (
             f"all {len(history.tried)} configurations of the space have been tried; "
             "ask is_exhausted(study) first"
@@ -272,7 +281,7 @@ class BayesSampler(BayesianSampler):
 
     def __init__(
         self,
-        seed: int = 0,
+        seed: int | None = 0,
         space: SearchSpace | None = None,
         n_initial_points: int = 5,
         acq_func: str = "EI",
@@ -322,10 +331,11 @@ class BayesSampler(BayesianSampler):
         earlier = np.flatnonzero((trusts[kept] == (1, 0)).all(axis=1))
         earlier = earlier[np.argsort(values[earlier], kind="stable")]
         incumbents = np.array(points)[np.r_[leaders[:_INCUMBENTS], earlier[:_INCUMBENTS]]]
-        for point in _best_first(codes, acquisition, incumbents, rng):
-            if point not in history.tried:
-                return point
-        return self._new_points(codes, history, rng)[0]
+        ranked = _best_first(codes, acquisition, incumbents, rng)
+        # Without a space, parameters that are not shared may make a repeated point a new one.
+        repeat = ranked[0] if self._space is None else None
+        chosen = next((point for point in ranked if point not in history.tried), repeat)
+        return chosen or self._new_points(codes, history, rng)[0]
 
     def _initial_point(self, codes: Codes, index: int) -> Point | None:
         if self._space is None or not self._widths or index % 2 == 0:
@@ -347,7 +357,7 @@ class BayesSampler(BayesianSampler):
         """Fitted to all evidence; of much evidence, to as many tens of it as there are.
 
         They hardly change from one trial to the next by then, and what was fitted once is kept.
-        Of little evidence several draws, of shape (k, d + 2).
+        Of little evidence several draws, of shape (k, 2 * numbers + d + 2).
         """
         n = len(rows)
         n -= n % (1 if n <= _REFIT_BELOW else 10 if n <= MOST else 50)
@@ -367,7 +377,7 @@ def _best_first(
     acquisition: Callable[[NDArray[np.float64]], NDArray[np.float64]],
     incumbents: NDArray[np.float64],
     rng: np.random.Generator,
-) -> Iterator[Point]:
+) -> list[Point]:
     """Points of high acquisition, the highest first."""
     found = codes.every()
     if found is None:
@@ -386,7 +396,7 @@ def _best_first(
             found, values = np.vstack([found, near]), np.r_[values, acquisition(near)]
     else:
         values = acquisition(found)
-    yield from map(to_point, found[np.argsort(-values)])
+    return [*map(to_point, found[np.argsort(-values)])]
 
 
 def to_point(row: NDArray[np.float64]) -> Point:
@@ -400,10 +410,9 @@ def _design(name: str, n: int, n_dimensions: int, seed: int) -> NDArray[np.float
     if name == "random":
         return rng.random((n, n_dimensions))
     if name == "sobol":  # its balance needs a power of two
-        sobol: Any = qmc.Sobol
-        return sobol(n_dimensions, seed=rng).random_base2(max(n - 1, 0).bit_length())[:n]
-    kind: Any = qmc.Halton if name == "halton" else qmc.LatinHypercube
-    return kind(n_dimensions, seed=rng).random(n)
+        return qmc.Sobol(n_dimensions, rng=rng).random_base2(max(n - 1, 0).bit_length())[:n]
+    kind = qmc.Halton if name == "halton" else qmc.LatinHypercube
+    return kind(n_dimensions, rng=rng).random(n)
 
 
 def check_widths(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -15,7 +16,6 @@ from hpo_lib.codes import Codes, Point
 
 MOST = 500
 """How much evidence a model is fitted to."""
-
 
 _MOST_GATES = 3
 
@@ -46,6 +46,22 @@ class History(NamedTuple):
     pending: list[Point]
     seconds: list[tuple[Point, float]]
     gates: list[Gate]
+
+
+def is_value(value: float) -> bool:
+    """Whether models can take it: not what is no number, nor that whose square overflows."""
+    return abs(value) < 1e150
+
+
+def was_chosen(trial: FrozenTrial) -> bool:
+    """Whether a strategy chose the trial: it was neither enqueued nor copied as evidence."""
+    return "fixed_params" not in trial.system_attrs and "evidence" not in trial.user_attrs
+
+
+def choice_seed(seed: int, number: int, name: str = "") -> int:
+    """The seed of what is chosen for a trial, or for one of its parameters."""
+    key = (seed, number, zlib.crc32(name.encode()))
+    return int(np.random.SeedSequence(key).generate_state(1)[0])
 
 
 def trial_params(trial: FrozenTrial) -> dict[str, Any]:
@@ -102,7 +118,7 @@ def partial_values(trials: Sequence[FrozenTrial]) -> dict[int, list[tuple[float,
         shown = found[trial.number] = []
         for step, value in sorted(trial.intermediate_values.items(), reverse=True):
             count = step + shift
-            if step < budget and 3 * count <= 2 * above and math.isfinite(value):
+            if step < budget and 3 * count <= 2 * above and is_value(value):
                 shown.insert(0, (math.log(count) / math.log(budget + shift), value))
                 above = count
     return found
@@ -118,7 +134,7 @@ def gates(trials: Sequence[FrozenTrial], sign: float) -> list[Gate]:
         there = [t for t in (*completed, *pruned) if step in t.intermediate_values]
         passed = sum(max(t.intermediate_values) > step for t in there)
         shown = (sign * trial.intermediate_values[step] for trial in there)
-        values = sorted(value for value in shown if math.isfinite(value))
+        values = sorted(filter(is_value, shown))
         if values and passed > 0 and step < budget:
             count, whole = step + shift, budget + shift
             fidelity = math.log(count) / math.log(whole)
@@ -130,9 +146,7 @@ def _steps(
     trials: Sequence[FrozenTrial],
 ) -> tuple[list[FrozenTrial], list[FrozenTrial], int, int]:
     """Completed and pruned trials, the last step of the completed, and what to add to a step."""
-    completed = [
-        t for t in trials if t.state == TrialState.COMPLETE and math.isfinite(t.values[0])
-    ]
+    completed = [t for t in trials if t.state == TrialState.COMPLETE and is_value(t.values[0])]
     pruned = [t for t in trials if t.state == TrialState.PRUNED and t.intermediate_values]
     budget = max((max(t.intermediate_values, default=0) for t in completed), default=0)
     steps = {step for t in (*completed, *pruned) for step in t.intermediate_values}

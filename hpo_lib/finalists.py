@@ -54,7 +54,7 @@ def retrain_best(
         `finalists_frame` of the study.
 
     Raises:
-        StudyError: there is no such study.
+        StudyError: there is no such study, or run_study did not make it.
         StudyChangedError: the objective or its budget is not the search's.
         ValueError: no trial ran to its end, or `k` or `n_seeds` is below 1.
     """
@@ -63,7 +63,7 @@ def retrain_best(
             message = f"{argument} must be at least 1, got {value}"
             raise ValueError(message)
     search = open_study(name, storage)
-    settings = search.user_attrs["settings"]
+    space, settings = study_space(search), search.user_attrs["settings"]
     evaluated = as_objective(objective)
     asked = {"objective": evaluated.settings, "budget": evaluated.budget}
     for key, value in json.loads(json.dumps(asked)).items():
@@ -73,7 +73,6 @@ def retrain_best(
                 f"recorded {settings[key]}, asked {value}"
             )
             raise StudyChangedError(message)
-    space = study_space(search)
     sampler = _Repeats(space, [_configuration(trial) for trial in _best(search, k)])
     again = _retrained(name, storage)
     recorded = [] if again is None else own_trials(again)
@@ -186,6 +185,7 @@ def _configuration(trial: FrozenTrial) -> Configuration:
 
 def _best(search: optuna.Study, k: int | None) -> list[FrozenTrial]:
     """The trials of the `k` best configurations; of a repeated one, the best of its trials."""
+    study_space(search)  # a study that run_study did not make has no configurations
     found: list[FrozenTrial] = []
     completed = search.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     for trial in sorted(completed, key=lambda trial: trial.values[0]):

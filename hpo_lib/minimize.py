@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import inspect
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 import optuna
@@ -18,7 +18,8 @@ from skopt.callbacks import VerboseCallback, check_callback
 from skopt.space import Categorical, Integer, Real
 from skopt.utils import create_result, eval_callbacks, normalize_dimensions
 
-from hpo_lib.bayes import BayesSampler
+from hpo_lib.bayes import BayesSampler, check_member
+from hpo_lib.evidence import is_value
 from hpo_lib.objective import FunctionObjective, Segment, SegmentResult
 from hpo_lib.skopt_sampler import SkoptSampler, fit_process
 from hpo_lib.space import Configuration, SearchSpace
@@ -60,7 +61,7 @@ def gp_minimize(
     """Minimise `func` as `skopt.gp_minimize` does, by the same arguments.
 
     A call that raises or returns no finite number is recorded, avoided from then on, and left out
-    of the result; five of them in a row end the search.
+    of the result, as are numbers beyond 1e150; five failures in a row end the search.
 
     Args:
         func: gets a list of values; with a `SearchSpace` a configuration (dict).
@@ -73,8 +74,8 @@ def gp_minimize(
         y0: their known values: they are evidence, and `func` is not called for them.
         random_state: a seed or a RandomState; None is 0 for a named study, else a random seed.
         verbose: whether to print a line per call.
-        callback: called with the result so far (without models) after each call; True stops.
-            Rules of `stopping` are callbacks, too.
+        callback: called with the result so far (without models) after each call, and before the
+            first one where there is any; True stops. Rules of `stopping` are callbacks, too.
         xi: the improvement that EI and PI ask for; None is the surrogate's own.
         kappa: the weight of the standard deviation in LCB.
         n_jobs: changes nothing; it is `workers` that evaluates in parallel.
@@ -91,7 +92,9 @@ def gp_minimize(
     arguments = dict(locals())
     _refuse(unsupported)
     run = _Run.read(dimensions, x0, y0, arguments)
-    _check(n_calls, n_initial_points, run, surrogate, name, storage)
+    _check(n_calls, n_initial_points, run, name, storage)
+    check_member("surrogate", surrogate, [*SURROGATES])
+    n_calls, n_initial_points = int(n_calls), int(n_initial_points)
     unseeded = name is not None and random_state is None
     rng = check_random_state(0 if unseeded else random_state)
     seed = int(rng.randint(2**31 - 1))
@@ -103,6 +106,7 @@ def gp_minimize(
     callbacks = [one for one in given if not isinstance(one, RULES)]
     if verbose:
         callbacks.append(VerboseCallback(len(run.first), n_initial_points, n_calls))
+    first_asked = iter([callbacks])  # before any new call: a study that they stopped stays so
     study = run_study(
         _Call(func, names=run.names, options=options),
         run.space,
@@ -113,8 +117,8 @@ def gp_minimize(
         seed=seed,
         workers=workers,
         default_first=False,
-        callback=lambda study, _: run.is_stopped_by(callbacks, study),
-        stop=stop,
+        callback=lambda study, _: run.why_stopped(callbacks, study) is not None,
+        stop=[*stop, lambda study: run.why_stopped(next(first_asked, ()), study)],
     )
     return run.final_result(study, seed, surrogate)
 
@@ -170,6 +174,7 @@ class _Run:
         """The result so far; None before the first value."""
         trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         calls = [*self.given, *((t.user_attrs["configuration"], t.values[0]) for t in trials)]
+        calls = [call for call in calls if is_value(call[1])]
         if not calls:
             return None
         defaults = {one.name: one.default for one in self.space.searched}
@@ -191,10 +196,11 @@ class _Run:
         made.random_state = check_random_state(seed)
         return made
 
-    def is_stopped_by(self, callbacks: Sequence[Any], study: optuna.Study) -> bool:
-        """Let the callbacks see the result so far."""
+    def why_stopped(self, callbacks: Sequence[Any], study: optuna.Study) -> str | None:
+        """Let the callbacks see the result so far; the reason if one of them stops the search."""
         made = self.result(study) if callbacks else None
-        return made is not None and bool(eval_callbacks(callbacks, made))
+        stops = made is not None and eval_callbacks(callbacks, made)
+        return "stopped by the callback" if stops else None
 
 
 def _refuse(unsupported: Mapping[str, Any]) -> None:
@@ -209,17 +215,12 @@ def _refuse(unsupported: Mapping[str, Any]) -> None:
             raise ValueError(message)
 
 
-def _check(
-    n_calls: Any,
-    n_initial_points: int,
-    run: _Run,
-    surrogate: str,
-    name: str | None,
-    storage: Storage | None,
-) -> None:
-    if not isinstance(n_calls, int):
-        message = f"n_calls, the third argument, must be an int, got {n_calls!r}"
-        raise TypeError(message)
+def _check(n_calls: Any, n_initial_points: Any, run: _Run, name: str | None, storage: Any) -> None:
+    whole = {"n_calls, the third argument,": n_calls, "n_initial_points": n_initial_points}
+    for argument, value in whole.items():
+        if not isinstance(value, Integral):
+            message = f"{argument} must be an int, got {value!r}"
+            raise TypeError(message)
     first = len(run.first)
     if n_initial_points < 0 or n_initial_points + first + len(run.given) < 1:
         message = f"n_initial_points must be positive where there is no x0, got {n_initial_points}"
@@ -230,15 +231,15 @@ def _check(
             f"to evaluate = {first} together, got {n_calls}"
         )
         raise ValueError(message)
-    if surrogate not in SURROGATES:
-        message = f"surrogate must be one of {', '.join(SURROGATES)}, got {surrogate!r}"
-        raise ValueError(message)
     if storage is not None and name is None:
         message = f"storage needs the name of a study, got storage={storage!r} and name=None"
         raise ValueError(message)
 
 
 def _points(x0: Any, names: Sequence[str]) -> list[Configuration]:
+    if x0 is not None and not hasattr(x0, "__len__"):
+        message = f"x0 must be one point or several, as lists, got {x0!r}"
+        raise ValueError(message)
     if x0 is None or len(x0) == 0:
         return []
     single = isinstance(x0, Mapping) or not isinstance(x0[0], (list, tuple, Mapping))
@@ -256,8 +257,8 @@ def _given(points: Sequence[Configuration], y0: Any) -> list[tuple[Configuration
     if y0 is None:
         return []
     values = [float(value) for value in (y0 if hasattr(y0, "__len__") else [y0])]
-    if len(values) != len(points) or not all(map(math.isfinite, values)):
-        message = f"y0 must have a finite value for each of {len(points)} points x0, got {y0!r}"
+    if len(values) != len(points) or not all(map(is_value, values)):
+        message = f"y0 must be finite (< 1e150) for each of {len(points)} points x0, got {y0!r}"
         raise ValueError(message)
     return list(zip(points, values, strict=True))
 

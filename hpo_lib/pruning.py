@@ -6,6 +6,7 @@ resumed study differs; these depend on (seed, trial number, recorded values) alo
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping
 
@@ -92,6 +93,7 @@ class RungPruner(BasePruner):
         if rule not in RULES:
             message = f"pruning must be one of {', '.join(RULES)}, none, got {rule!r}"
             raise ValueError(message)
+        default_rungs(1, reduction_factor)  # refuses a wrong factor
         self._rule = rule
         self._rungs = rungs
         self._reduction_factor = reduction_factor
@@ -101,17 +103,20 @@ class RungPruner(BasePruner):
         """Whether the trial stops at the last epoch that it reported.
 
         Enqueued trials, such as the default configuration, go on: somebody asked for their value.
+        Any other whose value there is NaN stops, and is compared with none.
         Trials copied as evidence do not compete: those that completed elsewhere are the
         survivors of another search.
         """
         epoch = trial.last_step
         if epoch not in self._rungs or "fixed_params" in trial.system_attrs:
             return False
+        if math.isnan(trial.intermediate_values[epoch]):
+            return True
         sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
         there = [
             one
             for one in study.get_trials(deepcopy=False)
-            if epoch in one.intermediate_values
+            if not math.isnan(one.intermediate_values.get(epoch, math.nan))
             and one.state != TrialState.WAITING
             and "evidence" not in one.user_attrs
         ]

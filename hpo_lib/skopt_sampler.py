@@ -29,7 +29,7 @@ class SkoptSampler(BayesianSampler):
 
     def __init__(
         self,
-        seed: int = 0,
+        seed: int | None = 0,
         space: SearchSpace | None = None,
         n_initial_points: int = 10,
         acq_func: str = "gp_hedge",

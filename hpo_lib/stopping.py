@@ -9,6 +9,7 @@ no part of a study's settings: called with later rules or none, a stopped study 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import optuna
@@ -16,9 +17,11 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import qmc
 
 from hpo_lib.driver import StoppingRule, own_trials, spent_seconds
+from hpo_lib.evidence import is_value
 from hpo_lib.gp import log_expected_improvement
 from hpo_lib.space import SearchSpace
 from hpo_lib.surrogate import fit_surrogate
+from hpo_lib.workers import check_positive
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class MaxSeconds:
     seconds: float
 
     def __post_init__(self) -> None:
-        _check_positive("seconds", self.seconds)
+        check_positive(seconds=self.seconds)
 
     def __call__(self, study: optuna.Study) -> str | None:
         """The reason, or None."""
@@ -46,7 +49,7 @@ class TargetValue:
 
     def __call__(self, study: optuna.Study) -> str | None:
         """The reason, or None."""
-        best = min((_value(trial) for trial in _completed(study)), default=np.inf)
+        best = min(map(_value, _completed(study)), default=np.inf)
         return f"{best:.4g} reached the target {self.target:g}" if best <= self.target else None
 
 
@@ -60,11 +63,12 @@ class NoImprovement:
     n_trials: int
 
     def __post_init__(self) -> None:
-        _check_positive("n_trials", self.n_trials)
+        check_positive(n_trials=self.n_trials)
 
     def __call__(self, study: optuna.Study) -> str | None:
         """The reason, or None."""
-        best = min((_value(t) for t in _completed(study) if _is_evidence(t)), default=np.inf)
+        taken_over = [t for t in _completed(study) if "evidence" in t.user_attrs]
+        best = min(map(_value, taken_over), default=np.inf)
         finished = [trial for trial in own_trials(study) if trial.state.is_finished()]
         improved = 0
         for count, trial in enumerate(finished, start=1):
@@ -88,7 +92,7 @@ class SmallImprovement:
     min_trials: int = 10
 
     def __post_init__(self) -> None:
-        _check_positive("threshold", self.threshold)
+        check_positive(threshold=self.threshold)
         if self.min_trials < 4:
             message = f"min_trials must be at least 4, got {self.min_trials}"
             raise ValueError(message)
@@ -96,11 +100,11 @@ class SmallImprovement:
     def __call__(self, study: optuna.Study) -> str | None:
         """The reason, or None."""
         space = SearchSpace.from_yaml(study.user_attrs["space"])
-        completed = _completed(study)
-        if len(completed) < self.min_trials or not space.searched:
+        completed = [trial for trial in _completed(study) if is_value(_value(trial))]
+        if len(completed) < self.min_trials or all(one.count == 1 for one in space.searched):
             return None
         expected = _largest_improvement(completed, space)
-        if expected >= self.threshold:
+        if not expected < self.threshold:
             return None
         return f"expected improvement {expected:.2g}, the threshold is {self.threshold:g}"
 
@@ -112,16 +116,8 @@ def stopping_rules(
     *, seconds: float = 0, error: float = 0, patience: int = 0, improvement: float = 0
 ) -> list[StoppingRule]:
     """The rules that are not 0, as notebooks write them."""
-    rules: list[StoppingRule] = []
-    if seconds:
-        rules.append(MaxSeconds(seconds))
-    if error:
-        rules.append(TargetValue(error))
-    if patience:
-        rules.append(NoImprovement(patience))
-    if improvement:
-        rules.append(SmallImprovement(improvement))
-    return rules
+    limits: tuple[Any, ...] = (seconds, error, patience, improvement)
+    return [rule(limit) for rule, limit in zip(RULES, limits, strict=True) if limit]
 
 
 def _largest_improvement(completed: list[FrozenTrial], space: SearchSpace) -> float:
@@ -147,13 +143,3 @@ def _completed(study: optuna.Study) -> list[FrozenTrial]:
 
 def _value(trial: FrozenTrial) -> float:
     return trial.values[0]
-
-
-def _is_evidence(trial: FrozenTrial) -> bool:
-    return "evidence" in trial.user_attrs
-
-
-def _check_positive(name: str, value: float) -> None:
-    if not value > 0:
-        message = f"{name} must be greater than 0, got {value!r}"
-        raise ValueError(message)

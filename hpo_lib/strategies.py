@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 import inspect
 import math
-import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 import numpy as np
@@ -17,6 +17,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo_lib.codes import Codes, Point
+from hpo_lib.evidence import choice_seed, is_value, was_chosen
 from hpo_lib.space import ChoiceParameter, Configuration, Parameter, SearchSpace, Value
 
 _LINE_POINTS = 201
@@ -79,8 +80,7 @@ class SobolSampler(SpaceSampler):
         from scipy.stats import qmc  # takes half a second to import
 
         n_dimensions = len(self._space.searched)
-        kind: Any = qmc.Sobol
-        sequence = kind(max(n_dimensions, 1), seed=np.random.default_rng(self._seed))
+        sequence = qmc.Sobol(max(n_dimensions, 1), rng=np.random.default_rng(self._seed))
         if trial.number:  # scipy overflows when it is to go forward by nothing
             sequence.fast_forward(trial.number)
         u = sequence.random(1)[0, :n_dimensions]
@@ -92,7 +92,8 @@ class GridSampler(SpaceSampler):
 
     Numbers with more values get as many points, from 2 to 5, as let the whole grid fit into
     `n_trials`. When not even 2 do, they get 3, so that the middle is on the grid, and the budget
-    ends within the random order: an even sample of the grid rather than one of its corners.
+    ends within the random order: an even sample of the grid rather than one of its corners. A
+    default that is off the grid, when it is tried first, takes the place of one of them.
     """
 
     def __init__(self, space: SearchSpace, seed: int, n_trials: int) -> None:
@@ -158,7 +159,7 @@ class RebuiltSampler(BaseSampler):
         return sampler.sample_independent(study, trial, param_name, param_distribution)
 
     def _fresh(self, trial: FrozenTrial, name: str = "") -> BaseSampler:
-        return self._make(_seed(self._seed, trial.number, name))
+        return self._make(choice_seed(self._seed, trial.number, name))
 
 
 def _tpe(space: SearchSpace, seed: int, n_trials: int) -> BaseSampler:
@@ -210,7 +211,7 @@ class CmaEsSampler(SpaceSampler):
         if not n_dimensions:
             return {}
         bounds = np.tile([0.0, 1.0], (n_dimensions, 1))
-        number_seed = _seed(self._seed, trial.number)
+        number_seed = choice_seed(self._seed, trial.number)
         # Hansen: a standard deviation of 0.3 times the range.
         cma = CMA(np.full(n_dimensions, 0.5), 0.3, bounds=bounds, seed=number_seed)
         told = [
@@ -251,7 +252,7 @@ class ThreeStepSampler(SpaceSampler):
     ) -> dict[str, Any]:
         """Choose by the step that this trial belongs to."""
         earlier = study.get_trials(deepcopy=False)[: trial.number]
-        index = sum(_was_chosen(one) for one in earlier)
+        index = sum(map(was_chosen, earlier))
         start = self._space.sample(np.random.default_rng(self._seed), self._seed)
         lr = self._learning_rate(start)
         first_block = 1 if lr is None else 4
@@ -260,7 +261,7 @@ class ThreeStepSampler(SpaceSampler):
         if lr is not None and 1 <= index <= 3:
             third = index - 1
             u = third / 2 if lr.prior == "segmented" else (third + rng.random()) / 3
-            configuration = self._space.complete({**start, lr.name: lr.from_unit(u, self._seed)})
+            configuration = self._moved(start, lr.name, lr.from_unit(u, self._seed))
         elif index >= first_block:
             found = self._on_a_line(study, trial.number, (index - first_block) // 3)
             configuration = found or self._space.sample(rng, self._seed)
@@ -324,11 +325,6 @@ def _most_promising(
     return new[int(np.argmax(log_expected_improvement(mean, std, best)))]
 
 
-def _was_chosen(trial: FrozenTrial) -> bool:
-    """Whether a strategy chose the trial: it was neither enqueued nor copied as evidence."""
-    return "fixed_params" not in trial.system_attrs and "evidence" not in trial.user_attrs
-
-
 def _outcomes(study: optuna.Study) -> list[tuple[FrozenTrial, float]]:
     """Trials with what they came to, lower is better: failed ones to the worst of the others.
 
@@ -341,10 +337,8 @@ def _outcomes(study: optuna.Study) -> list[tuple[FrozenTrial, float]]:
         for trial in trials
         if trial.user_attrs.get("status") != "lost"
     ]
-    worst = max((value for _, value in found if math.isfinite(value)), default=None)
-    if worst is None:
-        return []
-    return [(trial, value if math.isfinite(value) else worst) for trial, value in found]
+    worst = max((value for _, value in found if is_value(value)), default=math.inf)
+    return [(one, v if is_value(v) else worst) for one, v in found if is_value(worst)]
 
 
 def _tried(study: optuna.Study, space: SearchSpace, but: int | None = None) -> set[_Key]:
@@ -352,12 +346,6 @@ def _tried(study: optuna.Study, space: SearchSpace, but: int | None = None) -> s
     trials = (t for t in study.get_trials(deepcopy=False) if t.number != but)
     params = [{**t.system_attrs.get("fixed_params", {}), **t.params} for t in trials]
     return {_key(space.complete(values)) for values in params if space.contains(values)}
-
-
-def _seed(seed: int, number: int, name: str = "") -> int:
-    """The seed of one choice."""
-    key = (seed, number, zlib.crc32(name.encode()))
-    return int(np.random.SeedSequence(key).generate_state(1)[0])
 
 
 _Key = frozenset[tuple[str, Any]]
@@ -371,24 +359,13 @@ def _searched(configuration: Configuration, search_space: Mapping[str, Any]) -> 
     return {name: value for name, value in configuration.items() if name in search_space}
 
 
-def _bayes(space: SearchSpace, seed: int, n_trials: int) -> BaseSampler:
-    from hpo_lib.bayes import BayesSampler  # takes seconds to import
-
-    return BayesSampler(seed, space)
-
-
-def _skopt(space: SearchSpace, seed: int, n_trials: int) -> BaseSampler:
-    from hpo_lib.skopt_sampler import SkoptSampler
-
-    return SkoptSampler(seed, space)
-
-
 STRATEGIES: dict[str, SamplerFactory] = {
     "grid": GridSampler,
     "random": lambda space, seed, n_trials: RandomSampler(space, seed),
     "sobol": lambda space, seed, n_trials: SobolSampler(space, seed),
-    "bayes": _bayes,
-    "skopt": _skopt,
+    # imported when they are asked for: that takes seconds
+    "bayes": lambda space, seed, _: _imported("hpo_lib.bayes.BayesSampler")(seed, space),
+    "skopt": lambda space, seed, _: _imported("hpo_lib.skopt_sampler.SkoptSampler")(seed, space),
     "tpe": _tpe,
     "genetic": _genetic,
     "cmaes": lambda space, seed, n_trials: CmaEsSampler(space, seed),
@@ -416,7 +393,7 @@ def make_sampler(
         raise ValueError(message)
     if strategy in STRATEGIES:
         return STRATEGIES[strategy](space, seed, n_trials)
-    if ":" in strategy or "." in strategy:
+    if not inspect.isclass(strategy) and (":" in strategy or "." in strategy):
         return _imported(strategy)(seed=seed)
     message = (
         f"strategy must be one of {', '.join(sorted(STRATEGIES))}, "
@@ -432,8 +409,9 @@ def _imported(path: str) -> Callable[..., BaseSampler]:
     except (ImportError, AttributeError, ValueError) as error:
         message = f'strategy must be "package.module:ClassName", got {path!r}: {error}'
         raise ValueError(message) from error
-    is_sampler = inspect.isclass(found) and issubclass(found, BaseSampler)
-    if is_sampler and "seed" in inspect.signature(found).parameters:
-        return cast("Callable[..., BaseSampler]", found)
-    message = f"strategy must be an Optuna sampler that takes a seed, got {path!r}"
+    if inspect.isclass(found) and issubclass(found, BaseSampler):
+        with suppress(TypeError):  # it wants more
+            inspect.signature(found).bind(seed=0)
+            return found
+    message = f"strategy must be an Optuna sampler that takes a seed alone, got {path!r}"
     raise ValueError(message)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo_lib.codes import Codes, Point
+from hpo_lib.evidence import is_value
 from hpo_lib.gp import GaussianProcess
 from hpo_lib.space import Configuration, SearchSpace
 
@@ -42,7 +42,7 @@ def fit_surrogate(trials: Sequence[FrozenTrial], space: SearchSpace) -> Surrogat
     evidence = [
         (point, trial.values[0])
         for trial in trials
-        if trial.state == TrialState.COMPLETE and math.isfinite(trial.values[0])
+        if trial.state == TrialState.COMPLETE and is_value(trial.values[0])
         if (point := codes.encode(trial.params)) is not None
     ]
     if len(evidence) < 4 or not codes.axes:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import sys
 
 import numpy as np
 import optuna
@@ -21,6 +22,7 @@ from tests.toys import TOY_SPACE, bowl
 
 BOTH = pytest.mark.parametrize("kind", [BayesSampler, SkoptSampler])
 LINE = SearchSpace.from_yaml("x: {type: float, low: 0.0, high: 1.0}")
+STEPS = SearchSpace.from_yaml("n: {type: int, low: 1, high: 8}")
 FINITE = SearchSpace.from_yaml(
     """
 kind: {type: choice, options: [a, 2, true]}
@@ -140,24 +142,22 @@ def test_a_study_of_a_finite_space_ends_by_itself():
 
 @BOTH
 def test_pending_trials_are_not_proposed_again(kind):
-    study = search(kind(0, TOY_SPACE, 3), TOY_SPACE, bowl, 3)
-    for _ in range(3):
-        TOY_SPACE.suggest(study.ask())
-    assert distinct(study)
+    study = search(kind(0, STEPS, 3), STEPS, lambda c: c["n"], 3)
+    for _ in range(5):
+        STEPS.suggest(study.ask())
+    assert {trial.params["n"] for trial in study.trials} == set(range(1, 9))
 
 
-def test_what_is_enqueued_is_not_proposed():
-    good = [(0.3, 0.5), (0.5, 0.4), (0.7, 0.3)]
-    chosen = next_x(line_study(*good))
-    study = line_study(*good)
-    for _ in range(2):  # the second waits while the first runs
-        study.enqueue_trial({"x": chosen})
-    study.ask()
-    sampler = BayesSampler(0, LINE, 2)
-    waiting = study.get_trials(deepcopy=False)
-    history = sampler._history(study, sampler._codes_of(LINE.distributions()), None)
-    assert [trial.state for trial in waiting[3:]] == [TrialState.RUNNING, TrialState.WAITING]
-    assert history.pending == [(chosen,), (chosen,)]
+@BOTH
+def test_what_is_enqueued_is_not_proposed(kind):
+    study = search(kind(0, STEPS, 3), STEPS, lambda c: c["n"], 3)
+    number = study.ask().number
+    for _ in range(5):  # each proposal waits from then on
+        trial = study.trials[number]
+        study.enqueue_trial(study.sampler.sample_relative(study, trial, STEPS.distributions()))
+    assert {trial.state for trial in study.trials[number + 1 :]} == {TrialState.WAITING}
+    enqueued = [trial.system_attrs["fixed_params"]["n"] for trial in study.trials[number + 1 :]]
+    assert sorted(enqueued + [t.params["n"] for t in study.trials[:3]]) == [*range(1, 9)]
 
 
 @BOTH
@@ -179,6 +179,18 @@ def test_the_search_keeps_away_from_failures():
     lost = [(x, None, TrialState.FAIL, "lost") for x in (0.93, 0.96, 1.0)]
     assert next_x(line_study(*good, *lost)) > 0.92
     assert next_x(line_study(*good, *failed)) < 0.92
+
+
+@BOTH
+@pytest.mark.parametrize("huge", [sys.float_info.max, -1e160])
+def test_values_beyond_what_a_model_can_square_are_failures(kind, huge):
+    good = [(0.3, 0.5), (0.5, 0.4), (0.7, 0.3)]
+    failed = line_study(*good, (0.9, None, TrialState.FAIL))
+    study = line_study(*good, (0.9, huge))
+    assert next_x(study, kind) == next_x(failed, kind)
+    study.add_trial(line_study((0.8, 0.2)).trials[0])
+    plain = fit_surrogate([study.trials[i] for i in (0, 1, 2, 5)], LINE)
+    assert fit_surrogate(study.trials, LINE).predict([{"x": 0.6}]) == plain.predict([{"x": 0.6}])
 
 
 def test_pruned_and_lost_trials_are_no_evidence():
@@ -214,6 +226,25 @@ def test_trials_of_another_space_are_ignored():
         )
     study = line_study(*good, *[(0.3, 0.5, TrialState.PRUNED)] * 2)
     assert next_x(other) == next_x(study)
+
+
+def test_what_is_to_be_tried_first_comes_after_the_default_and_evidence():
+    storage = optuna.storages.InMemoryStorage()
+    for name, earlier in (("a", None), ("b", "a")):
+        sampler = BayesSampler(0, LINE, first=[{"x": 0.1}, {"x": 0.2}])
+        study = run_study(
+            lambda c: c["x"],
+            LINE,
+            sampler,
+            4,
+            name=name,
+            storage=storage,
+            workers=0,
+            evidence_from=earlier,
+        )
+        own = [t.params["x"] for t in study.trials if "evidence" not in t.user_attrs]
+        assert own[:3] == [0.5, 0.1, 0.2]
+        assert len({*own}) == 4
 
 
 @pytest.mark.parametrize("design", DESIGNS)
@@ -253,11 +284,46 @@ def test_a_plain_optuna_program_works_and_repeats_itself(kind):
     assert distinct(study)
 
 
+@BOTH
+def test_without_a_seed_every_run_is_another(kind):
+    studies = [optuna.create_study(sampler=kind(None, n_initial_points=1)) for _ in range(2)]
+    for study in studies:
+        study.optimize(define_by_run, n_trials=2)
+    assert params(studies[0]) != params(studies[1])
+
+
 def test_a_plain_program_may_outlive_its_finite_space():
     study = optuna.create_study(sampler=BayesSampler(n_initial_points=2))
     study.optimize(lambda trial: trial.suggest_int("n", 1, 3), n_trials=6)
-    assert {p["n"] for p in params(study)[:3]} <= {1, 2, 3}
-    assert len(study.trials) == 6
+    found = [p["n"] for p in params(study)]
+    assert {*found[:3]} == {1, 2, 3}
+    assert found[3:] == [1, 1, 1]
+
+
+def test_options_with_parameters_of_their_own_are_searched_on_when_all_were_tried():
+    def costs(trial):
+        option = trial.suggest_categorical("option", ["bad", "good", "worse"])
+        depth = trial.suggest_int("depth", 1, 2)
+        own = trial.suggest_float(f"own_{option}", 0.0, 1.0)
+        return own + depth + 10 * (option != "good")
+
+    study = optuna.create_study(sampler=BayesSampler(0))
+    study.optimize(costs, n_trials=24)
+    assert {(p["option"], p["depth"]) for p in params(study)[12:]} == {("good", 1)}
+
+
+@BOTH
+def test_the_last_configurations_of_a_large_finite_space_are_found(kind):
+    space = SearchSpace.from_yaml("n: {type: int, low: 1, high: 2500}")
+    study = optuna.create_study(sampler=kind(0, space, 0))
+    study.add_trials(
+        create_trial(state=TrialState.FAIL, params={"n": n}, distributions=space.distributions())
+        for n in range(1, 2501)
+        if n not in (700, 1900)
+    )
+    assert {space.suggest(study.ask())["n"] for _ in range(2)} == {700, 1900}
+    with pytest.raises(RuntimeError, match="all 2500 configurations of the space"):
+        space.suggest(study.ask())
 
 
 @BOTH
@@ -282,6 +348,8 @@ def test_constraints_are_refused(kind):
     [
         ({"acq_func": "UCB"}, r"acq_func must be one of gp_hedge, EI, LCB, PI.* got 'UCB'"),
         ({"initial_point_generator": "grid"}, "initial_point_generator must .* got 'grid'"),
+        ({"n_initial_points": 2.5}, "n_initial_points must be an int from 0 on, got 2.5"),
+        ({"n_initial_points": -3}, "n_initial_points must be an int from 0 on, got -3"),
         ({"first": [{"x": 0.5}]}, "need a space"),
         ({"space": LINE, "first": [{"x": 2.0}]}, "x: .* got 2.0"),
     ],

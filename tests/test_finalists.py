@@ -183,3 +183,12 @@ def test_what_does_not_compare_is_refused(storage):
         retrain(storage, 1, 0)
     with pytest.raises(StudyError, match="no study 'other'"):
         retrain_best(Noisy(), "other", storage=storage)
+
+
+def test_a_study_that_others_made_is_refused(storage):
+    study = optuna.create_study(study_name="s", storage=storage)
+    study.optimize(lambda trial: trial.suggest_int("x", 0, 39), n_trials=2)
+    with pytest.raises(StudyError, match="run_study did not make it"):
+        retrain(storage)
+    with pytest.raises(StudyError, match="run_study did not make it"):
+        best_configuration("s", storage)

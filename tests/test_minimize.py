@@ -226,6 +226,30 @@ def test_a_named_run_goes_on_where_it_was_interrupted(tmp_path):
         minimize(Spy(), n_initial_points=2, n_calls=5, name="s", storage=tmp_path / "studies.db")
 
 
+def test_a_run_that_a_callback_stopped_is_complete(tmp_path):
+    spy = Spy()
+    for _ in range(2):
+        minimize(
+            spy,
+            n_calls=9,
+            callback=lambda so_far: len(so_far.x_iters) == 2,
+            name="s",
+            storage=tmp_path / "studies.db",
+        )
+    assert len(spy.calls) == 2
+
+
+def test_counts_may_be_those_of_numpy():
+    result = minimize(n_calls=np.int64(4), n_initial_points=np.int64(3), name="s")
+    assert result.x_iters == minimize(n_initial_points=3).x_iters
+
+
+def test_huge_values_are_left_out():
+    result = minimize(lambda x: x[0] if x[1] > 2 else 1e200, n_calls=9)
+    assert 1 <= len(result.x_iters) < 9
+    assert max(result.func_vals) <= 1.0
+
+
 @pytest.mark.slow
 def test_workers_evaluate_in_parallel():
     result = minimize(branin, BRANIN, 6, workers=2)
@@ -279,9 +303,11 @@ def test_it_takes_every_argument_of_skopt_at_its_default():
         ({"acq_func": "UCB"}, "acq_func must be one of"),
         ({"storage": "memory"}, "storage needs the name of a study"),
         ({"x0": [0.5, 2]}, r"x0 must have 3 values per point, got \[0.5, 2\]"),
+        ({"x0": 0.5, "dimensions": [(0.0, 1.0)]}, "x0 must be one point or several, .* got 0.5"),
         ({"x0": [0.5, 9, "a"]}, "x1: .* got 9"),
-        ({"x0": [0.5, 2, "a"], "y0": [1.0, 2.0]}, "a finite value for each of 1 points x0"),
-        ({"x0": [0.5, 2, "a"], "y0": math.nan}, "a finite value .* got nan"),
+        ({"x0": [0.5, 2, "a"], "y0": [1.0, 2.0]}, "must be finite .* for each of 1 points x0"),
+        ({"x0": [0.5, 2, "a"], "y0": 1e200}, "< 1e150.* got 1e\\+200"),
+        ({"x0": [0.5, 2, "a"], "y0": math.nan}, "y0 must be finite .* got nan"),
         ({"y0": 1.0}, "each of 0 points"),
         ({"dimensions": [Integer(0, 1, name="a"), Real(0, 1, name="a")]}, "different names"),
         ({"dimensions": [Categorical(["a", (1, 2)])]}, r"x0: .* got \(1, 2\)"),
@@ -294,11 +320,13 @@ def test_what_is_not_supported_is_refused_by_name(options, message):
         minimize(**options)
 
 
-def test_an_unknown_argument_and_skopts_third_one_are_refused():
+def test_an_unknown_argument_and_counts_that_are_none_are_refused():
     with pytest.raises(TypeError, match="unexpected keyword argument 'n_call'"):
         minimize(n_call=3)
     with pytest.raises(TypeError, match="n_calls, the third argument, must be an int, got 'GP'"):
         gp_minimize(cost, DIMENSIONS, "GP")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match=r"n_initial_points must be an int, got 2\.5"):
+        minimize(n_initial_points=2.5)
 
 
 @pytest.mark.slow

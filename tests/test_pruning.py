@@ -64,6 +64,25 @@ def test_what_somebody_asked_for_is_trained_to_its_end(rule):
     assert TrialState.PRUNED in {trial.state for trial in study.trials}
 
 
+@pytest.mark.parametrize("rule", ["asha", "hyperband", "median"])
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+def test_what_is_no_number_at_a_rung_stops_and_is_no_rival(rule, direction):
+    def verdicts(values):
+        study = optuna.create_study(direction=direction, pruner=RungPruner(rule, (1,), seed=1))
+        found = []
+        for value in values:
+            trial = study.ask()
+            if value is not None:
+                trial.report(value, 1)
+            found.append(trial.should_prune())
+        return found
+
+    numbers = [4.0, 6.0, 3.0, 5.0, 2.0, 7.0, 1.0, 8.0]
+    mixed = verdicts([4.0, *[math.nan] * 5, *numbers])
+    assert mixed[1:6] == [True] * 5
+    assert mixed[6:] == verdicts([4.0, *[None] * 5, *numbers])[6:]
+
+
 @pytest.mark.parametrize("asked_for", [False, True])
 def test_halving_waits_for_rivals_unless_one_was_asked_for(asked_for):
     study = optuna.create_study(pruner=RungPruner("asha", (1,)))
@@ -136,6 +155,9 @@ def test_wrong_settings_are_refused():
         make_pruner("best", (1,), 3, 0)
     with pytest.raises(ValueError, match="reduction_factor must be at least 2, got 1"):
         default_rungs(9, 1)
+    for factor in (0, 1, -3):
+        with pytest.raises(ValueError, match=f"reduction_factor must be .* got {factor}"):
+            make_pruner("hyperband", (1, 3), factor, 0)
 
 
 @given(VALUES)

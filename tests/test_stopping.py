@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import pytest
 
 from hpo_lib.minimize import gp_minimize
+from hpo_lib.space import SearchSpace
 from hpo_lib.stopping import (
     MaxSeconds,
     NoImprovement,
@@ -83,6 +85,21 @@ def test_expected_improvement_ends_a_search_that_has_converged():
     steep = run(n_trials=12, strategy="bayes", name="steep", stop=[SmallImprovement(1e-6)])
     assert len(steep.trials) == 12
     assert steep.user_attrs["stopped"] == "budget spent"
+
+
+def test_huge_values_are_not_taken_for_convergence():
+    def steep(configuration):
+        return sys.float_info.max if configuration["depth"] < 5 else bowl(configuration)
+
+    study = run(steep, n_trials=8, stop=[SmallImprovement(1e-9, min_trials=4)])
+    assert study.user_attrs["stopped"] == "budget spent"
+
+
+def test_without_anything_to_choose_no_improvement_is_asked_for():
+    space = SearchSpace.from_yaml("kind: {type: choice, options: [only]}")
+    rule = SmallImprovement(0.1, min_trials=4)
+    study = run_study(lambda _: 0.5, space, "random", 6, name="one", workers=0, stop=[rule])
+    assert len(study.trials) == 6
 
 
 @pytest.mark.slow

@@ -176,6 +176,12 @@ def test_an_import_path_names_an_optuna_sampler(path):
         ("no_such_module:Sampler", 0, "No module named 'no_such_module'"),
         ("optuna.samplers:GridSampler2", 0, "got 'optuna.samplers:GridSampler2'"),
         ("optuna.samplers:PartialFixedSampler", 0, "sampler that takes a seed"),
+        (
+            "optuna.samplers.GridSampler",
+            0,
+            "takes a seed alone, got 'optuna.samplers.GridSampler'",
+        ),
+        (RandomSampler, 0, "or a sampler, got <class '.*RandomSampler'>"),
         ("pathlib:Path", 0, "sampler that takes a seed"),
         ("random", -1, "seed must not be negative, got -1"),
     ],
@@ -323,6 +329,22 @@ def test_three_step_does_not_count_trials_that_it_did_not_choose():
     study.enqueue_trial({"lr": 0.05, "width": 3, "kind": "a"})
     tried = [MIXED.suggest(study.ask()) for _ in range(5)]
     assert tried[1:] == three_steps(MIXED, mixed, 4, 7)
+
+
+def test_three_step_warms_up_what_others_hang_on():
+    space = SearchSpace.from_yaml(
+        "layers: {type: int, low: 1, high: 3}\n"
+        "units: {type: int, low: 8, high: 64, default: 32, when: {layers: [2, 3]}}"
+    )
+    first, *warm_up = three_steps(space, lambda c: c["layers"], 6, 2)[:4]
+    assert first == {"layers": 1}
+    assert warm_up == [{"layers": 1}, {"layers": 2, "units": 32}, {"layers": 3, "units": 32}]
+
+
+def test_three_step_goes_on_after_a_huge_value():
+    tried = three_steps(CORNER, lambda c: sys.float_info.max if c["x"] < 0.5 else c["x"], 12)
+    assert min(c["x"] for c in tried[4:7]) >= 0.5
+    assert len(keys(tried)) == 12
 
 
 def test_three_step_without_numbers_or_with_short_lines_goes_on():
