@@ -132,9 +132,8 @@ class BackgroundStudy:
     ) -> None:
         self.name, self.n_trials, self.workers = name, n_trials, workers
         path = sqlite_path(storage)  # whole, because the working directory may change
-        self.storage = path.absolute() if path else storage
-        if storage == "memory":
-            self.storage = open_storage(storage)
+        named = open_storage(storage) if storage == "memory" else storage
+        self.storage = path.absolute() if path else named
         self.error: BaseException | None = None
         self._limits: dict[str, Any] = {"time_limit": time_limit, "memory_limit": memory_limit}
         self._arguments = (objective, space, strategy)

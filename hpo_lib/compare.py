@@ -158,9 +158,8 @@ def replay(
     if processes == 1:
         return _finished(_gather(map(run, cells), progress), objective, seconds)
     spawn = multiprocessing.get_context("spawn")  # fork would copy the threads' locks
-    pool = ProcessPoolExecutor(
-        processes, spawn, _begin_process, (cloudpickle.dumps(run), os.getpid())
-    )
+    begun_with = (cloudpickle.dumps(run), os.getpid())
+    pool = ProcessPoolExecutor(processes, spawn, _begin_process, begun_with)
     try:
         return _finished(_gather(pool.map(_run_here, cells), progress), objective, seconds)
     finally:

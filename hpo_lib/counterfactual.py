@@ -12,7 +12,7 @@ import pandas as pd
 from hpo_lib.compare import MakeSampler, replay, separations, summary
 from hpo_lib.driver import own_trials
 from hpo_lib.records import study_record
-from hpo_lib.replay import FEWEST, TRUST_LIMIT, SurrogateObjective, Trust
+from hpo_lib.replay import TRUST_LIMIT, SurrogateObjective, Trust
 from hpo_lib.strategies import STRATEGIES
 
 
@@ -90,18 +90,6 @@ def counterfactual(
     frame = pd.concat(frames, ignore_index=True)
     frame.attrs["trust"] = surrogate.trust
     return Counterfactual(_table(frame), frame, float(study.best_value), surrogate.trust)
-
-
-def print_counterfactual(
-    study: optuna.Study, strategies: Sequence[str] = ("random", "tpe"), **options: Any
-) -> Counterfactual | None:
-    """Print what `counterfactual` finds; None, and why, where too few trials ran to their end."""
-    if (n := study_record(study).n_complete) < FEWEST:
-        print(f"{n} configurations were trained to the end, a surrogate needs {FEWEST}")
-        return None
-    found = counterfactual(study, strategies, **options)
-    print(found)
-    return found
 
 
 _KEPT = ("default_first", "rungs", "pruning", "reduction_factor")

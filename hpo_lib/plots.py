@@ -26,7 +26,6 @@ from hpo_lib.plots_data import (
     Points,
     Prior,
     Source,
-    Surrogate,
     Timeline,
     any_time_data,
     class_counts_data,
@@ -66,6 +65,7 @@ from hpo_lib.plots_style import save_figure as save_figure
 from hpo_lib.plots_trials import plot_parallel_coordinates as plot_parallel_coordinates
 from hpo_lib.plots_trials import trial_counts
 from hpo_lib.space import ChoiceParameter, IntParameter, Parameter, SearchSpace, Value
+from hpo_lib.surrogate import Surrogate
 
 
 def plot_images(

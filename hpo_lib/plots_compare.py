@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from hpo_lib.compare import final_values
 from hpo_lib.inference import Ranks, Spending, any_time, superiority
-from hpo_lib.plots_data import FloatArray, finite
+from hpo_lib.plots_data import finite
 from hpo_lib.plots_style import (
     COLOURS,
     RED,
@@ -87,8 +87,10 @@ def plot_final_values(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     names: list[str] = []
     for i, finals in enumerate(values.T):
         ax.plot(np.full(len(finals), i), finals, **line_style(i, "", alpha=0.7))
-        names.append(f"{short(data.columns[i], 16)}\nn = {_count(finals)} seeds")
-        median = float(np.median(finals[~np.isnan(finals)]))
+        ran, reached = finals[~np.isnan(finals)], int(np.isfinite(finals).sum())
+        n = f"{reached} of {len(ran)}" if reached < len(ran) else f"{reached}"
+        names.append(f"{short(data.columns[i], 16)}\nn = {n} seeds")
+        median = float(np.median(ran))
         if np.isfinite(median):
             ax.hlines(median, i - 0.15, i + 0.15, color="black", linewidth=2.5, zorder=1.5)
             ax.text(i + 0.18, median, f"{median:.4f}", va="center", fontsize=9, bbox=WHITE)
@@ -98,12 +100,6 @@ def plot_final_values(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set_title("black bars: medians; grey lines: the same seed", fontsize=10)
     note_trust(ax, frame.attrs.get("trust"))
     return ax
-
-
-def _count(finals: FloatArray) -> str:
-    """How many seeds a strategy has, and how many of them have a value if that is fewer."""
-    n, reached = int((~np.isnan(finals)).sum()), int(np.isfinite(finals).sum())
-    return f"{n}" if n == reached else f"{reached} of {n}"
 
 
 def note_trust(axes: Axes | AxesArray, trust: Trust | None) -> None:

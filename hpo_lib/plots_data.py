@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import optuna
@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from hpo_lib.objective import SegmentResult
 from hpo_lib.space import ChoiceParameter, Configuration, Parameter, SearchSpace, Value
 from hpo_lib.study import study_space, trials_frame
+from hpo_lib.surrogate import Surrogate
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -94,14 +95,6 @@ class PairMatrix(NamedTuple):
     curves: dict[str, tuple[FloatArray, FloatArray]]
     surfaces: dict[tuple[str, str], FloatArray]
     points: Points
-
-
-class Surrogate(Protocol):
-    """A model of the objective over the search space."""
-
-    def predict(self, configurations: Sequence[Configuration]) -> tuple[Any, Any]:
-        """Return mean and standard deviation, one of each per configuration."""
-        ...
 
 
 class Importance(NamedTuple):

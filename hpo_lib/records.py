@@ -58,13 +58,8 @@ class Record:
         return np.array([numbers.setdefault(key, len(numbers)) for key in keys])
 
     @property
-    def n_configurations(self) -> int:
-        """How many different ones."""
-        return int(self.groups.max()) + 1
-
-    @property
     def n_complete(self) -> int:
-        """How many different ones were trained to the full budget."""
+        """How many different configurations were trained to the full budget."""
         return len(np.unique(self.groups[np.isfinite(self.errors[:, -1])]))
 
     @property

@@ -6,7 +6,7 @@ import numpy as np
 import optuna
 import pytest
 
-from hpo_lib.counterfactual import counterfactual, print_counterfactual
+from hpo_lib.counterfactual import counterfactual
 from hpo_lib.replay import TrustWarning
 from hpo_lib.study import run_study
 from tests.toys import TOY_SPACE, Learner, bowl
@@ -44,13 +44,10 @@ def test_doubt_in_the_surrogate_is_said(study):
     assert "Warning" in str(result)
 
 
-def test_a_short_study_says_what_it_lacks(capsys):
+def test_a_short_study_says_what_it_lacks():
     short = run_study(bowl, TOY_SPACE, "random", 4, name="s", storage="memory", workers=0)
     with pytest.raises(ValueError, match="at least 10 configurations"):
         counterfactual(short)
-    assert print_counterfactual(short) is None
-    said = capsys.readouterr().out
-    assert said == "4 configurations were trained to the end, a surrogate needs 10\n"
 
 
 @pytest.mark.filterwarnings("ignore::hpo_lib.replay.TrustWarning")
