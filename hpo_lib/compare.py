@@ -358,9 +358,8 @@ def _named(strategies: Strategies, seeds: Sequence[int]) -> dict[str, str | Make
     for label, strategy in named.items():
         if not isinstance(strategy, str) and not callable(strategy):
             message = (
-                f"strategies must be names, import paths or functions from a seed to a sampler, "
-                f"because one sampler would search alike with every seed, got {strategy!r} "
-                f"for {label!r}"
+                "strategies must be names, import paths or functions from a seed to a sampler: "
+                f"one sampler would search alike with every seed, got {strategy!r} for {label!r}"
             )
             raise ValueError(message)
     return dict(named)

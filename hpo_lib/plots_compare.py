@@ -72,7 +72,8 @@ def plot_comparison(
 
 def short(strategy: object, width: int = 24) -> str:
     """A strategy's name as figures write it: of an import path, the class."""
-    return label(str(strategy).rpartition(".")[2], width)
+    parts = str(strategy).replace(":", ".").split(".")
+    return label(parts[-1] if all(map(str.isidentifier, parts)) else strategy, width)
 
 
 def plot_final_values(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:

@@ -90,6 +90,7 @@ def test_import_paths_are_told_apart_by_their_class():
     frame = make_comparison().replace({"strategy": paths})
     texts = draw(plots_compare.plot_final_values(frame))
     assert {"NSGAIISampler\nn = 5 seeds", "TPESampler\nn = 5 seeds"} <= set(texts)
+    assert plots_compare.short("tpe, gamma 0.25") == "tpe, gamma 0.25"
     ranks = rank_strategies({"a": frame, "b": frame})
     assert any("TPESampler" in text for text in draw(plots_compare.plot_ranks(ranks)))
 
