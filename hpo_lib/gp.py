@@ -289,4 +289,4 @@ def compress(values: ArrayLike) -> Array:
     """
     y = np.asarray(values, float)
     spread = np.median(y) - y.min()
-    return np.log1p((y - y.min()) / spread) if spread > 0 else y
+    return np.log1p((y - y.min()) / spread) if spread > 1e-300 * np.ptp(y) else y

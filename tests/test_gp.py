@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import skopt
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import check_grad
 from scipy.stats import norm
@@ -122,6 +122,7 @@ def test_scikit_optimize_takes_it_as_its_model():
 
 @settings(max_examples=50)
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30))
+@example([0.0, 1.0, 2.225073858507203e-309])
 def test_compression_keeps_the_order(values):
     y = np.asarray(values)
     order = np.argsort(y, kind="stable")
