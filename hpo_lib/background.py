@@ -111,7 +111,7 @@ class BackgroundStudy:
         name: the study's name.
         storage: with "memory" the study lives as long as this object.
         workers: with 0, trainings run in the thread, and a stop waits for the one that runs.
-        time_limit: seconds per segment.
+        time_limit: seconds per segment; in a new process its loading counts, too.
         memory_limit: bytes of resident memory per worker.
         settings: the other arguments of `run_study`.
     """

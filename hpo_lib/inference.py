@@ -106,7 +106,7 @@ def any_time(
     parts: list[pd.DataFrame] = []
     for strategy, table in incumbents(frame, by).items():
         regret = table.to_numpy(dtype=float) - best_known
-        drawn = rng.integers(len(regret), size=(_RESAMPLES, len(regret)))
+        drawn = np.array_split(rng.integers(len(regret), size=(_RESAMPLES, len(regret))), 20)
         columns: dict[str, Any] = {
             "strategy": strategy,
             by: table.columns,
@@ -115,7 +115,7 @@ def any_time(
             "q75": quantile(regret, 0.75),
         }
         for name, centre in (("median", np.median), ("iqm", _interquartile_mean)):
-            resampled = np.array([centre(regret[rows], axis=0) for rows in drawn])
+            resampled = np.concatenate([centre(regret[rows], axis=1) for rows in drawn])
             columns[name] = centre(regret, axis=0)
             columns[f"{name}_low"] = np.quantile(resampled, tail, axis=0, method="lower")
             columns[f"{name}_high"] = np.quantile(resampled, 1 - tail, axis=0, method="higher")

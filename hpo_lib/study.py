@@ -98,7 +98,7 @@ def run_study(
         evidence_from: another study of the same storage and objective whose completed trials
             inside the space are copied in as evidence; they do not count as budget, and "bayes"
             trusts them as far as the study's own trials bear them out.
-        time_limit: seconds per segment.
+        time_limit: seconds per segment; in a new process its loading counts, too.
         memory_limit: bytes of resident memory per worker.
         max_failures: failed trials in a row after which the study stops.
         callback: called after each trial with the study and the trial; True ends the study.
