@@ -5,6 +5,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
@@ -13,7 +14,7 @@ import psutil
 
 from hpo_lib.compare import compare, replay
 from hpo_lib.objective import as_objective
-from hpo_lib.storage import lease_holder, open_storage
+from hpo_lib.storage import LEASE_SECONDS, Lease, lease_holder, open_storage
 from tests.toys import TOY_SPACE, bowl
 
 
@@ -60,3 +61,16 @@ def test_a_driver_that_nobody_has_buried_holds_no_lease():
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     assert lease_holder(study) is None
     process.communicate()
+
+
+def test_a_lease_is_renewed_well_before_it_would_be_stale(monkeypatch):
+    study = optuna.create_study()
+    lease = Lease(study)
+    lease.acquire()
+    first = study.user_attrs["lease"]["renewed"]
+    now, wall = time.monotonic(), time.time()
+    for passed, renewed in ((1, first), (LEASE_SECONDS / 2, wall + LEASE_SECONDS / 2)):
+        monkeypatch.setattr(time, "monotonic", lambda passed=passed: now + passed)
+        monkeypatch.setattr(time, "time", lambda passed=passed: wall + passed)
+        lease.check()
+        assert study.user_attrs["lease"]["renewed"] == renewed
