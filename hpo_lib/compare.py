@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from queue import SimpleQueue
 from typing import Any
@@ -93,10 +93,7 @@ def compare(
             )
         finally:
             idle.put(pool)
-        frame = tidy(study, label, seed)
-        if progress is not None:
-            progress(_line(frame))
-        return frame
+        return _told(tidy(study, label, seed), progress)
 
     cells = [(seed, label) for seed in seeds for label in named]
     with (
@@ -110,8 +107,7 @@ def compare(
         finally:
             for pool in pools:
                 pool.close()
-    frame = pd.concat([one.result() for one in studies], ignore_index=True)
-    return _finished(frame, objective, seconds)
+    return _finished([one.result() for one in studies], objective, seconds)
 
 
 def replay(
@@ -156,12 +152,13 @@ def replay(
         return tidy(study, label, seed)
 
     if processes == 1:
-        return _finished(_gather(map(run, cells), progress), objective, seconds)
+        return _finished([_told(run(cell), progress) for cell in cells], objective, seconds)
     spawn = multiprocessing.get_context("spawn")  # fork would copy the threads' locks
     begun_with = (cloudpickle.dumps(run), os.getpid())
     pool = ProcessPoolExecutor(processes, spawn, _begin_process, begun_with)
     try:
-        return _finished(_gather(pool.map(_run_here, cells), progress), objective, seconds)
+        done = pool.map(_run_here, cells)
+        return _finished([_told(one, progress) for one in done], objective, seconds)
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -189,24 +186,15 @@ def _stop(seconds: float | None) -> list[StoppingRule]:
     return [] if seconds is None else [MaxSeconds(seconds)]
 
 
-def _gather(
-    results: Iterable[pd.DataFrame],
-    progress: Callable[[str], None] | None,
-) -> pd.DataFrame:
-    frames: list[pd.DataFrame] = []
-    for frame in results:
-        frames.append(frame)
-        if progress is not None:
-            progress(_line(frame))
-    return pd.concat(frames, ignore_index=True)
+def _told(frame: pd.DataFrame, progress: Callable[[str], None] | None) -> pd.DataFrame:
+    if progress is not None:
+        last = frame.iloc[-1].to_dict()
+        progress("{strategy}, seed {seed}: best {best:.4f} of {trial} trials".format(**last))
+    return frame
 
 
-def _line(frame: pd.DataFrame) -> str:
-    last: Any = frame.iloc[-1]
-    return f"{last.strategy}, seed {last.seed}: best {last.best:.4f} of {last.trial} trials"
-
-
-def _finished(frame: pd.DataFrame, objective: object, seconds: float | None) -> pd.DataFrame:
+def _finished(runs: list[pd.DataFrame], objective: Any, seconds: float | None) -> pd.DataFrame:
+    frame = pd.concat(runs, ignore_index=True)
     if isinstance(objective, SurrogateObjective):
         frame.attrs["trust"] = objective.trust
     return frame if seconds is None else within(frame, seconds)

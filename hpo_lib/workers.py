@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import socket
 import sys
 import threading
@@ -15,6 +16,7 @@ import traceback
 from collections.abc import Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -322,6 +324,7 @@ def prepare_process(parent: int, gpu: str | None = None, memory_limit: int | Non
     torch: Any = sys.modules.get("torch")  # loaded already when the user's script imports it
     if torch is not None:
         torch.set_num_threads(1)
+    signal.signal(signal.SIGTERM, lambda *_: _end(1))  # sent at the time limit
     threading.Thread(target=_watch, args=(parent, memory_limit), daemon=True).start()
 
 
@@ -330,6 +333,14 @@ def _watch(parent: int, memory_limit: int | None) -> None:
     process = psutil.Process()
     while os.getppid() == parent:
         if memory_limit is not None and process.memory_info().rss > memory_limit:
-            os._exit(_MEMORY_EXIT)
+            _end(_MEMORY_EXIT)
         time.sleep(_WATCH_SECONDS)
-    os._exit(1)
+    _end(1)
+
+
+def _end(code: int) -> None:
+    """End this process now, and those that an objective has started."""
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
+    os._exit(code)

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import psutil
@@ -215,3 +217,23 @@ def test_data_are_loaded_once_per_worker():
     pool = LocalWorkers(1)
     assert [ask(pool, loads).outcome.validation_error[0] for _ in range(3)] == [1.0] * 3
     pool.close()
+
+
+@pytest.mark.slow
+def test_what_an_objective_has_started_ends_with_it():
+    def outer(configuration):
+        program = "import time  # started by an objective\ntime.sleep(600)"
+        subprocess.run([sys.executable, "-c", program], check=True)
+        return 1.0
+
+    def started() -> list[psutil.Process]:
+        children = psutil.Process().children(recursive=True)
+        return [one for one in children if "started by an objective" in " ".join(one.cmdline())]
+
+    pool = LocalWorkers(1)
+    future = pool.submit(FunctionObjective(outer), CONFIGURATION, SEGMENT)
+    while not (seen := started()):
+        assert not future.done(), future.result()
+    pool.close()
+    assert future.result().outcome.status == "lost"
+    assert not psutil.wait_procs(seen, timeout=30)[1]
