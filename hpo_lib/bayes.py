@@ -25,6 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import qmc
 
 from hpo_lib.acquisition import ACQUISITIONS, Acquisition, cost_model, trusted
+from hpo_lib.checks import check_member
 from hpo_lib.codes import Codes, Point
 from hpo_lib.evidence import (
     MOST,
@@ -427,10 +428,3 @@ def check_widths(
     if widths:
         check_member("acq_func with widths", acq_func, ("EI", "PI"))
     return dict(widths)
-
-
-def check_member(argument: str, value: str, allowed: Sequence[str]) -> None:
-    """Refuse what is not one of the allowed values."""
-    if value not in allowed:
-        message = f"{argument} must be one of {', '.join(allowed)}, got {value!r}"
-        raise ValueError(message)

@@ -22,10 +22,11 @@ from typing import Any, cast
 
 import cloudpickle
 
+from hpo_lib.checks import check_positive
 from hpo_lib.objective import Objective, Segment
 from hpo_lib.space import Configuration
 from hpo_lib.storage import StudyError
-from hpo_lib.workers import Evaluation, Failure, LocalWorkers, check_positive
+from hpo_lib.workers import Evaluation, Failure, LocalWorkers
 
 try:
     from distributed import Client, Scheduler, Security, Worker, get_worker

@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from hpo_lib.checks import check_member
 from hpo_lib.replay import Trust
 
 Array = NDArray[np.float64]
@@ -28,7 +29,7 @@ _STEPS = 50
 
 def spent(frame: pd.DataFrame, by: Spending = "trial") -> Any:
     """What a study had spent when each trial ended: trials, or seconds training and deciding."""
-    _check_known("by", by, get_args(Spending))
+    check_member("by", by, get_args(Spending))
     return frame["trial"] if by == "trial" else frame["seconds"] + frame["deciding_seconds"]
 
 
@@ -181,14 +182,8 @@ def pairs_of(strategies: Iterable[str], against: str | None = None) -> list[tupl
         raise ValueError(message)
     if against is None:
         return list(combinations(names, 2))
-    _check_known("against", against, names)
+    check_member("against", against, names)
     return [(name, against) for name in names if name != against]
-
-
-def _check_known(name: str, value: str, known: Iterable[str]) -> None:
-    if value not in known:
-        message = f"{name} must be one of {', '.join(known)}, got {value!r}"
-        raise ValueError(message)
 
 
 def budget_to_target(
@@ -202,7 +197,7 @@ def budget_to_target(
     """
     studies: Any = frame.assign(spent=spent(frame, by).astype(float))
     names = list(dict.fromkeys(frame["strategy"]))
-    _check_known("baseline", baseline, names)
+    check_member("baseline", baseline, names)
     there = studies[studies["best"] <= target]
     first = there.groupby(["strategy", "seed"])["spent"].min()
     index = studies.groupby(["strategy", "seed"]).size().index

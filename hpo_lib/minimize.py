@@ -18,7 +18,8 @@ from skopt.callbacks import VerboseCallback, check_callback
 from skopt.space import Categorical, Integer, Real
 from skopt.utils import create_result, eval_callbacks, normalize_dimensions
 
-from hpo_lib.bayes import BayesSampler, check_member
+from hpo_lib.bayes import BayesSampler
+from hpo_lib.checks import check_member
 from hpo_lib.evidence import is_value
 from hpo_lib.objective import FunctionObjective, Segment, SegmentResult
 from hpo_lib.skopt_sampler import SkoptSampler, fit_process
@@ -93,7 +94,7 @@ def gp_minimize(
     _refuse(unsupported)
     run = _Run.read(dimensions, x0, y0, arguments)
     _check(n_calls, n_initial_points, run, name, storage)
-    check_member("surrogate", surrogate, [*SURROGATES])
+    check_member("surrogate", surrogate, SURROGATES)
     n_calls, n_initial_points = int(n_calls), int(n_initial_points)
     unseeded = name is not None and random_state is None
     rng = check_random_state(0 if unseeded else random_state)

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from hpo_lib.checks import check_member
 from hpo_lib.compare import final_values
 from hpo_lib.inference import Ranks, Spending, any_time, superiority
 from hpo_lib.plots_data import finite
@@ -50,9 +51,7 @@ def plot_comparison(
     interquartile mean; below 10 seeds they are too narrow. A seed that has no incumbent yet counts
     as worse than all: where half of them have none, there is no line.
     """
-    if show not in SHOWN:
-        message = f"show must be one of {', '.join(SHOWN)}, got {show!r}"
-        raise ValueError(message)
+    check_member("show", show, SHOWN)
     centre, low, high, said = SHOWN[show]
     data = any_time(frame, by, best_known=best_known)
     ax = one_axes(ax)

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
+from hpo_lib.checks import check_member
 from hpo_lib.files import atomic_write_bytes
 from hpo_lib.space import ChoiceParameter, IntParameter, Parameter
 
@@ -145,9 +146,7 @@ def log_ticks(axis: Axis, ratio: float) -> None:
 
 def spending_axis(ax: Axes, by: str) -> None:
     """Label the x axis: seconds, or trials."""
-    if by not in ("trial", "seconds"):
-        message = f"by must be one of trial, seconds, got {by!r}"
-        raise ValueError(message)
+    check_member("by", by, ("trial", "seconds"))
     ax.set_xlabel(SECONDS if by == "seconds" else "trials finished (count)")
     ax.xaxis.set_major_locator(MaxNLocator("auto", integer=by != "seconds"))
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.linalg import cho_solve
 
+from hpo_lib.checks import check_member
 from hpo_lib.codes import Codes
 from hpo_lib.objective import Segment, SegmentResult
 from hpo_lib.records import Array, Record, group_means
@@ -176,9 +177,7 @@ class SurrogateObjective(_RecordedObjective):
     def __init__(
         self, record: Record, *, model: str = "gp", noise: bool = True, limit: float = TRUST_LIMIT
     ) -> None:
-        if model not in _MODELS:
-            message = f"model must be one of {', '.join(_MODELS)}, got {model!r}"
-            raise ValueError(message)
+        check_member("model", model, _MODELS)
         if record.n_complete < FEWEST:
             message = (
                 f"record must have at least {FEWEST} configurations trained to the full budget "
@@ -344,9 +343,7 @@ class PublishedObjective:
     name: str
 
     def __post_init__(self) -> None:
-        if self.name not in published_names():
-            message = f"name must be one of {', '.join(published_names())}, got {self.name!r}"
-            raise ValueError(message)
+        check_member("name", self.name, published_names())
 
     @property
     def budget(self) -> int:

@@ -21,6 +21,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from optuna.samplers import BaseSampler
 
+from hpo_lib.checks import check_positive
 from hpo_lib.driver import own_trials, trial_seed
 from hpo_lib.objective import Objective, Segment, SegmentResult
 from hpo_lib.plots_style import (
@@ -36,7 +37,7 @@ from hpo_lib.plots_style import (
 from hpo_lib.space import Configuration, SearchSpace
 from hpo_lib.storage import Storage
 from hpo_lib.study import run_study, trials_frame
-from hpo_lib.workers import Evaluation, Failure, check_positive, evaluate
+from hpo_lib.workers import Evaluation, Failure, evaluate
 
 
 @dataclass

@@ -16,12 +16,12 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import qmc
 
+from hpo_lib.checks import check_positive
 from hpo_lib.driver import StoppingRule, own_trials, spent_seconds
 from hpo_lib.evidence import is_value
 from hpo_lib.gp import log_expected_improvement
 from hpo_lib.space import SearchSpace
 from hpo_lib.surrogate import fit_surrogate
-from hpo_lib.workers import check_positive
 
 
 @dataclass(frozen=True)

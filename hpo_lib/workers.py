@@ -26,6 +26,7 @@ import cloudpickle
 import psutil
 from pebble import ProcessExpired, ProcessPool
 
+from hpo_lib.checks import check_positive
 from hpo_lib.files import is_full_disk
 from hpo_lib.objective import CheckpointError, Objective, Segment, SegmentResult
 from hpo_lib.space import Configuration
@@ -294,14 +295,6 @@ def visible_gpus() -> list[str]:
     if listed is not None:
         return [part.strip() for part in listed.split(",") if part.strip() not in ("", "-1")]
     return sorted(path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*"))
-
-
-def check_positive(**arguments: float | None) -> None:
-    """Refuse an argument that is given and not greater than 0."""
-    for name, value in arguments.items():
-        if value is not None and not value > 0:
-            message = f"{name} must be greater than 0, got {value!r}"
-            raise ValueError(message)
 
 
 @lru_cache(maxsize=2)

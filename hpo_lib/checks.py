@@ -1,0 +1,21 @@
+"""Checks of arguments at the edge: each names the argument, the rule and the value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def check_member(name: str, value: str, allowed: Iterable[str]) -> None:
+    """Refuse what is not one of the allowed values."""
+    known = tuple(allowed)
+    if value not in known:
+        message = f"{name} must be one of {', '.join(known)}, got {value!r}"
+        raise ValueError(message)
+
+
+def check_positive(**arguments: float | None) -> None:
+    """Refuse an argument that is given and not greater than 0."""
+    for name, value in arguments.items():
+        if value is not None and not value > 0:
+            message = f"{name} must be greater than 0, got {value!r}"
+            raise ValueError(message)
