@@ -231,18 +231,18 @@ def main() -> None:
     print(table.round(4).to_string())
     peers = [side for side in table.index if side != "ours"]
     result: dict[str, Any] = {"mean": table.filter(like="mean at").round(4).T.to_dict()}
-    print("ours minus a peer, over all tasks and seeds that both have run, with 95 % intervals")
+    print("ours minus a peer, with 95 % intervals")
     for budget in (20, 50):
         best = table.loc[peers, f"mean at {budget}"].idxmin()
         for peer in sorted(peers, key=lambda side: side != best):
-            against = difference(everything, peer, budget)
-            result.setdefault(f"against_{peer}", {})[budget] = against
+            common, both = (difference(one, peer, budget) for one in (frame, everything))
+            result.setdefault(f"against_{peer}", {})[budget] = both
             name = f"{peer} (the best)" if peer == best else peer
-            print(
-                f"at {budget}: {name:30} {against['difference']:+.4f} "
-                f"({against['low']:+.4f} to {against['high']:+.4f}; {against['tasks']} tasks, "
-                f"{against['n']} pairs)"
-            )
+            for against in (common, both) if both != common else (common,):
+                print(
+                    f"at {budget}: {name:30} {against['difference']:+.4f} ({against['low']:+.4f} "
+                    f"to {against['high']:+.4f}; {against['tasks']} tasks, {against['n']} pairs)"
+                )
         result[f"best_at_{budget}"] = best
     print(json.dumps(result, default=float))
 
