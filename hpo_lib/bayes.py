@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Integral
 from typing import Any, cast
 
 import numpy as np
@@ -25,7 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import qmc
 
 from hpo_lib.acquisition import ACQUISITIONS, Acquisition, cost_model, trusted
-from hpo_lib.checks import check_member
+from hpo_lib.checks import check_member, check_whole
 from hpo_lib.codes import Codes, Point
 from hpo_lib.evidence import (
     MOST,
@@ -88,9 +87,7 @@ class BayesianSampler(BaseSampler):
     ) -> None:
         check_member("acq_func", acq_func, self.acquisitions)
         check_member("initial_point_generator", initial_point_generator, DESIGNS)
-        if not isinstance(n_initial_points, Integral) or n_initial_points < 0:
-            message = f"n_initial_points must be an int from 0 on, got {n_initial_points!r}"
-            raise ValueError(message)
+        check_whole("n_initial_points", n_initial_points, 0)
         if space is None and (first or given):
             message = "first and given need a space, got space=None"
             raise ValueError(message)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable
+from typing import SupportsIndex
 
 
 def check_member(name: str, value: str, allowed: Iterable[str]) -> None:
@@ -19,3 +21,16 @@ def check_positive(**arguments: float | None) -> None:
         if value is not None and not value > 0:
             message = f"{name} must be greater than 0, got {value!r}"
             raise ValueError(message)
+
+
+def check_whole(name: str, value: SupportsIndex, least: int | None = None) -> int:
+    """A whole number as Python writes it, be it one of numpy's; one below `least` is refused."""
+    try:
+        number = operator.index(value)
+    except TypeError as error:
+        message = f"{name} must be a whole number, got {value!r}"
+        raise TypeError(message) from error
+    if least is not None and number < least:
+        message = f"{name} must be at least {least}, got {number}"
+        raise ValueError(message)
+    return number

@@ -19,6 +19,7 @@ from optuna.samplers import BaseSampler
 from scipy import stats
 from threadpoolctl import threadpool_limits
 
+from hpo_lib.checks import check_whole
 from hpo_lib.driver import StoppingRule
 from hpo_lib.inference import effect_size, friedman, pairs_of, quantile, within
 from hpo_lib.interrupts import first_interrupt_waits, share_interrupt
@@ -130,9 +131,7 @@ def replay(
     those of this run.
     """
     named = _named(strategies, seeds)
-    if processes < 1:
-        message = f"processes must be at least 1, got {processes}"
-        raise ValueError(message)
+    check_whole("processes", processes, 1)
     cells = [(label, seed) for seed in seeds for label in named]
 
     def run(cell: tuple[str, int]) -> pd.DataFrame:

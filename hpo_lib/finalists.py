@@ -19,6 +19,7 @@ import pandas as pd
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from hpo_lib.checks import check_whole
 from hpo_lib.driver import own_trials, trial_seed
 from hpo_lib.objective import Objective, as_objective
 from hpo_lib.space import Configuration, SearchSpace
@@ -58,10 +59,8 @@ def retrain_best(
         StudyChangedError: the objective or its budget is not the search's.
         ValueError: no trial ran to its end, or `k` or `n_seeds` is below 1.
     """
-    for argument, value in (("k", k), ("n_seeds", n_seeds)):
-        if value < 1:
-            message = f"{argument} must be at least 1, got {value}"
-            raise ValueError(message)
+    check_whole("k", k, 1)
+    check_whole("n_seeds", n_seeds, 1)
     search = open_study(name, storage)
     space, settings = study_space(search), search.user_attrs["settings"]
     evaluated = as_objective(objective)

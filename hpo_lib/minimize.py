@@ -6,7 +6,6 @@ import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Integral
 from typing import Any
 
 import optuna
@@ -19,7 +18,7 @@ from skopt.space import Categorical, Integer, Real
 from skopt.utils import create_result, eval_callbacks, normalize_dimensions
 
 from hpo_lib.bayes import BayesSampler
-from hpo_lib.checks import check_member
+from hpo_lib.checks import check_member, check_whole
 from hpo_lib.evidence import is_value
 from hpo_lib.objective import FunctionObjective, Segment, SegmentResult
 from hpo_lib.skopt_sampler import SkoptSampler, fit_process
@@ -217,11 +216,8 @@ def _refuse(unsupported: Mapping[str, Any]) -> None:
 
 
 def _check(n_calls: Any, n_initial_points: Any, run: _Run, name: str | None, storage: Any) -> None:
-    whole = {"n_calls, the third argument,": n_calls, "n_initial_points": n_initial_points}
-    for argument, value in whole.items():
-        if not isinstance(value, Integral):
-            message = f"{argument} must be an int, got {value!r}"
-            raise TypeError(message)
+    check_whole("n_calls, the third argument,", n_calls)
+    check_whole("n_initial_points", n_initial_points)
     first = len(run.first)
     if n_initial_points < 0 or n_initial_points + first + len(run.given) < 1:
         message = f"n_initial_points must be positive where there is no x0, got {n_initial_points}"

@@ -16,6 +16,8 @@ from optuna.pruners import BasePruner, NopPruner
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from hpo_lib.checks import check_whole
+
 RULES = ("asha", "hyperband", "median")
 
 _LEAST_OTHERS = 4
@@ -24,9 +26,7 @@ _LEAST_OTHERS = 4
 
 def default_rungs(budget: int, reduction_factor: int = 3) -> tuple[int, ...]:
     """1, 3, 9, … epochs, each `reduction_factor` times the one before, all below the budget."""
-    if reduction_factor < 2:
-        message = f"reduction_factor must be at least 2, got {reduction_factor}"
-        raise ValueError(message)
+    check_whole("reduction_factor", reduction_factor, 2)
     rungs = [1]
     while rungs[-1] < budget:
         rungs.append(rungs[-1] * reduction_factor)

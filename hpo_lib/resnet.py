@@ -27,6 +27,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hpo_lib.checks import check_member, check_whole
+
 Activation = Literal[
     "relu", "leaky_relu", "elu", "prelu", "selu", "tanh", "sigmoid", "gelu", "silu"
 ]
@@ -174,13 +176,20 @@ class ResNet(nn.Module):
     ) -> None:
         """Check every number, build the layers, draw the weights from torch's generator."""
         super().__init__()
-        _check_names(block=block, activation=activation, shortcut=shortcut)
-        _check_numbers(blocks, stride=stride, in_channels=in_channels, n_classes=n_classes)
+        check_member("block", block, get_args(BlockKind))
+        check_member("activation", activation, ACTIVATIONS)
+        check_member("shortcut", shortcut, get_args(ShortcutKind))
+        if not blocks or any(count < 1 for count in blocks):
+            message = f"blocks must be at least one per stage, got {list(blocks)!r}"
+            raise ValueError(message)
+        check_whole("stride", stride, 1)
+        check_whole("in_channels", in_channels, 1)
+        check_whole("n_classes", n_classes, 1)
         if not 0 <= dropout < 1:
             message = f"dropout must be at least 0 and below 1, got {dropout!r}"
             raise ValueError(message)
         widths = _per_stage("n_filters", n_filters, len(blocks), 2)
-        _check_numbers(blocks, n_filters=min(widths))
+        check_whole("n_filters", min(widths), 1)
         sizes = _per_stage("filter_size", filter_size, len(blocks), 1)
         for size in sizes:
             check_filter_size(size)
@@ -246,25 +255,6 @@ def _initialise(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-
-def _check_names(**names: str) -> None:
-    allowed = {"block": get_args(BlockKind), "activation": ACTIVATIONS}
-    allowed["shortcut"] = get_args(ShortcutKind)
-    for argument, value in names.items():
-        if value not in allowed[argument]:
-            message = f"{argument} must be one of {', '.join(allowed[argument])}; got {value!r}"
-            raise ValueError(message)
-
-
-def _check_numbers(blocks: Sequence[int], **numbers: int) -> None:
-    if not blocks or any(count < 1 for count in blocks):
-        message = f"blocks must be at least one per stage, got {list(blocks)!r}"
-        raise ValueError(message)
-    for argument, value in numbers.items():
-        if value < 1:
-            message = f"{argument} must be at least 1, got {value!r}"
-            raise ValueError(message)
 
 
 def _per_stage(

@@ -14,6 +14,7 @@ import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.trial import BaseTrial
 
+from hpo_lib.checks import check_whole
 from hpo_lib.files import atomic_write_text
 from hpo_lib.parameters import (
     TYPES,
@@ -244,9 +245,7 @@ class SearchSpace:
 
     def grid_size(self, points: int = 3) -> int:
         """How many configurations `grid` has, without building it."""
-        if points < 1:
-            message = f"points must be at least 1, got {points}"
-            raise ValueError(message)
+        check_whole("points", points, 1)
         # Of the values so far, only those that a condition names are kept apart.
         states: Counter[tuple[tuple[str, Value], ...]] = Counter({(): 1})
         for one in self.parameters:

@@ -16,7 +16,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import qmc
 
-from hpo_lib.checks import check_positive
+from hpo_lib.checks import check_positive, check_whole
 from hpo_lib.driver import StoppingRule, own_trials, spent_seconds
 from hpo_lib.evidence import is_value
 from hpo_lib.gp import log_expected_improvement
@@ -93,9 +93,7 @@ class SmallImprovement:
 
     def __post_init__(self) -> None:
         check_positive(threshold=self.threshold)
-        if self.min_trials < 4:
-            message = f"min_trials must be at least 4, got {self.min_trials}"
-            raise ValueError(message)
+        check_whole("min_trials", self.min_trials, 4)
 
     def __call__(self, study: optuna.Study) -> str | None:
         """The reason, or None."""

@@ -16,6 +16,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from hpo_lib.checks import check_whole
 from hpo_lib.codes import Codes, Point
 from hpo_lib.evidence import choice_seed, is_value, was_chosen
 from hpo_lib.space import ChoiceParameter, Configuration, Parameter, SearchSpace, Value
@@ -388,9 +389,7 @@ def make_sampler(
     """
     if isinstance(strategy, BaseSampler):
         return strategy
-    if seed < 0:
-        message = f"seed must not be negative, got {seed}"
-        raise ValueError(message)
+    check_whole("seed", seed, 0)
     if strategy in STRATEGIES:
         return STRATEGIES[strategy](space, seed, n_trials)
     if not inspect.isclass(strategy) and (":" in strategy or "." in strategy):

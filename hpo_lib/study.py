@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-import operator
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, SupportsIndex
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import numpy as np
@@ -25,6 +24,7 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from hpo_lib.checks import check_whole
 from hpo_lib.driver import (
     Callback,
     Driver,
@@ -115,7 +115,8 @@ def run_study(
     if not name:
         message = f"name must not be empty, got {name!r}"
         raise ValueError(message)
-    n_trials, seed = whole("n_trials", n_trials), whole("seed", seed)
+    n_trials, seed = check_whole("n_trials", n_trials, 1), check_whole("seed", seed, 0)
+    check_whole("max_failures", max_failures, 1)
     evaluated = as_objective(objective)
     pruning = None if pruning == "none" else pruning
     if pruning is not None and not rungs:
@@ -125,10 +126,7 @@ def run_study(
     if pruning is not None:  # studies from before there was pruning have no such setting
         settings["pruning"] = written(pruning)
         settings["reduction_factor"] = reduction_factor
-    _check_budget(n_trials, max_failures, rungs, evaluated.budget)
-    if pruning is not None and not rungs:
-        message = f"pruning needs a budget of at least 2 epochs, got {evaluated.budget}"
-        raise ValueError(message)
+    _check_rungs(rungs, evaluated.budget, needed=pruning is not None)
     backend = open_storage(storage)
     sampler = make_sampler(strategy, space, seed, n_trials)
     with explained(storage):
@@ -177,22 +175,12 @@ def trial_folder(folder: Path, name: str) -> Path:
 _LONGEST_NAME = 200  # file systems stop at 255 bytes
 
 
-def whole(name: str, value: SupportsIndex) -> int:
-    """A whole number as Python writes it, be it one of numpy's."""
-    try:
-        return operator.index(value)
-    except TypeError as error:
-        message = f"{name} must be a whole number, got {value!r}"
-        raise TypeError(message) from error
-
-
-def _check_budget(n_trials: int, max_failures: int, rungs: Sequence[int], budget: int) -> None:
-    for name, value in (("n_trials", n_trials), ("max_failures", max_failures)):
-        if value < 1:
-            message = f"{name} must be at least 1, got {value}"
-            raise ValueError(message)
+def _check_rungs(rungs: Sequence[int], budget: int, *, needed: bool) -> None:
     if list(rungs) != sorted({rung for rung in rungs if 0 < rung < budget}):
         message = f"rungs must rise within 1 to {budget - 1} epochs, got {list(rungs)}"
+        raise ValueError(message)
+    if needed and not rungs:
+        message = f"pruning needs a budget of at least 2 epochs, got {budget}"
         raise ValueError(message)
 
 

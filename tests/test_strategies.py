@@ -183,7 +183,7 @@ def test_an_import_path_names_an_optuna_sampler(path):
         ),
         (RandomSampler, 0, "or a sampler, got <class '.*RandomSampler'>"),
         ("pathlib:Path", 0, "sampler that takes a seed"),
-        ("random", -1, "seed must not be negative, got -1"),
+        ("random", -1, "seed must be at least 0, got -1"),
     ],
 )
 def test_a_wrong_strategy_is_refused(strategy, seed, message):
