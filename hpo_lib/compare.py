@@ -17,10 +17,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from optuna.samplers import BaseSampler
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 from threadpoolctl import threadpool_limits
 
 from hpo_lib.checks import check_whole
-from hpo_lib.driver import StoppingRule
 from hpo_lib.inference import effect_size, friedman, pairs_of, quantile, within
 from hpo_lib.interrupts import first_interrupt_waits, share_interrupt
 from hpo_lib.objective import Objective
@@ -36,6 +36,9 @@ COLUMNS = ("strategy", "seed", "trial", "value", "best", "seconds", "deciding_se
 MakeSampler = Callable[[int], BaseSampler]
 Strategies = Sequence[str] | Mapping[str, str | MakeSampler]
 """Names and import paths that `make_sampler` knows; or labels of those or functions of a seed."""
+
+Cell = tuple[str, int]
+"""A strategy's label and a seed."""
 
 
 def compare(
@@ -76,27 +79,21 @@ def compare(
     for pool in pools:
         idle.put(pool)
 
-    def run(cell: tuple[int, str]) -> pd.DataFrame:
-        seed, label = cell
+    def run(cell: Cell) -> pd.DataFrame:
         pool = idle.get()
         try:
-            study = run_study(
-                objective,
-                space,
-                _made(named[label], seed),
-                n_trials,
-                name=f"{name} {label} seed {seed}",
+            frame = _study(
+                *(objective, space, named, cell, n_trials, seconds),
+                name=f"{name} {cell[0]} seed {cell[1]}",
                 storage=storage,
-                seed=seed,
                 workers=pool,
-                stop=_stop(seconds),
                 **settings,
             )
         finally:
             idle.put(pool)
-        return _told(tidy(study, label, seed), progress)
+        return _told(frame, progress)
 
-    cells = [(seed, label) for seed in seeds for label in named]
+    cells = [(label, seed) for seed in seeds for label in named]
     with (
         first_interrupt_waits() as interrupt,
         ThreadPoolExecutor(len(pools), "compare", share_interrupt, (interrupt,)) as threads,
@@ -134,21 +131,9 @@ def replay(
     check_whole("processes", processes, 1)
     cells = [(label, seed) for seed in seeds for label in named]
 
-    def run(cell: tuple[str, int]) -> pd.DataFrame:
-        label, seed = cell
-        study = run_study(
-            objective,
-            space,
-            _made(named[label], seed),
-            n_trials,
-            name=label,
-            storage="memory",
-            seed=seed,
-            workers=0,
-            stop=_stop(seconds),
-            **settings,
-        )
-        return tidy(study, label, seed)
+    def run(cell: Cell) -> pd.DataFrame:
+        place: dict[str, Any] = {"name": cell[0], "storage": "memory", "workers": 0}
+        return _study(objective, space, named, cell, n_trials, seconds, **place, **settings)
 
     if processes == 1:
         return _finished([_told(run(cell), progress) for cell in cells], objective, seconds)
@@ -162,7 +147,7 @@ def replay(
         pool.shutdown(cancel_futures=True)
 
 
-_here: list[Callable[[tuple[str, int]], pd.DataFrame]] = []  # in a process of a pool: what it runs
+_here: list[Callable[[Cell], pd.DataFrame]] = []  # in a process of a pool: what it runs
 
 
 def _begin_process(run: bytes, parent: int) -> None:
@@ -171,18 +156,27 @@ def _begin_process(run: bytes, parent: int) -> None:
     _here.append(cloudpickle.loads(run))
 
 
-def _run_here(cell: tuple[str, int]) -> pd.DataFrame:
+def _run_here(cell: Cell) -> pd.DataFrame:
     return _here[0](cell)
 
 
-def _made(strategy: str | MakeSampler, seed: int) -> str | BaseSampler:
-    return strategy if isinstance(strategy, str) else strategy(seed)
-
-
-def _stop(seconds: float | None) -> list[StoppingRule]:
+def _study(
+    objective: Objective | Callable[[Configuration], float],
+    space: SearchSpace,
+    strategies: Mapping[str, str | MakeSampler],
+    cell: Cell,
+    n_trials: int,
+    seconds: float | None,
+    **settings: Any,
+) -> pd.DataFrame:
     from hpo_lib.stopping import MaxSeconds  # takes seconds to import
 
-    return [] if seconds is None else [MaxSeconds(seconds)]
+    label, seed = cell
+    strategy = strategies[label]
+    made = strategy if isinstance(strategy, str) else strategy(seed)
+    stop = [] if seconds is None else [MaxSeconds(seconds)]
+    study = run_study(objective, space, made, n_trials, seed=seed, stop=stop, **settings)
+    return tidy(study, label, seed)
 
 
 def _told(frame: pd.DataFrame, progress: Callable[[str], None] | None) -> pd.DataFrame:
@@ -200,15 +194,16 @@ def _finished(runs: list[pd.DataFrame], objective: Any, seconds: float | None) -
 
 
 def tidy(study: optuna.Study, strategy: str, seed: int) -> pd.DataFrame:
-    """The trials of one study as rows of a comparison."""
+    """The study's own trials as rows of a comparison; what it took as evidence cost it nothing."""
     frame = trials_frame(study)
+    frame = frame[frame["evidence"].isna()].reset_index(drop=True)
     return pd.DataFrame(
         {
             "strategy": strategy,
             "seed": seed,
             "trial": np.arange(1, len(frame) + 1),
             "value": frame["value"],
-            "best": frame["best"],
+            "best": frame["value"].cummin().ffill(),
             "seconds": frame["seconds"].cumsum(),
             "deciding_seconds": frame["deciding_seconds"].astype(float).fillna(0.0).cumsum(),
         },
@@ -275,9 +270,8 @@ def separations(frame: pd.DataFrame, against: str | None = None) -> pd.DataFrame
         for a, b in pairs
         for difference in [_difference(finals[[a, b]].dropna().to_numpy())]
     ]
-    for row, p in zip(rows, _holm(np.array([row["p"] for row in rows])), strict=True):
-        row["p"] = float(p)
-    return pd.DataFrame(rows, columns=_PAIR)
+    table = pd.DataFrame(rows, columns=_PAIR)
+    return table.assign(p=multipletests(table["p"], method="holm")[1])
 
 
 _PAIR = ["a", "b", "n_seeds", "a_wins", "ties", "median_difference", "effect", "p", "smallest_p"]
@@ -326,14 +320,6 @@ def _wilcoxon(difference: NDArray[np.float64]) -> float:
     values = difference[difference != 0]
     result: Any = stats.wilcoxon(values) if len(values) else None
     return 1.0 if result is None else float(result.pvalue)
-
-
-def _holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
-    order = np.argsort(p)
-    steps = p[order] * np.arange(len(p), 0, -1)
-    corrected = np.empty_like(p)
-    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
-    return corrected
 
 
 def _named(strategies: Strategies, seeds: Sequence[int]) -> dict[str, str | MakeSampler]:

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import optuna
 import pandas as pd
+from optuna.trial import TrialState
 
 from hpo_lib.compare import MakeSampler, replay, separations, summary
 from hpo_lib.driver import own_trials
@@ -77,10 +78,11 @@ def counterfactual(
     """
     surrogate = SurrogateObjective(study_record(study), limit=limit)
     recorded = study.user_attrs["settings"]
-    own = [recorded["strategy"]] if recorded["strategy"] in STRATEGIES else []
-    tried: list[str] = list(dict.fromkeys([*own, *strategies]))
+    named = [recorded["strategy"]] if recorded["strategy"] in STRATEGIES else []
+    tried: list[str] = list(dict.fromkeys([*named, *strategies]))
     settings: dict[str, Any] = {key: recorded[key] for key in _KEPT if key in recorded}
-    budget = n_trials or len(own_trials(study))
+    own = own_trials(study)
+    budget = n_trials or len(own)
     frames: list[pd.DataFrame] = []
     for factor in factors:
         n = factor * budget
@@ -89,7 +91,8 @@ def counterfactual(
         frames.append(replay(surrogate, surrogate.space, labels, seeds, n, **settings))
     frame = pd.concat(frames, ignore_index=True)
     frame.attrs["trust"] = surrogate.trust
-    return Counterfactual(_table(frame), frame, float(study.best_value), surrogate.trust)
+    found = min(trial.values[0] for trial in own if trial.state == TrialState.COMPLETE)
+    return Counterfactual(_table(frame), frame, found, surrogate.trust)
 
 
 _KEPT = ("default_first", "rungs", "pruning", "reduction_factor")

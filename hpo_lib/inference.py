@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
+from statsmodels.stats.proportion import proportion_confint
 
 from hpo_lib.checks import check_member
 from hpo_lib.replay import Trust
@@ -82,20 +83,18 @@ def any_time(
     by: Spending = "trial",
     *,
     best_known: float = 0.0,
-    level: float = 0.95,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Median, quartiles and interquartile mean of the regret at each budget, with intervals.
 
     The interquartile mean drops the lower and upper quarter of the seeds (Agarwal et al. 2021,
     Deep reinforcement learning at the edge of the statistical precipice). Intervals are
-    percentiles over resampled seeds; below 10 seeds they are too narrow.
+    95 % percentiles over resampled seeds; below 10 seeds they are too narrow.
 
     Args:
         frame: what `compare` returns.
         by: what a budget is: trials, or seconds of training and deciding.
         best_known: what the regret is measured from; 0 leaves the values as they are.
-        level: of the intervals.
         seed: of the resampling.
 
     Returns:
@@ -103,7 +102,6 @@ def any_time(
         and `iqm`, the last two with `_low` and `_high`.
     """
     rng = np.random.default_rng(seed)
-    tail = (1 - level) / 2
     parts: list[pd.DataFrame] = []
     for strategy, table in incumbents(frame, by).items():
         regret = table.to_numpy(dtype=float) - best_known
@@ -118,8 +116,8 @@ def any_time(
         for name, centre in (("median", np.median), ("iqm", _interquartile_mean)):
             resampled = np.concatenate([centre(regret[rows], axis=1) for rows in drawn])
             columns[name] = centre(regret, axis=0)
-            columns[f"{name}_low"] = np.quantile(resampled, tail, axis=0, method="lower")
-            columns[f"{name}_high"] = np.quantile(resampled, 1 - tail, axis=0, method="higher")
+            columns[f"{name}_low"] = np.quantile(resampled, 0.025, axis=0, method="lower")
+            columns[f"{name}_high"] = np.quantile(resampled, 0.975, axis=0, method="higher")
         parts.append(pd.DataFrame(columns))
     return pd.concat(parts, ignore_index=True)
 
@@ -140,33 +138,31 @@ def superiority(
     by: Spending = "trial",
     *,
     against: str | None = None,
-    level: float = 0.95,
 ) -> pd.DataFrame:
     """The probability that A is ahead of B at each budget, a tie counting half.
 
-    From the seeds that both have, paired, with score intervals (Wilson 1927, Probable inference,
-    the law of succession, and statistical inference), which stay honest where all seeds agree.
-    `against` leaves the pairs in which B is that strategy; else there are all, each once.
+    From the seeds that both have, paired, with 95 % score intervals (Wilson 1927, Probable
+    inference, the law of succession, and statistical inference), which stay honest where all seeds
+    agree. `against` leaves the pairs in which B is that strategy; else there are all, each once;
+    pairs without a shared seed are left out.
+
+    Raises:
+        ValueError: no pair shares a seed.
     """
     tables = incumbents(frame, by)
-    z2 = float(stats.norm.ppf((1 + level) / 2)) ** 2
     parts: list[pd.DataFrame] = []
     for a, b in pairs_of(tables, against):
         shared = tables[a].index.intersection(tables[b].index)
+        if not (n := len(shared)):
+            continue
         left, right = tables[a].loc[shared].to_numpy(), tables[b].loc[shared].to_numpy()
-        n = len(shared)
-        p = ((left < right) + 0.5 * (left == right)).mean(axis=0)
-        middle, half = p + z2 / (2 * n), np.sqrt(z2 * (p * (1 - p) + z2 / (4 * n)) / n)
-        columns: dict[str, Any] = {
-            "a": a,
-            "b": b,
-            by: tables[a].columns,
-            "n_seeds": n,
-            "probability": p,
-            "low": (middle - half) / (1 + z2 / n),
-            "high": (middle + half) / (1 + z2 / n),
-        }
-        parts.append(pd.DataFrame(columns))
+        wins = ((left < right) + 0.5 * (left == right)).sum(axis=0)
+        low, high = proportion_confint(wins, n, method="wilson")
+        columns: dict[str, Any] = {"a": a, "b": b, by: tables[a].columns, "n_seeds": n}
+        parts.append(pd.DataFrame({**columns, "probability": wins / n, "low": low, "high": high}))
+    if not parts:
+        message = "superiority needs two strategies that were run with the same seeds, got none"
+        raise ValueError(message)
     return pd.concat(parts, ignore_index=True)
 
 

@@ -231,8 +231,13 @@ def running_best(values: FloatArray) -> FloatArray:
 
 def points_data(study: optuna.Study, space: SearchSpace | None = None) -> Points:
     """The finished trials of a study as points of its space: for coordinates and slices."""
-    parameters = (space or study_space(study)).searched
-    trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+    return trial_points(study.get_trials(deepcopy=False), space or study_space(study))
+
+
+def trial_points(trials: Sequence[FrozenTrial], space: SearchSpace) -> Points:
+    """The finished ones of these trials as points of a space."""
+    parameters = space.searched
+    trials = [trial for trial in trials if trial.state.is_finished()]
     tried = [trial.user_attrs.get("configuration", trial.params) for trial in trials]
     completed = (trial.state == TrialState.COMPLETE for trial in trials)
     values = finite([t.value if c else None for t, c in zip(trials, completed, strict=True)])

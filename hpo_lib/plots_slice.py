@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 
 from hpo_lib.gp import log_expected_improvement
-from hpo_lib.plots_data import FloatArray, Points, points_data, position
+from hpo_lib.plots_data import FloatArray, Points, position, trial_points
 from hpo_lib.plots_style import (
     BLUE,
     DOT,
@@ -90,7 +90,7 @@ def fitted_study(study: optuna.Study) -> FittedStudy:
     known = [codes.encode(trial.params) for trial in trials]
     outside = (np.nan,) * len(codes.axes)
     rows = codes.scale(np.array([outside if point is None else point for point in known]))
-    points = points_data(study, space)
+    points = trial_points(trials, space)
     best = {} if points.incumbent is None else trials[points.incumbent].params
     incumbent = {p.name: best.get(p.name, p.default) for p in space.searched}
     return FittedStudy(space, surrogate, points, rows, incumbent)

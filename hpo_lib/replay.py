@@ -220,7 +220,7 @@ class SurrogateObjective(_RecordedObjective):
         if self._noise and len(self._levels):
             nearest = np.argsort(np.abs(self._levels - errors[-1]), kind="stable")[:_NEAR]
             errors = errors + self._deviations[nearest[segment.seed % len(nearest)]]
-        if (self.record.errors[:, -1] >= 0).all():
+        if not (self.record.errors[:, -1] < 0).any():  # NaN where a training was stopped
             errors = np.maximum(errors, 0.0)
         seconds = np.exp(_predict(self._seconds, points, self.budget)[0])
         return _result(errors, seconds, segment)

@@ -15,6 +15,7 @@ from hpo_lib import workers
 from hpo_lib.compare import COLUMNS, compare, final_values, replay, separations, summary, verdict
 from hpo_lib.inference import any_time, within
 from hpo_lib.objective import SegmentResult, as_objective
+from hpo_lib.study import run_study
 from tests.toys import TOY_SPACE, bowl
 
 
@@ -68,6 +69,14 @@ def test_an_interrupted_comparison_goes_on():
     assert len(calls) == 8
     same = ["strategy", "seed", "trial", "value", "best"]
     pd.testing.assert_frame_equal(both[both.strategy == "random"][same], some[same])
+
+
+def test_evidence_is_no_trial_of_the_comparison(tmp_path):
+    place = {"storage": tmp_path / "a.db", "workers": 0}
+    run_study(bowl, TOY_SPACE, "random", 20, name="earlier", seed=7, **place)
+    frame = compare(bowl, TOY_SPACE, ["sobol"], [0], 3, evidence_from="earlier", **place)
+    assert frame.trial.tolist() == [1, 2, 3]
+    assert frame.best.tolist() == np.minimum.accumulate(frame.value).tolist()
 
 
 @pytest.mark.slow

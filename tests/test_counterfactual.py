@@ -81,3 +81,15 @@ def test_a_sampler_that_was_handed_in_is_not_replayed():
         result = counterfactual(mine, ["random", "sobol"], factors=(1,), seeds=range(3))
     assert "sobol × 20" in str(result)
     assert "ahead of random × 20 in" in str(result)
+
+
+@pytest.mark.filterwarnings("ignore::hpo_lib.replay.TrustWarning")
+def test_what_evidence_had_reached_is_not_what_the_study_found(tmp_path):
+    place = {"storage": tmp_path / "a.db", "workers": 0}
+    run_study(bowl, TOY_SPACE, "bayes", 30, name="earlier", seed=1, **place)
+    mine = run_study(
+        bowl, TOY_SPACE, "random", 12, name="m", evidence_from="earlier", seed=2, **place
+    )
+    values = [t.value for t in mine.trials if "evidence" not in t.user_attrs]
+    result = counterfactual(mine, ["random"], n_trials=3, factors=(1,), seeds=range(2))
+    assert result.found == min(values) > mine.best_value

@@ -87,6 +87,14 @@ def test_the_odds_follow_the_pairs():
     assert table.loc[0, ["low", "high"]].tolist() == pytest.approx([0.3006, 0.9544], abs=1e-4)
 
 
+def test_strategies_without_a_shared_seed_have_no_odds():
+    frame = frame_of({"a": [[1.0]] * 3, "b": [[2.0]] * 3, "late": [[0.0]] * 3})
+    frame.loc[frame.strategy == "late", "seed"] += 10
+    assert superiority(frame)[["a", "b"]].to_numpy().tolist() == [["a", "b"]]
+    with pytest.raises(ValueError, match="run with the same seeds, got none"):
+        superiority(frame, against="late")
+
+
 @pytest.mark.parametrize(("n", "truth"), [(5, 0.9), (12, 0.9), (30, 0.97)])
 def test_the_odds_stay_unsure_where_all_seeds_agree(n, truth):
     rng = np.random.default_rng(0)

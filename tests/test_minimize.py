@@ -323,7 +323,7 @@ def test_what_is_not_supported_is_refused_by_name(options, message):
 def test_an_unknown_argument_and_counts_that_are_none_are_refused():
     with pytest.raises(TypeError, match="unexpected keyword argument 'n_call'"):
         minimize(n_call=3)
-    with pytest.raises(TypeError, match="n_calls, the .* must be a whole number, got 'GP'"):
+    with pytest.raises(TypeError, match=r"n_calls, the .* must be a whole number, got 'GP'"):
         gp_minimize(cost, DIMENSIONS, "GP")  # pyright: ignore[reportArgumentType]
     with pytest.raises(TypeError, match=r"n_initial_points must be a whole number, got 2\.5"):
         minimize(n_initial_points=2.5)

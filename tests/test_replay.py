@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 from hpo_lib.compare import compare, replay
 from hpo_lib.driver import trial_seed
 from hpo_lib.objective import Objective, Segment, as_objective
-from hpo_lib.records import read_record, study_record
+from hpo_lib.records import Record, read_record, study_record
 from hpo_lib.replay import (
     PublishedObjective,
     SurrogateObjective,
@@ -213,6 +213,19 @@ def test_segments_join_to_the_whole_training(surrogate):
     assert sum((part.validation_error for part in parts), ()) == joined.validation_error
     assert joined.seconds == pytest.approx((2.5,) * EPOCHS)
     assert list(joined.validation_error) == sorted(joined.validation_error, reverse=True)
+
+
+def test_an_error_is_never_below_zero_where_a_training_was_stopped(tmp_path):
+    space = SearchSpace.from_yaml("x: {type: float, low: 0.0, high: 1.0, default: 0.5}\n")
+    xs = np.linspace(0, 1, 15)
+    errors = np.column_stack([xs + 0.5, np.maximum(xs - 0.5, 0)])
+    errors[0, -1] = np.nan
+    record = Record(space, tuple({"x": x} for x in xs.tolist()), errors, 1 + 0 * errors, "toy")
+    surrogate = SurrogateObjective(record, noise=False)
+    between = [{"x": x} for x in np.linspace(0, 1, 101).tolist()]
+    finals = [surrogate(one, whole(stop=2, budget=2)).validation_error[-1] for one in between]
+    assert surrogate.predict(between)[:, -1].min() < 0
+    assert min(finals) == 0
 
 
 def test_few_configurations_make_no_surrogate(tmp_path):

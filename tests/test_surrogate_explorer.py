@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from optuna.samplers import RandomSampler
 from optuna.storages import InMemoryStorage
+from optuna.trial import create_trial
 
 from hpo_lib.plots_slice import fitted_study, plot_slice, slice_data
 from hpo_lib.space import SearchSpace
@@ -49,6 +50,20 @@ def test_a_slice_predicts_what_the_surrogate_does(study):
     values = {**at, "lr": float(data.grids[0][x]), "depth": int(data.grids[1][y])}
     mean, std = fitted.surrogate.predict([TOY_SPACE.complete(values)])
     assert (data.mean[y, x], data.std[y, x]) == pytest.approx((mean[0], std[0]))
+
+
+def test_a_trial_that_ends_while_the_surrogate_is_fitted_changes_nothing(study, monkeypatch):
+    best = fitted_study(study).incumbent
+    read = study.get_trials
+
+    def then_one_more(**options):
+        trials = read(**options)
+        distributions = {"lr": TOY_SPACE.distributions()["lr"]}
+        study.add_trial(create_trial(params={"lr": 0.1}, distributions=distributions, value=-9.0))
+        return trials
+
+    monkeypatch.setattr(study, "get_trials", then_one_more)
+    assert fitted_study(study).incumbent == best
 
 
 def test_a_parent_that_varies_brings_its_child_with_the_shown_value(study):
