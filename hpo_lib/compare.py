@@ -195,8 +195,8 @@ def _finished(runs: list[pd.DataFrame], objective: Any, seconds: float | None) -
 
 def tidy(study: optuna.Study, strategy: str, seed: int) -> pd.DataFrame:
     """The study's own trials as rows of a comparison; what it took as evidence cost it nothing."""
-    frame = trials_frame(study)
-    frame = frame[frame["evidence"].isna()].reset_index(drop=True)
+    recorded = trials_frame(study)
+    frame: Any = recorded[recorded["evidence"].isna()].reset_index(drop=True)
     return pd.DataFrame(
         {
             "strategy": strategy,
