@@ -16,7 +16,7 @@ from hpo_lib.objective import Objective, Segment
 from hpo_lib.space import Configuration, SearchSpace
 from hpo_lib.storage import LEASE_SECONDS, Storage, StudyError, open_storage, sqlite_path
 from hpo_lib.study import run_study
-from hpo_lib.workers import Evaluation, InProcess, Workers, make_workers
+from hpo_lib.workers import Evaluation, InProcess, TimedWorkers, Workers, make_workers
 
 State = Literal["not started", "running", "paused", "stopping", "stopped", "failed", "finished"]
 
@@ -26,9 +26,10 @@ class _StoppedError(Exception):
 
 
 class _Gate:
-    """Workers that hold new segments back while paused, and end the loop when it is to stop.
+    """`TimedWorkers` that hold segments back while paused, and end the loop when it is to stop.
 
-    The driver's thread alone calls `submit` and `wait`.
+    The driver closes what is handed in only when it is stopped; else `_drive` does. The driver's
+    thread alone calls `submit` and `wait`.
     """
 
     def __init__(self) -> None:
@@ -130,6 +131,9 @@ class BackgroundStudy:
         memory_limit: int | None = None,
         **settings: Any,
     ) -> None:
+        if isinstance(workers, TimedWorkers):
+            message = f"workers must run by the clock that all have, got {workers!r}"
+            raise TypeError(message)
         self.name, self.n_trials, self.workers = name, n_trials, workers
         path = sqlite_path(storage)  # whole, because the working directory may change
         named = open_storage(storage) if storage == "memory" else storage

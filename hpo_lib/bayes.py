@@ -87,13 +87,12 @@ class BayesianSampler(BaseSampler):
     ) -> None:
         check_member("acq_func", acq_func, self.acquisitions)
         check_member("initial_point_generator", initial_point_generator, DESIGNS)
-        check_whole("n_initial_points", n_initial_points, 0)
+        self._n_initial_points = check_whole("n_initial_points", n_initial_points, 0)
         if space is None and (first or given):
             message = "first and given need a space, got space=None"
             raise ValueError(message)
         self._seed = int(np.random.default_rng().integers(2**31)) if seed is None else seed
         self._space = space
-        self._n_initial_points = n_initial_points
         self._acq_func = acq_func
         self._design = initial_point_generator
         self._xi = xi

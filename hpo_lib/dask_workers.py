@@ -280,12 +280,11 @@ class _Station(WorkerPlugin):
     def setup(self, worker: Worker) -> None:
         """Called by Dask on each worker that is there or joins."""
         if multiprocessing.current_process().daemon:
-            message = (
+            self.refusal = (  # raised here, it would end whoever registers this
                 f"Dask worker {worker.name} may not start a process: start it with --no-nanny, or "
                 "with the setting distributed.worker.daemon: False"
             )
-            self.refusal = message
-            raise RuntimeError(message)
+            return
         self.label = str(worker.name)
         self.pool = LocalWorkers(1, **self.limits)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import shutil
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -24,7 +25,7 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo_lib.interrupts import Interrupt, first_interrupt_waits
+from hpo_lib.interrupts import first_interrupt_waits
 from hpo_lib.objective import LOG_FOLDER, Objective, Segment, SegmentResult
 from hpo_lib.space import Configuration, SearchSpace
 from hpo_lib.storage import LEASE_SECONDS, Lease, StudyError, StudyStoppedError
@@ -75,7 +76,7 @@ class Driver:
     waiting: deque[FrozenTrial] = field(default_factory=lambda: deque[FrozenTrial]())
     reasons: list[str] = field(default_factory=lambda: [])
     stopped: str | None = None
-    interrupt: Interrupt = field(default_factory=Interrupt)
+    interrupt: threading.Event = field(default_factory=threading.Event)
 
     def is_complete(self) -> bool:
         """Whether the budget is spent and nothing was left running."""
@@ -95,7 +96,7 @@ class Driver:
             try:
                 while self._fill(workers, folder):
                     self._collect(workers)
-                finished = not self.interrupt.asked or self.is_complete()
+                finished = not self.interrupt.is_set() or self.is_complete()
                 reason = (self.stopped or "budget spent") if finished else "interrupted"
                 self.study.set_user_attr("stopped", reason)
             finally:
@@ -111,7 +112,7 @@ class Driver:
 
     def _fill(self, workers: Workers, folder: Path) -> bool:
         """Give every free slot a segment; False when nothing runs and nothing is left to ask."""
-        while not self.interrupt.asked and len(self.running) < workers.slots:
+        while not self.interrupt.is_set() and len(self.running) < workers.slots:
             self.lease.check()
             trial = self._next_trial()
             if trial is None:
@@ -206,7 +207,7 @@ class Driver:
             self._submit(running, workers)
 
     def _submit(self, running: _Running, workers: Workers) -> None:
-        if self.interrupt.asked:
+        if self.interrupt.is_set():
             return  # left running in the record: the next driver goes on with it
         if running.segment.stop > running.reached:
             running.lost, running.reached = 0, running.segment.stop

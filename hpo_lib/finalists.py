@@ -8,7 +8,6 @@ resumed and run on workers as every study is; the search's record is only read.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from typing import Any, cast
@@ -23,9 +22,10 @@ from hpo_lib.checks import check_whole
 from hpo_lib.driver import own_trials, trial_seed
 from hpo_lib.objective import Objective, as_objective
 from hpo_lib.space import Configuration, SearchSpace
-from hpo_lib.storage import Storage, StudyChangedError, open_storage
+from hpo_lib.storage import Storage, open_storage
 from hpo_lib.strategies import SpaceSampler
 from hpo_lib.study import open_study, run_study, study_space
+from hpo_lib.study_settings import check_comparable, study_settings
 
 
 def retrain_best(
@@ -64,14 +64,7 @@ def retrain_best(
     search = open_study(name, storage)
     space, settings = study_space(search), search.user_attrs["settings"]
     evaluated = as_objective(objective)
-    asked = {"objective": evaluated.settings, "budget": evaluated.budget}
-    for key, value in json.loads(json.dumps(asked)).items():
-        if settings[key] != value:
-            message = (
-                f"the {key} must be that of study {name!r}, or its values do not compare: "
-                f"recorded {settings[key]}, asked {value}"
-            )
-            raise StudyChangedError(message)
+    check_comparable(name, settings, study_settings(evaluated))
     sampler = _Repeats(space, [_configuration(trial) for trial in _best(search, k)])
     again = _retrained(name, storage)
     recorded = [] if again is None else own_trials(again)

@@ -11,28 +11,22 @@ from contextlib import contextmanager, suppress
 _SAID = "\ninterrupted: what runs now is finished and recorded; interrupt again to stop at once"
 
 
-class Interrupt:
-    """Whether the user has asked to stop."""
-
-    asked = False
-
-
 _heard = threading.local()
 
 
-def share_interrupt(interrupt: Interrupt) -> None:
+def share_interrupt(interrupt: threading.Event) -> None:
     """Let the studies that this thread runs stop when the main thread was interrupted."""
     _heard.interrupt = interrupt
 
 
 @contextmanager
-def first_interrupt_waits() -> Generator[Interrupt]:
-    """Only note the first SIGINT; the next one raises KeyboardInterrupt as ever.
+def first_interrupt_waits() -> Generator[threading.Event]:
+    """Set an event at the first SIGINT; the next one raises KeyboardInterrupt as ever.
 
     Nothing changes in another thread than the main one, which alone hears signals (but may share
     what it hears), or where somebody handles SIGINT already.
     """
-    interrupt = getattr(_heard, "interrupt", None) or Interrupt()
+    interrupt = getattr(_heard, "interrupt", None) or threading.Event()
     plain = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if not plain or threading.current_thread() is not threading.main_thread():
         yield interrupt
@@ -40,7 +34,7 @@ def first_interrupt_waits() -> Generator[Interrupt]:
 
     def note(number: int, frame: object) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        interrupt.asked = True
+        interrupt.set()
         with suppress(RuntimeError):  # in the middle of printing something else
             print(_SAID, file=sys.stderr, flush=True)
 

@@ -92,9 +92,10 @@ def gp_minimize(
     arguments = dict(locals())
     _refuse(unsupported)
     run = _Run.read(dimensions, x0, y0, arguments)
+    n_calls = check_whole("n_calls, the third argument,", n_calls)
+    n_initial_points = check_whole("n_initial_points", n_initial_points)
     _check(n_calls, n_initial_points, run, name, storage)
     check_member("surrogate", surrogate, SURROGATES)
-    n_calls, n_initial_points = int(n_calls), int(n_initial_points)
     unseeded = name is not None and random_state is None
     rng = check_random_state(0 if unseeded else random_state)
     seed = int(rng.randint(2**31 - 1))
@@ -105,7 +106,8 @@ def gp_minimize(
     stop = [one for one in given if isinstance(one, RULES)]
     callbacks = [one for one in given if not isinstance(one, RULES)]
     if verbose:
-        callbacks.append(VerboseCallback(len(run.first), n_initial_points, n_calls))
+        counts = {"n_init": len(run.first), "n_random": n_initial_points}
+        callbacks.append(VerboseCallback(n_calls, **counts))
     first_asked = iter([callbacks])  # before any new call: a study that they stopped stays so
     study = run_study(
         _Call(func, names=run.names, options=options),
@@ -215,9 +217,7 @@ def _refuse(unsupported: Mapping[str, Any]) -> None:
             raise ValueError(message)
 
 
-def _check(n_calls: Any, n_initial_points: Any, run: _Run, name: str | None, storage: Any) -> None:
-    check_whole("n_calls, the third argument,", n_calls)
-    check_whole("n_initial_points", n_initial_points)
+def _check(n_calls: int, n_initial_points: int, run: _Run, name: str | None, storage: Any) -> None:
     first = len(run.first)
     if n_initial_points < 0 or n_initial_points + first + len(run.given) < 1:
         message = f"n_initial_points must be positive where there is no x0, got {n_initial_points}"

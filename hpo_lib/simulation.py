@@ -25,7 +25,6 @@ from hpo_lib.checks import check_positive
 from hpo_lib.driver import own_trials, trial_seed
 from hpo_lib.objective import Objective, Segment, SegmentResult
 from hpo_lib.plots_style import (
-    VALUE,
     AxesArray,
     legend_above,
     line_style,
@@ -35,7 +34,6 @@ from hpo_lib.plots_style import (
     value_axis,
 )
 from hpo_lib.space import Configuration, SearchSpace
-from hpo_lib.storage import Storage
 from hpo_lib.study import run_study, trials_frame
 from hpo_lib.workers import Evaluation, Failure, evaluate
 
@@ -154,10 +152,6 @@ def simulate(
     strategy: str | BaseSampler,
     n_trials: int,
     workers: int | SimulatedWorkers,
-    *,
-    name: str = "simulated",
-    storage: Storage = "memory",
-    seed: int = 0,
     **options: Any,
 ) -> Simulation:
     """Run a study in simulated time.
@@ -169,27 +163,15 @@ def simulate(
         strategy: a name out of `STRATEGIES`, or any Optuna sampler.
         n_trials: the budget.
         workers: how many; or workers with stragglers, losses or a modelled driver.
-        name: the study's name in the storage.
-        storage: as in `run_study`; a file costs the driver what it would cost it for real.
-        seed: fixes the strategy's choices and the replayed trainings.
-        **options: those of `run_study`.
+        **options: those of `run_study`; without a `storage` the study is kept in memory, and a
+            file costs the driver what it would cost it for real.
     """
-    pool = SimulatedWorkers(workers) if isinstance(workers, int) else workers
+    pool = workers if isinstance(workers, SimulatedWorkers) else SimulatedWorkers(workers)
     if pool.spans:
         message = f"workers must be new: these have simulated {len(pool.spans)} segments already"
         raise ValueError(message)
-    options = {"max_failures": n_trials + 1, **options}
-    study = run_study(
-        objective,
-        space,
-        strategy,
-        n_trials,
-        name=name,
-        storage=storage,
-        seed=seed,
-        workers=pool,
-        **options,
-    )
+    own: dict[str, Any] = {"name": "simulated", "storage": "memory", "max_failures": n_trials + 1}
+    study = run_study(objective, space, strategy, n_trials, workers=pool, **own | options)
     spans = np.array(pool.spans).reshape(-1, 2)
     last = spans[:, 0].max(initial=0.0)
     busy = (np.minimum(spans[:, 1], last) - spans[:, 0]).sum()
@@ -280,24 +262,19 @@ def wall_clock_data(study: optuna.Study) -> tuple[list[float], list[float]]:
     return seconds.astype(float).tolist(), frame["value"].cummin().tolist()
 
 
-def plot_wall_clock(
-    studies: Mapping[str, optuna.Study], best: float | None = None, ax: Axes | None = None
-) -> Axes:
-    """Draw the incumbents of studies against wall-clock time; above `best`, if that is known."""
+def plot_wall_clock(studies: Mapping[str, optuna.Study], ax: Axes | None = None) -> Axes:
+    """Draw the incumbents of studies against wall-clock time."""
     ax = one_axes(ax)
     curves = {name: wall_clock_data(study) for name, study in studies.items()}
-    lowest = 0.0 if best is None else best
     end = max((x[-1] for x, _ in curves.values() if x), default=math.nan)
-    heights: list[np.ndarray[Any, np.dtype[np.float64]]] = []
     for i, (name, (seconds, values)) in enumerate(curves.items()):
-        heights.append(np.array([*values, *values[-1:]]) - lowest)
         ends = [*seconds, *([end] if seconds else [])]
         style = line_style(i, marker="")
-        ax.plot(ends, heights[-1], drawstyle="steps-post", label=name, **style)
+        ax.plot(ends, [*values, *values[-1:]], drawstyle="steps-post", label=name, **style)
     ax.set(xlabel="wall-clock time (s)", xscale="log")
     first = min((x[0] for x, _ in curves.values() if x), default=math.nan)
     if end > first > 0:
         log_ticks(ax.xaxis, end / first)
-    value_axis(ax, heights, VALUE if best is None else "regret (validation error, fraction)")
+    value_axis(ax, [np.array(values) for _, values in curves.values()])
     legend_above(ax)
     return ax

@@ -48,7 +48,12 @@ from hpo_lib.storage import (
 )
 from hpo_lib.strategies import make_sampler
 from hpo_lib.study_file import written_here
-from hpo_lib.study_settings import check_unchanged, study_settings, written
+from hpo_lib.study_settings import (
+    check_comparable,
+    check_unchanged,
+    study_settings,
+    written,
+)
 from hpo_lib.workers import Workers, make_workers
 
 
@@ -122,7 +127,14 @@ def run_study(
     if pruning is not None and not rungs:
         rungs = default_rungs(evaluated.budget, reduction_factor)
     pruner = make_pruner(pruning, tuple(rungs), reduction_factor, seed)
-    settings = study_settings(evaluated, strategy, seed, rungs, default_first, evidence_from)
+    settings = study_settings(
+        evaluated,
+        strategy=written(strategy),
+        seed=seed,
+        rungs=list(rungs),
+        default_first=default_first,
+        evidence_from=evidence_from,
+    )
     if pruning is not None:  # studies from before there was pruning have no such setting
         settings["pruning"] = written(pruning)
         settings["reduction_factor"] = reduction_factor
@@ -212,14 +224,7 @@ def _evidence(
     backend: BaseStorage, name: str, space: SearchSpace, settings: dict[str, Any]
 ) -> list[FrozenTrial]:
     earlier = open_study(name, backend)
-    recorded = earlier.user_attrs.get("settings", {})
-    for key in ("objective", "budget"):
-        if recorded.get(key) != settings[key]:
-            message = (
-                f"evidence_from={name!r} must have the same {key}, or its values do not compare: "
-                f"recorded {recorded.get(key)}, asked {settings[key]}"
-            )
-            raise StudyChangedError(message)
+    check_comparable(name, earlier.user_attrs.get("settings", {}), settings)
     completed = earlier.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     inside = [trial for trial in completed if space.contains(trial.user_attrs["configuration"])]
     if completed and not inside:

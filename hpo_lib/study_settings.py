@@ -4,41 +4,35 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Sequence
 from typing import Any
 
 import optuna
 import pandas as pd
-from optuna.samplers import BaseSampler
 
 from hpo_lib.objective import Objective
 from hpo_lib.space import SearchSpace
 from hpo_lib.storage import StudyChangedError
 
 
-def study_settings(
-    objective: Objective,
-    strategy: str | BaseSampler,
-    seed: int,
-    rungs: Sequence[int],
-    default_first: bool,
-    evidence_from: str | None,
-) -> dict[str, Any]:
+def study_settings(objective: Objective, **others: Any) -> dict[str, Any]:
     """All that the trials of a study depend on besides their number, as JSON."""
-    settings = {
-        "strategy": written(strategy),
-        "seed": seed,
-        "budget": objective.budget,
-        "rungs": list(rungs),
-        "default_first": default_first,
-        "evidence_from": evidence_from,
-        "objective": objective.settings,
-    }
+    settings = {"budget": objective.budget, "objective": objective.settings, **others}
     try:
         return json.loads(json.dumps(settings))  # what is compared is what is stored
     except TypeError as error:
         message = f"settings of the objective must be JSON, got {objective.settings}: {error}"
         raise TypeError(message) from error
+
+
+def check_comparable(name: str, recorded: dict[str, Any], asked: dict[str, Any]) -> None:
+    """Refuse another objective or budget than that of the study of this name."""
+    for key in ("objective", "budget"):
+        if recorded.get(key) != asked[key]:
+            message = (
+                f"the {key} must be that of study {name!r}, or its values do not compare: "
+                f"recorded {recorded.get(key)}, asked {asked[key]}"
+            )
+            raise StudyChangedError(message)
 
 
 def written(part: object) -> str:

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -26,7 +26,7 @@ import cloudpickle
 import psutil
 from pebble import ProcessExpired, ProcessPool
 
-from hpo_lib.checks import check_positive
+from hpo_lib.checks import check_positive, check_whole
 from hpo_lib.files import is_full_disk
 from hpo_lib.objective import CheckpointError, Objective, Segment, SegmentResult
 from hpo_lib.space import Configuration
@@ -58,6 +58,7 @@ class Evaluation:
     finished: float
 
 
+@runtime_checkable
 class Workers(Protocol):
     """`slots` segments at a time; a future never raises for what happens inside a segment."""
 
@@ -79,7 +80,11 @@ class Workers(Protocol):
 
 @runtime_checkable
 class TimedWorkers(Workers, Protocol):
-    """Workers with a clock of their own, as in a simulation: the driver waits by it."""
+    """Workers that say themselves when something has finished: the driver waits through them.
+
+    Those of a simulation have a clock of their own; those of a study in the background can be
+    paused and stopped.
+    """
 
     def wait(self, running: Collection[Future[Evaluation]]) -> set[Future[Evaluation]]:
         """Go on to the moment when at least one has finished; those that have by then."""
@@ -148,13 +153,13 @@ class InProcess:
 class LocalWorkers:
     """Warm processes on this machine, one pool per slot.
 
-    A pool of one process each keeps a slot's name, its GPU and its replacement together.
+    A pool of one process each keeps a slot's name, its replacement and its GPU together; the GPUs
+    that this process sees are handed out in turn.
 
     Args:
         slots: processes that run at once.
         time_limit: seconds that one segment may take before its process is killed.
         memory_limit: bytes of resident memory that one process may hold.
-        gpus: device numbers handed out in turn; by default those that this process sees.
     """
 
     def __init__(
@@ -163,13 +168,12 @@ class LocalWorkers:
         *,
         time_limit: float | None = None,
         memory_limit: int | None = None,
-        gpus: Sequence[str] | None = None,
     ) -> None:
         check_positive(workers=slots, time_limit=time_limit, memory_limit=memory_limit)
         self.slots = slots
         self.time_limit = time_limit
         self.memory_limit = memory_limit
-        self._gpus = visible_gpus() if gpus is None else list(gpus)
+        self._gpus = visible_gpus()
         self._pools: dict[int, ProcessPool] = {}
         self._free = list(reversed(range(slots)))
         self._tasks: set[Future[Evaluation]] = set()
@@ -276,17 +280,18 @@ def make_workers(
         from hpo_lib.dask_workers import DaskWorkers  # needs an extra
 
         return DaskWorkers(workers, time_limit=time_limit, memory_limit=memory_limit)
-    if not isinstance(workers, int):
+    if isinstance(workers, Workers):
         if limited:
             message = "time_limit and memory_limit belong to the workers object that was handed in"
             raise ValueError(message)
         return workers
-    if workers == 0:
+    n = check_whole("workers", workers, 0)
+    if n == 0:
         if limited:
             message = "time_limit and memory_limit need worker processes: workers >= 1, got 0"
             raise ValueError(message)
         return InProcess()
-    return LocalWorkers(workers, time_limit=time_limit, memory_limit=memory_limit)
+    return LocalWorkers(n, time_limit=time_limit, memory_limit=memory_limit)
 
 
 def visible_gpus() -> list[str]:

@@ -11,6 +11,7 @@ import pytest
 from optuna.trial import TrialState
 
 from hpo_lib.background import BackgroundStudy, background_study
+from hpo_lib.simulation import SimulatedWorkers
 from hpo_lib.storage import StudyChangedError, StudyError, lease_holder
 from hpo_lib.study import open_study, run_study
 from tests.toys import TOY_SPACE, Learner, Waiting, bowl
@@ -54,6 +55,11 @@ def test_a_study_in_memory_is_kept_by_its_object():
     study = background(storage="memory", workers=0)
     study.start()
     assert len(study.wait().trials) == 6
+
+
+def test_workers_with_a_clock_of_their_own_are_refused():
+    with pytest.raises(TypeError, match="workers must run by the clock that all have, got Sim"):
+        background(workers=SimulatedWorkers(2))
 
 
 def test_an_error_of_the_run_is_kept_and_raised():

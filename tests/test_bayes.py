@@ -359,6 +359,11 @@ def test_wrong_options_are_refused(options, message):
         BayesSampler(0, **options)
 
 
+def test_the_number_of_initial_points_may_be_that_of_numpy():
+    plain, numpys = (BayesSampler(0, TOY_SPACE, n) for n in (3, np.int64(3)))
+    assert params(search(plain, TOY_SPACE, bowl, 3)) == params(search(numpys, TOY_SPACE, bowl, 3))
+
+
 @pytest.mark.parametrize("acq_func", ["gp_hedge", "EI", "LCB", "PI"])
 def test_every_acquisition_function_works(acq_func):
     study = line_study((0.3, 0.5), (0.5, 0.4), (0.7, 0.3))

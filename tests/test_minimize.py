@@ -3,6 +3,7 @@ from __future__ import annotations
 import inspect
 import math
 import pickle
+import re
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -183,8 +184,12 @@ def test_callbacks_see_every_result_and_may_stop():
 
 
 def test_verbose_prints_every_call(capsys):
-    minimize(verbose=True)
-    assert capsys.readouterr().out.count("Function value obtained") == 4
+    minimize(verbose=True, x0=[[0.3, 3, "a"]], n_calls=5, n_initial_points=2)
+    out = capsys.readouterr().out
+    assert out.count("Function value obtained") == 5
+    begun = re.findall(r"No: (\d) started\. .*?(provided|random|optimal) point", out)
+    kinds = ("provided", "random", "random", "optimal", "optimal")
+    assert begun == [(str(number), kind) for number, kind in enumerate(kinds, 1)]
 
 
 def test_failures_are_left_out_and_survived():

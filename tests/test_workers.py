@@ -37,14 +37,16 @@ def ask(pool, function) -> Evaluation:
 @pytest.mark.parametrize(
     ("workers", "limits", "message"),
     [
-        (-1, {}, "workers must be greater than 0, got -1"),
+        (-1, {}, "workers must be at least 0, got -1"),
+        (2.5, {}, r"workers must be a whole number, got 2\.5"),
+        (None, {}, "workers must be a whole number, got None"),
         (0, {"time_limit": 5}, "need worker processes: workers >= 1, got 0"),
         (1, {"time_limit": 0}, "time_limit must be greater than 0, got 0"),
         (InProcess(), {"memory_limit": 5}, "belong to the workers object"),
     ],
 )
 def test_impossible_workers_are_refused(workers, limits, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         make_workers(workers, **limits)
 
 
@@ -56,8 +58,9 @@ def test_gpus_are_those_that_the_process_may_see(monkeypatch):
 
 
 @pytest.mark.slow
-def test_each_worker_has_one_gpu_and_one_thread():
-    pool = LocalWorkers(3, gpus=["4", "7"])
+def test_each_worker_has_one_gpu_and_one_thread(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    pool = LocalWorkers(3)
     seen = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
     function = lambda c: float("".join(os.environ[name] for name in seen))  # noqa: E731
     futures = [pool.submit(FunctionObjective(function), CONFIGURATION, SEGMENT) for _ in range(3)]
