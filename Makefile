@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+# What the tests of a file share is made once: a run of all notebooks, clusters, surrogates.
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
 .DELETE_ON_ERROR:
 .PHONY: run test test-fast check lab bench reference clean setup
@@ -10,10 +12,10 @@ run: setup  ## all notebooks, then results/runs/<time>/report.html; ARGS="--data
 	@$(BIN)/python -m hpo_lib run --profile quick $(ARGS)
 
 test: setup  ## everything, the notebooks too
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 test-fast: setup  ## what takes seconds
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not browser" $(ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not browser" $(ARGS)
 
 check: setup
 	@$(BIN)/ruff check .

@@ -1,67 +1,38 @@
-from .background import BackgroundStudy
-from .bayes import BayesSampler
-from .dask_workers import DaskWorkers
-from .data import DataConfig, load_data, load_test_data
-from .minimize import gp_minimize
-from .objective import Objective, Segment, SegmentResult
-from .records import read_record, study_record
-from .replay import PublishedObjective, SurrogateObjective, TableObjective
-from .simulation import SimulatedWorkers, simulate
-from .skopt_sampler import SkoptSampler
-from .space import Configuration, SearchSpace, SpaceError
-from .strategies import STRATEGIES, make_sampler
-from .study import (
-    delete_study,
-    estimate_cost,
-    list_studies,
-    open_study,
-    run_study,
-    trials_frame,
-)
-from .study_monitor import StudyMonitor
-from .surrogate import fit_surrogate
-from .surrogate_explorer import SurrogateExplorer
-from .training import TrainingConfig, TrainingObjective, evaluate, train
-from .widgets import SpaceEditor
-from .workers import LocalWorkers
-
-__all__ = [
-    "STRATEGIES",
-    "BackgroundStudy",
-    "BayesSampler",
-    "Configuration",
-    "DaskWorkers",
-    "DataConfig",
-    "LocalWorkers",
-    "Objective",
-    "PublishedObjective",
-    "SearchSpace",
-    "Segment",
-    "SegmentResult",
-    "SimulatedWorkers",
-    "SkoptSampler",
-    "SpaceEditor",
-    "SpaceError",
-    "StudyMonitor",
-    "SurrogateExplorer",
-    "SurrogateObjective",
-    "TableObjective",
-    "TrainingConfig",
-    "TrainingObjective",
-    "delete_study",
-    "estimate_cost",
-    "evaluate",
-    "fit_surrogate",
-    "gp_minimize",
-    "list_studies",
-    "load_data",
-    "load_test_data",
-    "make_sampler",
-    "open_study",
-    "read_record",
-    "run_study",
-    "simulate",
-    "study_record",
-    "train",
-    "trials_frame",
-]
+from .background import BackgroundStudy as BackgroundStudy
+from .bayes import BayesSampler as BayesSampler
+from .dask_workers import DaskWorkers as DaskWorkers
+from .data import DataConfig as DataConfig
+from .data import load_data as load_data
+from .data import load_test_data as load_test_data
+from .minimize import gp_minimize as gp_minimize
+from .objective import Objective as Objective
+from .objective import Segment as Segment
+from .objective import SegmentResult as SegmentResult
+from .records import read_record as read_record
+from .records import study_record as study_record
+from .replay import PublishedObjective as PublishedObjective
+from .replay import SurrogateObjective as SurrogateObjective
+from .replay import TableObjective as TableObjective
+from .simulation import SimulatedWorkers as SimulatedWorkers
+from .simulation import simulate as simulate
+from .skopt_sampler import SkoptSampler as SkoptSampler
+from .space import Configuration as Configuration
+from .space import SearchSpace as SearchSpace
+from .space import SpaceError as SpaceError
+from .strategies import STRATEGIES as STRATEGIES
+from .strategies import make_sampler as make_sampler
+from .study import delete_study as delete_study
+from .study import estimate_cost as estimate_cost
+from .study import list_studies as list_studies
+from .study import open_study as open_study
+from .study import run_study as run_study
+from .study import trials_frame as trials_frame
+from .study_monitor import StudyMonitor as StudyMonitor
+from .surrogate import fit_surrogate as fit_surrogate
+from .surrogate_explorer import SurrogateExplorer as SurrogateExplorer
+from .training import TrainingConfig as TrainingConfig
+from .training import TrainingObjective as TrainingObjective
+from .training import evaluate as evaluate
+from .training import train as train
+from .widgets import SpaceEditor as SpaceEditor
+from .workers import LocalWorkers as LocalWorkers

@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import log_ndtr
 
-from hpo_lib.codes import Codes
+from hpo_lib.codes import Array, Codes
 from hpo_lib.evidence import History
 from hpo_lib.gp import AveragedProcess, GaussianProcess, compress, log_expected_improvement
-
-Array = NDArray[np.float64]
 
 ACQUISITIONS = ("gp_hedge", "EI", "LCB", "PI")
 

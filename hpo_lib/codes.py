@@ -70,7 +70,11 @@ class Codes:
         self._points: dict[str, Point | None] = {}
         self._names = tuple(axis.name for axis in self.axes)
         self._defaults: dict[str, Any] = {one.name: one.default for one in searched}
-        self._single = {n: v for n, v in self._defaults.items() if n not in self._names}
+        self._single: dict[str, Any] = {
+            one.name: one.default if one.fixed is None else one.fixed
+            for one in (space.parameters if space else ())
+            if one.name not in self._names
+        }
         self.choice = np.array([axis.choice for axis in self.axes], bool)
         self._whole = np.array([axis.whole for axis in self.axes], bool)
         self._log = np.array([axis.log for axis in self.axes], bool)
@@ -83,6 +87,19 @@ class Codes:
         if written not in self._points:
             self._points[written] = self._encode(params)
         return self._points[written]
+
+    def points(self, configurations: Sequence[Mapping[str, Any]]) -> Array:
+        """Their points, shape (n, d).
+
+        Raises:
+            ValueError: one has no point; the message shows it.
+        """
+        found = [self.encode(one) for one in configurations]
+        if None in found:
+            outside = configurations[found.index(None)]
+            message = f"configurations must lie inside the space, got {outside}"
+            raise ValueError(message)
+        return np.array(found, float)
 
     def _encode(self, params: Mapping[str, Any]) -> Point | None:
         try:
@@ -117,16 +134,12 @@ class Codes:
                     axis = self.axes[column[parent]]
                     met &= np.isin(rows[:, column[parent]], [axis.code(v) for v in required])
                 else:
-                    met &= self._constant(parent) in required
+                    met &= self._single[parent] in required
             active[one.name] = met
             if one.name in column:
                 index = column[one.name]
                 rows[~met, index] = self.axes[index].code(self._defaults[one.name])
         return rows
-
-    def _constant(self, name: str) -> Any:
-        fixed = None if self._space is None else self._space[name].fixed
-        return self._single[name] if fixed is None else fixed
 
     def every(self) -> Array | None:
         """All points, of shape (n, d); None when they are too many or infinitely many."""

@@ -17,7 +17,6 @@ import pandas as pd
 from numpy.typing import NDArray
 from optuna.samplers import BaseSampler
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 from threadpoolctl import threadpool_limits
 
 from hpo_lib.checks import check_whole
@@ -271,7 +270,7 @@ def separations(frame: pd.DataFrame, against: str | None = None) -> pd.DataFrame
         for difference in [_difference(finals[[a, b]].dropna().to_numpy())]
     ]
     table = pd.DataFrame(rows, columns=_PAIR)
-    return table.assign(p=multipletests(table["p"], method="holm")[1])
+    return table.assign(p=_holm(table["p"].to_numpy()))
 
 
 _PAIR = ["a", "b", "n_seeds", "a_wins", "ties", "median_difference", "effect", "p", "smallest_p"]
@@ -320,6 +319,14 @@ def _wilcoxon(difference: NDArray[np.float64]) -> float:
     values = difference[difference != 0]
     result: Any = stats.wilcoxon(values) if len(values) else None
     return 1.0 if result is None else float(result.pvalue)
+
+
+def _holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
+    order = np.argsort(p)
+    steps = p[order] * np.arange(len(p), 0, -1)
+    corrected = np.empty_like(p)
+    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return corrected
 
 
 def _named(strategies: Strategies, seeds: Sequence[int]) -> dict[str, str | MakeSampler]:

@@ -15,7 +15,6 @@ from typing import Any, cast
 import numpy as np
 import optuna
 import pandas as pd
-from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo_lib.checks import check_whole
@@ -154,12 +153,9 @@ class _Repeats(SpaceSampler):
         found = [_configuration(trial) for trial in trials]
         return [found.count(configuration) for configuration in self.finalists]
 
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        counts = self.counts([t for t in own_trials(study) if t.number < trial.number])
-        chosen = self.finalists[counts.index(min(counts))]
-        return {name: chosen[name] for name in search_space if name in chosen}
+    def choose(self, study: optuna.Study, number: int) -> Configuration:
+        counts = self.counts([t for t in own_trials(study) if t.number < number])
+        return self.finalists[counts.index(min(counts))]
 
 
 def _name(name: str) -> str:

@@ -20,7 +20,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import linalg
-from scipy.linalg import LinAlgError, cho_solve, solve_triangular
+from scipy.linalg import cho_factor, cho_solve, solve_triangular
 from scipy.optimize import minimize
 from scipy.spatial.distance import cdist, pdist
 from scipy.special import erfcx, log_ndtr, ndtri
@@ -29,10 +29,18 @@ from sklearn.base import BaseEstimator, RegressorMixin
 
 Array = NDArray[np.float64]
 
+_LENGTH_SCALE = 0.6
+"""Median of the prior in one dimension; it grows with the square root of d, as distances do."""
+
+_NOISE = 0.007
+"""Median of the prior on the variance of the noise, in units of the variance of y."""
+
 _LEAST_NOISE = 1e-6
 _LEAST_CURVATURE = 0.25
 _EDGE = 1e-9  # the warp has no slope at 0 and 1
 _SQRT5 = math.sqrt(5)
+_OPTIONS = {"maxiter": 60, "ftol": 1e-5, "gtol": 1e-2}
+_IN_PLACE: Any = {"lower": True, "overwrite_a": True, "check_finite": False}
 _lapack: Any = linalg.lapack
 
 
@@ -41,22 +49,14 @@ class GaussianProcess(RegressorMixin, BaseEstimator):
 
     Args:
         categories: the columns that hold indices of categories.
-        length_scale: median of the log-normal prior in one dimension; it grows with the square
-            root of the number of columns, as distances do.
-        noise: median of the log-normal prior on the variance of the noise, in units of the
-            variance of y.
 
     Attributes:
         theta_: logarithms of the warp's two shapes (the first of all numbers, then the second),
             the length scales, the signal's variance and the noise's variance.
     """
 
-    def __init__(
-        self, categories: Sequence[int] = (), length_scale: float = 0.6, noise: float = 0.007
-    ) -> None:
+    def __init__(self, categories: Sequence[int] = ()) -> None:
         self.categories = categories
-        self.length_scale = length_scale
-        self.noise = noise
 
     def fit(self, X: ArrayLike, y: ArrayLike, theta: ArrayLike | None = None) -> GaussianProcess:
         """Fit to rows X of shape (n, d) with values y of shape (n,).
@@ -72,12 +72,14 @@ class GaussianProcess(RegressorMixin, BaseEstimator):
         self.shift_, self.scale_ = values.mean(), values.std() or 1.0
         self.target_ = (values - self.shift_) / self.scale_
         if theta is None:
-            theta = _minimise(*self._log_posterior(self.target_))
+            density, mean, std = self._log_posterior(self.target_)
+            bounds = list(zip(mean - 4 * std, mean + 4 * std, strict=True))
+            theta = minimize(density, mean, jac=True, bounds=bounds, options=_OPTIONS).x
         self.theta_ = np.asarray(theta, float)
         self.scaled_ = self.scaled(self.X_)
         kernel = self.kernel(self.X_)
         np.fill_diagonal(kernel, np.exp(self.theta_[-2]) + _noise(self.theta_))
-        self.factor_ = _cholesky(kernel.T)
+        self.factor_, _ = cho_factor(kernel.T, **_IN_PLACE)
         self.weights_ = cho_solve((self.factor_, True), self.target_, check_finite=False)
         return self
 
@@ -135,8 +137,8 @@ class GaussianProcess(RegressorMixin, BaseEstimator):
         n, n_columns = self.X_.shape
         numbers, choices = self.numbers_, list(self.categories)
         n_shapes = 2 * len(numbers)
-        scale = np.log(self.length_scale) + 0.5 * np.log(n_columns)
-        mean = np.r_[np.zeros(n_shapes), np.full(n_columns, scale), 0.0, np.log(self.noise)]
+        scale = np.log(_LENGTH_SCALE) + 0.5 * np.log(n_columns)
+        mean = np.r_[np.zeros(n_shapes), np.full(n_columns, scale), 0.0, np.log(_NOISE)]
         std = np.r_[np.full(n_shapes, 0.3), np.ones(n_columns + 1), 1.5]
         upper = np.ravel_multi_index(np.triu_indices(n, 1), (n, n))
         rows, unlike = self.X_[:, numbers], np.zeros((len(choices), len(upper)))
@@ -152,7 +154,7 @@ class GaussianProcess(RegressorMixin, BaseEstimator):
             kernel = np.zeros((n, n))
             kernel.ravel()[upper] = pairs
             np.fill_diagonal(kernel, signal + noise)
-            factor = _cholesky(kernel.T)
+            factor, _ = cho_factor(kernel.T, **_IN_PLACE)
             weights = cho_solve((factor, True), target, check_finite=False)
             logarithms = np.log(factor.diagonal()).sum()
             # Rasmussen and Williams (2006), equations 2.30 and 5.9.
@@ -207,23 +209,6 @@ class AveragedProcess:
         means, stds = zip(*(part.predict(X, return_std=True) for part in self._parts), strict=True)
         mean, variance = np.mean(means, axis=0), np.mean(np.square(stds), axis=0)
         return (mean, np.sqrt(variance + np.var(means, axis=0))) if return_std else mean
-
-
-def _minimise(
-    density: Callable[[Array], tuple[float, Array]], mean: Array, std: Array
-) -> NDArray[np.float64]:
-    bounds = list(zip(mean - 4 * std, mean + 4 * std, strict=True))
-    options = {"maxiter": 60, "ftol": 1e-5, "gtol": 1e-2}
-    return minimize(density, mean, jac=True, bounds=bounds, options=options).x
-
-
-def _cholesky(kernel: Array) -> Array:
-    """The lower factor of what stands on and below the diagonal, written in its place."""
-    factor, failed = _lapack.dpotrf(kernel, lower=True, clean=False, overwrite_a=True)
-    if failed:
-        message = f"the kernel must be positive definite, got order {failed} that is not"
-        raise LinAlgError(message)
-    return factor
 
 
 def _noise(theta: Array) -> float:

@@ -61,11 +61,13 @@ def slider(kind: Any, name: str, ticks: list[Any], **options: Any) -> Any:
 
 
 class Panel(widgets.VBox):
-    """A widget that stands as its static figure where nobody watches."""
+    """A widget that stands as its figure, `image`, where nobody watches."""
+
+    image: Any
 
     def picture(self) -> bytes:
         """The figure that is shown now, as PNG."""
-        raise NotImplementedError
+        return bytes(self.image.value)  # traitlets keep a view of it
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         if is_watched():

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
-from hpo_lib.codes import Codes, Point
+from hpo_lib.codes import Array, Codes, Point
 from hpo_lib.space import SearchSpace
-
-Array = NDArray[np.float64]
 
 _REST = 0.05
 """The share of belief that is left to every value, so that a wrong prior rules nothing out."""

@@ -1,5 +1,3 @@
-# torch's own annotations are partial
-# pyright: reportUnknownMemberType=false
 """The numbers of a network and its training, and what they stand for."""
 
 from __future__ import annotations

@@ -189,7 +189,7 @@ class SurrogateObjective(_RecordedObjective):
         self._noise = noise
         self._codes = Codes(record.space.distributions(), record.space)
         fit = partial(_MODELS[model], self._codes)
-        points = self._points(record.configurations)
+        points = self._codes.points(record.configurations)
         self._errors = _curves(fit, points, record.errors)
         self._seconds = _curves(fit, points, np.log(np.maximum(record.seconds, 1e-9)))
         self._levels, self._deviations = _deviations(record)
@@ -202,20 +202,13 @@ class SurrogateObjective(_RecordedObjective):
         """The record and the model that the surrogate rests on."""
         return {"surrogate": self.record.settings, "noise": self._noise, "model": self._model}
 
-    def _points(self, configurations: Sequence[Configuration]) -> Array:
-        points = [self._codes.encode(one) for one in configurations]
-        if None in points:
-            message = f"configuration must lie in the space, got {configurations}"
-            raise ValueError(message)
-        return np.asarray(points, float)
-
     def predict(self, configurations: Sequence[Configuration]) -> Array:
         """Errors without noise, of shape (configurations, epochs)."""
-        return _predict(self._errors, self._points(configurations), self.budget)
+        return _predict(self._errors, self._codes.points(configurations), self.budget)
 
     def __call__(self, configuration: Configuration, segment: Segment) -> SegmentResult:
         """The predicted epochs of the segment; the same trial always deviates in the same way."""
-        points = self._points([configuration])
+        points = self._codes.points([configuration])
         errors = _predict(self._errors, points, self.budget)[0]
         if self._noise and len(self._levels):
             nearest = np.argsort(np.abs(self._levels - errors[-1]), kind="stable")[:_NEAR]

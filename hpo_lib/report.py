@@ -67,7 +67,8 @@ def _section(copy: Path) -> dict[str, str]:
     if not copy.exists():
         return {"title": copy.stem, "html": ""}
     book = _prepared(nbformat.read(copy, as_version=4))
-    heading = re.search(r"^# (.+)$", "\n".join(cell.source for cell in book.cells), re.MULTILINE)
+    texts = (cell.source for cell in book.cells if cell.cell_type == "markdown")
+    heading = re.search(r"^# (.+)$", "\n".join(texts), re.MULTILINE)
     quiet = logging.getLogger(__name__)
     quiet.setLevel(logging.ERROR)  # it warns of pictures without a description
     exporter = HTMLExporter(

@@ -1,5 +1,3 @@
-# torch's own annotations are partial
-# pyright: reportUnknownMemberType=false
 """Residual networks for small images, after He et al. 2015 (arXiv:1512.03385).
 
 Parameters with 3 input channels and 10 classes:

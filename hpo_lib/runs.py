@@ -195,7 +195,8 @@ def _finish(folder: Path, record: Record) -> None:
     record["finished"] = _now()
     record["seconds"] = round(sum(entry.get("seconds", 0) for entry in entries), 1)
     parameters = [entry.get("parameters", {}) for entry in entries]
-    record["seed"] = sorted({given["seed"] for given in parameters if "seed" in given}, key=str)
+    seeds = {str(given["seed"]): given["seed"] for given in parameters if "seed" in given}
+    record["seed"] = [seeds[text] for text in sorted(seeds)]
     _save(folder, record)
     from hpo_lib.report import write_report  # slow to import, like papermill
 

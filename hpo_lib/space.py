@@ -14,7 +14,7 @@ import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.trial import BaseTrial
 
-from hpo_lib.checks import check_whole
+from hpo_lib.checks import check_member, check_whole
 from hpo_lib.files import atomic_write_text
 from hpo_lib.parameters import (
     TYPES,
@@ -111,9 +111,7 @@ class SearchSpace:
     @classmethod
     def preset(cls, name: str) -> SearchSpace:
         """The space `small` (no GPU needed) or `reference` (the recipe's ranges)."""
-        if name not in PRESETS:
-            message = f"preset must be one of {', '.join(PRESETS)}, got {name!r}"
-            raise ValueError(message)
+        check_member("preset", name, PRESETS)
         file = resources.files("hpo_lib") / f"preset_{name}.yaml"
         return cls.from_yaml(file.read_text(encoding="utf-8"))
 

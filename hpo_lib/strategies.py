@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, cast
 
@@ -41,6 +41,17 @@ class SpaceSampler(BaseSampler):
         """All searched parameters of the space."""
         return self._space.distributions()
 
+    def choose(self, study: optuna.Study, number: int) -> Configuration:
+        """The configuration of the trial with this number, with or without fixed values."""
+        raise NotImplementedError
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Choose the whole configuration at once."""
+        chosen = self.choose(study, trial.number)
+        return {name: value for name, value in chosen.items() if name in search_space}
+
     def sample_independent(
         self,
         study: optuna.Study,
@@ -59,12 +70,10 @@ class SpaceSampler(BaseSampler):
 class RandomSampler(SpaceSampler):
     """Independent draws from the priors, one per trial number."""
 
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
+    def choose(self, study: optuna.Study, number: int) -> Configuration:
         """Draw one configuration."""
-        rng = np.random.default_rng([self._seed, trial.number])
-        return _searched(self._space.sample(rng, self._seed), search_space)
+        rng = np.random.default_rng([self._seed, number])
+        return self._space.sample(rng, self._seed)
 
 
 class SobolSampler(SpaceSampler):
@@ -74,18 +83,16 @@ class SobolSampler(SpaceSampler):
     Niederreiter-Xing points", on scipy's implementation.
     """
 
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
+    def choose(self, study: optuna.Study, number: int) -> Configuration:
         """Take the point of this trial's number."""
         from scipy.stats import qmc  # takes half a second to import
 
         n_dimensions = len(self._space.searched)
         sequence = qmc.Sobol(max(n_dimensions, 1), rng=np.random.default_rng(self._seed))
-        if trial.number:  # scipy overflows when it is to go forward by nothing
-            sequence.fast_forward(trial.number)
+        if number:  # scipy overflows when it is to go forward by nothing
+            sequence.fast_forward(number)
         u = sequence.random(1)[0, :n_dimensions]
-        return _searched(self._space.from_unit(u.tolist(), self._seed), search_space)
+        return self._space.from_unit(u.tolist(), self._seed)
 
 
 class GridSampler(SpaceSampler):
@@ -105,14 +112,12 @@ class GridSampler(SpaceSampler):
         order = np.random.default_rng(seed).permutation(len(grid))
         self._grid = {_key(grid[index]): grid[index] for index in order}
 
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
+    def choose(self, study: optuna.Study, number: int) -> Configuration:
         """Take the first configuration that no other trial has, whatever became of that one."""
-        recorded = _tried(study, self._space, but=trial.number)
+        recorded = _tried(study, self._space, but=number)
         for key, configuration in self._grid.items():
             if key not in recorded:
-                return _searched(configuration, search_space)
+                return configuration
         message = (
             f"all {len(self._grid)} configurations of the grid have been tried; "
             "ask is_exhausted(study) first"
@@ -201,18 +206,16 @@ class CmaEsSampler(SpaceSampler):
     well above the 4 + 3 log(d) trials of a generation; it may repeat configurations.
     """
 
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
+    def choose(self, study: optuna.Study, number: int) -> Configuration:
         """Draw from the distribution after the generations that are complete."""
         from cmaes import CMA
 
-        codes = Codes(search_space, self._space)
+        codes = Codes(self._space.distributions(), self._space)
         n_dimensions = len(codes.axes)
         if not n_dimensions:
             return {}
         bounds = np.tile([0.0, 1.0], (n_dimensions, 1))
-        number_seed = choice_seed(self._seed, trial.number)
+        number_seed = choice_seed(self._seed, number)
         # Hansen: a standard deviation of 0.3 times the range.
         cma = CMA(np.full(n_dimensions, 0.5), 0.3, bounds=bounds, seed=number_seed)
         told = [
@@ -248,25 +251,23 @@ class ThreeStepSampler(SpaceSampler):
     when no line has, or no trial has a value.
     """
 
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
+    def choose(self, study: optuna.Study, number: int) -> Configuration:
         """Choose by the step that this trial belongs to."""
-        earlier = study.get_trials(deepcopy=False)[: trial.number]
+        earlier = study.get_trials(deepcopy=False)[:number]
         index = sum(map(was_chosen, earlier))
         start = self._space.sample(np.random.default_rng(self._seed), self._seed)
         lr = self._learning_rate(start)
         first_block = 1 if lr is None else 4
-        rng = np.random.default_rng([self._seed, trial.number])
+        rng = np.random.default_rng([self._seed, number])
         configuration = start
         if lr is not None and 1 <= index <= 3:
             third = index - 1
             u = third / 2 if lr.prior == "segmented" else (third + rng.random()) / 3
             configuration = self._moved(start, lr.name, lr.from_unit(u, self._seed))
         elif index >= first_block:
-            found = self._on_a_line(study, trial.number, (index - first_block) // 3)
+            found = self._on_a_line(study, number, (index - first_block) // 3)
             configuration = found or self._space.sample(rng, self._seed)
-        return _searched(configuration, search_space)
+        return configuration
 
     def _learning_rate(self, start: Configuration) -> Any:
         """The parameter of step 2."""
@@ -354,10 +355,6 @@ _Key = frozenset[tuple[str, Any]]
 
 def _key(configuration: Configuration) -> _Key:
     return frozenset(configuration.items())
-
-
-def _searched(configuration: Configuration, search_space: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in configuration.items() if name in search_space}
 
 
 STRATEGIES: dict[str, SamplerFactory] = {

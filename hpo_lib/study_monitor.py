@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
 from html import escape
-from typing import Any, NamedTuple
+from typing import Any
 
 import ipywidgets as widgets
 import numpy as np
@@ -20,11 +20,10 @@ from hpo_lib.driver import own_trials, spent_seconds
 from hpo_lib.front_end import in_turn, is_watched
 from hpo_lib.panel import Panel, png, slider, ticks_of
 from hpo_lib.plots import plot_any_time
-from hpo_lib.plots_data import AnyTime, Points, any_time_data, points_data
+from hpo_lib.plots_data import Points, any_time_data, points_data
 from hpo_lib.plots_style import AxesArray, panels
 from hpo_lib.plots_trials import (
     Range,
-    TrialCurves,
     brush,
     plot_parallel_coordinates,
     plot_trial_curves,
@@ -73,24 +72,12 @@ def describe(study: optuna.Study) -> str:
     return text + (f" About {max(left, 1):,.0f} s left." if left else "")
 
 
-class Progress(NamedTuple):
-    """The two panels of `plot_progress`."""
-
-    any_time: list[AnyTime]
-    curves: TrialCurves
-
-
-def progress_data(study: optuna.Study) -> Progress:
-    """The any-time curve of a study, and the curves of its trials, of one moment."""
-    return Progress(any_time_data(study), trial_curves_data(study))
-
-
-def plot_progress(source: optuna.Study | Progress) -> AxesArray:
+def plot_progress(study: optuna.Study) -> AxesArray:
     """Draw the any-time curve and the learning curves of running and finished trials."""
-    data = source if isinstance(source, Progress) else progress_data(source)
+    any_time, curves = any_time_data(study), trial_curves_data(study)  # may fail: no figure yet
     axes = panels(2, 2, 4.6, 3.1)
-    plot_any_time(data.any_time, ax=axes[0])
-    plot_trial_curves(data.curves, ax=axes[1])
+    plot_any_time(any_time, ax=axes[0])
+    plot_trial_curves(curves, ax=axes[1])
     for ax in axes:
         ax.yaxis.label.set_size("small")  # it is longer than these axes are high
     return axes
@@ -154,7 +141,7 @@ class StudyMonitor(Panel):
         limits = {"value": self.background.n_trials if self.background else 1, "min": 1}
         self.trials = labelled(widgets.BoundedIntText, "trials", 130, **limits, max=10**6)
         self.status, self.failures, self.inside = widgets.HTML(), widgets.HTML(), widgets.Label()
-        self.progress, self.coordinates = (
+        self.image, self.coordinates = (
             widgets.Image(format="png", layout={"max_width": "100%"}) for _ in range(2)
         )
         self.clear = widgets.Button(description="Show all", layout={"width": "90px"})
@@ -164,7 +151,7 @@ class StudyMonitor(Panel):
         self._axes = widgets.GridBox(layout={"grid_template_columns": "50% 50%"})
         controls = [self.start, self.pause, self.stop, self.trials] if self.background else []
         brushed = widgets.HBox([self.clear, self.inside])
-        figures = [self.progress, self.coordinates, brushed, self._axes, self.failures]
+        figures = [self.image, self.coordinates, brushed, self._axes, self.failures]
         self._figures = widgets.VBox(figures, layout={"display": "none"})
         shown = [widgets.HBox(controls), self.status, self._figures]
         super().__init__(shown, layout={"max_width": "920px"})
@@ -195,10 +182,6 @@ class StudyMonitor(Panel):
         if self._study is None and self.name in optuna.get_all_study_names(self._backend):
             self._study = optuna.load_study(study_name=self.name, storage=self._backend)
         return self._study
-
-    def picture(self) -> bytes:
-        """The any-time curve and the learning curves, as PNG."""
-        return bytes(self.progress.value)
 
     def refresh(self) -> None:
         """Read the record and redraw what changed; on an open page it happens every second."""
@@ -238,9 +221,8 @@ class StudyMonitor(Panel):
             ]
             if mark == self._mark:
                 return
-            progress = progress_data(study)
             self._points = points_data(study) if "space" in study.user_attrs else None
-            self.progress.value = png(plot_progress(progress))
+            self.image.value = png(plot_progress(study))
         yield
         with in_turn():
             if self._points is not None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo_lib.codes import Codes, Point
+from hpo_lib.codes import Codes
 from hpo_lib.evidence import is_value
 from hpo_lib.gp import GaussianProcess
 from hpo_lib.space import Configuration, SearchSpace
@@ -27,12 +26,7 @@ class Surrogate:
         self, configurations: Sequence[Configuration]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The expected value and its standard deviation, each of shape (n,)."""
-        points = [self.codes.encode(configuration) for configuration in configurations]
-        outside = [c for c, point in zip(configurations, points, strict=True) if point is None]
-        if outside:
-            message = f"configurations must lie inside the space, got {outside[0]}"
-            raise ValueError(message)
-        rows = self.codes.scale(cast("list[Point]", points))
+        rows = self.codes.scale(self.codes.points(configurations))
         return self.model.predict(rows, return_std=True)
 
 

@@ -16,6 +16,7 @@ from hpo_lib.plots_slice import FittedStudy, fitted_study, plot_slice, slice_dat
 from hpo_lib.space import Configuration, Value
 from hpo_lib.storage import StudyError, lease_holder
 from hpo_lib.study import study_space
+from hpo_lib.widgets import labelled
 
 _NONE = ""  # None would leave the field blank
 
@@ -66,10 +67,14 @@ class SurrogateExplorer(Panel):
         self._layouts: dict[Any, Any] = {}
         names = self._fitted.names
         options = [(name, name) for name in names]
-        self.x = _dropdown("Horizontal axis", options, names[0])
-        self.y = _dropdown("Vertical axis", [("(none)", _NONE), *options], _NONE)
-        self.acquisition = _dropdown(
-            "Improvement", [("logarithm", "log EI"), ("as it is", "EI")], "log EI"
+        kind = [("logarithm", "log EI"), ("as it is", "EI")]
+        self.x, self.y, self.acquisition = (
+            labelled(widgets.Dropdown, text, 290, options=one)
+            for text, one in (
+                ("Horizontal axis", options),
+                ("Vertical axis", [("(none)", _NONE), *options]),
+                ("Improvement", kind),
+            )
         )
         self.sliders: dict[str, Any] = {
             name: slider(widgets.SelectionSlider, name, ticks_of(self._fitted.space[name], 101))
@@ -99,10 +104,6 @@ class SurrogateExplorer(Panel):
     def configuration(self) -> Configuration:
         """What the sliders show, whole: without inactive parameters, with fixed ones."""
         return self._fitted.space.complete(self._shown())
-
-    def picture(self) -> bytes:
-        """The figure that is shown now, as PNG."""
-        return bytes(self.image.value)  # traitlets keep a view of it
 
     def _shown(self) -> dict[str, Value]:
         return {**self._fitted.incumbent, **{n: s.value for n, s in self.sliders.items()}}
@@ -153,13 +154,3 @@ class SurrogateExplorer(Panel):
         n = len(own_trials(self.study))
         more = f" Its budget is spent: give it more than {n} trials." if spent else ""
         self.status.value = f"Queued: it is the first trial when the study goes on.{more}"
-
-
-def _dropdown(name: str, options: list[tuple[str, Any]], value: Any) -> Any:
-    return widgets.Dropdown(
-        options=options,
-        value=value,
-        description=name,
-        style={"description_width": "initial"},
-        layout={"width": "auto", "max_width": "290px"},
-    )

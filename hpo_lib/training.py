@@ -1,5 +1,3 @@
-# torch's own annotations are partial
-# pyright: reportUnknownMemberType=false
 """Training a ResNet on images, from any epoch to any later one."""
 
 from __future__ import annotations
@@ -26,6 +24,7 @@ import tqdm
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hpo_lib.checks import check_member
 from hpo_lib.data import DataConfig, ImageData, Part, batches, load_data
 from hpo_lib.files import atomic_write_bytes
 from hpo_lib.objective import LOG_FOLDER, CheckpointError, Segment, SegmentResult, Status
@@ -132,9 +131,7 @@ def evaluate(
     config: TrainingConfig, checkpoint: str | Path, part: Part, *, weights: str = "best"
 ) -> Evaluation:
     """Predict one part of the data with a checkpoint's best (by validation) or last weights."""
-    if weights not in ("best", "last"):
-        message = f"weights must be 'best' or 'last', got {weights!r}"
-        raise ValueError(message)
+    check_member("weights", weights, ("best", "last"))
     device = choose_device(config.device)
     with _reading(checkpoint):
         content = _read_checkpoint(checkpoint, config, NETWORK)
@@ -144,7 +141,7 @@ def evaluate(
     with _reading(checkpoint, _MISFIT):
         model.to(device).load_state_dict(state)
     part = part.to(device)
-    logits = _logits(_channels_last(model), part, autocast(config, device))
+    logits = _logits(model.to(memory_format=torch.channels_last), part, autocast(config, device))
     predicted = logits.argmax(1)
     return Evaluation(
         labels=part.labels.cpu().numpy(),
@@ -224,7 +221,7 @@ class _Run:
     def new(cls, config: TrainingConfig, data: ImageData, device: torch.device) -> _Run:
         with _seeded(device, config.seed, 0):
             model = make_network(config, data.train.images.shape[1], len(data.classes))
-        model = _channels_last(model.to(device))
+        model = model.to(device).to(memory_format=torch.channels_last)
         _keep_freed_memory()
         _clear_vector_registers()
         optimizer = make_optimizer(config, model, device)
@@ -304,17 +301,11 @@ class _Run:
             return content["epoch"]
 
 
-def _channels_last(model: ResNet) -> ResNet:
-    return model.to(memory_format=torch.channels_last)
-
-
 @torch.inference_mode()
 def _logits(model: nn.Module, part: Part, precision: Callable[[], Any]) -> Tensor:
     model.eval()
     outputs: list[Tensor] = []
-    for images, _ in batches(
-        part, _EVALUATION_BATCH, generator=None, augment=None, shuffle=False, drop_last=False
-    ):
+    for images, _ in batches(part, _EVALUATION_BATCH):
         with precision():
             outputs.append(model(images).float())
     return torch.cat(outputs)

@@ -14,6 +14,7 @@ import ipywidgets as w
 import numpy as np
 import optuna
 
+from hpo_lib.checks import check_member
 from hpo_lib.front_end import in_turn, is_watched
 from hpo_lib.space import PRESETS, ChoiceParameter, Parameter, SearchSpace, SpaceError, Value
 from hpo_lib.space_editor import (
@@ -222,12 +223,9 @@ class SpaceEditor:
         """Put text into a cell, as a person does who types it; `scale` is log and prior in one."""
         if self._showing:
             return
-        words = {"type": CELLS, "scale": SCALES}.get(field)
-        known = [*Row.__dataclass_fields__, "scale"]
-        for what, given, allowed in (("field", field, known), ("text", text, words)):
-            if allowed and given not in allowed:
-                message = f"{what} must be one of {', '.join(allowed)}, got {given!r}"
-                raise ValueError(message)
+        check_member("field", field, [*Row.__dataclass_fields__, "scale"])
+        if words := {"type": CELLS, "scale": SCALES}.get(field):
+            check_member("text", text, words)
         self._to(self.state.edit(row, field, str(text)))  # a cell may hand over a number
 
     def _to(self, state: EditorState) -> None:

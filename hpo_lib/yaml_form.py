@@ -1,5 +1,4 @@
 """YAML as people mean it, read whole and written one line per key."""
-# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from hpo_lib.runs import run_notebooks
 NAMES = [notebook.name for notebook in find_notebooks(notebooks_folder())]
 
 # one process runs them, once
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("notebooks")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

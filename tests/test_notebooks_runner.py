@@ -478,6 +478,17 @@ def test_a_space_is_found_from_where_the_user_is(home, tmp_path, monkeypatch, ca
     assert record["notebooks"]["01_one"]["parameters"]["space"] == str(tmp_path / "mine.yaml")
 
 
+def test_a_notebook_of_ones_own_may_have_seeds_and_no_title(tmp_path):
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("# Not a title")])
+    nbformat.write(book, tmp_path / "mine.ipynb")
+    record = runs._begin(tmp_path, "smoke", [a_notebook("mine"), a_notebook("other")])
+    for name, seed in (("mine", [0, 1]), ("other", 0)):
+        record["notebooks"][name] |= {"status": "ok", "seconds": 1.0, "parameters": {"seed": seed}}
+    runs._finish(tmp_path, record)
+    assert record_of(tmp_path)["seed"] == [0, [0, 1]]
+    assert "<td>Not a title</td>" not in (tmp_path / "report.html").read_text()
+
+
 def test_runs_of_the_same_second_have_folders_of_their_own(tmp_path):
     folders = {runs._new_folder(tmp_path) for _ in range(4)}
     assert len(folders) == 4

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -31,12 +29,6 @@ dropout: {type: float, low: 0.0, high: 0.5, default: 0.0}
 stride: {type: int, fixed: 1}
 """
 )
-
-
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
 
 
 def error_of(configuration: Configuration) -> float:
@@ -485,9 +477,3 @@ def test_save_figure_lowers_the_resolution_of_large_figures(
 def test_save_figure_refuses_other_formats(tmp_path: Any):
     with pytest.raises(ValueError, match=r"path must end in \.png, got .*x\.pdf"):
         plots.save_figure(plt.figure(), tmp_path / "x.pdf")
-
-
-@pytest.mark.slow
-def test_torch_is_not_imported():
-    code = "import sys, hpo_lib.plots; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

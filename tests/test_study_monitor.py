@@ -246,7 +246,7 @@ def test_a_study_that_nothing_made_yet_and_one_of_optuna_alone_are_shown():
     import optuna
 
     monitor = StudyMonitor("nothing", "toy.db")
-    assert monitor.progress.value == b""
+    assert monitor.image.value == b""
     assert "no study of that name in toy.db" in monitor.status.value
     background = BackgroundStudy(bowl, TOY_SPACE, name="nothing", storage="toy.db")
     assert "no study" not in StudyMonitor(background).status.value

@@ -17,12 +17,6 @@ from tests.toys import TOY_SPACE, bowl
 PNG = b"\x89PNG"
 
 
-@pytest.fixture(autouse=True)
-def _closed_figures():
-    yield
-    plt.close("all")
-
-
 @pytest.fixture
 def study():
     return run(n_trials=25)

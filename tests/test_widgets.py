@@ -3,11 +3,8 @@ from __future__ import annotations
 import re
 from threading import Event, Thread
 
-import nbformat
 import optuna
-import papermill
 import pytest
-from nbconvert import HTMLExporter
 from optuna.storages import InMemoryStorage
 
 from hpo_lib.space import SearchSpace, SpaceError
@@ -236,18 +233,3 @@ def test_shapes_of_priors():
     assert counts == [2, 24, 24, 5, 6, 0]
     tall = [float(h) for h in re.findall(r"height='([\d.]+)'/>", prior_shape(space["lr"]))]
     assert tall[0] > 5 * tall[1] > tall[-1]  # a logarithmic prior crowds at the low end
-
-
-@pytest.mark.slow
-def test_an_executed_notebook_exports_without_a_missing_widget(tmp_path):
-    notebook = nbformat.v4.new_notebook()
-    code = "from hpo_lib.widgets import SpaceEditor\nSpaceEditor(SearchSpace.preset('small'))"
-    code = "from hpo_lib.space import SearchSpace\n" + code
-    notebook.cells = [nbformat.v4.new_code_cell(code)]
-    nbformat.write(notebook, tmp_path / "in.ipynb")
-    papermill.execute_notebook(
-        tmp_path / "in.ipynb", tmp_path / "out.ipynb", kernel_name="python3", progress_bar=False
-    )
-    html, _ = HTMLExporter().from_filename(str(tmp_path / "out.ipynb"))
-    assert 'aria-label="prior of lr"' in html
-    assert "vnd.jupyter.widget-view+json" not in (tmp_path / "out.ipynb").read_text()

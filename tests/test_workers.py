@@ -82,7 +82,9 @@ def test_a_process_stays_warm_and_failures_do_not_end_it():
     assert (failure.status, failure.reason) == ("failed", "RuntimeError: broken")
     assert "in fail" in failure.traceback
     assert first.validation_error == again.validation_error
+    process = psutil.Process(int(again.validation_error[0]))
     pool.close()
+    assert not psutil.wait_procs([process], timeout=30)[1]
 
 
 @pytest.mark.slow
@@ -121,15 +123,6 @@ def test_an_idle_process_that_is_killed_is_no_evidence_and_replaced():
         outcome = ask(pool, bowl).outcome
     assert outcome.validation_error == (bowl(CONFIGURATION),)
     pool.close()
-
-
-@pytest.mark.slow
-def test_closing_leaves_no_process():
-    pool = LocalWorkers(2)
-    workers = [psutil.Process(int(ask(pool, pid).outcome.validation_error[0])) for _ in range(2)]
-    pool.close()
-    _gone, alive = psutil.wait_procs(workers, timeout=30)
-    assert not alive
 
 
 @pytest.mark.slow

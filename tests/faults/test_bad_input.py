@@ -41,8 +41,6 @@ from hpo_lib.study import run_study
 from tests.toys import TOY_SPACE, bowl
 
 PACKAGE = str(Path(hpo_lib.__file__).parent)
-pytestmark = pytest.mark.xdist_group("bad_input")  # one process, which counts
-
 QUICK, FULL = 50, 800
 
 # What a shell may hand over, but no characters that lead out of the test's folder.

@@ -32,7 +32,8 @@ from tests.toys import TOY_SPACE, Learner
 class Interrupted(Learner):
     def _kill(self):
         os.killpg(0, signal.SIGINT)
-        time.sleep(600 if self.kill == "hang" else 0)
+        for _ in range(6000 if self.kill == "hang" else 0):
+            time.sleep(0.1)  # a signal just before one long sleep would be heard after it
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # what is started with & ignores it

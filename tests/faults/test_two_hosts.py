@@ -113,7 +113,8 @@ def _namespaces() -> Iterator[None]:
 @pytest.mark.usefixtures("_namespaces")
 @pytest.mark.parametrize("outage", ["short", "long"])
 def test_a_study_survives_a_cut_between_two_hosts(outage):
-    calm = run_study(Learner("calm.log"), TOY_SPACE, "random", N_TRIALS, name="calm", rungs=(2,))
+    options = {"name": "calm", "workers": 0, "rungs": (2,)}
+    calm = run_study(Learner("calm.log"), TOY_SPACE, "random", N_TRIALS, **options)
     # a cut that is longer than this breaks the connections
     limits = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "60s" if outage == "short" else "12s"}
     with TwoHosts(workers=2, **limits) as cluster:
