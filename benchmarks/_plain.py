@@ -6,11 +6,10 @@ import time
 from collections.abc import Iterator
 
 import torch
+from PIL import Image
 from torch import nn
-from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
-from torchvision.transforms.functional import to_pil_image
 
 from hpo_lib.data import ImageData, Part
 from hpo_lib.recipe import (
@@ -24,66 +23,81 @@ from hpo_lib.recipe import (
 
 
 class _Images(Dataset[tuple[torch.Tensor, int]]):
-    """Images in memory, each turned into a PIL image and transformed when it is asked for."""
+    """Images one at a time, as torchvision's own data sets give them."""
 
     def __init__(self, part: Part, transform: transforms.Compose) -> None:
         self.images = part.images.permute(0, 2, 3, 1).contiguous().numpy()
-        self.labels = part.labels.tolist()
-        self.transform = transform
+        self.labels, self.transform = part.labels.tolist(), transform
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        return self.transform(to_pil_image(self.images[index])), self.labels[index]
+        image = self.images[index]
+        picture = Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image)
+        return self.transform(picture), self.labels[index]
+
+
+class Plain:
+    """The loop of the tutorials, with the engine's network, loss, optimiser and schedule.
+
+    The dropout layers are torch's own, and the optimiser is not fused.
+    """
+
+    def __init__(self, config: TrainingConfig, data: ImageData) -> None:
+        channels, height = data.train.images.shape[1:3]
+        half = [0.5] * channels
+        scale = [transforms.ToTensor(), transforms.Normalize(half, half)]
+        augment = make_augmentation(config, data.train)
+        crop = transforms.RandomCrop(height, padding=augment.crop_padding)
+        flip = [transforms.RandomHorizontalFlip()] if augment.flip else []
+        torch.manual_seed(config.seed)
+        self.config = config
+        self.loader = DataLoader(
+            _Images(data.train, transforms.Compose([crop, *flip, *scale])),
+            config.batch_size,
+            shuffle=True,
+            drop_last=len(data.train) >= config.batch_size,
+        )
+        self.validation = DataLoader(_Images(data.validation, transforms.Compose(scale)), 256)
+        self.model = make_network(config, channels, len(data.classes))
+        for module in self.model.modules():
+            for name, child in module.named_children():
+                if isinstance(child, nn.Dropout):
+                    setattr(module, name, nn.Dropout(child.p))
+        self.optimizer = make_optimizer(config, self.model, torch.device("meta"))  # not fused
+        self.loss = make_loss(config)
+        self.step = 0
+
+    def epoch(self) -> None:
+        """Train one epoch."""
+        self.model.train()
+        for images, labels in self.loader:
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate(self.config, self.step, len(self.loader))
+            self.optimizer.zero_grad()
+            loss = self.loss(self.model(images), labels)
+            loss.backward()
+            self.optimizer.step()
+            loss.item()  # the running loss that the tutorials print
+            self.step += 1
+
+    @torch.no_grad()
+    def error(self) -> float:
+        """Return the validation error."""
+        self.model.eval()
+        wrong = sum(
+            int((self.model(images).argmax(1) != labels).sum())
+            for images, labels in self.validation
+        )
+        return wrong / len(self.validation.dataset)  # pyright: ignore
 
 
 def plain_epochs(config: TrainingConfig, data: ImageData) -> Iterator[tuple[float, float]]:
-    """Train the network of `hpo_lib` by the plain loop: validation error and seconds per epoch.
-
-    Network, loss, optimiser, schedule and augmentation are those of the engine, the dropout
-    layers torch's own. Seconds are of the process's CPU time: run it with one thread.
-    """
-    torch.manual_seed(config.seed)
-    augmentation = make_augmentation(config, data.train)
-    changes = [transforms.RandomCrop(data.train.images.shape[2], augmentation.crop_padding)]
-    changes += [transforms.RandomHorizontalFlip()] if augmentation.flip else []
-    n_channels = data.train.images.shape[1]
-    scale = [
-        transforms.ToTensor(),
-        transforms.Normalize((data.mean,) * n_channels, (data.std,) * n_channels),
-    ]
-    whole = len(data.train) >= config.batch_size
-    loader = DataLoader(
-        _Images(data.train, transforms.Compose([*changes, *scale])),
-        config.batch_size,
-        shuffle=True,
-        drop_last=whole,
-    )
-    held_out = DataLoader(_Images(data.validation, transforms.Compose(scale)), 256)
-    model = make_network(config, n_channels, len(data.classes))
-    for module in model.modules():
-        for name, child in module.named_children():
-            if isinstance(child, nn.Dropout):
-                setattr(module, name, nn.Dropout(child.p))
-    optimizer = make_optimizer(config, model, torch.device("cpu"))
-    loss_function = make_loss(config)
-    step = 0
+    """Validation error and seconds per epoch; seconds are of CPU time: run it with one thread."""
+    plain = Plain(config, data)
     for _ in range(config.epochs):
         began = time.process_time()
-        model.train()
-        for images, labels in loader:
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(config, step, len(loader))
-            optimizer.zero_grad()
-            loss_function(model(images), labels).backward()
-            optimizer.step()
-            step += 1
-        model.eval()
-        wrong = 0
-        with torch.no_grad():
-            for images, labels in held_out:
-                logits = model(images)
-                wrong += int((logits.argmax(1) != labels).sum())
-                F.cross_entropy(logits, labels)
-        yield wrong / len(data.validation), time.process_time() - began
+        plain.epoch()
+        error = plain.error()
+        yield error, time.process_time() - began

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from hpo_lib.files import atomic_write_text
 from hpo_lib.space import Configuration, SearchSpace
 
 _RESTARTS = 8
+
+Curve = Callable[[Configuration, Sequence[int]], Any]
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,8 @@ def _tree_error(rows: Any, labels: Any, configuration: Configuration) -> float:
     return float(1 - tree.fit(rows[:cut], labels[:cut]).score(rows[cut:], labels[cut:]))
 
 
-def _lcbench(folder: Path) -> Iterator[Task]:
+def lcbench_curves(folder: Path) -> Iterator[tuple[str, SearchSpace, Curve]]:
+    """Each instance of LCBench: name, space, and the validation errors (%) at given epochs."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -165,14 +168,16 @@ def _lcbench(folder: Path) -> Iterator[Task]:
     columns = "batch_size learning_rate momentum weight_decay num_layers max_units max_dropout"
     code_input, number_input = (one.name for one in session.get_inputs())
 
-    def error(code: int, configuration: Configuration) -> float:
-        numbers = [[52.0, *(configuration[name] for name in columns.split())]]
-        inputs = {
-            code_input: np.array([[code]], np.int32),
-            number_input: np.array(numbers, np.float32),
-        }
-        return 100 - float(session.run(None, inputs)[0][0, 1])
+    def errors(code: int, configuration: Configuration, epochs: Sequence[int]) -> Any:
+        fixed = [configuration[name] for name in columns.split()]
+        numbers = np.array([[epoch, *fixed] for epoch in epochs], np.float32)
+        inputs = {code_input: np.full((len(epochs), 1), code, np.int32), number_input: numbers}
+        return 100 - session.run(None, inputs)[0][:, 1]
 
     for instance in instances:
-        function = functools.partial(error, codes[instance])
-        yield Task(f"lcbench/{instance}", space, function)
+        yield f"lcbench/{instance}", space, functools.partial(errors, codes[instance])
+
+
+def _lcbench(folder: Path) -> Iterator[Task]:
+    for name, space, errors in lcbench_curves(folder):
+        yield Task(name, space, lambda one, errors=errors: float(errors(one, [52])[0]))

@@ -10,10 +10,8 @@ from __future__ import annotations
 import argparse
 import heapq
 import json
-import multiprocessing
 import os
 import warnings
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +20,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import optuna
 import pandas as pd
+from _kept import run_missing
 from _tasks import Task, load_tasks
 from optuna.samplers import GPSampler, TPESampler
 
 from hpo_lib.bayes import BayesSampler
-from hpo_lib.files import atomic_write_text
 
 N_TRIALS = 64
 WORKERS = (1, 8, 32)
@@ -57,24 +55,7 @@ def run(side: str, name: str, seed: int, n_workers: int) -> float:
             trial = study.ask()
             values.append(task.function(task.space.suggest(trial)))
             heapq.heappush(running, (clock + duration, number, trial, values[-1]))
-    return task.regret(min(values))
-
-
-def run_missing(side: str, seeds: range, folder: Path, n_jobs: int) -> dict[str, float]:
-    """Make the runs of a side that are not kept yet; all of them."""
-    file = folder / f"{side.replace(' ', '_')}.json"
-    done: dict[str, float] = json.loads(file.read_text()) if file.exists() else {}
-    wanted = [(name, seed, n) for seed in seeds for n in WORKERS for name in TASKS]
-    missing = [each for each in wanted if "#".join(map(str, each)) not in done]
-    with ProcessPoolExecutor(n_jobs, multiprocessing.get_context("fork")) as pool:
-        futures = [pool.submit(run, side, *each) for each in missing]
-        for each, future in zip(missing, futures, strict=True):
-            done["#".join(map(str, each))] = round(future.result(), 5)
-            atomic_write_text(file, json.dumps(done, indent=0, sort_keys=True) + "\n")
-            print(f"\r{side}: {len(done)} of {len(wanted)} runs", end="", flush=True)
-    if missing:
-        print()
-    return done
+    return round(task.regret(min(values)), 5)
 
 
 def summary(runs: dict[str, dict[str, float]]) -> pd.DataFrame:
@@ -109,14 +90,20 @@ def main() -> None:
     if arguments.quick:
         arguments.raw, arguments.seeds, limit = Path("results/batch_quick"), 1, 2
         arguments.sides = ["ours", "optuna tpe"]
-    arguments.raw.mkdir(parents=True, exist_ok=True)
     found = load_tasks(arguments.data_dir, Path(arguments.tasks), limit)
     TASKS.update({task.name: task for task in found})
     runs: dict[str, dict[str, Any]] = {}
     for side in arguments.sides:
+        file = arguments.raw / f"{side.replace(' ', '_')}.json"
         if arguments.again:
-            (arguments.raw / f"{side.replace(' ', '_')}.json").unlink(missing_ok=True)
-        runs[side] = run_missing(side, range(arguments.seeds), arguments.raw, arguments.jobs)
+            file.unlink(missing_ok=True)
+        wanted = {
+            f"{name}#{seed}#{n}": (side, name, seed, n)
+            for seed in range(arguments.seeds)
+            for n in WORKERS
+            for name in TASKS
+        }
+        runs[side] = run_missing(file, wanted, run, arguments.jobs)
     table = summary(runs)
     print(table.round(4).to_string())
     result = {side: {str(k): float(v) for k, v in row.items()} for side, row in table.iterrows()}

@@ -22,16 +22,19 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import multiprocessing
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
 import pandas as pd
+from _kept import run_missing
+from _tasks import lcbench_curves
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo_lib.bayes import BayesSampler
@@ -166,7 +169,8 @@ def run(side: str, name: str, seed: int) -> list[float]:
 
 def load_tasks(data_dir: Path, reference: Path, n_lcbench: int) -> None:
     """Fill `TASKS`; best and median of a task are those of 4000 random configurations."""
-    TASKS.update(_lcbench(data_dir / "lcbench", n_lcbench))
+    for name, space, errors in islice(lcbench_curves(data_dir / "lcbench"), n_lcbench):
+        TASKS[name] = Curves(space, 52, partial(errors, epochs=range(1, 53)))
     for stem in ("convnext-tiny", "alexnet"):
         TASKS[f"opda/{stem}"] = _opda(data_dir / "opda" / f"{stem}_tuning.results.jsonl")
     known = json.loads(reference.read_text()) if reference.exists() else {}
@@ -198,49 +202,13 @@ def _opda(file: Path, budget: int = 27) -> Curves:
     return Curves(space, budget, lambda c: surrogate(c, whole).validation_error)
 
 
-def _lcbench(folder: Path, n: int) -> Iterator[tuple[str, Curves]]:
-    import onnxruntime
-    from _tasks import _lcbench as instances
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options)
-    codes = json.loads((folder / "encoding.json").read_text())["OpenML_task_id"]
-    columns = "batch_size learning_rate momentum weight_decay num_layers max_units max_dropout"
-    code_input, number_input = (one.name for one in session.get_inputs())
-
-    def errors(code: int, configuration: Configuration) -> Sequence[float]:
-        fixed = [configuration[name] for name in columns.split()]
-        numbers = np.array([[epoch, *fixed] for epoch in range(1, 53)], np.float32)
-        inputs = {code_input: np.full((52, 1), code, np.int32), number_input: numbers}
-        return 100 - session.run(None, inputs)[0][:, 1]
-
-    for task in list(instances(folder))[:n]:
-        code = codes[task.name.partition("/")[2]]
-        yield task.name, Curves(task.space, 52, lambda c, code=code: errors(code, c))
-
-
-def run_missing(sides: Sequence[str], seeds: int, folder: Path, jobs: int) -> pd.DataFrame:
+def run_sides(sides: Sequence[str], seeds: int, folder: Path, jobs: int) -> pd.DataFrame:
     """Make the runs that are not kept yet; all of them, a row each."""
-    files = {side: folder / f"{side.replace(' ', '_')}.json" for side in sides}
-    done = {s: json.loads(f.read_text()) if f.exists() else {} for s, f in files.items()}
-    wanted = [(side, name, seed) for seed in range(seeds) for name in TASKS for side in sides]
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork")) as pool:
-        futures = {
-            pool.submit(run, *each): each
-            for each in wanted
-            if f"{each[1]}#{each[2]}" not in done[each[0]]
-        }
-        for future in as_completed(futures):
-            side, name, seed = futures[future]
-            done[side][f"{name}#{seed}"] = future.result()
-            text = json.dumps(done[side], indent=0, sort_keys=True) + "\n"
-            atomic_write_text(files[side], text)
-    rows = [
-        (side, *key.split("#"), *regrets)
-        for side, kept in done.items()
-        for key, regrets in kept.items()
-    ]
+    rows: list[tuple[Any, ...]] = []
+    for side in sides:
+        wanted = {f"{name}#{seed}": (side, name, seed) for seed in range(seeds) for name in TASKS}
+        kept = run_missing(folder / f"{side.replace(' ', '_')}.json", wanted, run, jobs)
+        rows += [(side, *key.split("#"), *regrets) for key, regrets in kept.items()]
     return pd.DataFrame(rows, columns=["side", "task", "seed", *FULL_TRAININGS])
 
 
@@ -277,7 +245,7 @@ def main() -> None:
         arguments.sides = ["left out", "fidelity input"]
     arguments.raw.mkdir(parents=True, exist_ok=True)
     load_tasks(arguments.data_dir, arguments.raw / "tasks.json", 1 if arguments.quick else 2)
-    table = summary(run_missing(arguments.sides, arguments.seeds, arguments.raw, arguments.jobs))
+    table = summary(run_sides(arguments.sides, arguments.seeds, arguments.raw, arguments.jobs))
     print(table.round(4).to_string())
     print(json.dumps({s: {str(k): float(v) for k, v in r.items()} for s, r in table.iterrows()}))
 

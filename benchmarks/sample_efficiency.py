@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import time
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +22,12 @@ import _peers
 import numpy as np
 import optuna
 import pandas as pd
+from _kept import run_missing
 from _peers import N_TRIALS, Side
 from _tasks import Task, load_tasks
 from scipy.stats import qmc
 
 from hpo_lib.bayes import BayesSampler
-from hpo_lib.files import atomic_write_text
 from hpo_lib.space import Configuration, SearchSpace
 
 BUDGETS = (10, 20, 30, 50)
@@ -93,24 +91,15 @@ SIDES: dict[str, Side] = {
 }
 
 
-def run_one(side: str, task: Task, seed: int) -> tuple[list[float], float]:
+def run_one(side: str, name: str, seed: int) -> dict[str, Any]:
     """The normalised regret after every trial, and seconds of the processor."""
-    began = time.process_time()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    task, began = TASKS[name], time.process_time()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         values = SIDES[side](task, seed)
-    regrets = [task.regret(value) for value in np.minimum.accumulate(values)]
-    return [round(regret, 5) for regret in regrets], time.process_time() - began
-
-
-def run_chunk(side: str, names: list[tuple[str, int]]) -> dict[str, Any]:
-    """Several runs in one process."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    found: dict[str, Any] = {}
-    for name, seed in names:
-        curve, seconds = run_one(side, TASKS[name], seed)
-        found[f"{name}#{seed}"] = {"regret": curve, "seconds": round(seconds, 2)}
-    return found
+    regret = [round(task.regret(value), 5) for value in np.minimum.accumulate(values)]
+    return {"regret": regret, "seconds": round(time.process_time() - began, 2)}
 
 
 def raw_file(folder: Path, side: str) -> Path:
@@ -118,38 +107,13 @@ def raw_file(folder: Path, side: str) -> Path:
     return folder / f"{side.replace(', ', '_').replace(' ', '_')}.json"
 
 
-def read_raw(folder: Path, side: str) -> dict[str, Any]:
-    """The runs of a side so far."""
-    file = raw_file(folder, side)
-    return json.loads(file.read_text()) if file.exists() else {}
-
-
-def run_missing(side: str, seeds: range, folder: Path, n_jobs: int) -> None:
-    """Make and keep the runs of a side that are not there yet."""
-    done = read_raw(folder, side)
-    missing = [(name, seed) for seed in seeds for name in TASKS if f"{name}#{seed}" not in done]
-    chunks = [missing[start : start + 5] for start in range(0, len(missing), 5)]
-    with ProcessPoolExecutor(n_jobs, multiprocessing.get_context("fork")) as pool:
-        results = [pool.submit(run_chunk, side, chunk) for chunk in chunks]
-        for finished, result in enumerate(results, start=1):
-            done |= result.result()
-            atomic_write_text(raw_file(folder, side), _as_lines(done))
-            print(f"\r{side}: {5 * finished} of {len(missing)} runs", end="", flush=True)
-    if missing:
-        print()
-
-
-def _as_lines(runs: dict[str, Any]) -> str:
-    rows = [f"{json.dumps(key)}: {json.dumps(runs[key])}" for key in sorted(runs)]
-    return "{\n" + ",\n".join(rows) + "\n}\n"
-
-
 def regrets(folder: Path, sides: list[str]) -> pd.DataFrame:
     """One row per side, task, seed and budget."""
     rows = [
         (side, *key.split("#"), budget, run["regret"][budget - 1], run["seconds"])
         for side in sides
-        for key, run in read_raw(folder, side).items()
+        if raw_file(folder, side).exists()
+        for key, run in json.loads(raw_file(folder, side).read_text()).items()
         for budget in BUDGETS
     ]
     return pd.DataFrame(rows, columns=["side", "task", "seed", "budget", "regret", "seconds"])
@@ -223,7 +187,8 @@ def main() -> None:
         found = load_tasks(arguments.data_dir, arguments.raw / "tasks.json", limit)
         TASKS.update({task.name: task for task in found})
     for side in arguments.sides:
-        run_missing(side, seeds, arguments.raw, arguments.jobs)
+        wanted = {f"{name}#{seed}": (side, name, seed) for seed in seeds for name in TASKS}
+        run_missing(raw_file(arguments.raw, side), wanted, run_one, arguments.jobs)
     everything = regrets(arguments.raw, list(SIDES))
     frame = on_common_tasks(everything)
     print(f"{frame.task.nunique()} tasks that all sides have run")

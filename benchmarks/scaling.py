@@ -18,8 +18,8 @@ import os
 import statistics
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -55,47 +55,37 @@ def objective(epochs: int) -> TrainingObjective:
     )
 
 
-def train_at_call(pipe: Connection, epochs: int) -> None:
-    """A process without any study: train each list of trials that comes through the pipe."""
+def train_all(epochs: int, trials: list[tuple[int, dict[str, Any]]]) -> None:
+    """Train each of the trials, without any study."""
     train = objective(epochs)
-    while (trials := pipe.recv()) is not None:
-        for number, configuration in trials:
-            train(configuration, Segment(trial_seed(0, number), 0, epochs, epochs))
-        pipe.send(len(trials))
+    for number, configuration in trials:
+        train(configuration, Segment(trial_seed(0, number), 0, epochs, epochs))
 
 
-@dataclass
 class Plain:
     """Warm training processes, each with a share of the trials that is fixed beforehand."""
 
-    n: int
-    epochs: int
-
-    def __post_init__(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        pipes = [context.Pipe() for _ in range(self.n)]
-        self.pipes = [ours for ours, _ in pipes]
-        self.processes = [
-            context.Process(target=train_at_call, args=(theirs, self.epochs), daemon=True)
-            for _, theirs in pipes
-        ]
-        for process in self.processes:
-            process.start()
+    def __init__(self, n: int, epochs: int) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        self.pools = [ProcessPoolExecutor(1, spawn) for _ in range(n)]
+        self.epochs = epochs
 
     def seconds(self, trials: list[tuple[int, dict[str, Any]]]) -> float:
         """From the first order to the last answer."""
-        began = time.perf_counter()
-        for i, pipe in enumerate(self.pipes):
-            pipe.send(trials[i :: self.n])
-        for pipe in self.pipes:
-            pipe.recv()
+        began, n = time.perf_counter(), len(self.pools)
+        shares = (trials[i::n] for i in range(n))
+        jobs = [
+            pool.submit(train_all, self.epochs, share)
+            for pool, share in zip(self.pools, shares, strict=True)
+        ]
+        for job in jobs:
+            job.result()
         return time.perf_counter() - began
 
     def close(self) -> None:
         """End the processes."""
-        for pipe, process in zip(self.pipes, self.processes, strict=True):
-            pipe.send(None)
-            process.join()
+        for pool in self.pools:
+            pool.shutdown()
 
 
 def measure(n_trials: int, epochs: int, repeats: int, folder: Path) -> dict[str, Any]:

@@ -27,91 +27,19 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import numpy as np
 import psutil
 import torch
-from PIL import Image
+from _plain import Plain
 from scipy import stats
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
-from torchvision import transforms
 
 from hpo_lib.data import DataConfig, ImageData, Part, batches, load_data
 from hpo_lib.files import atomic_write_text
 from hpo_lib.recipe import (
     TrainingConfig,
     autocast,
-    learning_rate,
-    make_augmentation,
-    make_network,
-    make_optimizer,
 )
 from hpo_lib.training import _Run, train
 
 CPU = torch.device("cpu")
-
-
-class PerImage(Dataset):
-    """Images one at a time, as torchvision's own data sets give them."""
-
-    def __init__(self, part: Part, transform: transforms.Compose) -> None:
-        self.images = part.images.permute(0, 2, 3, 1).contiguous().numpy()
-        self.labels, self.transform = part.labels.tolist(), transform
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        image = self.images[index]
-        picture = Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image)
-        return self.transform(picture), self.labels[index]
-
-
-class Plain:
-    """The loop of the tutorials, with the engine's network, optimizer and schedule."""
-
-    def __init__(self, config: TrainingConfig, data: ImageData) -> None:
-        channels, height = data.train.images.shape[1:3]
-        normalise = [
-            transforms.ToTensor(),
-            transforms.Normalize([0.5] * channels, [0.5] * channels),
-        ]
-        augment = make_augmentation(config, data.train)
-        crop = transforms.RandomCrop(height, padding=augment.crop_padding)
-        flip = [transforms.RandomHorizontalFlip()] if augment.flip else []
-        torch.manual_seed(config.seed)
-        self.config = config
-        self.loader = DataLoader(
-            PerImage(data.train, transforms.Compose([crop, *flip, *normalise])),
-            config.batch_size,
-            shuffle=True,
-            drop_last=True,
-        )
-        self.validation = DataLoader(PerImage(data.validation, transforms.Compose(normalise)), 256)
-        self.model = make_network(config, channels, len(data.classes))
-        self.optimizer = make_optimizer(config, self.model, torch.device("meta"))  # not fused
-        self.step = 0
-
-    def epoch(self) -> None:
-        """Train one epoch."""
-        criterion = nn.CrossEntropyLoss()
-        self.model.train()
-        for images, labels in self.loader:
-            for group in self.optimizer.param_groups:
-                group["lr"] = learning_rate(self.config, self.step, len(self.loader))
-            self.optimizer.zero_grad()
-            loss = criterion(self.model(images), labels)
-            loss.backward()
-            self.optimizer.step()
-            loss.item()  # the running loss that the tutorials print
-            self.step += 1
-
-    @torch.no_grad()
-    def error(self) -> float:
-        """Return the validation error."""
-        self.model.eval()
-        wrong = sum(
-            int((self.model(images).argmax(1) != labels).sum())
-            for images, labels in self.validation
-        )
-        return wrong / len(self.validation.dataset)  # pyright: ignore
 
 
 class Turn(NamedTuple):

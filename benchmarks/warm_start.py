@@ -20,10 +20,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import optuna
 import pandas as pd
+from _kept import run_missing
 from _tasks import Task, load_tasks
 
 from hpo_lib.bayes import BayesSampler
-from hpo_lib.files import atomic_write_text
 from hpo_lib.space import SearchSpace
 
 N_TRIALS = 50
@@ -98,6 +98,15 @@ SIDES: dict[str, Callable[[Task, int], list[float]]] = {
 }
 
 
+TASKS: dict[str, Task] = {}
+"""Filled before the processes are forked, which share it."""
+
+
+def run_one(side: str, name: str, seed: int) -> list[float]:
+    """The regret after each trial."""
+    return SIDES[side](TASKS[name], seed)
+
+
 def main() -> None:
     """Run what is missing and print the comparison."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -106,6 +115,7 @@ def main() -> None:
     parser.add_argument("--known", default="results/reference/sample_efficiency/tasks.json")
     parser.add_argument("--tasks", nargs="*", default=["HPOLib", "NASBench201", "tree"])
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--again", action="store_true", help="forget earlier runs")
     parser.add_argument("--quick", action="store_true", help="one task, one seed")
     arguments = parser.parse_args()
@@ -113,20 +123,18 @@ def main() -> None:
         arguments.raw = Path("results/warm_start_quick.json")
         arguments.tasks, arguments.seeds = ["NASBench201/cifar100"], 1
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    file = arguments.raw
-    keep = file.exists() and not arguments.again
-    done: dict[str, list[float]] = json.loads(file.read_text()) if keep else {}
+    if arguments.again:
+        arguments.raw.unlink(missing_ok=True)
     found = load_tasks(arguments.data_dir, Path(arguments.known))
     tasks = [task for task in found if any(part in task.name for part in arguments.tasks)]
-    for seed in range(arguments.seeds):
-        for task in tasks:
-            for side, run in SIDES.items():
-                key = f"{side}#{task.name}#{seed}"
-                if key not in done:
-                    done[key] = run(task, seed)
-                    file.parent.mkdir(parents=True, exist_ok=True)
-                    lines = [f"{json.dumps(k)}: {json.dumps(v)}" for k, v in sorted(done.items())]
-                    atomic_write_text(file, "{\n" + ",\n".join(lines) + "\n}\n")
+    TASKS.update({task.name: task for task in tasks})
+    wanted = {
+        f"{side}#{name}#{seed}": (side, name, seed)
+        for seed in range(arguments.seeds)
+        for name in TASKS
+        for side in SIDES
+    }
+    done = run_missing(arguments.raw, wanted, run_one, arguments.jobs)
     rows = [(*key.split("#"), *(curve[n - 1] for n in BUDGETS)) for key, curve in done.items()]
     frame = pd.DataFrame(rows, columns=["side", "task", "seed", *map(str, BUDGETS)])
     means = frame.groupby("side")[[*map(str, BUDGETS)]].mean().reindex(list(SIDES))

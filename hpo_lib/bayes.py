@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import optuna
@@ -242,6 +242,25 @@ class BayesianSampler(BaseSampler):
         raise RuntimeError(message)
 
 
+class _Told(NamedTuple):
+    """What the model was fitted to: a part of the evidence, then pending trials as expected.
+
+    `full` are full trainings of the study's own, `earlier` those of an earlier study. The best is
+    to be improved on by `step` at least.
+    """
+
+    points: NDArray[np.float64]
+    values: NDArray[np.float64]
+    full: NDArray[np.bool_]
+    earlier: NDArray[np.bool_]
+    step: float
+
+    def best_first(self, which: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """The points of a part of the trials, the lowest value first."""
+        order = np.argsort(self.values, kind="stable")
+        return self.points[order[which[order]]]
+
+
 class BayesSampler(BayesianSampler):
     """The workbench's sampler: a Gaussian process with expected improvement, searched closely.
 
@@ -294,45 +313,47 @@ class BayesSampler(BayesianSampler):
         self._fitted: dict[tuple[Any, ...], NDArray[np.float64]] = {}
 
     def _choose(self, codes: Codes, history: History, rng: np.random.Generator) -> Point:
-        rows, values = codes.scale(history.points), compress(history.values)
-        trusts = np.array(history.trusts)
-        full = (trusts == 1).all(axis=1)
-        rows = np.c_[rows, trusts[:, (trusts != 1).any(axis=0)]]
-        n_full = max(int(full.sum()), 1)
-        categories = np.flatnonzero(codes.choice).tolist()
-        thetas = self._kernel_parameters(categories, rows, history.values, full)
-        model = AveragedProcess(categories, thetas)
-        kept = representatives(values, full)
-        rows, values, full = rows[kept], values[kept], full[kept]
-        model.fit(rows, values)
-        points = [history.points[index] for index in kept]
-        least = plateau_step(values[full])
-        if history.pending:
-            pending = trusted(codes.scale(history.pending), model)
-            expected = model.predict(pending)
-            points += history.pending
-            rows, values = np.vstack([rows, pending]), np.r_[values, expected]
-            full = np.r_[full, np.ones(len(pending), bool)]
-            model.fit(rows, values)
-        order = np.argsort(values, kind="stable")
-        leaders = order[full[order]] if full.any() else order
-        compared = trusted(codes.scale(np.array(points)[leaders]), model)
-        best = float(model.predict(compared).min()) - self._xi * model.scale_ - least
+        model, told = self._fit(codes, history)
+        leaders = told.best_first(told.full if told.full.any() else np.ones_like(told.full))
+        compared = model.predict(trusted(codes.scale(leaders), model))
+        best = float(compared.min()) - self._xi * model.scale_ - told.step
         name = self._acq_func
         name = str(rng.choice(ACQUISITIONS[1:])) if name == "gp_hedge" else name
         cost = cost_model(codes, history)
         acquisition = Acquisition(name, codes, model, history, best, self._kappa, cost)
         if self._space is not None and self._widths:
             prior = Prior(codes, self._space, self._widths)
+            n_full = max(history.trusts.count((1.0, 1.0)), 1)
             acquisition = prior.steer(acquisition, _PRIOR_WEIGHT / n_full)
-        earlier = np.flatnonzero((trusts[kept] == (1, 0)).all(axis=1))
-        earlier = earlier[np.argsort(values[earlier], kind="stable")]
-        incumbents = np.array(points)[np.r_[leaders[:_INCUMBENTS], earlier[:_INCUMBENTS]]]
+        earlier = told.best_first(told.earlier)
+        incumbents = np.vstack([leaders[:_INCUMBENTS], earlier[:_INCUMBENTS]])
         ranked = _best_first(codes, acquisition, incumbents, rng)
         # Without a space, parameters that are not shared may make a repeated point a new one.
         repeat = ranked[0] if self._space is None else None
         chosen = next((point for point in ranked if point not in history.tried), repeat)
         return chosen or self._new_points(codes, history, rng)[0]
+
+    def _fit(self, codes: Codes, history: History) -> tuple[AveragedProcess, _Told]:
+        """Fit the model to a part of the evidence that it can bear, and to pending trials."""
+        values, trusts = compress(history.values), np.array(history.trusts)
+        full = (trusts == 1).all(axis=1)
+        # What is the same everywhere is no input: see `trusted` for the way back.
+        rows = np.c_[codes.scale(history.points), trusts[:, (trusts != 1).any(axis=0)]]
+        categories = np.flatnonzero(codes.choice).tolist()
+        thetas = self._kernel_parameters(categories, rows, history.values, full)
+        model = AveragedProcess(categories, thetas)
+        kept = representatives(values, full)
+        rows, values, full = rows[kept], values[kept], full[kept]
+        points, earlier = np.array(history.points)[kept], (trusts[kept] == (1, 0)).all(axis=1)
+        model.fit(rows, values)
+        step = plateau_step(values[full])
+        if history.pending:
+            pending = trusted(codes.scale(history.pending), model)
+            points = np.vstack([points, history.pending])
+            values, new = np.r_[values, model.predict(pending)], np.ones(len(pending), bool)
+            full, earlier = np.r_[full, new], np.r_[earlier, ~new]
+            model.fit(np.vstack([rows, pending]), values)
+        return model, _Told(points, values, full, earlier, step)
 
     def _initial_point(self, codes: Codes, index: int) -> Point | None:
         if self._space is None or not self._widths or index % 2 == 0:

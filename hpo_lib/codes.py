@@ -1,4 +1,15 @@
-"""Configurations as points: one number per parameter, for models that know numbers alone."""
+"""Configurations as points: one number per parameter, for models that know numbers alone.
+
+| form          | of lr from 0.0001 to 0.1, logarithmic | of a choice out of 4         |
+| ------------- | ------------------------------------- | ---------------------------- |
+| configuration | 0.001                                 | "relu", left out if inactive |
+| point         | 0.001                                 | 2.0, its index               |
+| unit          | 0.333, the share of the range below   | 0.625, in the third quarter  |
+| scaled row    | 0.333                                 | 2.0, as kernels tell them    |
+
+Steps and whole numbers have a share of the unit range around each value, as choices have; a row's
+ends are the first and the last value. Priors have no part in this: `Parameter.from_unit` has.
+"""
 
 from __future__ import annotations
 

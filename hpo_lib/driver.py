@@ -2,6 +2,11 @@
 
 It is the only writer of the record. Everything it needs to go on after a kill is in there: a
 trial's curves reach as far as its last recorded segment, and there is a checkpoint of that epoch.
+
+A trial's way: `_start` (asked for now, or found running), `_submit` (a segment to the workers),
+`_record` (what it came to), `_go_on` (closed at the budget, pruned at a rung, else submitted
+again). Off it: what failed is closed by `_fail`; what was lost is submitted again, from an earlier
+checkpoint if need be; after Ctrl-C nothing is submitted: the trial stays running in the record.
 """
 
 from __future__ import annotations
