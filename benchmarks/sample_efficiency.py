@@ -173,9 +173,9 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="2 tasks, 1 seed, ours and random")
     arguments = parser.parse_args()
-    seeds, limit = range(arguments.seeds), None
+    seeds, limit, known = range(arguments.seeds), None, arguments.raw / "tasks.json"
     if arguments.quick:
-        arguments.raw = arguments.raw.with_name("sample_efficiency_quick")
+        arguments.raw = Path("results/sample_efficiency_quick")
         seeds, limit, arguments.sides = range(1), 2, ["ours", "random"]
     if arguments.peers:
         arguments.sides = list(SIDES)
@@ -184,7 +184,7 @@ def main() -> None:
         for side in arguments.sides:
             raw_file(arguments.raw, side).unlink(missing_ok=True)
     if arguments.sides:
-        found = load_tasks(arguments.data_dir, arguments.raw / "tasks.json", limit)
+        found = load_tasks(arguments.data_dir, known, limit)
         TASKS.update({task.name: task for task in found})
     for side in arguments.sides:
         wanted = {f"{name}#{seed}": (side, name, seed) for seed in seeds for name in TASKS}
