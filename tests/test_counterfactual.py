@@ -83,6 +83,7 @@ def test_a_sampler_that_was_handed_in_is_not_replayed():
     assert "ahead of random × 20 in" in str(result)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::hpo_lib.replay.TrustWarning")
 def test_what_evidence_had_reached_is_not_what_the_study_found(tmp_path):
     place = {"storage": tmp_path / "a.db", "workers": 0}
