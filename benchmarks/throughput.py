@@ -33,10 +33,7 @@ from torch import nn
 
 from hpo_lib.data import DataConfig, ImageData, Part, batches, load_data
 from hpo_lib.files import atomic_write_text
-from hpo_lib.recipe import (
-    TrainingConfig,
-    autocast,
-)
+from hpo_lib.recipe import TrainingConfig, autocast
 from hpo_lib.training import _Run, train
 
 CPU = torch.device("cpu")

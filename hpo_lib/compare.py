@@ -81,13 +81,9 @@ def compare(
     def run(cell: Cell) -> pd.DataFrame:
         pool = idle.get()
         try:
-            frame = _study(
-                *(objective, space, named, cell, n_trials, seconds),
-                name=f"{name} {cell[0]} seed {cell[1]}",
-                storage=storage,
-                workers=pool,
-                **settings,
-            )
+            own = f"{name} {cell[0]} seed {cell[1]}"
+            place: dict[str, Any] = {"name": own, "storage": storage, "workers": pool}
+            frame = _study(objective, space, named, cell, n_trials, seconds, **place, **settings)
         finally:
             idle.put(pool)
         return _told(frame, progress)

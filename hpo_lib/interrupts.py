@@ -10,7 +10,6 @@ from contextlib import contextmanager, suppress
 
 _SAID = "\ninterrupted: what runs now is finished and recorded; interrupt again to stop at once"
 
-
 _heard = threading.local()
 
 

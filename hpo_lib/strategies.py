@@ -386,7 +386,7 @@ def make_sampler(
     """
     if isinstance(strategy, BaseSampler):
         return strategy
-    check_whole("seed", seed, 0)
+    seed = check_whole("seed", seed, 0)
     if strategy in STRATEGIES:
         return STRATEGIES[strategy](space, seed, n_trials)
     if not inspect.isclass(strategy) and (":" in strategy or "." in strategy):

@@ -48,12 +48,7 @@ from hpo_lib.storage import (
 )
 from hpo_lib.strategies import make_sampler
 from hpo_lib.study_file import written_here
-from hpo_lib.study_settings import (
-    check_comparable,
-    check_unchanged,
-    study_settings,
-    written,
-)
+from hpo_lib.study_settings import check_comparable, check_unchanged, study_settings, written
 from hpo_lib.workers import Workers, make_workers
 
 

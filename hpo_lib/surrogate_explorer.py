@@ -67,15 +67,11 @@ class SurrogateExplorer(Panel):
         self._layouts: dict[Any, Any] = {}
         names = self._fitted.names
         options = [(name, name) for name in names]
-        kind = [("logarithm", "log EI"), ("as it is", "EI")]
-        self.x, self.y, self.acquisition = (
-            labelled(widgets.Dropdown, text, 290, options=one)
-            for text, one in (
-                ("Horizontal axis", options),
-                ("Vertical axis", [("(none)", _NONE), *options]),
-                ("Improvement", kind),
-            )
-        )
+        or_none = [("(none)", _NONE), *options]
+        scales = [("logarithm", "log EI"), ("as it is", "EI")]
+        self.x = labelled(widgets.Dropdown, "Horizontal axis", 290, options=options)
+        self.y = labelled(widgets.Dropdown, "Vertical axis", 290, options=or_none)
+        self.acquisition = labelled(widgets.Dropdown, "Improvement", 290, options=scales)
         self.sliders: dict[str, Any] = {
             name: slider(widgets.SelectionSlider, name, ticks_of(self._fitted.space[name], 101))
             for name in names

@@ -191,5 +191,6 @@ def test_a_worker_that_may_not_start_processes_ends_the_study_with_the_advice(mo
     process = SimpleNamespace(daemon=True)
     monkeypatch.setattr(multiprocessing, "current_process", lambda: process)
     station.setup(SimpleNamespace(name="w"))
-    with pytest.raises(StudyError, match=r"Dask worker w may not .*: start it with --no-nanny"):
+    advice = "Dask worker w may not start a process: start it with --no-nanny"
+    with pytest.raises(StudyError, match=advice):
         station.evaluate({}, Segment(0, 0, 1, 1))

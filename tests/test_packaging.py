@@ -92,7 +92,9 @@ def test_only_the_rooms_that_train_import_torch():
 
 
 def test_search_comparison_and_plots_open_without_torch():
-    modules = ", ".join(f"hpo_lib.{one}" for one in ("__main__", "study", "plots", "compare"))
+    modules = ", ".join(
+        f"hpo_lib.{one}" for one in ("__main__", "study", "plots", "compare", "replay")
+    )
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 

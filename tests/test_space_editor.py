@@ -20,7 +20,7 @@ def edited(row_name: str, /, **cells: str) -> EditorState:
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(spaces())
 def test_rows_and_yaml_round_trip(space: SearchSpace):
     state = EditorState.from_space(space)

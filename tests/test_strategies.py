@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import optuna
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 
@@ -65,7 +65,6 @@ def test_the_grid_is_tried_once_each_in_an_order_of_the_seed():
     assert keys(orders[0]) == keys(orders[2]) == keys(CORNER.grid(5))
 
 
-@settings(max_examples=20)
 @given(st.integers(0, 1000))
 def test_the_grid_needs_no_memory(seed):
     study = optuna.create_study()

@@ -461,7 +461,7 @@ def test_an_objective_refuses_what_it_cannot_do() -> None:
 def test_a_trials_logs_stay_where_the_driver_put_them_and_its_checkpoints_go() -> None:
     objective = TrainingObjective(SMALL, SMALL_DATA, tensorboard=True)
     space = SearchSpace.from_yaml("lr: {type: float, low: 0.01, high: 0.1, default: 0.05}")
-    options = {"name": "logged", "storage": "s.db", "workers": 0, "rungs": (1,)}
+    options = {"name": "logged", "storage": "s.db", "workers": 1, "rungs": (1,)}
     study = run_study(objective, space, "random", 2, **options)
     for trial in study.trials:
         folder = Path(f"checkpoints/logged/{trial.number:05d}")
