@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -62,7 +63,7 @@ def open_storage(storage: Storage | None = None) -> BaseStorage:
     path.parent.mkdir(parents=True, exist_ok=True)
     with explained(storage), storage_lock(path):
         if not path.exists():
-            _create(path)
+            atomic_write_bytes(path, _empty_file())
         _use_write_ahead_log(path)
         return StudyFile(RDBStorage(f"sqlite:///{path}", engine_kwargs=engine))
 
@@ -75,14 +76,17 @@ def _open_url(url: str) -> BaseStorage:
         raise StudyError(message) from error
 
 
-def _create(path: Path) -> None:
-    """Write a new file whole: Optuna does not complete one that it was killed in the middle of."""
+@cache
+def _empty_file() -> bytes:
+    """A file without studies, to be written whole.
+
+    Optuna does not complete one that it was killed in the middle of.
+    """
     engine = RDBStorage("sqlite:///:memory:").engine
     with closing(engine.raw_connection()) as connection:
-        atomic_write_bytes(
-            path, cast(sqlite3.Connection, connection.driver_connection).serialize()
-        )
+        content = cast(sqlite3.Connection, connection.driver_connection).serialize()
     engine.dispose()
+    return content
 
 
 @contextmanager

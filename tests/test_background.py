@@ -40,6 +40,7 @@ def plain(n_trials: int) -> Any:
     return run_study(bowl, TOY_SPACE, "random", n_trials, name="plain", storage="p.db", workers=0)
 
 
+@pytest.mark.slow
 def test_a_study_runs_beside_its_caller_and_equals_the_plain_one():
     study = background(workers=0)
     assert study.state == "not started"
@@ -167,6 +168,7 @@ def other_process() -> Any:
         process.kill()
 
 
+@pytest.mark.slow
 def test_what_another_process_writes_is_left_to_it(other_process):
     study = background(workers=0)
     study.start()

@@ -71,6 +71,7 @@ def test_an_interrupted_comparison_goes_on():
     pd.testing.assert_frame_equal(both[both.strategy == "random"][same], some[same])
 
 
+@pytest.mark.slow
 def test_evidence_is_no_trial_of_the_comparison(tmp_path):
     place = {"storage": tmp_path / "a.db", "workers": 0}
     run_study(bowl, TOY_SPACE, "random", 20, name="earlier", seed=7, **place)

@@ -18,7 +18,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from torchvision.datasets import CIFAR10
 
 from hpo_lib import sources
 from hpo_lib.data import (
@@ -283,6 +282,7 @@ def test_damaged_cache_is_built_again(
 @pytest.fixture
 def archive(monkeypatch: pytest.MonkeyPatch) -> bytes:
     """A tiny archive of CIFAR-10's form, with its sums in place of the real ones."""
+    from torchvision.datasets import CIFAR10  # takes more than a second to import
 
     def md5(content: bytes) -> str:
         return hashlib.md5(content).hexdigest()

@@ -91,6 +91,7 @@ def test_only_the_rooms_that_train_import_torch():
     assert users == TORCH_USERS
 
 
+@pytest.mark.slow
 def test_search_comparison_and_plots_open_without_torch():
     modules = ", ".join(
         f"hpo_lib.{one}" for one in ("__main__", "study", "plots", "compare", "replay")
@@ -129,6 +130,7 @@ def parameters(cells) -> str:
     return tagged["text"]
 
 
+@pytest.mark.slow
 def test_notebooks_are_stripped_as_the_hook_does_it():
     if NOTEBOOKS:
         command = [sys.executable, "-m", "nbstripout", "--verify", "--keep-id", *NOTEBOOKS]

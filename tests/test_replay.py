@@ -305,6 +305,7 @@ def test_a_missing_package_is_named(monkeypatch, capsys):
         PublishedObjective("NASBench201/cifar10")
 
 
+@pytest.mark.slow
 def test_a_pruned_study_on_a_surrogate_keeps_to_full_trainings(surrogate):
     options = {"workers": 0, "storage": "memory", "pruning": "asha"}
     study = run_study(surrogate, TOY_SPACE, "bayes", 20, name="p", rungs=(1, 2), **options)

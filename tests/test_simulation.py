@@ -99,6 +99,7 @@ def test_the_real_driver_is_charged():
     assert pool.driver_busy > 0
 
 
+@pytest.mark.slow
 def test_a_slow_driver_keeps_many_workers_waiting():
     found = run([10] * 300, SimulatedWorkers(100, driver_seconds=1))
     assert found.utilisation == pytest.approx(10 / 100, rel=0.05)

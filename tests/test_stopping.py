@@ -28,7 +28,7 @@ def values(study):
 
 
 def test_a_target_ends_the_study_at_the_first_trial_that_reaches_it():
-    found = values(run(stop=[TargetValue(1.5)]))
+    found = values(run(stop=[TargetValue(1.5)], storage="memory"))
     assert found[-1] <= 1.5 < min(found[:-1])
     assert len(found) < 40
 
@@ -41,7 +41,7 @@ def test_the_reason_is_recorded_and_listed():
 
 @pytest.mark.parametrize("patience", [1, 4])
 def test_patience_ends_after_trials_without_improvement(patience):
-    found = values(run(stop=[NoImprovement(patience)]))
+    found = values(run(stop=[NoImprovement(patience)], storage="memory"))
     assert min(found[:-patience]) <= min(found[-patience:])
     for earlier in range(patience + 1, len(found)):
         assert min(found[:earlier][-patience:]) < min(found[:earlier][:-patience])
@@ -53,7 +53,7 @@ def test_failed_trials_are_no_improvement():
             raise OSError
         return 1.0
 
-    assert len(run(broken, stop=[NoImprovement(3)]).trials) == 4
+    assert len(run(broken, stop=[NoImprovement(3)], storage="memory").trials) == 4
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from threading import Barrier
 
 import optuna
 import psutil
+import pytest
 
 from hpo_lib.compare import compare, replay
 from hpo_lib.objective import as_objective
@@ -38,6 +39,7 @@ def test_opening_waits_for_a_process_that_has_locked_the_new_file():
             assert opened.result().get_all_studies() == []
 
 
+@pytest.mark.slow
 def test_one_storage_serves_studies_that_run_side_by_side():
     frame = compare(
         bowl, TOY_SPACE, ["random", "sobol"], [0, 1], 8, storage=open_storage("s.db"), workers=3

@@ -41,23 +41,29 @@ def run(name="toy", strategy="random", n_trials=6, objective=bowl, **options):
     return run_study(objective, TOY_SPACE, strategy, n_trials, name=name, **options)
 
 
+def run_in_memory(name="toy", **options):
+    return run(name, storage="memory", **options)
+
+
 def configurations(study):
     return [t.user_attrs["configuration"] for t in study.trials]
 
 
 def test_the_default_configuration_is_tried_first():
-    study = run()
+    study = run_in_memory()
     assert configurations(study)[0] == TOY_SPACE.default_configuration()
     assert len(study.trials) == 6
     assert study.best_value == min(t.value for t in study.trials)
 
 
 def test_without_the_default_all_trials_are_the_strategys():
-    assert configurations(run(default_first=False))[0] != TOY_SPACE.default_configuration()
+    assert (
+        configurations(run_in_memory(default_first=False))[0] != TOY_SPACE.default_configuration()
+    )
 
 
 def test_a_recorded_configuration_is_whole_and_plain():
-    for configuration in configurations(run(n_trials=12)):
+    for configuration in configurations(run_in_memory(n_trials=12)):
         assert configuration["width"] == 3
         assert ("momentum" in configuration) == (configuration["optimizer"] == "sgd")
         assert {type(value) for value in configuration.values()} <= {float, int, str}
@@ -124,7 +130,7 @@ def test_failures_are_recorded_and_survived():
             raise RuntimeError(message)
         return math.nan if configuration["depth"] > 4 else 1.0
 
-    study = run(objective=sometimes, n_trials=14, max_failures=14)
+    study = run_in_memory(objective=sometimes, n_trials=14, max_failures=14)
     failed = [t for t in study.trials if t.state == TrialState.FAIL]
     reasons = {t.user_attrs["reason"] for t in failed}
     assert reasons == {
@@ -165,14 +171,16 @@ def test_a_callback_ends_the_study():
 
 def test_a_grid_ends_by_itself():
     space = TOY_SPACE.from_yaml("depth: {type: int, low: 2, high: 6, step: 2, default: 4}")
-    study = run_study(lambda c: c["depth"], space, "grid", 50, name="g", workers=0)
+    study = run_study(
+        lambda c: c["depth"], space, "grid", 50, name="g", workers=0, storage="memory"
+    )
     assert sorted(t.params["depth"] for t in study.trials) == [2, 4, 6]
     assert "every configuration" in study.user_attrs["stopped"]
 
 
 def test_segments_go_from_checkpoint_to_checkpoint(tmp_path):
     log = tmp_path / "log"
-    study = run(objective=Learner(str(log)), rungs=(1, 3), n_trials=2)
+    study = run_in_memory(objective=Learner(str(log)), rungs=(1, 3), n_trials=2)
     spans = [tuple(map(int, line.split()[2:])) for line in log.read_text().splitlines()]
     assert spans == [(0, 1), (1, 3), (3, 4)] * 2
     trial = study.trials[0]
@@ -183,15 +191,15 @@ def test_segments_go_from_checkpoint_to_checkpoint(tmp_path):
 
 
 def test_values_do_not_depend_on_the_rungs(tmp_path):
-    one = run(objective=Learner(str(tmp_path / "a")), name="one")
-    many = run(objective=Learner(str(tmp_path / "b")), name="many", rungs=(1, 2))
+    one = run_in_memory(objective=Learner(str(tmp_path / "a")), name="one")
+    many = run_in_memory(objective=Learner(str(tmp_path / "b")), name="many", rungs=(1, 2))
     assert [t.value for t in one.trials] == [t.value for t in many.trials]
 
 
 @pytest.mark.parametrize("rungs", [(0,), (4,), (2, 1), (2, 2)])
 def test_rungs_outside_the_budget_are_refused(rungs, tmp_path):
     with pytest.raises(ValueError, match="rungs must rise within 1 to 3"):
-        run(objective=Learner(str(tmp_path / "log")), rungs=rungs)
+        run_in_memory(objective=Learner(str(tmp_path / "log")), rungs=rungs)
 
 
 def test_a_second_driver_is_refused_with_who_holds_it():
@@ -252,7 +260,7 @@ def test_a_file_that_holds_no_studies_is_refused(tmp_path):
 
 
 def test_the_frame_tells_the_whole_story():
-    frame = trials_frame(run(n_trials=8))
+    frame = trials_frame(run_in_memory(n_trials=8))
     assert list(frame.number) == list(range(8))
     assert list(frame.best) == list(frame.value.cummin())
     assert {"lr", "depth", "width", "seconds", "deciding_seconds", "worker"} <= set(frame.columns)
@@ -261,7 +269,9 @@ def test_the_frame_tells_the_whole_story():
 
 def test_a_hyperparameter_called_like_a_column_hides_nothing():
     space = TOY_SPACE.from_yaml("value: {type: float, low: 0, high: 1, default: 0.25}")
-    study = run_study(lambda c: c["value"] + 1, space, "random", 1, name="v", workers=0)
+    study = run_study(
+        lambda c: c["value"] + 1, space, "random", 1, name="v", workers=0, storage="memory"
+    )
     frame = trials_frame(study)
     assert (frame.value[0], frame.param_value[0]) == (1.25, 0.25)
 
@@ -341,7 +351,7 @@ def test_a_pruner_of_optunas_may_be_handed_in(tmp_path, memory):
 
 def test_pruning_is_refused_where_nothing_can_be_stopped():
     with pytest.raises(ValueError, match="pruning needs a budget of at least 2 epochs, got 1"):
-        run(pruning="asha")
+        run_in_memory(pruning="asha")
 
 
 @pytest.mark.parametrize("name", [".", "..", "試" * 40])
@@ -361,10 +371,10 @@ def test_a_study_needs_a_name():
 
 
 def test_numbers_may_be_numpys_but_must_be_whole():
-    study = run(seed=np.int64(3), n_trials=np.int64(2))
-    assert configurations(study) == configurations(run("other", seed=3, n_trials=2))
+    study = run_in_memory(seed=np.int64(3), n_trials=np.int64(2))
+    assert configurations(study) == configurations(run_in_memory("other", seed=3, n_trials=2))
     with pytest.raises(TypeError, match=r"n_trials must be a whole number, got 2\.5"):
-        run(n_trials=2.5)
+        run_in_memory(n_trials=2.5)
 
 
 def test_evidence_that_is_not_there_leaves_the_name_free():
@@ -405,7 +415,7 @@ SHORT = SegmentResult((1.0,), (1.0,), (1.0,), (1.0,))
     ],
 )
 def test_what_is_no_result_is_a_failed_trial(result, reason):
-    study = run(objective=Returning(result), n_trials=1)
+    study = run_in_memory(objective=Returning(result), n_trials=1)
     assert study.trials[0].user_attrs["reason"].startswith(reason)
 
 
@@ -419,11 +429,11 @@ def test_settings_that_are_not_json_are_refused():
         settings: ClassVar = {"file": Path("x")}
 
     with pytest.raises(TypeError, match="settings of the objective must be JSON, got"):
-        run(objective=Odd(SHORT))
+        run_in_memory(objective=Odd(SHORT))
 
 
 def test_an_objective_that_exits_is_a_failed_trial():
-    study = run(objective=lambda c: sys.exit(3), n_trials=1)
+    study = run_in_memory(objective=lambda c: sys.exit(3), n_trials=1)
     assert study.trials[0].user_attrs["reason"] == "SystemExit: 3"
 
 
@@ -455,7 +465,7 @@ class LosesEachOnce(InProcess):
 def test_each_segment_may_be_lost_twice(tmp_path):
     learner = Learner(str(tmp_path / "log"), epochs=9)
     pool = LosesEachOnce()
-    study = run(objective=learner, n_trials=1, rungs=(1, 2, 3, 4, 5), workers=pool)
+    study = run_in_memory(objective=learner, n_trials=1, rungs=(1, 2, 3, 4, 5), workers=pool)
     assert study.trials[0].state == TrialState.COMPLETE
 
 

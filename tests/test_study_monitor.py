@@ -42,6 +42,10 @@ def run(n_trials: int, objective: Any = bowl, name: str = "toy", **settings: Any
     return run_study(objective, settings.pop("space"), "random", n_trials, name=name, **settings)
 
 
+def run_in_memory(n_trials: int, objective: Any = bowl, **settings: Any) -> Any:
+    return run(n_trials, objective, storage="memory", **settings)
+
+
 def sometimes(configuration: Any) -> float:
     if configuration["depth"] == 2:
         raise ValueError(EVIL)
@@ -53,7 +57,7 @@ def sometimes(configuration: Any) -> float:
 
 def test_curves_are_told_apart_by_how_their_trials_stand(tmp_path):
     learner = Learner(str(tmp_path / "log"), epochs=4)
-    study = run(12, learner, rungs=[1, 2], pruning="asha", reduction_factor=2)
+    study = run_in_memory(12, learner, rungs=[1, 2], pruning="asha", reduction_factor=2)
     kinds = trial_curves_data(study)
     assert list(kinds["incumbent"]) == [study.best_trial.number]
     assert {len(errors) for errors in kinds["pruned"].values()} <= {1, 2}
@@ -69,7 +73,7 @@ def test_curves_are_told_apart_by_how_their_trials_stand(tmp_path):
 
 
 def test_brushing_keeps_what_lies_within_all_ranges():
-    points = points_data(run(30))
+    points = points_data(run_in_memory(30))
     lr, optimizer = points.positions["lr"], points.positions["optimizer"]
     shown = brush(points, {"lr": (1e-3, 1e-1), "optimizer": (0, 0)})
     assert shown.tolist() == ((lr >= 1e-3) & (lr <= 1e-1) & (optimizer == 0)).tolist()
@@ -82,7 +86,7 @@ def test_brushing_keeps_what_lies_within_all_ranges():
 
 
 def test_brushed_coordinates_keep_the_colours_of_the_others():
-    points = points_data(run(30))
+    points = points_data(run_in_memory(30))
     shown = brush(points, {"depth": (2, 6)})
     axes = [plot_parallel_coordinates(points), plot_parallel_coordinates(points, shown=shown)]
     whole, part = (ax.collections[1] for ax in axes)
@@ -97,7 +101,7 @@ def test_brushed_coordinates_keep_the_colours_of_the_others():
 
 def test_seconds_left_are_of_the_rest_of_the_budget(tmp_path):
     learner = Learner(str(tmp_path / "log"), epochs=4)  # 0.01 s per epoch
-    study = run(4, learner)
+    study = run_in_memory(4, learner)
     assert seconds_left(study) == 0
     study.set_user_attr("n_trials", 9)
     deciding = np.mean([trial.user_attrs["deciding_seconds"] for trial in study.trials])
@@ -116,13 +120,13 @@ def test_copied_and_queued_trials_are_no_trials_of_its_own():
 
 
 def test_the_budget_is_never_below_what_has_ended():
-    study = run(4)
+    study = run_in_memory(4)
     study.set_user_attr("n_trials", 3)
     assert describe(study).startswith("4 of 4 trials have ended")
 
 
 def test_seconds_left_are_told_only_while_it_runs():
-    study = run(4)
+    study = run_in_memory(4)
     study.set_user_attr("n_trials", 9)
     assert "s left" not in describe(study)
     lease = Lease(study)
@@ -132,7 +136,7 @@ def test_seconds_left_are_told_only_while_it_runs():
 
 
 def test_failures_are_listed_with_their_reasons_as_text():
-    study = run(12, sometimes, max_failures=12)
+    study = run_in_memory(12, sometimes, max_failures=12)
     failed = [trial for trial in study.trials if trial.user_attrs["status"] == "failed"]
     table = failures_table(study)
     assert 0 < len(failed) == table.count("ValueError: &lt;img")
@@ -143,6 +147,7 @@ def test_failures_are_listed_with_their_reasons_as_text():
 # The widget
 
 
+@pytest.mark.slow
 def test_a_monitor_draws_when_the_record_has_changed_and_only_then():
     study = run(8)
     monitor = StudyMonitor("toy", "toy.db")
@@ -234,6 +239,7 @@ def test_what_breaks_the_run_is_shown():
     assert "<img" not in monitor.status.value
 
 
+@pytest.mark.slow
 def test_a_study_of_another_process_is_read_only(other_process):
     study = BackgroundStudy(bowl, TOY_SPACE, name="toy", storage="toy.db")
     for monitor in (StudyMonitor(study), StudyMonitor("toy", "toy.db")):
@@ -257,6 +263,7 @@ def test_a_study_that_nothing_made_yet_and_one_of_optuna_alone_are_shown():
     assert monitor.sliders == {}
 
 
+@pytest.mark.slow
 def test_an_open_page_is_kept_up_to_date_and_says_what_it_cannot_read(monkeypatch):
     study = run(4)
     monkeypatch.setattr("hpo_lib.study_monitor.is_watched", lambda: True)
@@ -291,7 +298,7 @@ def test_a_hostile_name_is_text():
 
 
 def test_a_lease_that_is_given_back_leaves_nobody():
-    study = run(4)
+    study = run_in_memory(4)
     lease = Lease(study)
     lease.acquire()
     monitor = StudyMonitor(study)

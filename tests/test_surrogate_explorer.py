@@ -193,6 +193,7 @@ def test_the_explorer_begins_at_the_incumbent(study):
     assert plt.get_fignums() == []
 
 
+@pytest.mark.slow
 def test_each_control_redraws(study):
     explorer = SurrogateExplorer(study)
     seen = {explorer.picture()}
