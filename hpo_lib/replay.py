@@ -164,9 +164,10 @@ class SurrogateObjective(_RecordedObjective):
 
     Args:
         record: the recorded trainings, of at least 10 different configurations.
-        model: "gp", a Gaussian process, which predicts best of what was tried, but is of the kind
-            that `bayes` fits and may flatter it; or "trees", extremely randomised ones (Geurts
-            et al. 2006), which never predict below what was recorded: does a conclusion stand?
+        model: "gp", a Gaussian process of logarithms, which predicts best of what was tried, but
+            is of the kind that `bayes` fits and may flatter it; or "trees", extremely randomised
+            ones (Geurts et al. 2006), which never predict below what was recorded: does a
+            conclusion stand?
         noise: whether trainings deviate from the prediction, as the trial's seed has it.
         limit: the rank correlation below which it warns.
 
@@ -191,7 +192,7 @@ class SurrogateObjective(_RecordedObjective):
         fit = partial(_MODELS[model], self._codes)
         points = self._codes.points(record.configurations)
         self._errors = _curves(fit, points, record.errors)
-        self._seconds = _curves(fit, points, np.log(np.maximum(record.seconds, 1e-9)))
+        self._seconds = _curves(fit, points, record.seconds)
         self._levels, self._deviations = _deviations(record)
         self.trust = _trust(fit, points, record, self._deviations, limit)
         if self.trust.warning is not None:
@@ -215,7 +216,7 @@ class SurrogateObjective(_RecordedObjective):
             errors = errors + self._deviations[nearest[segment.seed % len(nearest)]]
         if not (self.record.errors[:, -1] < 0).any():  # NaN where a training was stopped
             errors = np.maximum(errors, 0.0)
-        seconds = np.exp(_predict(self._seconds, points, self.budget)[0])
+        seconds = np.maximum(_predict(self._seconds, points, self.budget)[0], 0.0)
         return _result(errors, seconds, segment)
 
 
@@ -227,16 +228,33 @@ Fit = Callable[[Array, Array], Predictor]
 
 
 def _gaussian_process(codes: Codes, points: Array, targets: Array) -> Predictor:
-    """One kernel for all epochs, fitted to the last: they differ in their weights alone."""
+    """One kernel for all epochs, fitted to the last: they differ in their weights alone.
+
+    Of logarithms: a process knows one scale, and near the best errors differ by less than far
+    from it; it would promise configurations that are better than any.
+    """
     from hpo_lib.gp import GaussianProcess  # takes seconds to import
 
-    rows, means = codes.scale(points), targets.mean(axis=0)
+    offset = _offset(targets)
+    logarithms = np.log(targets + offset)
+    rows, means = codes.scale(points), logarithms.mean(axis=0)
     some = np.random.default_rng(0).permutation(len(rows))[:_FITTED]
     model = GaussianProcess(np.flatnonzero(codes.choice).tolist())
-    theta = model.fit(rows[some], targets[some, -1]).theta_
-    model.fit(rows, targets[:, -1], theta)
-    weights = cho_solve((model.factor_, True), targets - means)
-    return lambda new: model.kernel(codes.scale(new)) @ weights + means
+    theta = model.fit(rows[some], logarithms[some, -1]).theta_
+    model.fit(rows, logarithms[:, -1], theta)
+    weights = cho_solve((model.factor_, True), logarithms - means)
+    return lambda new: np.exp(model.kernel(codes.scale(new)) @ weights + means) - offset
+
+
+def _offset(values: Array) -> float:
+    """What makes values positive, and hardly moves those that are."""
+    low, middle = float(values.min()), float(np.median(values))
+    if low < 0:
+        offset = middle - 2 * low
+    else:  # nothing is infinitely far from the others, because it is 0 or nearly so
+        least = float(values[values > 0].min(initial=values.max()))
+        offset = max(1e-6 * middle, least if low == 0 else 0.0)
+    return offset if low + offset > 0 else 1 - low
 
 
 def _trees(codes: Codes, points: Array, targets: Array) -> Predictor:

@@ -228,6 +228,52 @@ def test_an_error_is_never_below_zero_where_a_training_was_stopped(tmp_path):
     assert min(finals) == 0
 
 
+def line_record(values) -> Record:
+    """Trainings of one epoch along a line."""
+    space = SearchSpace.from_yaml("x: {type: float, low: 0.0, high: 1.0, default: 0.5}\n")
+    xs = np.linspace(0, 1, len(values)).tolist()
+    errors = np.array(values, float)[:, None]
+    return Record(space, tuple({"x": x} for x in xs), errors, 1 + 0 * errors, "toy")
+
+
+def test_a_surrogate_knows_the_best_where_errors_differ_by_orders():
+    space = SearchSpace.from_yaml(
+        "x: {type: float, low: 0.0, high: 1.0}\ny: {type: float, low: 0.0, high: 1.0}\n"
+    )
+    rng = np.random.default_rng(0)
+    drawn = [space.sample(rng) for _ in range(400)]
+
+    def error(c):
+        return 1e-3 * math.exp(15 * ((c["x"] - 0.3) ** 2 + (c["y"] - 0.6) ** 2))
+
+    errors = np.array([[error(one)] for one in drawn[:60]])
+    surrogate = SurrogateObjective(Record(space, tuple(drawn[:60]), errors, errors, "toy"))
+    found = surrogate.predict(drawn[60:])[:, 0]
+    best = [error(drawn[60 + index]) for index in np.argsort(found)[:10]]
+    assert np.sort(found)[:10] == pytest.approx(best, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.zeros(12),
+        np.full(12, -1.0),
+        np.r_[0.0, np.full(11, 2.0)],
+        np.r_[1e-300, np.linspace(0.1, 1, 11)],
+        np.r_[0.0, 1e-300, np.linspace(0.1, 1, 10)],
+        np.linspace(0, 3, 12),
+        np.linspace(-3, -1, 12),
+        np.linspace(-1e9, 1e9, 12),
+    ],
+    ids=str,
+)
+@pytest.mark.filterwarnings("ignore::hpo_lib.replay.TrustWarning")
+def test_a_surrogate_takes_any_values(values):
+    record = line_record(values)
+    found = SurrogateObjective(record).predict(record.configurations)[:, 0]
+    assert np.abs(found - values).max() <= 0.1 * max(np.ptp(values), 1e-9)
+
+
 def test_few_configurations_make_no_surrogate(tmp_path):
     record = read_record(write_record(tmp_path / "grid.csv", GRID, grid_trainings()))
     with pytest.raises(ValueError, match=r"at least 10 configurations .* got 6 in grid\.csv"):
