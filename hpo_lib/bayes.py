@@ -39,7 +39,7 @@ from hpo_lib.evidence import (
     trial_params,
     was_chosen,
 )
-from hpo_lib.gp import AveragedProcess, GaussianProcess, compress
+from hpo_lib.gp import AveragedProcess, GaussianProcess, compress, one_thread
 from hpo_lib.prior import Prior
 from hpo_lib.space import Configuration, SearchSpace
 
@@ -122,6 +122,7 @@ class BayesianSampler(BaseSampler):
         shared = intersection_search_space(study.get_trials(deepcopy=False))
         return {name: found for name, found in shared.items() if not found.single()}
 
+    @one_thread
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
@@ -172,9 +173,7 @@ class BayesianSampler(BaseSampler):
         sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
         whole = (1.0, 1.0)
         evidence = [(cast("Point", codes.encode(c)), whole, sign * v) for c, v in self._given]
-        failed: list[Point] = []
-        pending: list[Point] = []
-        pruned: list[Point] = []
+        points: dict[str, list[Point]] = {"valued": [], "failed": [], "pending": [], "unknown": []}
         trials = study.get_trials(deepcopy=False)
         shown = self._shown(trials)
         for trial in trials:
@@ -187,27 +186,20 @@ class BayesianSampler(BaseSampler):
             own = float("evidence" not in trial.user_attrs)
             steps = shown.get(trial.number, ())
             evidence += [(point, (share, own), sign * v) for share, v in steps]
-            if trial.state == TrialState.COMPLETE and is_value(trial.values[0]):
+            standing = _standing(trial)
+            points[standing].append(point)
+            if standing == "valued":
                 evidence.append((point, (1.0, own), sign * trial.values[0]))
-            elif trial.state in (TrialState.RUNNING, TrialState.WAITING):
-                pending.append(point)
-            # A pruned trial has no final value, and a lost worker says nothing about its
-            # configuration: these are only not tried again.
-            elif trial.state == TrialState.PRUNED or trial.user_attrs.get("status") == "lost":
-                pruned.append(point)
-            else:
-                failed.append(point)
         values = [value for _, (share, _), value in evidence if share == 1]
         if values:
             # As bad as the worst: the search keeps away, and no invented number bends the scale.
-            evidence += [(point, whole, max(values)) for point in failed]
-        tried = {point for point, _, _ in evidence}.union(failed, pending, pruned)
-        points = [point for point, _, _ in evidence]
+            evidence += [(point, whole, max(values)) for point in points["failed"]]
+        tried = {point for point, _, _ in evidence}.union(*points.values())
         trusts = [trust for _, trust, _ in evidence]
-        values = [value for _, _, value in evidence]
         timed = epoch_seconds(codes, trials) if self._acq_func == "EIps" else []
         stops = gates(trials, sign) if any(share < 1 for share, _ in trusts) else []
-        return History(tried, points, trusts, values, pending, timed, stops)
+        at, values = [point for point, _, _ in evidence], [value for _, _, value in evidence]
+        return History(tried, at, trusts, values, points["pending"], timed, stops)
 
     def _shown(self, trials: Sequence[FrozenTrial]) -> dict[int, list[tuple[float, float]]]:
         """More evidence per trial number: pairs of a fidelity, 1 being full, and a value."""
@@ -240,6 +232,17 @@ class BayesianSampler(BaseSampler):
             "ask is_exhausted(study) first"
         )
         raise RuntimeError(message)
+
+
+def _standing(trial: FrozenTrial) -> str:
+    """What a trial says of its configuration."""
+    if trial.state == TrialState.COMPLETE and is_value(trial.values[0]):
+        return "valued"
+    if trial.state in (TrialState.RUNNING, TrialState.WAITING):
+        return "pending"
+    # no final value, or a worker that was lost, which says nothing: only not tried again
+    unknown = trial.state == TrialState.PRUNED or trial.user_attrs.get("status") == "lost"
+    return "unknown" if unknown else "failed"
 
 
 class _Told(NamedTuple):

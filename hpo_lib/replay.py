@@ -233,7 +233,7 @@ def _gaussian_process(codes: Codes, points: Array, targets: Array) -> Predictor:
     Of logarithms: a process knows one scale, and near the best errors differ by less than far
     from it; it would promise configurations that are better than any.
     """
-    from hpo_lib.gp import GaussianProcess  # takes seconds to import
+    from hpo_lib.gp import GaussianProcess, one_thread  # take seconds to import
 
     offset = _offset(targets)
     logarithms = np.log(targets + offset)
@@ -242,7 +242,7 @@ def _gaussian_process(codes: Codes, points: Array, targets: Array) -> Predictor:
     model = GaussianProcess(np.flatnonzero(codes.choice).tolist())
     theta = model.fit(rows[some], logarithms[some, -1]).theta_
     model.fit(rows, logarithms[:, -1], theta)
-    weights = cho_solve((model.factor_, True), logarithms - means)
+    weights = one_thread(cho_solve)((model.factor_, True), logarithms - means)
     return lambda new: np.exp(model.kernel(codes.scale(new)) @ weights + means) - offset
 
 

@@ -9,6 +9,7 @@ import optuna
 import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
+from threadpoolctl import threadpool_limits
 
 from hpo_lib import bayes
 from hpo_lib.bayes import DESIGNS, BayesSampler
@@ -105,6 +106,16 @@ def test_an_interrupted_study_goes_on_as_if_nothing_had_been(kind, tmp_path):
 
     run(4, "interrupted")
     assert run(6, "interrupted") == run(6, "undisturbed")
+
+
+def test_the_number_of_threads_does_not_change_what_skopts_model_chooses():
+    def found(threads):
+        study = search(RandomSampler(TOY_SPACE, 0), TOY_SPACE, bowl, 40)
+        with threadpool_limits(threads, "blas"):
+            search(SkoptSampler(0, TOY_SPACE, 2), TOY_SPACE, bowl, 3, study)
+        return params(study)
+
+    assert found(1) == found(2)
 
 
 def flaky(configuration):

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from scipy.optimize import check_grad
 from scipy.stats import norm
 from sklearn.base import clone
+from threadpoolctl import threadpool_limits
 
 from hpo_lib.gp import AveragedProcess, GaussianProcess, compress, log_expected_improvement
 
@@ -40,6 +41,20 @@ def test_it_predicts_what_it_has_not_seen_and_knows_what_it_does_not_know():
     assert np.mean(np.abs(mean - truth) < 3 * std) > 0.9
     assert model.predict(rows, return_std=True)[1].mean() < std.mean()
     assert model.score(unseen, truth) > 0.95
+
+
+@pytest.mark.parametrize("n", [17, 60])
+def test_the_number_of_threads_does_not_matter(n):
+    """Sums that threads share are rounded differently, and a search would soon be another."""
+
+    def found(threads):
+        with threadpool_limits(threads, "blas"):
+            model = GaussianProcess([2]).fit(*observations(n))
+            predicted = model.predict(observations(200, 1)[0], return_std=True)
+            return [model.theta_, model.draw_parameters(4), *predicted]
+
+    for alone, together in zip(found(1), found(2), strict=True):
+        np.testing.assert_array_equal(alone, together)
 
 
 def test_the_order_of_categories_does_not_matter():
