@@ -265,7 +265,7 @@ def test_a_surrogate_knows_the_best_where_errors_differ_by_orders():
         np.linspace(-3, -1, 12),
         np.linspace(-1e9, 1e9, 12),
     ],
-    ids=str,
+    ids=["zeros", "equal", "one zero", "one tiny", "zero, tiny", "from zero", "negative", "both"],
 )
 @pytest.mark.filterwarnings("ignore::hpo_lib.replay.TrustWarning")
 def test_a_surrogate_takes_any_values(values):
