@@ -20,7 +20,7 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.search_space import intersection_search_space
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 from scipy.stats import qmc
 
 from hpo_lib.acquisition import ACQUISITIONS, Acquisition, cost_model, trusted
@@ -32,10 +32,10 @@ from hpo_lib.evidence import (
     choice_seed,
     epoch_seconds,
     gates,
-    is_value,
     partial_values,
     plateau_step,
     representatives,
+    standing,
     trial_params,
     was_chosen,
 )
@@ -186,20 +186,21 @@ class BayesianSampler(BaseSampler):
             own = float("evidence" not in trial.user_attrs)
             steps = shown.get(trial.number, ())
             evidence += [(point, (share, own), sign * v) for share, v in steps]
-            standing = _standing(trial)
-            points[standing].append(point)
-            if standing == "valued":
+            kind = standing(trial)
+            points[kind].append(point)
+            if kind == "valued":
                 evidence.append((point, (1.0, own), sign * trial.values[0]))
-        values = [value for _, (share, _), value in evidence if share == 1]
-        if values:
+        full = [value for _, (share, _), value in evidence if share == 1]
+        if full:
             # As bad as the worst: the search keeps away, and no invented number bends the scale.
-            evidence += [(point, whole, max(values)) for point in points["failed"]]
-        tried = {point for point, _, _ in evidence}.union(*points.values())
+            evidence += [(point, whole, max(full)) for point in points["failed"]]
+        told = [point for point, _, _ in evidence]
         trusts = [trust for _, trust, _ in evidence]
+        values = [value for _, _, value in evidence]
+        tried = set(told).union(*points.values())
         timed = epoch_seconds(codes, trials) if self._acq_func == "EIps" else []
         stops = gates(trials, sign) if any(share < 1 for share, _ in trusts) else []
-        at, values = [point for point, _, _ in evidence], [value for _, _, value in evidence]
-        return History(tried, at, trusts, values, points["pending"], timed, stops)
+        return History(tried, told, trusts, values, points["pending"], timed, stops)
 
     def _shown(self, trials: Sequence[FrozenTrial]) -> dict[int, list[tuple[float, float]]]:
         """More evidence per trial number: pairs of a fidelity, 1 being full, and a value."""
@@ -232,17 +233,6 @@ class BayesianSampler(BaseSampler):
             "ask is_exhausted(study) first"
         )
         raise RuntimeError(message)
-
-
-def _standing(trial: FrozenTrial) -> str:
-    """What a trial says of its configuration."""
-    if trial.state == TrialState.COMPLETE and is_value(trial.values[0]):
-        return "valued"
-    if trial.state in (TrialState.RUNNING, TrialState.WAITING):
-        return "pending"
-    # no final value, or a worker that was lost, which says nothing: only not tried again
-    unknown = trial.state == TrialState.PRUNED or trial.user_attrs.get("status") == "lost"
-    return "unknown" if unknown else "failed"
 
 
 class _Told(NamedTuple):

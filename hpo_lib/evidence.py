@@ -58,6 +58,18 @@ def was_chosen(trial: FrozenTrial) -> bool:
     return "fixed_params" not in trial.system_attrs and "evidence" not in trial.user_attrs
 
 
+def standing(trial: FrozenTrial) -> str:
+    """What a trial says of its configuration: "valued", "failed", "pending" or "unknown"."""
+    if trial.state == TrialState.COMPLETE and is_value(trial.values[0]):
+        return "valued"
+    if trial.state in (TrialState.RUNNING, TrialState.WAITING):
+        return "pending"
+    # A pruned trial has no final value, and a lost worker says nothing about its configuration:
+    # these are only not tried again.
+    unknown = trial.state == TrialState.PRUNED or trial.user_attrs.get("status") == "lost"
+    return "unknown" if unknown else "failed"
+
+
 def choice_seed(seed: int, number: int, name: str = "") -> int:
     """The seed of what is chosen for a trial, or for one of its parameters."""
     key = (seed, number, zlib.crc32(name.encode()))

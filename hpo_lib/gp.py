@@ -45,10 +45,10 @@ _IN_PLACE: Any = {"lower": True, "overwrite_a": True, "check_finite": False}
 _lapack: Any = linalg.lapack
 _blas = ThreadpoolController()  # those of numpy and scipy, which are loaded by now
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-def one_thread(function: Function) -> Function:
+def one_thread(function: _Function) -> _Function:
     """Keep its sums from coming out a little different on every number of cores."""
     return _blas.wrap(limits=1, user_api="blas")(function)
 

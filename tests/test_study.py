@@ -130,7 +130,7 @@ def test_failures_are_recorded_and_survived():
             raise RuntimeError(message)
         return math.nan if configuration["depth"] > 4 else 1.0
 
-    study = run_in_memory(objective=sometimes, n_trials=14, max_failures=14)
+    study = run(objective=sometimes, n_trials=14, max_failures=14)
     failed = [t for t in study.trials if t.state == TrialState.FAIL]
     reasons = {t.user_attrs["reason"] for t in failed}
     assert reasons == {
@@ -180,7 +180,7 @@ def test_a_grid_ends_by_itself():
 
 def test_segments_go_from_checkpoint_to_checkpoint(tmp_path):
     log = tmp_path / "log"
-    study = run_in_memory(objective=Learner(str(log)), rungs=(1, 3), n_trials=2)
+    study = run(objective=Learner(str(log)), rungs=(1, 3), n_trials=2)
     spans = [tuple(map(int, line.split()[2:])) for line in log.read_text().splitlines()]
     assert spans == [(0, 1), (1, 3), (3, 4)] * 2
     trial = study.trials[0]
@@ -310,8 +310,8 @@ def memory():
 
 
 @pytest.mark.parametrize("pruning", ["asha", "hyperband", "median"])
-def test_pruned_trials_count_as_budget_and_never_as_incumbent(pruning, tmp_path, memory):
-    study = pruned_run("p", tmp_path / "log", pruning=pruning, storage=memory)
+def test_pruned_trials_count_as_budget_and_never_as_incumbent(pruning, tmp_path):
+    study = pruned_run("p", tmp_path / "log", pruning=pruning)
     states = [t.state for t in study.trials]
     assert len(states) == 12
     assert {TrialState.COMPLETE, TrialState.PRUNED} == set(states)
@@ -325,9 +325,9 @@ def test_pruned_trials_count_as_budget_and_never_as_incumbent(pruning, tmp_path,
     assert set(epochs) <= {1, 3, 9}
     segments = [line.split()[2:] for line in (tmp_path / "log").read_text().splitlines()]
     assert sum(int(stop) - int(start) for start, stop in segments) == sum(epochs)
-    assert list_studies(memory).pruned[0] == states.count(TrialState.PRUNED)
+    assert list_studies().pruned[0] == states.count(TrialState.PRUNED)
     assert not list(tmp_path.rglob("*.json"))
-    again = pruned_run("other name", tmp_path / "log", pruning=pruning, storage=memory)
+    again = pruned_run("other name", tmp_path / "log", pruning=pruning)
     assert [t.state for t in again.trials] == states
 
 
@@ -371,10 +371,10 @@ def test_a_study_needs_a_name():
 
 
 def test_numbers_may_be_numpys_but_must_be_whole():
-    study = run_in_memory(seed=np.int64(3), n_trials=np.int64(2))
-    assert configurations(study) == configurations(run_in_memory("other", seed=3, n_trials=2))
+    study = run(seed=np.int64(3), n_trials=np.int64(2))
+    assert configurations(study) == configurations(run("other", seed=3, n_trials=2))
     with pytest.raises(TypeError, match=r"n_trials must be a whole number, got 2\.5"):
-        run_in_memory(n_trials=2.5)
+        run(n_trials=2.5)
 
 
 def test_evidence_that_is_not_there_leaves_the_name_free():
