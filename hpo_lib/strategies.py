@@ -225,13 +225,8 @@ class CmaEsSampler(SpaceSampler):
         ]
         size = cma.population_size
         for start in range(0, len(told) - size + 1, size):
-            mean = cma.mean
-            cma.tell(
-                [
-                    (np.where(active, codes.units([point])[0], mean), value)
-                    for point, active, value in told[start : start + size]
-                ]
-            )
+            points, active, values = zip(*told[start : start + size], strict=True)
+            cma.tell([*zip(np.where(active, codes.units(points), cma.mean), values, strict=True)])
         return codes.decode(codes.draw(cma.ask()[None])[0].tolist())
 
 
@@ -261,8 +256,7 @@ class ThreeStepSampler(SpaceSampler):
         rng = np.random.default_rng([self._seed, number])
         configuration = start
         if lr is not None and 1 <= index <= 3:
-            third = index - 1
-            u = third / 2 if lr.prior == "segmented" else (third + rng.random()) / 3
+            u = (index - 1) / 2 if lr.prior == "segmented" else (index - 1 + rng.random()) / 3
             configuration = self._moved(start, lr.name, lr.from_unit(u, self._seed))
         elif index >= first_block:
             found = self._on_a_line(study, number, (index - first_block) // 3)
