@@ -203,6 +203,9 @@ class AveragedProcess:
     Args:
         categories: as of `GaussianProcess`.
         thetas: a row of kernel parameters for each, as `GaussianProcess.theta_` has them.
+
+    Attributes:
+        noise_: the standard deviation of an observation's noise, in units of y.
     """
 
     def __init__(self, categories: Sequence[int], thetas: Array) -> None:
@@ -214,6 +217,7 @@ class AveragedProcess:
         for part, theta in zip(self._parts, self._thetas, strict=True):
             part.fit(X, y, theta)
         self.X_, self.scale_ = self._parts[0].X_, self._parts[0].scale_
+        self.noise_ = self.scale_ * np.sqrt(np.mean([_noise(theta) for theta in self._thetas]))
         return self
 
     def predict(self, X: ArrayLike, return_std: bool = False) -> Any:
