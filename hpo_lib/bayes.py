@@ -273,8 +273,8 @@ class BayesSampler(BayesianSampler):
     more input, too, and how much they say of the study's own is fitted, as in Swersky et al.
     (2013, "Multi-task Bayesian optimization").
 
-    The arguments are those of `BayesianSampler`; EI is maximised as its logarithm, and `xi` is in
-    standard deviations of the values. `widths` says by parameter how far from its default good
+    The arguments are those of `BayesianSampler`; EI is augmented (see `Acquisition`), and `xi` is
+    in standard deviations of the values. `widths` says by parameter how far from its default good
     values are believed to lie (see `Prior`). Every other initial point is then drawn from that
     belief, and it weighs on the acquisition function less with every trial, as in Hvarfner et al.
     (2022, "πBO: Augmenting acquisition functions with user beliefs").
