@@ -18,11 +18,10 @@ ACQUISITIONS = ("gp_hedge", "EI", "LCB", "PI")
 class Acquisition:
     """The acquisition function `name`: points, shape (n, axes), to values (n,), higher is better.
 
-    `best` is to be improved on, in the units of `model`. EI, as its logarithm, is augmented:
-    less is expected where noise outweighs the model's doubt (Huang et al., 2006, "Global
-    optimization of stochastic black-box systems via sequential kriging meta-models"). It counts
-    only in a trial that passes every gate, and it is divided by the epochs until the trial is
-    expected to end: as many as the budget's where none is pruned. "EIps" divides by their seconds.
+    `best` is to be improved on, in the units of `model`. EI is the logarithm of the augmented
+    expected improvement (see `log_expected_improvement`). It counts only in a trial that passes
+    every gate, and it is divided by the epochs until the trial is expected to end: as many as the
+    budget's where none is pruned. "EIps" divides by their seconds.
     """
 
     name: str
@@ -44,8 +43,8 @@ class Acquisition:
         passing = self._log_passing(rows)
         ends = [*(gate.share for gate in self.history.gates), 1.0]
         epochs = np.diff(ends, prepend=0.0) @ np.exp(passing)
-        gain = log_expected_improvement(mean, std, self.best) + passing[-1] - np.log(epochs)
-        gain += np.log1p(-self.model.noise_ / np.hypot(self.model.noise_, std))
+        gain = log_expected_improvement(mean, std, self.best, self.model.noise_)
+        gain += passing[-1] - np.log(epochs)
         return gain if self.log_cost is None else gain - self.log_cost.predict(rows)
 
     def _log_passing(self, rows: Array) -> Array:

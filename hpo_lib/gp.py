@@ -62,6 +62,7 @@ class GaussianProcess(RegressorMixin, BaseEstimator):
     Attributes:
         theta_: logarithms of the warp's two shapes (the first of all numbers, then the second),
             the length scales, the signal's variance and the noise's variance.
+        noise_: the standard deviation of an observation's noise, in units of y.
     """
 
     def __init__(self, categories: Sequence[int] = ()) -> None:
@@ -86,6 +87,7 @@ class GaussianProcess(RegressorMixin, BaseEstimator):
             bounds = list(zip(mean - 4 * std, mean + 4 * std, strict=True))
             theta = minimize(density, mean, jac=True, bounds=bounds, options=_OPTIONS).x
         self.theta_ = np.asarray(theta, float)
+        self.noise_ = self.scale_ * np.sqrt(_noise(self.theta_))
         self.scaled_ = self.scaled(self.X_)
         kernel = self.kernel(self.X_)
         np.fill_diagonal(kernel, np.exp(self.theta_[-2]) + _noise(self.theta_))
@@ -198,14 +200,11 @@ class AveragedProcess:
 
     A few observations fit many length scales. To go by one of them is to be too sure, so the
     predictions of all are averaged, as in Snoek et al. (2012, "Practical Bayesian optimization of
-    machine learning algorithms", section 3.2).
+    machine learning algorithms", section 3.2); `noise_` is their root mean square.
 
     Args:
         categories: as of `GaussianProcess`.
         thetas: a row of kernel parameters for each, as `GaussianProcess.theta_` has them.
-
-    Attributes:
-        noise_: the standard deviation of an observation's noise, in units of y.
     """
 
     def __init__(self, categories: Sequence[int], thetas: Array) -> None:
@@ -267,10 +266,12 @@ def _warp_gradient(x: Array, log_shapes: Array) -> Array:
     return np.array([a * above * below / (1 - below) * np.log(inside), -above * np.log1p(-below)])
 
 
-def log_expected_improvement(mean: Array, std: Array, best: float) -> Array:
+def log_expected_improvement(mean: Array, std: Array, best: float, noise: float = 0.0) -> Array:
     """Logarithm of the expected improvement below `best`, finite where the latter underflows.
 
-    Ament et al. (2023), "Unexpected improvements to expected improvement", equation 9.
+    Ament et al. (2023), "Unexpected improvements to expected improvement", equation 9. Less is
+    expected where the standard deviation of the noise outweighs the model's: Huang et al. (2006,
+    "Global optimization of stochastic black-box systems via sequential kriging meta-models").
     """
     z = (best - mean) / std
     low = np.minimum(z, -1.0)
@@ -279,7 +280,7 @@ def log_expected_improvement(mean: Array, std: Array, best: float) -> Array:
     high = np.maximum(z, -1.0)
     near = np.log(np.exp(-0.5 * high**2) / np.sqrt(2 * np.pi) + high * np.exp(log_ndtr(high)))
     far = -0.5 * low**2 - 0.5 * np.log(2 * np.pi) + tail
-    return np.where(z > -1, near, far) + np.log(std)
+    return np.where(z > -1, near, far) + np.log(std) + np.log1p(-noise / np.hypot(noise, std))
 
 
 def compress(values: ArrayLike) -> Array:

@@ -139,7 +139,7 @@ def slice_data(
         inactive = [not set(names) <= set(configuration) for configuration in completed]
         mean, std = np.where(inactive, np.nan, mean), np.where(inactive, np.nan, std)
     best = float(model.predict(model.X_).min())
-    log_improvement = log_expected_improvement(mean, std, best)
+    log_improvement = log_expected_improvement(mean, std, best, model.noise_)
     shape = [len(grid) for grid in reversed(values)]
     positions = tuple(
         np.array([position(p, value) for value in grid])

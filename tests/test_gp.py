@@ -117,6 +117,8 @@ def test_log_expected_improvement_is_the_logarithm_of_what_it_says():
     z = (best - mean) / std
     plain = std * (z * norm.cdf(z) + norm.pdf(z))
     assert np.allclose(log_expected_improvement(mean, std, best), np.log(plain))
+    augmented = plain * (1 - 0.6 / np.hypot(0.6, std))
+    assert np.allclose(log_expected_improvement(mean, std, best, 0.6), np.log(augmented))
     far = log_expected_improvement(np.array([50.0, 100.0, 1e6]), np.ones(3), 0.0)
     assert np.isfinite(far).all()
     assert (np.diff(far) < 0).all()

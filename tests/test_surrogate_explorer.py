@@ -7,6 +7,7 @@ from optuna.samplers import RandomSampler
 from optuna.storages import InMemoryStorage
 from optuna.trial import create_trial
 
+from hpo_lib.gp import log_expected_improvement
 from hpo_lib.plots_slice import fitted_study, plot_slice, slice_data
 from hpo_lib.space import SearchSpace
 from hpo_lib.storage import Lease, StudyError
@@ -81,6 +82,13 @@ def test_improvement_is_expected_where_the_model_knows_nothing_or_good(study):
     data = slice_data(study, ["lr"])
     assert np.isfinite(data.log_improvement).all()
     assert data.best == pytest.approx(min(t.value for t in study.trials), abs=0.5)
+
+
+def test_less_improvement_is_expected_where_the_noise_outweighs_the_doubt(study):
+    data = slice_data(study, ["lr"])
+    less = data.log_improvement - log_expected_improvement(data.mean, data.std, data.best)
+    assert less.max() < 0
+    assert less.argmin() == data.std.argmin()
 
 
 def test_trials_on_the_slice_are_near_and_others_fade(study):
