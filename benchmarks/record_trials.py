@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 import zlib
+from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -205,7 +206,11 @@ def write(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def provenance(
-    arguments: argparse.Namespace, space: SearchSpace, config: TrainingConfig, data: DataConfig
+    arguments: argparse.Namespace,
+    rows: list[dict[str, Any]],
+    space: SearchSpace,
+    config: TrainingConfig,
+    data: DataConfig,
 ) -> dict[str, Any]:
     """What the record rests on."""
     source = arguments.data_name or arguments.data
@@ -214,20 +219,21 @@ def provenance(
         "budget": config.epochs,
         "training": asdict(config),
         "data": {**asdict(data), "source": source, "root": None},
-        "seeds": f"configurations 0, {REPEATED}, {2 * REPEATED}, … {SEEDS} each, the others one",
         "seconds": "training and validation, one thread; cpu_seconds count saving too",
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,
             "hpo_lib": version("hpo-lib"),
         },
-        **growth(),
+        **growth(rows),
     }
 
 
-def growth() -> dict[str, Any]:
+def growth(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """What a record says of how it grew."""
+    repeated = sum(n > 1 for n in Counter(int(row["id"]) for row in rows).values())
     return {
+        "seeds": f"{repeated} configurations have several, the others one",
         "chosen_by": "the Sobol sequence of the script, or the live search of a strategy",
         "machine": "instructions and precision of the CPU, which changed as the record grew",
         "updated": datetime.now(UTC).date().isoformat(),
@@ -242,9 +248,10 @@ def main() -> None:
     data = DataConfig(arguments.data, **arguments.sizes)
     rows = read(arguments.output)
     if arguments.merge is not None:
-        write(arguments.output, merged(rows, arguments.merge))
+        rows = merged(rows, arguments.merge)
+        write(arguments.output, rows)
         beside = arguments.output.with_suffix(".json")
-        about = json.loads(beside.read_text()) | growth()
+        about = json.loads(beside.read_text()) | growth(rows)
         atomic_write_text(beside, json.dumps(about, indent=2) + "\n")
         return
     made = {(int(row["id"]), int(row["seed"])) for row in rows}
@@ -270,7 +277,7 @@ def main() -> None:
                 write(arguments.output, rows)
                 atomic_write_text(
                     arguments.output.with_suffix(".json"),
-                    json.dumps(provenance(arguments, space, config, data), indent=2) + "\n",
+                    json.dumps(provenance(arguments, rows, space, config, data), indent=2) + "\n",
                 )
                 final = str(row["validation_error"]).split()
                 print(
