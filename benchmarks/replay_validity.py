@@ -7,7 +7,8 @@ whether the mean of their final errors lies in the central 95 % of the means of 
 drawn from `--replays`, of a surrogate that knows nothing of these searches. Live studies are saved
 trial by trial, and the same command goes on where it was stopped: 5 seeds of 20 trials are 200
 trainings, hours on two cores. Each is kept with its test errors, too, for
-`record_trials.py --merge`.
+`record_trials.py --merge`, and what the searches found in `live.csv`, which goes before searching
+again: on another kind of processor bayes rounds otherwise, and would train other configurations.
 """
 
 from __future__ import annotations
@@ -28,9 +29,13 @@ import record_trials
 
 from hpo_lib.compare import compare, final_values, replay
 from hpo_lib.data import DataConfig
+from hpo_lib.files import atomic_write_text
 from hpo_lib.records import Record, group_means, read_record
 from hpo_lib.replay import SurrogateObjective, TrustWarning
 from hpo_lib.training import TrainingConfig
+
+LIVE = ["strategy", "seed", "trial", "value", "best"]
+"""What is kept of each trial of a live search."""
 
 
 def main() -> None:
@@ -111,26 +116,41 @@ def _without(path: Path, strategies: Sequence[str]) -> Record:
 
 
 def _live(record: Record, chosen: argparse.Namespace) -> pd.DataFrame:
+    """The live searches: those that were kept, or else run now."""
+    file, seeds = chosen.raw / "live.csv", range(1000, 1000 + chosen.seeds)  # not those of replays
+    frames = []
+    for strategy in chosen.strategies:
+        kept = pd.read_csv(file) if file.exists() else pd.DataFrame(columns=LIVE)
+        mine = kept.strategy == strategy
+        found = kept[mine & kept.seed.isin(seeds) & (kept.trial <= chosen.trials)]
+        if len(found) < len(seeds) * chosen.trials:
+            found = _search(record, chosen, strategy, seeds)[LIVE]
+            atomic_write_text(file, pd.concat([kept[~mine], found]).to_csv(index=False))
+        frames.append(found)
+    live = pd.concat(frames, ignore_index=True)
+    print(final_values(live).T.to_string())
+    return live
+
+
+def _search(
+    record: Record, chosen: argparse.Namespace, strategy: str, seeds: Sequence[int]
+) -> pd.DataFrame:
     """Train as the record was trained; the file beside it says how."""
     about = json.loads(chosen.record.with_suffix(".json").read_text())
     data = DataConfig(**{**about["data"], "source": chosen.data or about["data"]["source"]})
-    frames = [
-        compare(
-            record_trials.RecordingObjective(
-                TrainingConfig(**about["training"]), data, chosen.raw / "trainings", strategy
-            ),
-            record.space,
-            [strategy],
-            range(1000, 1000 + chosen.seeds),  # none of the replays' seeds
-            chosen.trials,
-            name="validity",
-            storage=chosen.raw / "studies.db",
-            workers=chosen.workers,
-            progress=lambda text: print(text, flush=True),
-        )
-        for strategy in chosen.strategies
-    ]
-    return pd.concat(frames, ignore_index=True)
+    return compare(
+        record_trials.RecordingObjective(
+            TrainingConfig(**about["training"]), data, chosen.raw / "trainings", strategy
+        ),
+        record.space,
+        [strategy],
+        seeds,
+        chosen.trials,
+        name="validity",
+        storage=chosen.raw / "studies.db",
+        workers=chosen.workers,
+        progress=lambda text: print(text, flush=True),
+    )
 
 
 def _table(model: str, replayed: pd.DataFrame, live: pd.DataFrame | None, n: int) -> pd.DataFrame:
