@@ -35,7 +35,7 @@ reference: setup  ## the committed replays of notebook 05 anew: results/referenc
 	@$(BIN)/pip install -q -e '.[bench]'
 	@rm -rf results/reference_run
 	@$(BIN)/python -m hpo_lib run --profile quick --into results/reference_run \
-	  -p n_seeds 1 -p n_trials 2 -p trial_epochs 1 $(ARGS) 05
+	  -p n_seeds 3 -p n_trials 8 -p trial_epochs 1 $(ARGS) 05
 	@mkdir -p results/reference/replay
 	@cd results/reference_run && cp replay.json replay_summary.csv replay_pairs.csv ranks.csv \
 	  ../reference/replay/
