@@ -9,6 +9,7 @@ trial by trial, and the same command goes on where it was stopped: 5 seeds of 20
 trainings, hours on two cores. Each is kept with its test errors, too, for
 `record_trials.py --merge`, and what the searches found in `live.csv`, which goes before searching
 again: on another kind of processor bayes rounds otherwise, and would train other configurations.
+Remove that file when a strategy has changed.
 """
 
 from __future__ import annotations
