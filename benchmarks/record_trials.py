@@ -206,11 +206,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def provenance(
-    arguments: argparse.Namespace,
-    rows: list[dict[str, Any]],
-    space: SearchSpace,
-    config: TrainingConfig,
-    data: DataConfig,
+    arguments: argparse.Namespace, space: SearchSpace, config: TrainingConfig, data: DataConfig
 ) -> dict[str, Any]:
     """What the record rests on."""
     source = arguments.data_name or arguments.data
@@ -225,19 +221,23 @@ def provenance(
             "torch": torch.__version__,
             "hpo_lib": version("hpo-lib"),
         },
-        **growth(rows),
     }
 
 
-def growth(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """What a record says of how it grew."""
-    repeated = sum(n > 1 for n in Counter(int(row["id"]) for row in rows).values())
-    return {
-        "seeds": f"{repeated} configurations have several, the others one",
+def save(
+    path: Path, rows: list[dict[str, Any]], space: SearchSpace, about: dict[str, Any]
+) -> None:
+    """Write all rows, and beside them what is known about them and how they grew."""
+    write(path, rows)
+    repeats = Counter(tuple(str(row[one.name]) for one in space.searched) for row in rows)
+    grown = {
+        "seeds": f"{sum(n > 1 for n in repeats.values())} configurations have several, "
+        "the others one",
         "chosen_by": "the Sobol sequence of the script, or the live search of a strategy",
         "machine": "instructions and precision of the CPU, which changed as the record grew",
         "updated": datetime.now(UTC).date().isoformat(),
     }
+    atomic_write_text(path.with_suffix(".json"), json.dumps(about | grown, indent=2) + "\n")
 
 
 def main() -> None:
@@ -248,12 +248,10 @@ def main() -> None:
     data = DataConfig(arguments.data, **arguments.sizes)
     rows = read(arguments.output)
     if arguments.merge is not None:
-        rows = merged(rows, arguments.merge)
-        write(arguments.output, rows)
-        beside = arguments.output.with_suffix(".json")
-        about = json.loads(beside.read_text()) | growth(rows)
-        atomic_write_text(beside, json.dumps(about, indent=2) + "\n")
+        about = json.loads(arguments.output.with_suffix(".json").read_text())
+        save(arguments.output, merged(rows, arguments.merge), space, about)
         return
+    about = provenance(arguments, space, config, data)
     made = {(int(row["id"]), int(row["seed"])) for row in rows}
     wanted = jobs(space, arguments.configurations)
     missing = [job for job in wanted if (job.config_id, job.seed) not in made]
@@ -274,11 +272,7 @@ def main() -> None:
             for future in done:
                 row = future.result()
                 rows.append(row)
-                write(arguments.output, rows)
-                atomic_write_text(
-                    arguments.output.with_suffix(".json"),
-                    json.dumps(provenance(arguments, rows, space, config, data), indent=2) + "\n",
-                )
+                save(arguments.output, rows, space, about)
                 final = str(row["validation_error"]).split()
                 print(
                     f"{len(rows):4d} of {len(wanted)}  configuration {row['id']}, seed "

@@ -7,9 +7,9 @@ whether the mean of their final errors lies in the central 95 % of the means of 
 drawn from `--replays`, of a surrogate that knows nothing of these searches. Live studies are saved
 trial by trial, and the same command goes on where it was stopped: 5 seeds of 20 trials are 200
 trainings, hours on two cores. Each is kept with its test errors, too, for
-`record_trials.py --merge`, and what the searches found in `live.csv`, which goes before searching
-again: on another kind of processor bayes rounds otherwise, and would train other configurations.
-Remove that file when a strategy has changed.
+`record_trials.py --merge`, and what the searches found in `live_<record>.csv`, which goes before
+searching again: on another kind of processor bayes rounds otherwise, and would train other
+configurations. Remove that file when a strategy has changed.
 """
 
 from __future__ import annotations
@@ -118,15 +118,16 @@ def _without(path: Path, strategies: Sequence[str]) -> Record:
 
 def _live(record: Record, chosen: argparse.Namespace) -> pd.DataFrame:
     """The live searches: those that were kept, or else run now."""
-    file, seeds = chosen.raw / "live.csv", range(1000, 1000 + chosen.seeds)  # not those of replays
-    frames = []
+    file = chosen.raw / f"live_{chosen.record.stem}.csv"
+    kept = pd.read_csv(file) if file.exists() else pd.DataFrame(columns=LIVE)
+    seeds, frames = range(1000, 1000 + chosen.seeds), []  # none of the replays' seeds
     for strategy in chosen.strategies:
-        kept = pd.read_csv(file) if file.exists() else pd.DataFrame(columns=LIVE)
         mine = kept.strategy == strategy
         found = kept[mine & kept.seed.isin(seeds) & (kept.trial <= chosen.trials)]
         if len(found) < len(seeds) * chosen.trials:
             found = _search(record, chosen, strategy, seeds)[LIVE]
-            atomic_write_text(file, pd.concat([kept[~mine], found]).to_csv(index=False))
+            kept = pd.concat([kept[~mine], found])
+            atomic_write_text(file, kept.to_csv(index=False))
         frames.append(found)
     live = pd.concat(frames, ignore_index=True)
     print(final_values(live).T.to_string())
