@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from _tasks import Task
 
-from hpo_lib.space import Configuration
+from hpo_lib.space.search_space import Configuration
 
 N_TRIALS = 50
 
@@ -41,7 +41,7 @@ def run_skopt(task: Task, seed: int, **options: Any) -> list[float]:
     """scikit-optimize's own `gp_minimize`."""
     import skopt
 
-    from hpo_lib.minimize import _dimension
+    from hpo_lib.study.gp_minimize import _dimension
 
     names = [one.name for one in task.space.searched]
     dimensions = [_dimension(one) for one in task.space.searched]

@@ -11,8 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from hpo_lib.data import ImageData, Part
-from hpo_lib.recipe import (
+from hpo_lib.training.config import (
     TrainingConfig,
     learning_rate,
     make_augmentation,
@@ -20,6 +19,7 @@ from hpo_lib.recipe import (
     make_network,
     make_optimizer,
 )
+from hpo_lib.training.loaders import ImageData, Part
 
 
 class _Images(Dataset[tuple[torch.Tensor, int]]):

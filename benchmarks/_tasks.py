@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from hpo_lib.files import atomic_write_text
-from hpo_lib.space import Configuration, SearchSpace
+from hpo_lib.space.search_space import Configuration, SearchSpace
 
 _RESTARTS = 8
 

@@ -24,7 +24,7 @@ from _kept import run_missing
 from _tasks import Task, load_tasks
 from optuna.samplers import GPSampler, TPESampler
 
-from hpo_lib.bayes import BayesSampler
+from hpo_lib.samplers.bayes import BayesSampler
 
 N_TRIALS = 64
 WORKERS = (1, 8, 32)

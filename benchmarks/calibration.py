@@ -19,10 +19,10 @@ import optuna
 import pandas as pd
 from scipy import stats
 
-from hpo_lib.compare import final_values, replay, separations
-from hpo_lib.inference import friedman, superiority
+from hpo_lib.comparison.run import final_values, replay, separations
+from hpo_lib.comparison.statistics import friedman, superiority
 from hpo_lib.objective import as_objective
-from hpo_lib.space import Configuration, SearchSpace
+from hpo_lib.space.search_space import Configuration, SearchSpace
 
 SPACE = SearchSpace.from_yaml(
     """

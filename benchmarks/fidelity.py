@@ -37,13 +37,13 @@ from _kept import run_missing
 from _tasks import lcbench_curves
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo_lib.bayes import BayesSampler
+from hpo_lib.comparison.surrogate_benchmark import SurrogateObjective
+from hpo_lib.comparison.training_records import Record
 from hpo_lib.files import atomic_write_text
 from hpo_lib.objective import Segment
-from hpo_lib.pruning import RungPruner, default_rungs
-from hpo_lib.records import Record
-from hpo_lib.replay import SurrogateObjective
-from hpo_lib.space import Configuration, SearchSpace
+from hpo_lib.samplers.bayes import BayesSampler
+from hpo_lib.samplers.pruners import RungPruner, default_rungs
+from hpo_lib.space.search_space import Configuration, SearchSpace
 
 FULL_TRAININGS = (2, 4, 8)
 """Epochs spent at which regret is read, in full trainings."""

@@ -33,12 +33,12 @@ import torch
 from pebble import ProcessPool
 from scipy.stats import qmc
 
-from hpo_lib.data import DataConfig, load_data, load_test_data
 from hpo_lib.files import atomic_write_text
 from hpo_lib.objective import Segment, SegmentResult
-from hpo_lib.recipe import autocast
-from hpo_lib.space import Configuration, SearchSpace
-from hpo_lib.training import TrainingConfig, TrainingObjective, evaluate, train
+from hpo_lib.space.search_space import Configuration, SearchSpace
+from hpo_lib.training.config import autocast
+from hpo_lib.training.loaders import DataConfig, load_data, load_test_data
+from hpo_lib.training.trainer import TrainingConfig, TrainingObjective, evaluate, train
 
 CURVES = (
     "train_loss",

@@ -27,8 +27,8 @@ from _peers import N_TRIALS, Side
 from _tasks import Task, load_tasks
 from scipy.stats import qmc
 
-from hpo_lib.bayes import BayesSampler
-from hpo_lib.space import Configuration, SearchSpace
+from hpo_lib.samplers.bayes import BayesSampler
+from hpo_lib.space.search_space import Configuration, SearchSpace
 
 BUDGETS = (10, 20, 30, 50)
 START = 5

@@ -27,15 +27,15 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import optuna
 
-from hpo_lib.data import DataConfig
-from hpo_lib.driver import trial_seed
+from hpo_lib.comparison.simulation import RecordedObjective, SimulatedWorkers, simulate
 from hpo_lib.objective import Segment, SegmentResult
-from hpo_lib.simulation import RecordedObjective, SimulatedWorkers, simulate
-from hpo_lib.space import SearchSpace
-from hpo_lib.storage import open_storage
-from hpo_lib.study import run_study, trials_frame
-from hpo_lib.training import TrainingConfig, TrainingObjective
-from hpo_lib.workers import LocalWorkers
+from hpo_lib.space.search_space import SearchSpace
+from hpo_lib.study.driver import trial_seed
+from hpo_lib.study.run import run_study, trials_frame
+from hpo_lib.study.storage import open_storage
+from hpo_lib.study.workers.local import LocalWorkers
+from hpo_lib.training.loaders import DataConfig
+from hpo_lib.training.trainer import TrainingConfig, TrainingObjective
 
 # Nothing in here changes what a training costs.
 SPACE = SearchSpace.from_yaml(

@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from hpo_lib.compare import final_values, replay
+from hpo_lib.comparison.run import final_values, replay
+from hpo_lib.comparison.surrogate_benchmark import PublishedObjective
 from hpo_lib.objective import Objective, as_objective
-from hpo_lib.replay import PublishedObjective
-from hpo_lib.space import Configuration, SearchSpace
-from hpo_lib.strategies import STRATEGIES
+from hpo_lib.samplers.registry import STRATEGIES
+from hpo_lib.space.search_space import Configuration, SearchSpace
 
 PLANE = SearchSpace.from_yaml(
     """

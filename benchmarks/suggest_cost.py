@@ -21,9 +21,9 @@ import numpy as np
 import optuna
 from optuna.trial import create_trial
 
-from hpo_lib.bayes import BayesSampler
-from hpo_lib.minimize import _dimension
-from hpo_lib.space import SearchSpace
+from hpo_lib.samplers.bayes import BayesSampler
+from hpo_lib.space.search_space import SearchSpace
+from hpo_lib.study.gp_minimize import _dimension
 
 
 def mixed_space(n_dimensions: int) -> SearchSpace:

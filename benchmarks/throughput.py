@@ -31,10 +31,10 @@ from _plain import Plain
 from scipy import stats
 from torch import nn
 
-from hpo_lib.data import DataConfig, ImageData, Part, batches, load_data
 from hpo_lib.files import atomic_write_text
-from hpo_lib.recipe import TrainingConfig, autocast
-from hpo_lib.training import _Run, train
+from hpo_lib.training.config import TrainingConfig, autocast
+from hpo_lib.training.loaders import DataConfig, ImageData, Part, batches, load_data
+from hpo_lib.training.trainer import _Run, train
 
 CPU = torch.device("cpu")
 

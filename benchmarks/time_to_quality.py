@@ -34,14 +34,14 @@ import numpy as np
 import optuna
 import pandas as pd
 
-from hpo_lib.bayes import BayesSampler
-from hpo_lib.driver import trial_seed
+from hpo_lib.comparison.surrogate_benchmark import SurrogateObjective
+from hpo_lib.comparison.training_records import read_record
 from hpo_lib.files import atomic_write_text
 from hpo_lib.objective import Objective, Segment, SegmentResult
-from hpo_lib.records import read_record
-from hpo_lib.replay import SurrogateObjective
-from hpo_lib.space import Configuration, SearchSpace
-from hpo_lib.study import run_study, trials_frame
+from hpo_lib.samplers.bayes import BayesSampler
+from hpo_lib.space.search_space import Configuration, SearchSpace
+from hpo_lib.study.driver import trial_seed
+from hpo_lib.study.run import run_study, trials_frame
 
 RECIPE_TRIALS = 10
 LOOPS = ("plain", "engine")
@@ -245,8 +245,8 @@ def loaded(data: str, epochs: int) -> tuple[Any, Any]:
     """Which images, and how they are trained on; one thread."""
     import torch
 
-    from hpo_lib.data import DataConfig
-    from hpo_lib.training import TrainingConfig
+    from hpo_lib.training.loaders import DataConfig
+    from hpo_lib.training.trainer import TrainingConfig
 
     torch.set_num_threads(1)
     sizes = {} if data == "digits" else {"n_train": 5000, "n_validation": 2000, "n_test": 2000}
@@ -257,8 +257,8 @@ def cost(data: str, epochs: int, configuration: Configuration, loop: str) -> flo
     """CPU seconds of one epoch of a training by one of the two loops, in a warm process."""
     from _plain import plain_epochs
 
-    from hpo_lib.data import load_data
-    from hpo_lib.training import train
+    from hpo_lib.training.loaders import load_data
+    from hpo_lib.training.trainer import train
 
     data_config, config = loaded(data, epochs)
     images, chosen = load_data(data_config), config.with_configuration(configuration)
@@ -292,7 +292,7 @@ def live_plain(
     side: str, data: str, space: SearchSpace, raw: Path, seed: int, *more: Any
 ) -> Search:
     """(a) or (b) with real trainings."""
-    from hpo_lib.data import load_data
+    from hpo_lib.training.loaders import load_data
 
     data_config, config = loaded(data, *more[:1])
     curves = plain_curve(load_data(data_config), config)
@@ -304,7 +304,7 @@ def live_ours(
     data: str, space: SearchSpace, raw: Path, seed: int, epochs: int, target: float, pruning: str
 ) -> Search:
     """(c) with real trainings."""
-    from hpo_lib.training import TrainingObjective
+    from hpo_lib.training.trainer import TrainingObjective
 
     data_config, config = loaded(data, epochs)
     objective = CpuSeconds(TrainingObjective(config, data_config))

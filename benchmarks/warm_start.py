@@ -23,8 +23,8 @@ import pandas as pd
 from _kept import run_missing
 from _tasks import Task, load_tasks
 
-from hpo_lib.bayes import BayesSampler
-from hpo_lib.space import SearchSpace
+from hpo_lib.samplers.bayes import BayesSampler
+from hpo_lib.space.search_space import SearchSpace
 
 N_TRIALS = 50
 BUDGETS = (5, 10, 20, 50)

@@ -23,8 +23,8 @@ from pathlib import Path
 import requests
 from playwright.sync_api import Page, sync_playwright
 
-EDITOR = """from hpo_lib.space import SearchSpace
-from hpo_lib.widgets import SpaceEditor
+EDITOR = """from hpo_lib.space.search_space import SearchSpace
+from hpo_lib.widgets.space_editor import SpaceEditor
 editor = SpaceEditor(SearchSpace.preset("small"), seconds_per_trial=4.2)
 editor"""
 EXPLORER = """from hpo_lib import StudyMonitor, SurrogateExplorer, run_study

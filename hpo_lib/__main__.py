@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import cast
 
 from hpo_lib.files import disk_used
-from hpo_lib.notebooks import RunError, notebooks_folder, user_path
+from hpo_lib.runner.notebooks import RunError, notebooks_folder, user_path
 
 _FAILED, _REFUSED, _INTERRUPTED = 1, 2, 130
 
@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(chosen: argparse.Namespace) -> int:
     # Slow to import, and of no use to the other commands.
-    from hpo_lib.runs import run_notebooks
+    from hpo_lib.runner.run import run_notebooks
 
     # A batch system ends a job with SIGTERM: then, too, copies and report are to be written.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -111,8 +111,8 @@ def _shown(path: Path) -> str:
 
 
 def _studies(chosen: argparse.Namespace) -> int:
-    from hpo_lib.storage import StudyError, sqlite_path
-    from hpo_lib.study import delete_study, list_studies
+    from hpo_lib.study.run import delete_study, list_studies
+    from hpo_lib.study.storage import StudyError, sqlite_path
 
     file = sqlite_path(chosen.storage)
     if file is not None and not file.is_file():
@@ -149,8 +149,8 @@ def _clean(chosen: argparse.Namespace) -> int:
 
 def _check_idle(results: Path) -> None:
     """Refuse to delete a record that is being written."""
-    from hpo_lib.storage import StudyError
-    from hpo_lib.study import list_studies
+    from hpo_lib.study.run import list_studies
+    from hpo_lib.study.storage import StudyError
 
     reference = results / "reference"
     for file in results.rglob("*.db"):

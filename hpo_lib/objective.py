@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from hpo_lib.space import Configuration
+from hpo_lib.space.search_space import Configuration
 
 Status = Literal["completed", "diverged"]
 

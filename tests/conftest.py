@@ -21,7 +21,7 @@ import matplotlib.pyplot as plt
 import pytest
 import requests
 
-from hpo_lib.notebooks import notebooks_folder
+from hpo_lib.runner.notebooks import notebooks_folder
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

@@ -14,7 +14,7 @@ from typing import Any
 import optuna
 
 from hpo_lib.objective import CheckpointError, Segment, SegmentResult
-from hpo_lib.space import Configuration, SearchSpace
+from hpo_lib.space.search_space import Configuration, SearchSpace
 
 TOY_SPACE = SearchSpace.from_yaml(
     """

@@ -27,7 +27,8 @@ from hypothesis import strategies as st
 
 import hpo_lib
 from hpo_lib.__main__ import main
-from hpo_lib.notebooks import (
+from hpo_lib.comparison.training_records import read_record
+from hpo_lib.runner.notebooks import (
     RunError,
     find_notebooks,
     notebooks_folder,
@@ -35,9 +36,8 @@ from hpo_lib.notebooks import (
     read_profile,
     settings,
 )
-from hpo_lib.records import read_record
-from hpo_lib.space import PRESETS, SearchSpace
-from hpo_lib.study import run_study
+from hpo_lib.space.search_space import PRESETS, SearchSpace
+from hpo_lib.study.run import run_study
 from tests.toys import TOY_SPACE, bowl
 
 PACKAGE = str(Path(hpo_lib.__file__).parent)
@@ -256,9 +256,9 @@ def everything() -> dict[str, bytes]:
 def test_any_arguments_on_the_command_line(fuzz, tmp_path, monkeypatch):
     """In a project of its own: `clean --yes` means what it says."""
     shutil.copytree(notebooks_folder(), "notebooks")
-    monkeypatch.setattr("hpo_lib.notebooks.PACKAGE_PARENT", tmp_path)
-    monkeypatch.setattr("hpo_lib.runs._execute", lambda *_: {"status": "ok"})
-    monkeypatch.setattr("hpo_lib.report.write_report", lambda *_: None)
+    monkeypatch.setattr("hpo_lib.runner.notebooks.PACKAGE_PARENT", tmp_path)
+    monkeypatch.setattr("hpo_lib.runner.run._execute", lambda *_: {"status": "ok"})
+    monkeypatch.setattr("hpo_lib.runner.report.write_report", lambda *_: None)
     monkeypatch.setattr("signal.signal", lambda *_: None)
     for name in ("garbage.db", "garbage.ipynb"):
         Path(name).write_bytes(b"garbage \xff")

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from hpo_lib.objective import Segment, SegmentResult
-from hpo_lib.space import SearchSpace, SpaceError
-from hpo_lib.storage import StudyError
-from hpo_lib.study import list_studies, open_study, run_study
-from hpo_lib.workers import Failure, evaluate
+from hpo_lib.space.search_space import SearchSpace, SpaceError
+from hpo_lib.study.run import list_studies, open_study, run_study
+from hpo_lib.study.storage import StudyError
+from hpo_lib.study.workers.local import Failure, evaluate
 from tests.toys import TOY_SPACE, Learner, ending
 
 
@@ -67,8 +67,8 @@ def test_a_trial_whose_checkpoints_are_always_damaged_is_lost_and_no_evidence():
 
 @pytest.mark.slow
 def test_a_training_blames_a_truncated_checkpoint_and_not_its_configuration(tmp_path):
-    from hpo_lib.data import DataConfig
-    from hpo_lib.training import TrainingConfig, TrainingObjective  # imports torch
+    from hpo_lib.training.loaders import DataConfig
+    from hpo_lib.training.trainer import TrainingConfig, TrainingObjective  # imports torch
 
     data = DataConfig("digits", n_train=64, n_validation=32)
     objective = TrainingObjective(TrainingConfig(depth=8, n_filters=2, epochs=2), data)

@@ -11,9 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from hpo_lib.dask_workers import DaskWorkers
-from hpo_lib.storage import StudyError
-from hpo_lib.study import open_study, run_study
+from hpo_lib.study.run import open_study, run_study
+from hpo_lib.study.storage import StudyError
+from hpo_lib.study.workers.dask_cluster import DaskWorkers
 from tests.clusters import ROOT, Cluster, kill
 from tests.toys import TOY_SPACE, Learner
 
@@ -87,7 +87,7 @@ def test_a_study_survives_its_scheduler():
 PROGRAM = """
 import os, sys, time
 from pathlib import Path
-from hpo_lib.study import run_study
+from hpo_lib.study.run import run_study
 from tests.toys import TOY_SPACE
 
 driver, log = os.getpid(), sys.argv[2]

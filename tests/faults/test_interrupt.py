@@ -13,9 +13,9 @@ import psutil
 import pytest
 from jupyter_client.manager import KernelManager
 
-from hpo_lib.compare import compare, replay
-from hpo_lib.runs import HeadlessKernel
-from hpo_lib.study import open_study, run_study
+from hpo_lib.comparison.run import compare, replay
+from hpo_lib.runner.run import HeadlessKernel
+from hpo_lib.study.run import open_study, run_study
 from tests.faults.test_killed_driver import ROOT
 from tests.toys import TOY_SPACE, Learner, ending
 
@@ -25,7 +25,7 @@ N_TRIALS = 6
 PROGRAM = """
 import os, signal, sys, time
 from dataclasses import dataclass
-from hpo_lib.study import run_study
+from hpo_lib.study.run import run_study
 from tests.toys import TOY_SPACE, Learner
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def test_two_interrupts_stop_at_once(workers):
 
 
 COMPARISON = PROGRAM.replace(
-    "import run_study", "import run_study\nfrom hpo_lib.compare import compare"
+    "import run_study", "import run_study\nfrom hpo_lib.comparison.run import compare"
 ).replace(
     'run_study(learner, TOY_SPACE, "random", 6, **options)',
     'compare(learner, TOY_SPACE, ["random", "sobol"], [0, 1], 6, workers=int(sys.argv[1]))',
@@ -178,7 +178,7 @@ class Kernel(KernelManager):
 
 CELL = """
 import os, signal
-from hpo_lib.study import run_study
+from hpo_lib.study.run import run_study
 from tests.toys import TOY_SPACE, Learner
 
 class Interrupting(Learner):

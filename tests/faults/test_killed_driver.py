@@ -11,9 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from hpo_lib.driver import Driver
-from hpo_lib.storage import StudyHeldError
-from hpo_lib.study import open_study, run_study
+from hpo_lib.study.driver import Driver
+from hpo_lib.study.run import open_study, run_study
+from hpo_lib.study.storage import StudyHeldError
 from tests.toys import TOY_SPACE, Learner, ending
 
 N_TRIALS = 12
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 PROGRAM = """
 import os, sys
-from hpo_lib.study import run_study
+from hpo_lib.study.run import run_study
 from tests.toys import TOY_SPACE, Learner
 name, strategy = sys.argv[1:3]
 n_trials, workers, kill_at = map(int, sys.argv[3:6])
@@ -123,8 +123,8 @@ def test_a_second_process_is_refused_while_the_first_runs():
     run_study(Learner("held.log"), TOY_SPACE, "random", 2, name="held", workers=0)
     program = """
 import sys
-from hpo_lib.storage import Lease
-from hpo_lib.study import open_study
+from hpo_lib.study.storage import Lease
+from hpo_lib.study.run import open_study
 Lease(open_study("held")).acquire()
 print("held", flush=True)
 sys.stdin.read()

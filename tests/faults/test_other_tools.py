@@ -10,10 +10,10 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from hpo_lib.plots_data import any_time_data
-from hpo_lib.storage import StudyError
-from hpo_lib.study import list_studies, open_study, run_study, trials_frame
-from hpo_lib.surrogate_explorer import SurrogateExplorer
+from hpo_lib.plots.data import any_time_data
+from hpo_lib.study.run import list_studies, open_study, run_study, trials_frame
+from hpo_lib.study.storage import StudyError
+from hpo_lib.widgets.surrogate_explorer import SurrogateExplorer
 from tests.toys import TOY_SPACE, Learner, ending
 
 N_TRIALS = 8

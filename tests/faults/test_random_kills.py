@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 from sqlalchemy import Engine, event
 
-from hpo_lib.study import open_study, run_study
+from hpo_lib.study.run import open_study, run_study
 from tests.toys import TOY_SPACE, Learner, ending
 
 N_TRIALS = 6
 WAL = Path("results/studies.db-wal")
 processes = multiprocessing.get_context("forkserver")  # a driver starts without its imports
-processes.set_forkserver_preload(["hpo_lib.bayes", "alembic.command", "tests.toys"])
+processes.set_forkserver_preload(["hpo_lib.samplers.bayes", "alembic.command", "tests.toys"])
 
 
 class Plan(NamedTuple):

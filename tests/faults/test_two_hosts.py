@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from hpo_lib.study import open_study, run_study
+from hpo_lib.study.run import open_study, run_study
 from tests.clusters import Cluster, kill
 from tests.toys import TOY_SPACE, Learner
 
@@ -28,8 +28,8 @@ DRIVER = """
 import sys
 import time
 from pathlib import Path
-from hpo_lib.dask_workers import DaskWorkers
-from hpo_lib.study import run_study
+from hpo_lib.study.workers.dask_cluster import DaskWorkers
+from hpo_lib.study.run import run_study
 from tests.faults.test_two_hosts import N_TRIALS, Held
 from tests.toys import TOY_SPACE
 

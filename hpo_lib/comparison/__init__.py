@@ -1,0 +1,1 @@
+"""Compare strategies: paired seeds, statistics, replays of recorded trainings."""

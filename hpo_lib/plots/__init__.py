@@ -1,0 +1,1 @@
+"""Draw every figure in two halves: `*_data` computes, `plot_*` draws."""

@@ -1,0 +1,1 @@
+"""Run the numbered notebooks through papermill and write the report."""

@@ -1,0 +1,1 @@
+"""Choose the next configuration: every strategy as an Optuna sampler, and pruners."""

@@ -1,0 +1,50 @@
+"""The Gaussian process that figures, stopping rules and explorers read from a study."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.trial import FrozenTrial, TrialState
+
+from hpo_lib.samplers.encoding import Codes
+from hpo_lib.samplers.gp import GaussianProcess
+from hpo_lib.samplers.history import is_value
+from hpo_lib.space.search_space import Configuration, SearchSpace
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """A Gaussian process fitted to a study, as figures need it."""
+
+    model: GaussianProcess
+    codes: Codes
+
+    def predict(
+        self, configurations: Sequence[Configuration]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The expected value and its standard deviation, each of shape (n,)."""
+        rows = self.codes.scale(self.codes.points(configurations))
+        return self.model.predict(rows, return_std=True)
+
+
+def fit_surrogate(trials: Sequence[FrozenTrial], space: SearchSpace) -> Surrogate:
+    """Fit a Gaussian process to the completed trials inside the space; it takes at least four."""
+    codes = Codes(space.distributions(), space)
+    evidence = [
+        (point, trial.values[0])
+        for trial in trials
+        if trial.state == TrialState.COMPLETE and is_value(trial.values[0])
+        if (point := codes.encode(trial.params)) is not None
+    ]
+    if len(evidence) < 4 or not codes.axes:
+        message = (
+            "a surrogate needs at least 4 completed trials inside the space, "
+            f"got {len(evidence)} of {len(trials)} trials"
+        )
+        raise ValueError(message)
+    points, values = zip(*evidence, strict=True)
+    model = GaussianProcess(np.flatnonzero(codes.choice).tolist())
+    return Surrogate(model.fit(codes.scale(points), values), codes)

@@ -1,0 +1,1 @@
+"""Run durable studies: the driver, the record, storage, stopping and resuming."""

@@ -1,0 +1,78 @@
+"""What a study was recorded with, and whether a call that would continue it asks for the same."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from typing import Any
+
+import optuna
+import pandas as pd
+
+from hpo_lib.objective import Objective
+from hpo_lib.space.search_space import SearchSpace
+from hpo_lib.study.storage import StudyChangedError
+
+
+def study_settings(objective: Objective, **others: Any) -> dict[str, Any]:
+    """All that the trials of a study depend on besides their number, as JSON."""
+    settings = {"budget": objective.budget, "objective": objective.settings, **others}
+    try:
+        return json.loads(json.dumps(settings))  # what is compared is what is stored
+    except TypeError as error:
+        message = f"settings of the objective must be JSON, got {objective.settings}: {error}"
+        raise TypeError(message) from error
+
+
+def check_comparable(name: str, recorded: dict[str, Any], asked: dict[str, Any]) -> None:
+    """Refuse another objective or budget than that of the study of this name."""
+    for key in ("objective", "budget"):
+        if recorded.get(key) != asked[key]:
+            message = (
+                f"the {key} must be that of study {name!r}, or its values do not compare: "
+                f"recorded {recorded.get(key)}, asked {asked[key]}"
+            )
+            raise StudyChangedError(message)
+
+
+def written(part: object) -> str:
+    """A sampler or pruner as the record names it."""
+    kind = type(part)
+    return part if isinstance(part, str) else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def check_unchanged(study: optuna.Study, space: SearchSpace, settings: dict[str, Any]) -> None:
+    """Refuse to continue a study that was recorded with another space or other settings."""
+    recorded = study.user_attrs
+    if "settings" not in recorded:
+        if study.get_trials(deepcopy=False):
+            message = (
+                f"study {study.study_name!r} has trials that run_study did not make: it can be "
+                "read with open_study, but not continued; choose another name"
+            )
+            raise StudyChangedError(message)
+        return
+    differences = [
+        *_difference(_lines(recorded["settings"]), _lines(settings)),
+        *_difference(recorded["space"].splitlines(), space.to_yaml().splitlines()),
+    ]
+    if differences:
+        listed = "\n  ".join(differences)
+        same = all(recorded["settings"][key] == settings[key] for key in ("objective", "budget"))
+        kept = f", with evidence_from={study.study_name!r} to keep its trials as evidence"
+        message = (
+            f"study {study.study_name!r} was recorded with other settings (- recorded, + asked):\n"
+            f"  {listed}\nTo go on, choose a new name"
+            f"{kept if same else ': the values do not compare'}."
+        )
+        raise StudyChangedError(message)
+
+
+def _lines(settings: dict[str, Any]) -> list[str]:
+    (flat,) = pd.json_normalize(settings).to_dict("records")
+    return [f"{key}: {value}" for key, value in sorted(flat.items(), key=str)]
+
+
+def _difference(recorded: list[str], asked: list[str]) -> list[str]:
+    lines = difflib.ndiff(recorded, asked)
+    return [line for line in lines if line.startswith(("- ", "+ "))]

@@ -1,0 +1,143 @@
+"""When to stop a search: rules that read the record, for `run_study(stop=...)`.
+
+A rule is any function of a study that returns the reason to stop, or None. These here depend on
+the recorded trials alone, so a study that was killed and resumed stops at the same trial as one
+that was not. Rules are asked before each new trial; trials that are running end first. They are
+no part of a study's settings: called with later rules or none, a stopped study goes on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from scipy.stats import qmc
+
+from hpo_lib.checks import check_positive, check_whole
+from hpo_lib.samplers.gp import log_expected_improvement
+from hpo_lib.samplers.history import is_value
+from hpo_lib.samplers.surrogate import fit_surrogate
+from hpo_lib.space.search_space import SearchSpace
+from hpo_lib.study.driver import StoppingRule, own_trials, spent_seconds
+
+
+@dataclass(frozen=True)
+class MaxSeconds:
+    """Stop after so many recorded seconds of training and deciding, summed over all workers."""
+
+    seconds: float
+
+    def __post_init__(self) -> None:
+        check_positive(seconds=self.seconds)
+
+    def __call__(self, study: optuna.Study) -> str | None:
+        """The reason, or None."""
+        spent = sum(map(spent_seconds, own_trials(study)))
+        if spent < self.seconds:
+            return None
+        return f"{spent:.1f} s of training and deciding, the limit is {self.seconds:g} s"
+
+
+@dataclass(frozen=True)
+class TargetValue:
+    """Stop when a trial that ran to its end is at the target or below."""
+
+    target: float
+
+    def __call__(self, study: optuna.Study) -> str | None:
+        """The reason, or None."""
+        best = min(map(_value, _completed(study)), default=np.inf)
+        return f"{best:.4g} reached the target {self.target:g}" if best <= self.target else None
+
+
+@dataclass(frozen=True)
+class NoImprovement:
+    """Stop when none of the last `n_trials` finished trials was better than all before them.
+
+    Pruned and failed trials count; evidence of another study counts as what has to be beaten.
+    """
+
+    n_trials: int
+
+    def __post_init__(self) -> None:
+        check_positive(n_trials=self.n_trials)
+
+    def __call__(self, study: optuna.Study) -> str | None:
+        """The reason, or None."""
+        taken_over = [t for t in _completed(study) if "evidence" in t.user_attrs]
+        best = min(map(_value, taken_over), default=np.inf)
+        finished = [trial for trial in own_trials(study) if trial.state.is_finished()]
+        improved = 0
+        for count, trial in enumerate(finished, start=1):
+            if trial.state == TrialState.COMPLETE and _value(trial) < best:
+                best, improved = _value(trial), count
+        if len(finished) - improved < self.n_trials:
+            return None
+        return f"no improvement in the last {self.n_trials} trials"
+
+
+@dataclass(frozen=True)
+class SmallImprovement:
+    """Stop when a Gaussian process expects less improvement than `threshold` everywhere.
+
+    The expected improvement (in the objective's units, over the lowest mean at a tried point) is
+    that of `fit_surrogate`, whatever strategy chose the trials. It is asked from `min_trials`
+    completed trials on, because a model of few points may be sure of anything.
+    """
+
+    threshold: float
+    min_trials: int = 10
+
+    def __post_init__(self) -> None:
+        check_positive(threshold=self.threshold)
+        check_whole("min_trials", self.min_trials, 4)
+
+    def __call__(self, study: optuna.Study) -> str | None:
+        """The reason, or None."""
+        space = SearchSpace.from_yaml(study.user_attrs["space"])
+        completed = [trial for trial in _completed(study) if is_value(_value(trial))]
+        if len(completed) < self.min_trials or all(one.count == 1 for one in space.searched):
+            return None
+        expected = _largest_improvement(completed, space)
+        if not expected < self.threshold:
+            return None
+        return f"expected improvement {expected:.2g}, the threshold is {self.threshold:g}"
+
+
+RULES = (MaxSeconds, TargetValue, NoImprovement, SmallImprovement)
+
+
+def stopping_rules(
+    *, seconds: float = 0, error: float = 0, patience: int = 0, improvement: float = 0
+) -> list[StoppingRule]:
+    """The rules that are not 0, as notebooks write them."""
+    limits: tuple[Any, ...] = (seconds, error, patience, improvement)
+    return [rule(limit) for rule, limit in zip(RULES, limits, strict=True) if limit]
+
+
+def _largest_improvement(completed: list[FrozenTrial], space: SearchSpace) -> float:
+    """Over all points of a small finite space, else over spread ones and some near the best."""
+    surrogate = fit_surrogate(completed, space)
+    codes, model = surrogate.codes, surrogate.model
+    encoded = [codes.encode(trial.params) for trial in sorted(completed, key=_value)]
+    tried = np.array([point for point in encoded if point is not None])
+    points = codes.every()
+    if points is None:
+        rng = np.random.default_rng(len(completed))
+        spread = codes.draw(qmc.Sobol(len(codes.axes), rng=rng).random(1024))
+        near = codes.neighbours(tried[:5], 1024, (0.02, 0.05, 0.1, 0.2), rng)
+        points = np.vstack([spread, near])
+    mean, std = model.predict(codes.scale(points), return_std=True)
+    best = float(model.predict(codes.scale(tried)).min())
+    return float(np.exp(log_expected_improvement(mean, std, best).max()))
+
+
+def _completed(study: optuna.Study) -> list[FrozenTrial]:
+    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+
+
+def _value(trial: FrozenTrial) -> float:
+    return trial.values[0]

@@ -1,0 +1,1 @@
+"""Evaluate segments: in this process, in local processes, on a Dask cluster."""

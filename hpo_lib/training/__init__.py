@@ -1,0 +1,1 @@
+"""Train a CIFAR ResNet: data sets, batches, network, configuration and trainer."""

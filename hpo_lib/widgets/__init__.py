@@ -1,0 +1,1 @@
+"""Edit a space, watch a study and question its surrogate in JupyterLab."""

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import numpy as np
+import optuna
+from hypothesis import given
+from hypothesis import strategies as st
+from optuna.distributions import (
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+from hpo_lib.samplers.encoding import Codes
+from hpo_lib.space.search_space import SearchSpace
+
+SPACE = SearchSpace.from_yaml(
+    """
+kind: {type: choice, options: [a, 2, true, b]}
+lr: {type: float, low: 0.00001, high: 1.0, log: true}
+rate: {type: float, low: 0.1, high: 0.7, step: 0.1, when: {kind: [a, 2]}}
+depth: {type: int, low: 1, high: 100, log: true}
+width: {type: int, low: 8, high: 24, step: 4}
+one: {type: choice, options: [only]}
+fixed: {type: float, fixed: 0.5}
+"""
+)
+FINITE = SearchSpace.from_yaml(
+    """
+kind: {type: choice, options: [a, b]}
+width: {type: int, low: 1, high: 4, log: true}
+rate: {type: float, low: 0.0, high: 1.0, step: 0.5, when: {kind: a}}
+"""
+)
+
+
+def searched(configuration):
+    return {k: v for k, v in configuration.items() if k not in ("one", "fixed")}
+
+
+@given(st.integers(0, 10**6))
+def test_a_configuration_comes_back_as_it_was(seed):
+    codes = Codes(SPACE.distributions(), SPACE)
+    configuration = SPACE.sample(np.random.default_rng(seed))
+    point = codes.encode(configuration)
+    assert point is not None
+    assert len(point) == len(codes.axes) == 5
+    decoded = codes.decode(point)
+    assert decoded == searched(configuration)
+    assert {k: type(v) for k, v in decoded.items()} == {
+        k: type(v) for k, v in searched(configuration).items()
+    }
+
+
+def test_drawn_points_are_configurations_of_the_space():
+    codes = Codes(SPACE.distributions(), SPACE)
+    rng = np.random.default_rng(0)
+    drawn = codes.draw(rng.random((50, 5)))
+    assert codes.every() is None
+    near = codes.neighbours(drawn, 200, (0.01, 0.3), rng)
+    for rows in (drawn, near):
+        for row in rows.tolist():
+            configuration = codes.decode(row)
+            assert SPACE.contains({"one": "only", **configuration})
+            assert codes.encode({**configuration, "one": "only"}) == tuple(row)
+        assert codes.scale(rows)[:, 1:].min() >= 0
+        assert codes.scale(rows)[:, 1:].max() <= 1
+    assert len(np.unique(drawn, axis=0)) == 50
+
+
+def test_the_whole_range_is_drawn_and_scaled():
+    codes = Codes(SPACE.distributions(), SPACE)
+    ends = codes.draw(np.array([[0.0] * 5, [1.0] * 5]))
+    assert codes.decode(ends[0]) == {"kind": "a", "lr": 1e-5, "rate": 0.1, "depth": 1, "width": 8}
+    assert codes.decode(ends[1]) == {"kind": "b", "lr": 1.0, "depth": 100, "width": 24}
+    assert codes.scale(ends)[0].tolist() == [0, 0, 0, 0, 0]
+    assert codes.scale(ends)[1, [0, 1, 3, 4]].tolist() == [3, 1, 1, 1]
+
+
+def test_neighbours_differ_and_can_land_on_a_bound():
+    codes = Codes({"x": FloatDistribution(0.0, 1.0), "n": IntDistribution(1, 3)})
+    start = np.array([[0.95, 1.0]])
+    near = codes.neighbours(start, 300, (0.05,), np.random.default_rng(0))
+    assert (near[:, 0] == 1.0).any()
+    assert set(near[:, 1]) == {0.0, 1.0, 2.0}
+    assert (near != start).any(axis=1).all()
+
+
+def test_inactive_parameters_do_not_tell_points_apart():
+    codes = Codes(FINITE.distributions(), FINITE)
+    every = codes.every()
+    assert every is not None
+    assert len(every) == FINITE.size == 4 * 3 + 4
+    configurations = {frozenset(codes.decode(row).items()) for row in every}
+    assert len(configurations) == len(every)
+
+
+def test_conditions_on_constants_and_chains_are_imputed():
+    space = SearchSpace.from_yaml(
+        """
+mode: {type: choice, options: [fast, slow], fixed: fast}
+a: {type: choice, options: [x, y]}
+b: {type: int, low: 1, high: 3, default: 2, when: {a: x, mode: fast}}
+c: {type: float, low: 0.0, high: 1.0, default: 0.5, when: {b: [1, 3]}}
+d: {type: float, low: 0.0, high: 1.0, default: 0.25, when: {mode: slow}}
+"""
+    )
+    codes = Codes(space.distributions(), space)
+    rng = np.random.default_rng(0)
+    for row in codes.draw(rng.random((60, 4))):
+        configuration = {"mode": "fast", **codes.decode(row.tolist())}
+        assert codes.encode(configuration) == tuple(row)
+        assert row[3] == 0.25
+        assert ("c" in configuration) == (configuration.get("b") in (1, 3))
+
+
+def test_what_is_missing_or_outside_has_no_point():
+    codes = Codes(SPACE.distributions(), SPACE)
+    configuration = SPACE.default_configuration()
+    assert codes.encode(configuration) is not None
+    for change in ({"lr": 2.0}, {"kind": "c"}, {"width": 9}, {"depth": "deep"}):
+        assert codes.encode({**configuration, **change}) is None
+    del configuration["width"]
+    assert codes.encode(configuration) is None
+
+
+def test_without_a_space_choices_may_be_anything_that_optuna_takes():
+    distributions: dict[str, optuna.distributions.BaseDistribution] = {
+        "layer": CategoricalDistribution([None, "wide", 3]),
+        "x": FloatDistribution(0.0, 1.0, step=0.25),
+    }
+    codes = Codes(distributions)
+    assert codes.encode({"layer": None, "x": 0.75}) == (0, 3)
+    assert codes.decode([1, 2]) == {"layer": "wide", "x": 0.5}
+    assert codes.encode({"layer": None}) is None

@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.trial import TrialState
+
+from hpo_lib.comparison.simulation import SimulatedWorkers
+from hpo_lib.study.background import BackgroundStudy, background_study
+from hpo_lib.study.run import open_study, run_study
+from hpo_lib.study.storage import StudyChangedError, StudyError, lease_holder
+from tests.toys import TOY_SPACE, Learner, Waiting, bowl
+
+FAR = 60
+
+
+def until(condition: Any) -> None:
+    """Wait for what a thread or a process will do."""
+    deadline = time.monotonic() + FAR
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def background(objective: Any = bowl, n_trials: int = 6, **settings: Any) -> BackgroundStudy:
+    settings = {"name": "toy", "storage": "toy.db", "workers": 1, **settings}
+    return BackgroundStudy(objective, TOY_SPACE, "random", n_trials, **settings)
+
+
+def configurations(study: Any) -> list[Any]:
+    return [trial.user_attrs["configuration"] for trial in study.trials]
+
+
+def plain(n_trials: int) -> Any:
+    return run_study(bowl, TOY_SPACE, "random", n_trials, name="plain", storage="p.db", workers=0)
+
+
+@pytest.mark.slow
+def test_a_study_runs_beside_its_caller_and_equals_the_plain_one():
+    study = background(workers=0)
+    assert study.state == "not started"
+    study.start()
+    assert configurations(study.wait()) == configurations(plain(6))
+    assert (study.state, background_study("toy", "toy.db")) == ("finished", None)
+    study.n_trials = 8
+    study.start()
+    assert configurations(study.wait()) == configurations(plain(8))
+
+
+def test_a_study_in_memory_is_kept_by_its_object():
+    study = background(storage="memory", workers=0)
+    study.start()
+    assert len(study.wait().trials) == 6
+
+
+def test_workers_with_a_clock_of_their_own_are_refused():
+    with pytest.raises(TypeError, match="workers must run by the clock that all have, got Sim"):
+        background(workers=SimulatedWorkers(2))
+
+
+def test_an_error_of_the_run_is_kept_and_raised():
+    plain_one = background(workers=0)
+    plain_one.start()
+    plain_one.wait()
+    other = background(workers=0, seed=1)
+    other.start()
+    with pytest.raises(StudyChangedError, match="recorded with other settings"):
+        other.wait()
+    assert other.state == "failed"
+    assert isinstance(other.error, StudyChangedError)
+
+
+@pytest.mark.slow
+def test_a_pause_holds_the_next_segment_and_keeps_the_lease(tmp_path):
+    gate = Waiting(str(tmp_path))
+    study = background(gate)
+    study.start()
+    until(lambda: gate.begun() == 1)
+    study.pause()
+    assert study.state == "paused"
+    gate.let(1)
+    opened = open_study("toy", "toy.db")
+    until(lambda: len(opened.get_trials(states=(TrialState.RUNNING,))) == 1)
+    until(lambda: opened.trials[0].state == TrialState.COMPLETE and len(opened.trials) == 2)
+    assert gate.begun() == 1
+    assert lease_holder(opened) is not None
+    study.start()
+    assert study.state == "running"
+    until(lambda: gate.begun() == 2)
+    gate.let(6)
+    assert configurations(study.wait()) == configurations(plain(6))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("paused", [False, True])
+def test_a_stop_ends_the_workers_now_and_the_next_start_goes_on(tmp_path, paused):
+    gate = Waiting(str(tmp_path))
+    study = background(gate)
+    study.start()
+    gate.let(2)
+    until(lambda: gate.begun() == 3)  # the third would wait for ever
+    if paused:
+        study.pause()
+    study.stop()
+    stopped = study.wait()
+    assert study.state == "stopped"
+    assert lease_holder(stopped) is None
+    assert [t.state for t in stopped.trials].count(TrialState.COMPLETE) == 2
+    assert stopped.trials[2].state == TrialState.RUNNING
+    gate.let(9)
+    study.start()
+    assert configurations(study.wait()) == configurations(plain(6))
+    assert all(trial.state == TrialState.COMPLETE for trial in study.wait().trials)
+
+
+@pytest.mark.slow
+def test_a_stopped_trial_goes_on_from_its_checkpoint(tmp_path):
+    log = tmp_path / "log"
+    study = background(Learner(str(log), epochs=100), rungs=list(range(1, 100)), n_trials=1)
+    study.start()
+    until(lambda: log.exists() and len(log.read_text().splitlines()) > 5)
+    study.stop()
+    study.wait()
+    study.start()
+    (trial,) = study.wait().trials
+    assert len(trial.user_attrs["validation_error"]) == 100
+    assert len(log.read_text().splitlines()) <= 102  # the cut segment, and no other, ran again
+
+
+def test_a_second_one_of_the_same_study_is_refused(tmp_path):
+    gate = Waiting(str(tmp_path))
+    first, second = background(gate), background(gate)
+    first.start()
+    until(lambda: gate.begun() == 1)
+    assert background_study("toy", tmp_path / "toy.db") is first
+    with pytest.raises(StudyError, match="'toy' runs in this process already"):
+        second.start()
+    first.stop()
+    first.wait()
+    assert threading.active_count() < 20
+
+
+HOLD = """
+import sys
+from optuna import create_study
+from hpo_lib.study.storage import Lease, open_storage
+study = create_study(study_name="toy", storage=open_storage("toy.db"), load_if_exists=True)
+Lease(study).acquire()
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def other_process() -> Any:
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-c", HOLD]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env={"PYTHONPATH": str(root)}, **pipes) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+@pytest.mark.slow
+def test_what_another_process_writes_is_left_to_it(other_process):
+    study = background(workers=0)
+    study.start()
+    with pytest.raises(StudyError, match=f"is being written by process {other_process.pid}"):
+        study.wait()
+    assert open_study("toy", "toy.db").trials == []
+
+
+def test_another_working_directory_is_no_matter(tmp_path, monkeypatch):
+    objective = Waiting(str(tmp_path))
+    one = background(objective, 1)
+    one.start()
+    until(lambda: objective.begun() == 1)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    objective.let(1)
+    assert len(one.wait().trials) == 1
+    assert one.state == "finished"

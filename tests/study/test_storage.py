@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import optuna
+import psutil
+import pytest
+
+from hpo_lib.comparison.run import compare, replay
+from hpo_lib.objective import as_objective
+from hpo_lib.study.storage import LEASE_SECONDS, Lease, lease_holder, open_storage
+from tests.toys import TOY_SPACE, bowl
+
+
+def test_many_threads_may_create_one_file():
+    together = Barrier(6)
+
+    def create(_):
+        together.wait()
+        return open_storage("new.db").get_all_studies()
+
+    with ThreadPoolExecutor(6) as threads:
+        assert list(threads.map(create, range(6))) == [[]] * 6
+
+
+def test_opening_waits_for_a_process_that_has_locked_the_new_file():
+    with sqlite3.connect("new.db", isolation_level=None) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with ThreadPoolExecutor(1) as thread:
+            opened = thread.submit(open_storage, "new.db")
+            other.execute("COMMIT")
+            assert opened.result().get_all_studies() == []
+
+
+@pytest.mark.slow
+def test_one_storage_serves_studies_that_run_side_by_side():
+    frame = compare(
+        bowl, TOY_SPACE, ["random", "sobol"], [0, 1], 8, storage=open_storage("s.db"), workers=3
+    )
+    alone = replay(as_objective(bowl), TOY_SPACE, ["random", "sobol"], [0, 1], 8)
+    assert frame.value.tolist() == alone.value.tolist()
+    for name in optuna.get_all_study_names("sqlite:///s.db"):
+        trials = optuna.load_study(study_name=name, storage="sqlite:///s.db").trials
+        assert all(set(trial.params) <= set(trial.user_attrs["configuration"]) for trial in trials)
+        assert all("optimizer" in trial.params for trial in trials)
+
+
+def test_a_driver_that_nobody_has_buried_holds_no_lease():
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    study = optuna.create_study()
+    lease = {"pid": process.pid, "host": socket.gethostname(), "token": "x", "renewed": 0.0}
+    began = psutil.Process(process.pid).create_time() - psutil.boot_time()
+    study.set_user_attr("lease", {**lease, "process_started": began})
+    assert lease_holder(study) == f"process {process.pid} on {socket.gethostname()}"
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert lease_holder(study) is None
+    process.communicate()
+
+
+def test_a_lease_is_renewed_well_before_it_would_be_stale(monkeypatch):
+    study = optuna.create_study()
+    lease = Lease(study)
+    lease.acquire()
+    first = study.user_attrs["lease"]["renewed"]
+    now, wall = time.monotonic(), time.time()
+    for passed, renewed in ((1, first), (LEASE_SECONDS / 2, wall + LEASE_SECONDS / 2)):
+        monkeypatch.setattr(time, "monotonic", lambda passed=passed: now + passed)
+        monkeypatch.setattr(time, "time", lambda passed=passed: wall + passed)
+        lease.check()
+        assert study.user_attrs["lease"]["renewed"] == renewed

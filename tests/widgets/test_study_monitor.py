@@ -1,0 +1,329 @@
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import matplotlib.pyplot as plt
+import nbformat
+import numpy as np
+import papermill
+import pytest
+from nbconvert import HTMLExporter
+
+from hpo_lib.plots.data import points_data
+from hpo_lib.plots.trials import brush, plot_parallel_coordinates, trial_curves_data
+from hpo_lib.space.search_space import SearchSpace
+from hpo_lib.study.background import BackgroundStudy
+from hpo_lib.study.run import open_study, run_study
+from hpo_lib.study.storage import Lease
+from hpo_lib.widgets.study_monitor import (
+    StudyMonitor,
+    describe,
+    failures_table,
+    plot_progress,
+    seconds_left,
+)
+from tests.study.test_background import other_process as other_process
+from tests.study.test_background import until
+from tests.toys import TOY_SPACE, Learner, Waiting, bowl
+
+EVIL = "<img src=x onerror=alert(1)>"
+PNG = b"\x89PNG"
+
+
+@pytest.fixture(autouse=True)
+def _closed_figures():
+    yield
+    assert plt.get_fignums() == []
+
+
+def run(n_trials: int, objective: Any = bowl, name: str = "toy", **settings: Any) -> Any:
+    settings = {"storage": "toy.db", "workers": 0, "space": TOY_SPACE, **settings}
+    return run_study(objective, settings.pop("space"), "random", n_trials, name=name, **settings)
+
+
+def run_in_memory(n_trials: int, objective: Any = bowl, **settings: Any) -> Any:
+    return run(n_trials, objective, storage="memory", **settings)
+
+
+def sometimes(configuration: Any) -> float:
+    if configuration["depth"] == 2:
+        raise ValueError(EVIL)
+    return bowl(configuration)
+
+
+# The figures
+
+
+def test_curves_are_told_apart_by_how_their_trials_stand(tmp_path):
+    learner = Learner(str(tmp_path / "log"), epochs=4)
+    study = run_in_memory(12, learner, rungs=[1, 2], pruning="asha", reduction_factor=2)
+    kinds = trial_curves_data(study)
+    assert list(kinds["incumbent"]) == [study.best_trial.number]
+    assert {len(errors) for errors in kinds["pruned"].values()} <= {1, 2}
+    assert {len(errors) for errors in kinds["completed"].values()} <= {4}
+    drawn = sum(map(len, kinds.values()))
+    assert drawn == 12
+    assert sum(map(len, trial_curves_data(study, most=2).values())) in (2, 3)
+    left, right = plot_progress(study)
+    assert right.get_xlabel() == "epoch"
+    assert left.get_ylabel() == right.get_ylabel() == "validation error (fraction)"
+    assert f"incumbent: trial {study.best_trial.number}" in right.get_legend_handles_labels()[1]
+    plt.close(left.figure)
+
+
+def test_brushing_keeps_what_lies_within_all_ranges():
+    points = points_data(run_in_memory(30))
+    lr, optimizer = points.positions["lr"], points.positions["optimizer"]
+    shown = brush(points, {"lr": (1e-3, 1e-1), "optimizer": (0, 0)})
+    assert shown.tolist() == ((lr >= 1e-3) & (lr <= 1e-1) & (optimizer == 0)).tolist()
+    assert 0 < shown.sum() < 30
+    assert brush(points, {}).all()
+    inactive = np.isnan(points.positions["momentum"])
+    assert not brush(points, {"momentum": (0, 1)})[inactive].any()
+    best = float(points.values.min())
+    assert brush(points, {}, (best, best)).sum() == 1
+
+
+def test_brushed_coordinates_keep_the_colours_of_the_others():
+    points = points_data(run_in_memory(30))
+    shown = brush(points, {"depth": (2, 6)})
+    axes = [plot_parallel_coordinates(points), plot_parallel_coordinates(points, shown=shown)]
+    whole, part = (ax.collections[1] for ax in axes)
+    assert len(part.get_array()) == shown.sum() < 30 == len(whole.get_array())
+    assert part.norm.vmin == whole.norm.vmin
+    assert f"{shown.sum()} of n = 30 trials" in axes[1].get_title()
+    plt.close("all")
+
+
+# What is said
+
+
+def test_seconds_left_are_of_the_rest_of_the_budget(tmp_path):
+    learner = Learner(str(tmp_path / "log"), epochs=4)  # 0.01 s per epoch
+    study = run_in_memory(4, learner)
+    assert seconds_left(study) == 0
+    study.set_user_attr("n_trials", 9)
+    deciding = np.mean([trial.user_attrs["deciding_seconds"] for trial in study.trials])
+    assert seconds_left(study) == pytest.approx(5 * (0.04 + deciding))
+
+
+def test_copied_and_queued_trials_are_no_trials_of_its_own():
+    old = run(8)
+    study = run(3, name="new", evidence_from="toy")
+    own = [trial for trial in study.trials if "evidence" not in trial.user_attrs]
+    best = min(own, key=lambda trial: trial.values[0])
+    study.enqueue_trial({"optimizer": "adamw", "lr": 0.5, "depth": 10})
+    assert old.best_value < best.values[0]
+    assert describe(study).startswith("3 of 3 trials have ended (3 completed, 1 queued).")
+    assert f"Best: {best.values[0]:.4f}, trial {best.number}." in describe(study)
+
+
+def test_the_budget_is_never_below_what_has_ended():
+    study = run_in_memory(4)
+    study.set_user_attr("n_trials", 3)
+    assert describe(study).startswith("4 of 4 trials have ended")
+
+
+def test_seconds_left_are_told_only_while_it_runs():
+    study = run_in_memory(4)
+    study.set_user_attr("n_trials", 9)
+    assert "s left" not in describe(study)
+    lease = Lease(study)
+    lease.acquire()
+    assert " s left." in describe(study)
+    lease.release()
+
+
+def test_failures_are_listed_with_their_reasons_as_text():
+    study = run_in_memory(12, sometimes, max_failures=12)
+    failed = [trial for trial in study.trials if trial.user_attrs["status"] == "failed"]
+    table = failures_table(study)
+    assert 0 < len(failed) == table.count("ValueError: &lt;img")
+    assert "<img" not in table
+    assert table.index(f"<td>{failed[-1].number}<") < table.index(f"<td>{failed[0].number}<")
+
+
+# The widget
+
+
+@pytest.mark.slow
+def test_a_monitor_draws_when_the_record_has_changed_and_only_then():
+    study = run(8)
+    monitor = StudyMonitor("toy", "toy.db")
+    assert "read-only: nobody runs it now · 8 of 8 trials have ended" in monitor.status.value
+    first, image = monitor.picture(), monitor.coordinates.value
+    assert first.startswith(PNG)
+    monitor.refresh()
+    assert monitor.coordinates.value is image
+    run(9)
+    monitor.refresh()
+    assert "9 of 9" in monitor.status.value
+    assert f"Best: {study.best_value:.4f}" in monitor.status.value
+    assert monitor.picture() != first
+    assert [type(child).__name__ for child in monitor.children] == ["HBox", "HTML", "VBox"]
+    assert monitor.children[0].children == ()
+
+
+@pytest.mark.slow
+def test_sliders_brush_and_follow_new_trials():
+    run(8)
+    monitor = StudyMonitor("toy", "toy.db")
+    assert list(monitor.sliders) == ["optimizer", "lr", "momentum", "depth"]
+    monitor.values.index = (0, 2)
+    assert monitor.inside.value.startswith("3 of 8 ended trials within the sliders; the best")
+    kept = monitor.values.value
+    run(12)
+    monitor.refresh()
+    assert kept == pytest.approx(monitor.values.value)
+    monitor.sliders["optimizer"].index = (0, 0)
+    points = points_data(open_study("toy", "toy.db"))
+    shown = brush(points, {"optimizer": (0, 0)}, kept)
+    assert monitor.inside.value.startswith(f"{shown.sum()} of 12 ended")
+    monitor.clear.click()
+    assert monitor.inside.value.startswith("12 of 12 ended")
+
+
+@pytest.mark.slow
+def test_the_buttons_run_pause_and_stop_a_study_and_raise_its_budget(tmp_path):
+    waiting = Waiting(str(tmp_path))
+    study = BackgroundStudy(waiting, TOY_SPACE, "random", 4, name="toy", storage="toy.db")
+    monitor = StudyMonitor(study)
+    assert "not started" in monitor.status.value
+    assert (monitor.start.disabled, monitor.stop.disabled) == (False, True)
+    waiting.let(2)
+    monitor.start.click()
+    assert (monitor.start.disabled, monitor.trials.disabled) == (True, True)
+    until(lambda: waiting.begun() == 3)
+    again = StudyMonitor("toy", "toy.db")
+    assert again.background is study
+    monitor.refresh()
+    assert "running · 2 of 4" in monitor.status.value
+    again.pause.click()
+    assert "paused" in again.status.value
+    assert again.start.description == "Resume"
+    again.stop.click()
+    study.wait()
+    monitor.refresh()
+    assert "stopped · 2 of 4" in monitor.status.value
+    waiting.let(9)
+    monitor.trials.value = 5
+    monitor.start.click()
+    assert len(study.wait().trials) == 5
+    monitor.refresh()
+    assert "finished · 5 of 5" in monitor.status.value
+
+
+def test_a_study_of_that_name_elsewhere_is_not_controlled(tmp_path):
+    waiting = Waiting(str(tmp_path))
+    default = BackgroundStudy(waiting, TOY_SPACE, "random", 2, name="toy", workers=0)
+    default.start()
+    monitor = StudyMonitor(run(2))
+    assert monitor.background is None
+    assert monitor.children[0].children == ()
+    waiting.let(9)
+    default.wait()
+
+
+def test_what_breaks_the_run_is_shown():
+    run(2, name=EVIL)
+    arguments: dict[str, Any] = {"name": EVIL, "storage": "toy.db", "workers": 0, "seed": 1}
+    study = BackgroundStudy(bowl, TOY_SPACE, "random", 2, **arguments)
+    monitor = StudyMonitor(study)
+    monitor.start.click()
+    until(lambda: study.state == "failed")
+    monitor.refresh()
+    assert "StudyChangedError: study" in monitor.status.value
+    assert "+ seed: 1" in monitor.status.value
+    assert "role='alert'" in monitor.status.value
+    assert "<img" not in monitor.status.value
+
+
+@pytest.mark.slow
+def test_a_study_of_another_process_is_read_only(other_process):
+    study = BackgroundStudy(bowl, TOY_SPACE, name="toy", storage="toy.db")
+    for monitor in (StudyMonitor(study), StudyMonitor("toy", "toy.db")):
+        assert f"read-only: process {other_process.pid} on" in monitor.status.value
+        buttons = (monitor.start, monitor.pause, monitor.stop)
+        assert [button.disabled for button in buttons] == [True] * 3
+
+
+def test_a_study_that_nothing_made_yet_and_one_of_optuna_alone_are_shown():
+    import optuna
+
+    monitor = StudyMonitor("nothing", "toy.db")
+    assert monitor.image.value == b""
+    assert "no study of that name in toy.db" in monitor.status.value
+    background = BackgroundStudy(bowl, TOY_SPACE, name="nothing", storage="toy.db")
+    assert "no study" not in StudyMonitor(background).status.value
+    study = optuna.create_study(study_name="plain")
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), 3)
+    monitor = StudyMonitor(study)
+    assert "3 trials have ended (3 completed)" in monitor.status.value
+    assert monitor.sliders == {}
+
+
+@pytest.mark.slow
+def test_an_open_page_is_kept_up_to_date_and_says_what_it_cannot_read(monkeypatch):
+    study = run(4)
+    monkeypatch.setattr("hpo_lib.widgets.study_monitor.is_watched", lambda: True)
+    monkeypatch.setattr("hpo_lib.widgets.study_monitor.REFRESH_SECONDS", 0.01)
+
+    async def watch() -> None:
+        monitor = StudyMonitor("toy", "toy.db")
+        monitor._repr_mimebundle_()
+        run(6)
+        while "6 of 6" not in monitor.inside.value:
+            await asyncio.sleep(0.01)
+        monkeypatch.setattr(type(study), "get_trials", lambda *_, **__: 1 / 0)
+        while "ZeroDivisionError" not in monitor.status.value:
+            await asyncio.sleep(0.01)
+        monitor.close()
+        assert monitor._task is not None
+        await asyncio.wait([monitor._task])
+        assert monitor._task.cancelled()
+
+    asyncio.run(asyncio.wait_for(watch(), 60))
+
+
+def test_a_hostile_name_is_text():
+    space = SearchSpace.from_dict({EVIL: {"type": "float", "low": 0, "high": 1}})
+    run(6, lambda c: c[EVIL] ** 2, name=EVIL, space=space)
+    monitor = StudyMonitor(EVIL, "toy.db")
+    slider = monitor.sliders[EVIL]
+    assert slider.description == EVIL
+    assert not slider.description_allow_html
+    assert "&lt;img" in monitor.status.value
+    assert "<img" not in monitor.status.value + monitor.failures.value
+
+
+def test_a_lease_that_is_given_back_leaves_nobody():
+    study = run_in_memory(4)
+    lease = Lease(study)
+    lease.acquire()
+    monitor = StudyMonitor(study)
+    assert "writes it" in monitor.status.value
+    lease.release()
+    monitor.refresh()
+    assert "nobody runs it now" in monitor.status.value
+
+
+@pytest.mark.slow
+def test_all_widgets_of_an_executed_notebook_are_figures(tmp_path):
+    run(6)
+    notebook = nbformat.v4.new_notebook()
+    lines = [
+        "from hpo_lib import *",
+        "SpaceEditor(SearchSpace.preset('small'))",
+        "StudyMonitor('toy', 'toy.db')",
+        "SurrogateExplorer(open_study('toy', 'toy.db'))",
+    ]
+    notebook.cells = [nbformat.v4.new_code_cell(line) for line in lines]
+    nbformat.write(notebook, tmp_path / "in.ipynb")
+    options: dict[str, Any] = {"kernel_name": "python3", "progress_bar": False}
+    papermill.execute_notebook(tmp_path / "in.ipynb", tmp_path / "out.ipynb", **options)
+    assert "widget-view+json" not in (tmp_path / "out.ipynb").read_text()
+    page, _ = HTMLExporter().from_filename(str(tmp_path / "out.ipynb"))
+    assert "Error displaying widget" not in page
+    assert page.count('src="data:image/png') == 2
+    assert 'aria-label="prior of lr"' in page
