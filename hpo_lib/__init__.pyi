@@ -5,6 +5,7 @@ from .comparison.surrogate_benchmark import SurrogateObjective as SurrogateObjec
 from .comparison.surrogate_benchmark import TableObjective as TableObjective
 from .comparison.training_records import read_record as read_record
 from .comparison.training_records import study_record as study_record
+from .exceptions import SpaceError as SpaceError
 from .objective import Objective as Objective
 from .objective import Segment as Segment
 from .objective import SegmentResult as SegmentResult
@@ -15,7 +16,6 @@ from .samplers.skopt_sampler import SkoptSampler as SkoptSampler
 from .samplers.surrogate import fit_surrogate as fit_surrogate
 from .space.search_space import Configuration as Configuration
 from .space.search_space import SearchSpace as SearchSpace
-from .space.search_space import SpaceError as SpaceError
 from .study.background import BackgroundStudy as BackgroundStudy
 from .study.gp_minimize import gp_minimize as gp_minimize
 from .study.run import delete_study as delete_study

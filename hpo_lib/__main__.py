@@ -12,8 +12,9 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import cast
 
+from hpo_lib.exceptions import RunError
 from hpo_lib.files import disk_used
-from hpo_lib.runner.notebooks import RunError, notebooks_folder, user_path
+from hpo_lib.runner.notebooks import notebooks_folder, user_path
 
 _FAILED, _REFUSED, _INTERRUPTED = 1, 2, 130
 
@@ -111,8 +112,9 @@ def _shown(path: Path) -> str:
 
 
 def _studies(chosen: argparse.Namespace) -> int:
+    from hpo_lib.exceptions import StudyError
     from hpo_lib.study.run import delete_study, list_studies
-    from hpo_lib.study.storage import StudyError, sqlite_path
+    from hpo_lib.study.storage import sqlite_path
 
     file = sqlite_path(chosen.storage)
     if file is not None and not file.is_file():
@@ -149,8 +151,8 @@ def _clean(chosen: argparse.Namespace) -> int:
 
 def _check_idle(results: Path) -> None:
     """Refuse to delete a record that is being written."""
+    from hpo_lib.exceptions import StudyError
     from hpo_lib.study.run import list_studies
-    from hpo_lib.study.storage import StudyError
 
     reference = results / "reference"
     for file in results.rglob("*.db"):

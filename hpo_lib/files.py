@@ -6,12 +6,7 @@ import errno
 import uuid
 from pathlib import Path
 
-
-class WriteError(OSError):
-    """A file could not be written: what stood there before is whole, and nothing is left of it."""
-
-    def __str__(self) -> str:
-        return f"{self.filename} could not be written: {self.strerror}"
+from hpo_lib.exceptions import WriteError
 
 
 def is_full_disk(error: BaseException) -> bool:

@@ -17,13 +17,6 @@ LOG_FOLDER = "tensorboard"
 """What a segment writes in here, below its folder, stays when the trial is closed."""
 
 
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be read, or belongs to another training.
-
-    An objective that raises it says nothing about its configuration: the trial begins anew.
-    """
-
-
 @dataclass(frozen=True)
 class Segment:
     """The epochs `start` (exclusive) to `stop` (inclusive) of a trial that may run to `budget`.

@@ -13,7 +13,8 @@ from typing import Any
 
 import optuna
 
-from hpo_lib.objective import CheckpointError, Segment, SegmentResult
+from hpo_lib.exceptions import CheckpointError
+from hpo_lib.objective import Segment, SegmentResult
 from hpo_lib.space.search_space import Configuration, SearchSpace
 
 TOY_SPACE = SearchSpace.from_yaml(

@@ -13,6 +13,8 @@ from typing import Any, Union, cast
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from hpo_lib.exceptions import RunError
+
 PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 
 RUN_FOLDER = "run_folder"
@@ -28,10 +30,6 @@ _UNREADABLE = (
     *(OSError, ValueError, LookupError, TypeError, AttributeError, SyntaxError),
     *(yaml.YAMLError, RecursionError, MemoryError),
 )
-
-
-class RunError(ValueError):
-    """A run cannot begin: a notebook, a parameter, a profile or a folder is not as it must be."""
 
 
 @dataclass(frozen=True)

@@ -26,12 +26,12 @@ from jupyter_client.manager import AsyncKernelManager
 from traitlets import Unicode, default
 from traitlets.config import Config
 
-from hpo_lib.files import WriteError, atomic_write_text
+from hpo_lib.exceptions import RunError, WriteError
+from hpo_lib.files import atomic_write_text
 from hpo_lib.runner.notebooks import (
     PACKAGE_PARENT,
     RUN_FOLDER,
     Notebook,
-    RunError,
     choose_notebooks,
     find_notebooks,
     notebooks_folder,

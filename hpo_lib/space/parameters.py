@@ -6,7 +6,7 @@ import math
 import re
 import sys
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Annotated, Any, Literal, cast
 
@@ -15,6 +15,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import BaseTrial
 from pydantic import BaseModel, BeforeValidator, ValidationError, field_validator
 
+from hpo_lib.exceptions import SpaceError
 from hpo_lib.space.yaml_io import NUMERIC, label
 
 Value = float | int | str | bool
@@ -24,17 +25,6 @@ _ABSENT: Any = None
 _LARGEST = 2**53  # beyond it floats, which Optuna keeps inside, do not tell whole numbers apart
 _EXTENT = ("low", "high", "options")
 _KEYS = ("type", "options", "low", "high", "log", "step", "prior", "default", "fixed", "when")
-
-
-class SpaceError(ValueError):
-    """All mistakes of a space or a configuration at once; each names parameter, rule and value."""
-
-    def __init__(self, problems: Iterable[str]) -> None:
-        self.problems = tuple(problems)
-        super().__init__(self.problems)
-
-    def __str__(self) -> str:
-        return "\n".join(self.problems)
 
 
 def _exact(number: float) -> Decimal:

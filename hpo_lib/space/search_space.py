@@ -15,6 +15,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import BaseTrial
 
 from hpo_lib.checks import check_member, check_whole
+from hpo_lib.exceptions import SpaceError
 from hpo_lib.files import atomic_write_text
 from hpo_lib.space.parameters import (
     TYPES,
@@ -23,7 +24,6 @@ from hpo_lib.space.parameters import (
     FloatParameter,
     IntParameter,
     Parameter,
-    SpaceError,
     Value,
     read_conditions,
 )

@@ -12,10 +12,11 @@ import optuna
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 
+from hpo_lib.exceptions import StudyError
 from hpo_lib.objective import Objective, Segment
 from hpo_lib.space.search_space import Configuration, SearchSpace
 from hpo_lib.study.run import run_study
-from hpo_lib.study.storage import LEASE_SECONDS, Storage, StudyError, open_storage, sqlite_path
+from hpo_lib.study.storage import LEASE_SECONDS, Storage, open_storage, sqlite_path
 from hpo_lib.study.workers.local import Evaluation, InProcess, TimedWorkers, Workers, make_workers
 
 State = Literal["not started", "running", "paused", "stopping", "stopped", "failed", "finished"]

@@ -30,10 +30,11 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from hpo_lib.exceptions import StudyError, StudyStoppedError
 from hpo_lib.objective import LOG_FOLDER, Objective, Segment, SegmentResult
 from hpo_lib.space.search_space import Configuration, SearchSpace
 from hpo_lib.study.interrupts import first_interrupt_waits
-from hpo_lib.study.storage import LEASE_SECONDS, Lease, StudyError, StudyStoppedError
+from hpo_lib.study.storage import LEASE_SECONDS, Lease
 from hpo_lib.study.study_file import set_trial_attributes
 from hpo_lib.study.workers.local import Evaluation, Failure, Workers, wait_for_first
 

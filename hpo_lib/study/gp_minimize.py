@@ -18,6 +18,7 @@ from skopt.space import Categorical, Integer, Real
 from skopt.utils import create_result, eval_callbacks, normalize_dimensions
 
 from hpo_lib.checks import check_member, check_whole
+from hpo_lib.exceptions import StudyError
 from hpo_lib.objective import FunctionObjective, Segment, SegmentResult
 from hpo_lib.samplers.bayes import BayesSampler
 from hpo_lib.samplers.history import is_value
@@ -25,7 +26,7 @@ from hpo_lib.samplers.skopt_sampler import SkoptSampler, fit_process
 from hpo_lib.space.search_space import Configuration, SearchSpace
 from hpo_lib.study.run import run_study
 from hpo_lib.study.stopping import RULES
-from hpo_lib.study.storage import Storage, StudyError
+from hpo_lib.study.storage import Storage
 from hpo_lib.study.workers.local import Workers
 
 SURROGATES = {"bayes": BayesSampler, "skopt": SkoptSampler}

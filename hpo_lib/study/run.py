@@ -25,6 +25,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo_lib.checks import check_whole
+from hpo_lib.exceptions import StudyChangedError, StudyError
 from hpo_lib.objective import Objective, Segment, as_objective
 from hpo_lib.samplers.pruners import default_rungs, make_pruner
 from hpo_lib.samplers.registry import make_sampler
@@ -40,8 +41,6 @@ from hpo_lib.study.driver import (
 from hpo_lib.study.settings import check_comparable, check_unchanged, study_settings, written
 from hpo_lib.study.storage import (
     Storage,
-    StudyChangedError,
-    StudyError,
     explained,
     holding,
     lease_holder,

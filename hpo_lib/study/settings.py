@@ -9,9 +9,9 @@ from typing import Any
 import optuna
 import pandas as pd
 
+from hpo_lib.exceptions import StudyChangedError
 from hpo_lib.objective import Objective
 from hpo_lib.space.search_space import SearchSpace
-from hpo_lib.study.storage import StudyChangedError
 
 
 def study_settings(objective: Objective, **others: Any) -> dict[str, Any]:

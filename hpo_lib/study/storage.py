@@ -18,6 +18,7 @@ import psutil
 from filelock import FileLock
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage, get_storage
 
+from hpo_lib.exceptions import StudyError, StudyHeldError
 from hpo_lib.files import atomic_write_bytes, is_full_disk
 from hpo_lib.study.study_file import StudyFile
 
@@ -31,22 +32,6 @@ LEASE_SECONDS = 60.0
 _WAIT_SECONDS = 60
 
 Storage = str | Path | BaseStorage
-
-
-class StudyError(RuntimeError):
-    """A study cannot be opened, continued or written; the message says what to do."""
-
-
-class StudyHeldError(StudyError):
-    """Another driver writes this study."""
-
-
-class StudyChangedError(StudyError):
-    """The study was recorded with another space or other settings."""
-
-
-class StudyStoppedError(StudyError):
-    """Too many trials failed in a row."""
 
 
 def open_storage(storage: Storage | None = None) -> BaseStorage:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm.auto import tqdm
 
+from hpo_lib.exceptions import DataError
 from hpo_lib.files import atomic_write_bytes
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF")  # Pillow's others are slow to rule out
@@ -42,10 +43,6 @@ CIFAR10_ARCHIVE = "cifar-10-python.tar.gz"
 Images = NDArray[np.uint8]
 Integers = NDArray[np.int64]
 logger = logging.getLogger(__name__)
-
-
-class DataError(ValueError):
-    """Data that cannot be used; the message names the file or argument and the rule."""
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from hpo_lib.exceptions import DataError
 from hpo_lib.files import atomic_write_text
-from hpo_lib.training.datasets import DataError, Images, Integers, Source, open_source
+from hpo_lib.training.datasets import Images, Integers, Source, open_source
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hpo_lib.checks import check_member
+from hpo_lib.exceptions import CheckpointError
 from hpo_lib.files import atomic_write_bytes
-from hpo_lib.objective import LOG_FOLDER, CheckpointError, Segment, SegmentResult, Status
+from hpo_lib.objective import LOG_FOLDER, Segment, SegmentResult, Status
 from hpo_lib.space.search_space import Configuration
 from hpo_lib.training.config import (
     NETWORK,

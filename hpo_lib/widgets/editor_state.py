@@ -12,7 +12,8 @@ from typing import Any, NamedTuple, cast
 import optuna
 from optuna.trial import TrialState
 
-from hpo_lib.space.search_space import Parameter, SearchSpace, SpaceError
+from hpo_lib.exceptions import SpaceError
+from hpo_lib.space.search_space import Parameter, SearchSpace
 from hpo_lib.space.yaml_io import label, read_yaml, yaml_line
 from hpo_lib.study.driver import own_trials, training_seconds
 

@@ -15,14 +15,8 @@ import numpy as np
 import optuna
 
 from hpo_lib.checks import check_member
-from hpo_lib.space.search_space import (
-    PRESETS,
-    ChoiceParameter,
-    Parameter,
-    SearchSpace,
-    SpaceError,
-    Value,
-)
+from hpo_lib.exceptions import SpaceError
+from hpo_lib.space.search_space import PRESETS, ChoiceParameter, Parameter, SearchSpace, Value
 from hpo_lib.study.run import study_space
 from hpo_lib.widgets.editor_state import (
     CELLS,

@@ -15,6 +15,7 @@ from matplotlib.transforms import Bbox
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
+from hpo_lib.exceptions import StudyError
 from hpo_lib.plots.data import Points, any_time_data, points_data
 from hpo_lib.plots.figures import plot_any_time
 from hpo_lib.plots.style import AxesArray, panels
@@ -28,7 +29,7 @@ from hpo_lib.plots.trials import (
 from hpo_lib.space.search_space import ChoiceParameter
 from hpo_lib.study.background import BackgroundStudy, background_study
 from hpo_lib.study.driver import own_trials, spent_seconds
-from hpo_lib.study.storage import DEFAULT_STORAGE, Storage, StudyError, lease_holder, open_storage
+from hpo_lib.study.storage import DEFAULT_STORAGE, Storage, lease_holder, open_storage
 from hpo_lib.widgets.base import Panel, png, slider, ticks_of
 from hpo_lib.widgets.front_end import in_turn, is_watched
 from hpo_lib.widgets.space_editor import labelled

@@ -8,12 +8,13 @@ from typing import Any
 import ipywidgets as widgets
 import optuna
 
+from hpo_lib.exceptions import StudyError
 from hpo_lib.plots.surrogate_slice import FittedStudy, fitted_study, plot_slice, slice_data
 from hpo_lib.samplers.history import trial_params
 from hpo_lib.space.search_space import Configuration, Value
 from hpo_lib.study.driver import own_trials
 from hpo_lib.study.run import study_space
-from hpo_lib.study.storage import StudyError, lease_holder
+from hpo_lib.study.storage import lease_holder
 from hpo_lib.widgets.base import Panel, png, slider, ticks_of
 from hpo_lib.widgets.front_end import in_turn
 from hpo_lib.widgets.space_editor import labelled

@@ -28,8 +28,8 @@ from hypothesis import strategies as st
 import hpo_lib
 from hpo_lib.__main__ import main
 from hpo_lib.comparison.training_records import read_record
+from hpo_lib.exceptions import RunError
 from hpo_lib.runner.notebooks import (
-    RunError,
     find_notebooks,
     notebooks_folder,
     read_notebook,

@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from hpo_lib.exceptions import StudyError
 from hpo_lib.study.run import open_study, run_study
-from hpo_lib.study.storage import StudyError
 from hpo_lib.study.workers.dask_cluster import DaskWorkers
 from tests.clusters import ROOT, Cluster, kill
 from tests.toys import TOY_SPACE, Learner

@@ -11,9 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from hpo_lib.exceptions import StudyHeldError
 from hpo_lib.study.driver import Driver
 from hpo_lib.study.run import open_study, run_study
-from hpo_lib.study.storage import StudyHeldError
 from tests.toys import TOY_SPACE, Learner, ending
 
 N_TRIALS = 12

@@ -8,8 +8,9 @@ from concurrent.futures import ProcessPoolExecutor
 import psutil
 import pytest
 
+from hpo_lib.exceptions import StudyHeldError
 from hpo_lib.study.run import open_study, run_study
-from hpo_lib.study.storage import Lease, StudyHeldError, lease_holder
+from hpo_lib.study.storage import Lease, lease_holder
 from tests.toys import TOY_SPACE, bowl
 
 

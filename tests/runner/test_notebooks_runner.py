@@ -14,11 +14,11 @@ import optuna
 import pytest
 
 from hpo_lib.__main__ import main
+from hpo_lib.exceptions import RunError
 from hpo_lib.runner import notebooks as module
 from hpo_lib.runner import run as runs
 from hpo_lib.runner.notebooks import (
     Notebook,
-    RunError,
     choose_notebooks,
     convert,
     find_notebooks,

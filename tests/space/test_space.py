@@ -15,6 +15,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hpo_lib.exceptions import SpaceError
 from hpo_lib.space.search_space import (
     PRESETS,
     ChoiceParameter,
@@ -22,7 +23,6 @@ from hpo_lib.space.search_space import (
     FloatParameter,
     IntParameter,
     SearchSpace,
-    SpaceError,
 )
 
 EXAMPLE = """\

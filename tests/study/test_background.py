@@ -11,9 +11,10 @@ import pytest
 from optuna.trial import TrialState
 
 from hpo_lib.comparison.simulation import SimulatedWorkers
+from hpo_lib.exceptions import StudyChangedError, StudyError
 from hpo_lib.study.background import BackgroundStudy, background_study
 from hpo_lib.study.run import open_study, run_study
-from hpo_lib.study.storage import StudyChangedError, StudyError, lease_holder
+from hpo_lib.study.storage import lease_holder
 from tests.toys import TOY_SPACE, Learner, Waiting, bowl
 
 FAR = 60

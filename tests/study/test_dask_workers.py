@@ -14,9 +14,9 @@ import psutil
 import pytest
 from distributed import Client, Security
 
+from hpo_lib.exceptions import StudyError
 from hpo_lib.objective import FunctionObjective, Segment
 from hpo_lib.study.run import run_study
-from hpo_lib.study.storage import StudyError
 from hpo_lib.study.workers.dask_cluster import DaskWorkers, _Station
 from hpo_lib.study.workers.local import make_workers
 from tests.clusters import Cluster, listening

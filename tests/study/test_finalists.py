@@ -8,6 +8,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from hpo_lib.exceptions import StudyChangedError, StudyError
 from hpo_lib.objective import Segment, SegmentResult
 from hpo_lib.space.search_space import Configuration, SearchSpace
 from hpo_lib.study.retrain import (
@@ -17,7 +18,6 @@ from hpo_lib.study.retrain import (
     retrain_best,
 )
 from hpo_lib.study.run import open_study, run_study
-from hpo_lib.study.storage import StudyChangedError, StudyError
 
 SPACE = SearchSpace.from_yaml("x: {type: int, low: 0, high: 39, default: 39}")
 

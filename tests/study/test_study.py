@@ -13,6 +13,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from hpo_lib.exceptions import StudyChangedError, StudyError, StudyHeldError, StudyStoppedError
 from hpo_lib.objective import Segment, SegmentResult
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.study.run import (
@@ -24,14 +25,7 @@ from hpo_lib.study.run import (
     study_space,
     trials_frame,
 )
-from hpo_lib.study.storage import (
-    LEASE_SECONDS,
-    Lease,
-    StudyChangedError,
-    StudyError,
-    StudyHeldError,
-    StudyStoppedError,
-)
+from hpo_lib.study.storage import LEASE_SECONDS, Lease
 from hpo_lib.study.workers.local import Evaluation, Failure, InProcess
 from tests.toys import TOY_SPACE, Learner, bowl
 

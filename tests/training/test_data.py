@@ -19,11 +19,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from hpo_lib.exceptions import DataError
 from hpo_lib.training import datasets as sources
 from hpo_lib.training.loaders import (
     Augmentation,
     DataConfig,
-    DataError,
     Part,
     batches,
     load_data,

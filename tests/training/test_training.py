@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.nn import functional as F
 
+from hpo_lib.exceptions import CheckpointError
 from hpo_lib.objective import Objective, Segment, SegmentResult
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.study.run import delete_study, run_study
@@ -27,7 +28,6 @@ from hpo_lib.training.config import (
 )
 from hpo_lib.training.loaders import DataConfig, ImageData, Part, load_data
 from hpo_lib.training.trainer import (
-    CheckpointError,
     TrainingConfig,
     TrainingObjective,
     choose_device,

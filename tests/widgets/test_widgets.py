@@ -7,9 +7,9 @@ import optuna
 import pytest
 from optuna.storages import InMemoryStorage
 
-from hpo_lib.space.search_space import SearchSpace, SpaceError
+from hpo_lib.exceptions import SpaceError, StudyError
+from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.study.run import run_study
-from hpo_lib.study.storage import StudyError
 from hpo_lib.widgets.editor_state import evidence_count
 from hpo_lib.widgets.space_editor import SpaceEditor, prior_shape
 from tests.space.test_space import EXAMPLE

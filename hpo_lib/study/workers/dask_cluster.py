@@ -23,9 +23,9 @@ from typing import Any, cast
 import cloudpickle
 
 from hpo_lib.checks import check_positive
+from hpo_lib.exceptions import StudyError
 from hpo_lib.objective import Objective, Segment
 from hpo_lib.space.search_space import Configuration
-from hpo_lib.study.storage import StudyError
 from hpo_lib.study.workers.local import Evaluation, Failure, LocalWorkers
 
 try:

@@ -27,8 +27,9 @@ import psutil
 from pebble import ProcessExpired, ProcessPool
 
 from hpo_lib.checks import check_positive, check_whole
+from hpo_lib.exceptions import CheckpointError
 from hpo_lib.files import is_full_disk
-from hpo_lib.objective import CheckpointError, Objective, Segment, SegmentResult
+from hpo_lib.objective import Objective, Segment, SegmentResult
 from hpo_lib.space.search_space import Configuration
 
 FailureStatus = Literal[
