@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.trial import FrozenTrial
 
 from hpo_lib.exceptions import CheckpointError
 from hpo_lib.objective import Segment, SegmentResult
 from hpo_lib.space.search_space import Configuration, SearchSpace
+from hpo_lib.trials import TrialRecord, recorded_trials
 
 TOY_SPACE = SearchSpace.from_yaml(
     """
@@ -39,8 +41,15 @@ def bowl(configuration: Configuration) -> float:
 
 def ending(study: optuna.Study) -> list[tuple[Any, ...]]:
     """What a study must come to, however often it was disturbed."""
-    keys = ("configuration", "validation_error", "train_loss", "status")
-    return [(t.number, t.state, t.value, *map(t.user_attrs.get, keys)) for t in study.trials]
+    return [
+        (t.number, t.outcome, t.value, t.configuration, t.record.validation_error)
+        for t in recorded_trials(study)
+    ]
+
+
+def record_of(trial: FrozenTrial) -> TrialRecord:
+    """Read what a study recorded of a trial."""
+    return TrialRecord.read(trial.user_attrs)
 
 
 @dataclass(frozen=True)
