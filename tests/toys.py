@@ -52,6 +52,14 @@ def record_of(trial: FrozenTrial) -> TrialRecord:
     return TrialRecord.read(trial.user_attrs)
 
 
+def listed_bowl(values: list[Any]) -> float:
+    """0 at 0.3, 4 and "a", for dimensions of scikit-optimize's."""
+    x, y, word = values
+    penalty = {"a": 0.0, "b": 0.2, "c": 0.4}
+
+    return (x - 0.3) ** 2 + 0.1 * abs(y - 4) + penalty[word]
+
+
 @dataclass(frozen=True)
 class Learner:
     """A training that can be followed: the error falls to `bowl`, the checkpoint is its epoch.
@@ -102,6 +110,18 @@ class Learner:
         victim = os.getpid() if in_driver or self.kill == "worker" else os.getppid()
         os.kill(victim, signal.SIGKILL)
         time.sleep(60)  # until the watchdog notices that the driver is gone
+
+
+@dataclass(frozen=True)
+class Fragile(Learner):
+    """A `Learner` that fails where the network is deepest."""
+
+    def __call__(self, configuration: Configuration, segment: Segment) -> SegmentResult:
+        if configuration["depth"] == 10:
+            message = "depth 10 does not fit into memory"
+            raise MemoryError(message)
+
+        return super().__call__(configuration, segment)
 
 
 @dataclass(frozen=True)
