@@ -9,9 +9,9 @@ from hpo_lib.trials import recorded_trials
 from hpo_lib.widgets.editor_state import (
     EditorState,
     Row,
-    warm_start_count,
     file_difference,
     trial_seconds,
+    warm_start_count,
 )
 from tests.space.test_space import EXAMPLE, spaces
 
