@@ -29,7 +29,8 @@ class Segment:
     """The epochs `start` (exclusive) to `stop` (inclusive) of a trial that may run to `budget`.
 
     `seed` fixes everything random in the trial; `checkpoint` is the file that the segment before
-    wrote (None for the first); `folder` is where this segment may write.
+    wrote (None for the first); `folder` is where this segment may write. `study` is the identity
+    of the study: a checkpoint that names another one is to be refused with `CheckpointError`.
     """
 
     seed: int
@@ -38,6 +39,7 @@ class Segment:
     budget: int
     checkpoint: str | None = None
     folder: str | None = None
+    study: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.start < self.stop <= self.budget:
