@@ -47,6 +47,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 _KEPT_BYTES = 2**28
 _MISFIT = "does not fit the images or classes of this data"
 _CHECKPOINT_KEYS = {"epoch", "config", "model", "optimizer", "best"}
+_ORIGIN = {"study": "belongs to another study", "data": "was trained on other images or labels"}
+"""What a checkpoint may say of where it comes from; older ones say nothing."""
 # what a training must share with its checkpoint: all but where and how fast it runs
 _TRAJECTORY = tuple(
     item.name for item in fields(TrainingConfig) if item.name not in ("device", "compile")
@@ -86,6 +88,7 @@ def train(
     checkpoint: str | Path | None = None,
     save_to: str | Path | None = None,
     log_folder: str | Path | None = None,
+    study: str | None = None,
     progress: bool = False,
 ) -> SegmentResult:
     """Train the epochs `start` (exclusive) to `stop` (inclusive; None: all).
@@ -98,14 +101,19 @@ def train(
         checkpoint: what an earlier call wrote; needed where `start` is above 0.
         save_to: file for the state after each epoch, with the best weights so far.
         log_folder: folder for TensorBoard scalars.
+        study: identity of the study, written into checkpoints; None: of none.
         progress: a bar in a terminal or in JupyterLab, a line per epoch in a log.
 
     Raises:
-        CheckpointError: `checkpoint` is damaged, or of another configuration or epoch.
+        CheckpointError: `checkpoint` is damaged, or of another configuration, epoch or study, or
+            of other data.
     """
     device = choose_device(config.device)
+    needed = checkpoint is not None or save_to is not None
+    origin = {"study": study, "data": data.sha256} if needed else {}
     data = data.to(device)
     run = _Run.new(config, data, device)
+    run.origin = origin
     done = 0 if checkpoint is None else run.load(checkpoint)
     start = done if start is None else start
     stop = config.epochs if stop is None else stop
@@ -158,7 +166,7 @@ class TrainingObjective:
     `config` holds the numbers that the configuration leaves open; its seed is replaced by the
     segment's. A checkpoint is written where the segment ends before the budget, or always with
     `keep_checkpoint`; `tensorboard` logs into the segment's folder. When a study closes a trial
-    its checkpoints go and its logs stay: `tensorboard --logdir <studies' folder>/checkpoints`.
+    its checkpoints go and its logs stay: `tensorboard --logdir <studies' file>.checkpoints`.
     """
 
     config: TrainingConfig
@@ -203,6 +211,7 @@ class TrainingObjective:
             checkpoint=segment.checkpoint,
             save_to=folder / f"epoch_{segment.stop}.pt" if save else None,
             log_folder=folder / LOG_FOLDER if self.tensorboard else None,
+            study=segment.study,
         )
 
 
@@ -216,6 +225,7 @@ class _Run:
     step: Callable[[Tensor], Tensor]  # the model, compiled if asked for
     optimizer: torch.optim.Optimizer
     best: dict[str, Any] = field(default_factory=lambda: {"epoch": 0, "error": math.inf})
+    origin: dict[str, str | None] = field(default_factory=lambda: {})
 
     @classmethod
     def new(cls, config: TrainingConfig, data: ImageData, device: torch.device) -> _Run:
@@ -285,6 +295,7 @@ class _Run:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "best": self.best,
+            **self.origin,
         }
         buffer = io.BytesIO()
         torch.save(content, buffer)
@@ -296,6 +307,7 @@ class _Run:
             content = _read_checkpoint(path, self.config, _TRAJECTORY)
             with _reading(path, _MISFIT):
                 self.model.load_state_dict(content["model"])
+            _check_origin(path, content, self.origin)
             self.optimizer.load_state_dict(content["optimizer"])
             self.best = content["best"]
             return content["epoch"]
@@ -367,7 +379,7 @@ def _read_checkpoint(
 ) -> dict[str, Any]:
     """Read a checkpoint whose configuration agrees in the `shared` numbers."""
     content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    if set(content) != _CHECKPOINT_KEYS:
+    if not _CHECKPOINT_KEYS <= set(content) <= _CHECKPOINT_KEYS | set(_ORIGIN):
         message = f"{path} is not a checkpoint of a training"
         raise CheckpointError(message)
     pairs = {name: (content["config"].get(name), getattr(config, name)) for name in shared}
@@ -380,6 +392,17 @@ def _read_checkpoint(
         message = f"{path} belongs to another configuration: {', '.join(differences)}"
         raise CheckpointError(message)
     return content
+
+
+def _check_origin(
+    path: str | Path, content: dict[str, Any], origin: dict[str, str | None]
+) -> None:
+    """Refuse a checkpoint that names another study or other data than those here."""
+    for key, problem in _ORIGIN.items():
+        theirs, ours = content.get(key), origin.get(key)
+        if theirs != ours and theirs is not None and ours is not None:
+            message = f"{path} {problem}: {key} is {theirs} there and {ours} here"
+            raise CheckpointError(message)
 
 
 @lru_cache(maxsize=2)
