@@ -86,6 +86,16 @@ def _is_whole(path: Path) -> bool:
     return found == "ok"
 
 
+def is_sqlite(path: Path) -> bool:
+    """Return whether SQLite knows a file as its own, damaged or not, by its first bytes."""
+    try:
+        with closing(_connect(path, "ro", _FOLD_SECONDS)) as connection:
+            connection.execute("PRAGMA schema_version").fetchone()
+    except sqlite3.DatabaseError as error:
+        return error.sqlite_errorcode != sqlite3.SQLITE_NOTADB
+    return True
+
+
 def fold_log(path: Path) -> None:
     """Write what is in the write-ahead log into the file itself, so that the file is the record.
 
