@@ -105,8 +105,9 @@ class StudyFolder:
         """
         path = Path(recorded)
         if path.parts[:1] == (self.path.name,):
+            outside = ".." in path.parts
             path = self.root / path
-            if ".." in path.parts or self._through_link(path):
+            if outside or self._through_link(path):
                 return None
         return str(path) if path.exists() else None
 

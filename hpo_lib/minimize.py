@@ -18,7 +18,7 @@ from skopt.space import Categorical, Integer, Real
 from skopt.utils import create_result, eval_callbacks, normalize_dimensions
 
 from hpo_lib.bayes import BayesSampler
-from hpo_lib.checks import check_member, check_whole
+from hpo_lib.checks import check_member, check_name, check_whole
 from hpo_lib.evidence import is_value
 from hpo_lib.objective import FunctionObjective, Segment, SegmentResult
 from hpo_lib.skopt_sampler import SkoptSampler, fit_process
@@ -218,6 +218,8 @@ def _refuse(unsupported: Mapping[str, Any]) -> None:
 
 
 def _check(n_calls: int, n_initial_points: int, run: _Run, name: str | None, storage: Any) -> None:
+    if name is not None:
+        check_name(name)
     first = len(run.first)
     if n_initial_points < 0 or n_initial_points + first + len(run.given) < 1:
         message = f"n_initial_points must be positive where there is no x0, got {n_initial_points}"

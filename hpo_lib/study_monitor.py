@@ -16,6 +16,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 from hpo_lib.background import BackgroundStudy, background_study
+from hpo_lib.checks import check_name
 from hpo_lib.driver import own_trials, spent_seconds
 from hpo_lib.front_end import in_turn, is_watched
 from hpo_lib.panel import Panel, png, slider, ticks_of
@@ -112,6 +113,8 @@ class StudyMonitor(Panel):
         storage: where a study given by its name is.
     """
 
+    _task: asyncio.Task[None] | None = None  # also of one whose arguments were refused
+
     def __init__(
         self, study: str | optuna.Study | BackgroundStudy, storage: Storage | None = None
     ) -> None:
@@ -122,7 +125,7 @@ class StudyMonitor(Panel):
         if isinstance(study, optuna.Study):
             self._study, self.name = study, study.study_name
         else:
-            self.name = study if isinstance(study, str) else study.name
+            self.name = check_name(study if isinstance(study, str) else study.name)
             self._backend = open_storage(storage)
             self.background = background_study(self.name, storage) or given
         place = "the storage" if isinstance(storage, BaseStorage) else storage or DEFAULT_STORAGE
@@ -130,7 +133,6 @@ class StudyMonitor(Panel):
         self._mark: object = None
         self._points: Points | None = None
         self._problem = ""
-        self._task: asyncio.Task[None] | None = None
         self._quiet = False
         self._layout: list[Bbox] = []
         self.start = self._button("Start", "Begin, or go on where the record stands", self._start)
