@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from hpo_lib.space import Configuration
@@ -22,6 +23,28 @@ class CheckpointError(ValueError):
 
     An objective that raises it says nothing about its configuration: the trial begins anew.
     """
+
+
+ORIGIN = {"study": "belongs to another study", "data": "was trained on other images or labels"}
+"""What a checkpoint may say of where it comes from; older ones say nothing."""
+
+
+def check_origin(path: str | Path, recorded: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint that names another study or other data than those here.
+
+    Args:
+        path: the checkpoint's file, for the message.
+        recorded: its content; what it does not name, or as None, is not known.
+        here: the study and data to go on with, by the keys of `ORIGIN`.
+
+    Raises:
+        CheckpointError: both name one, and they differ.
+    """
+    for key, problem in ORIGIN.items():
+        theirs, ours = recorded.get(key), here.get(key)
+        if theirs != ours and theirs is not None and ours is not None:
+            message = f"{path} {problem}: {key} is {theirs} there and {ours} here"
+            raise CheckpointError(message)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from hpo_lib.checks import check_member
 from hpo_lib.data import DataConfig, ImageData, Part, batches, load_data
 from hpo_lib.files import atomic_write_bytes
-from hpo_lib.objective import LOG_FOLDER, CheckpointError, Segment, SegmentResult, Status
+from hpo_lib.objective import LOG_FOLDER, CheckpointError, Segment, SegmentResult, check_origin
 from hpo_lib.recipe import (
     NETWORK,
     TrainingConfig,
@@ -47,8 +47,6 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 _KEPT_BYTES = 2**28
 _MISFIT = "does not fit the images or classes of this data"
 _CHECKPOINT_KEYS = {"epoch", "config", "model", "optimizer", "best"}
-_ORIGIN = {"study": "belongs to another study", "data": "was trained on other images or labels"}
-"""What a checkpoint may say of where it comes from; older ones say nothing."""
 # what a training must share with its checkpoint: all but where and how fast it runs
 _TRAJECTORY = tuple(
     item.name for item in fields(TrainingConfig) if item.name not in ("device", "compile")
@@ -126,13 +124,13 @@ def train(
         for epoch in range(start + 1, stop + 1):
             result = run.epoch(epoch, data)
             if not math.isfinite(result.train_loss) or not math.isfinite(result.validation_loss):
-                return _segment(history, None, "diverged")
+                return _segment(history, None, diverged=True)
             history.append(result)
             log(epoch, result)
             show(epoch, result)
             if save_to is not None:
                 run.save(save_to, epoch)
-    return _segment(history, save_to, "completed")
+    return _segment(history, save_to)
 
 
 def evaluate(
@@ -307,7 +305,7 @@ class _Run:
             content = _read_checkpoint(path, self.config, _TRAJECTORY)
             with _reading(path, _MISFIT):
                 self.model.load_state_dict(content["model"])
-            _check_origin(path, content, self.origin)
+            check_origin(path, content, self.origin)
             self.optimizer.load_state_dict(content["optimizer"])
             self.best = content["best"]
             return content["epoch"]
@@ -379,7 +377,7 @@ def _read_checkpoint(
 ) -> dict[str, Any]:
     """Read a checkpoint whose configuration agrees in the `shared` numbers."""
     content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    if not _CHECKPOINT_KEYS <= set(content) <= _CHECKPOINT_KEYS | set(_ORIGIN):
+    if not set(content) >= _CHECKPOINT_KEYS:
         message = f"{path} is not a checkpoint of a training"
         raise CheckpointError(message)
     pairs = {name: (content["config"].get(name), getattr(config, name)) for name in shared}
@@ -394,28 +392,18 @@ def _read_checkpoint(
     return content
 
 
-def _check_origin(
-    path: str | Path, content: dict[str, Any], origin: dict[str, str | None]
-) -> None:
-    """Refuse a checkpoint that names another study or other data than those here."""
-    for key, problem in _ORIGIN.items():
-        theirs, ours = content.get(key), origin.get(key)
-        if theirs != ours and theirs is not None and ours is not None:
-            message = f"{path} {problem}: {key} is {theirs} there and {ours} here"
-            raise CheckpointError(message)
-
-
 @lru_cache(maxsize=2)
 def _load(config: DataConfig, device: torch.device) -> ImageData:
     return load_data(config).to(device)
 
 
 def _segment(
-    history: list[_Epoch], checkpoint: str | Path | None, status: Status
+    history: list[_Epoch], checkpoint: str | Path | None, *, diverged: bool = False
 ) -> SegmentResult:
     names = ("train_loss", "validation_loss", "validation_error", "seconds")
     curves = {name: tuple(getattr(epoch, name) for epoch in history) for name in names}
     place = None if checkpoint is None else str(checkpoint)
+    status = "diverged" if diverged else "completed"
     return SegmentResult(**curves, checkpoint=place, status=status)
 
 

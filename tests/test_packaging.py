@@ -72,7 +72,7 @@ def test_the_top_level_is_laid_out(name):
 def test_modules_stay_short():
     lines = {path.name: len(path.read_text().splitlines()) for path in MODULES}
     assert {name: n for name, n in lines.items() if n > 450} == {}
-    assert sum(lines.values()) <= 12700
+    assert sum(lines.values()) <= 13300
 
 
 # Who imports torch
