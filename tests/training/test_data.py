@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hpo_lib.exceptions import DataError
-from hpo_lib.training import datasets as sources
 from hpo_lib.training.loaders import (
     Augmentation,
     DataConfig,
@@ -32,6 +31,7 @@ from hpo_lib.training.loaders import (
     verify_split,
     write_split,
 )
+from hpo_lib.training.trainer import datasets as sources
 
 
 @pytest.fixture(autouse=True)
