@@ -27,7 +27,7 @@ from hpo_lib.replay import SurrogateObjective
 from hpo_lib.space import Configuration, SearchSpace
 from hpo_lib.storage import Storage
 from hpo_lib.study import run_study, trials_frame
-from hpo_lib.workers import Workers, make_workers, prepare_process
+from hpo_lib.workers import Workers, end_with, make_workers, prepare_process
 
 COLUMNS = ("strategy", "seed", "trial", "value", "best", "seconds", "deciding_seconds")
 
@@ -146,7 +146,8 @@ _here: list[Callable[[Cell], pd.DataFrame]] = []  # in a process of a pool: what
 
 
 def _begin_process(run: bytes, parent: int) -> None:
-    prepare_process(parent)
+    prepare_process()
+    end_with(parent)
     threadpool_limits(1)  # its libraries are loaded already
     _here.append(cloudpickle.loads(run))
 

@@ -31,7 +31,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo_lib.interrupts import first_interrupt_waits
-from hpo_lib.objective import LOG_FOLDER, Objective, Segment, SegmentResult
+from hpo_lib.objective import CURVES, LOG_FOLDER, Objective, Segment, SegmentResult
 from hpo_lib.space import Configuration, SearchSpace
 from hpo_lib.storage import LEASE_SECONDS, Lease, StudyError, StudyStoppedError
 from hpo_lib.study_file import set_trial_attributes
@@ -39,9 +39,6 @@ from hpo_lib.workers import Evaluation, Failure, Workers, wait_for_first
 
 Callback = Callable[[optuna.Study, FrozenTrial], bool | None]
 StoppingRule = Callable[[optuna.Study], str | None]
-
-CURVES = ("train_loss", "validation_loss", "seconds", "validation_error")
-"""Recorded per epoch. The last is written last: its length says how far the record reaches."""
 
 _RERUNS = 2
 """How often a segment whose worker or checkpoint was lost runs again."""
