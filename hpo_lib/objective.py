@@ -198,7 +198,7 @@ def _number(rule: str, value: Any) -> float:
     shape = getattr(value, "shape", None)
     if isinstance(shape, tuple) and math.prod(cast("tuple[int, ...]", shape)) == 1:
         number = value.item()
-    if isinstance(number, bool) or not isinstance(number, Real | Decimal):
+    if not isinstance(number, Real | Decimal):
         message = f"objective must return {rule}, got {shown(value)}"
         raise TypeError(message)
     try:
