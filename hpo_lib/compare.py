@@ -23,11 +23,12 @@ from hpo_lib.checks import check_whole
 from hpo_lib.inference import effect_size, friedman, pairs_of, quantile, within
 from hpo_lib.interrupts import first_interrupt_waits, share_interrupt
 from hpo_lib.objective import Objective
+from hpo_lib.process_guard import end_with
 from hpo_lib.replay import SurrogateObjective
 from hpo_lib.space import Configuration, SearchSpace
 from hpo_lib.storage import Storage
 from hpo_lib.study import run_study, trials_frame
-from hpo_lib.workers import Workers, end_with, make_workers, prepare_process
+from hpo_lib.workers import Workers, make_workers, prepare_process
 
 COLUMNS = ("strategy", "seed", "trial", "value", "best", "seconds", "deciding_seconds")
 

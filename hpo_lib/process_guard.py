@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 
 import psutil
@@ -33,6 +34,17 @@ def end_tree(pid: int) -> None:
     for process in processes:
         with suppress(psutil.Error):
             process.kill()
+
+
+def end_with(parent: int) -> None:
+    """End this process, and those that it has started, once its parent is gone."""
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_LOOK_SECONDS)
+    end_tree(os.getpid())
 
 
 class ProcessGuard:

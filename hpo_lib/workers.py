@@ -36,7 +36,7 @@ from hpo_lib.objective import (
     SegmentResult,
     checked_result,
 )
-from hpo_lib.process_guard import ProcessGuard, end_tree
+from hpo_lib.process_guard import ProcessGuard
 from hpo_lib.processes import (
     READY,
     ClosedError,
@@ -52,7 +52,6 @@ FailureStatus = Literal[
     "failed", "timed_out", "out_of_memory", "lost", "no_checkpoint", "disk_full"
 ]
 
-_WATCH_SECONDS = 0.25
 _REASON_LENGTH = 2_000
 _TRACEBACK_LENGTH = 20_000
 
@@ -299,16 +298,14 @@ class _SlotThread(threading.Thread):
     def run(self) -> None:
         """Work until `None` comes."""
         while (task := self.tasks.get()) is not None:
-            evaluation, refusal = None, None
             try:
                 evaluation = self._evaluate(task)
             except Exception as error:  # whoever waits for the future must hear of it
-                refusal = error
-            self._workers.release(self._slot)
-            if evaluation is not None:
-                task.future.set_result(evaluation)
+                self._workers.release(self._slot)
+                task.future.set_exception(error)
             else:
-                task.future.set_exception(refusal)
+                self._workers.release(self._slot)
+                task.future.set_result(evaluation)
         self.process.end()
 
     def _evaluate(self, task: _Task) -> Evaluation:
@@ -440,14 +437,3 @@ def prepare_process(gpu: str | None = None) -> None:
     torch: Any = sys.modules.get("torch")  # loaded already when the user's script imports it
     if torch is not None:
         torch.set_num_threads(1)
-
-
-def end_with(parent: int) -> None:
-    """End this process, and those that it has started, once its parent is gone."""
-    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
-
-
-def _watch(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(_WATCH_SECONDS)
-    end_tree(os.getpid())
