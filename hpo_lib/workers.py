@@ -325,6 +325,9 @@ class _SlotThread(threading.Thread):
             failure = Failure("out_of_memory", reason)
         except EndedError as error:
             failure = Failure("lost", f"its process died without a result: {error}")
+        except (ValueError, KeyError, TypeError) as error:  # the objective wrote into our pipe
+            self.process.end()
+            failure = Failure("lost", f"its process sent what is no result: {error!r}")
         return Evaluation(failure, task.name, task.submitted, time.time())
 
 

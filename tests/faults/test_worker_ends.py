@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import math
 import os
 import sqlite3
+import stat
 import time
 from dataclasses import dataclass
 from decimal import Decimal
@@ -110,6 +112,19 @@ def test_a_study_goes_on_after_a_trial_whose_process_ends_quietly():
     assert study.trials[0].user_attrs["status"] == "lost"
     assert "exit code 0" in study.trials[0].user_attrs["reason"]
     assert study.trials[1].state == TrialState.COMPLETE
+
+
+@pytest.mark.slow
+def test_a_process_that_writes_into_every_socket_is_lost(pool):
+    def write(configuration):
+        for fd in range(3, 64):
+            with contextlib.suppress(OSError):
+                if stat.S_ISSOCK(os.fstat(fd).st_mode):
+                    os.write(fd, b"\0\0\0\4what")
+        return 1.0
+
+    assert ask(pool, write).status == "lost"
+    assert ask(pool, bowl).validation_error == (bowl(CONFIGURATION),)
 
 
 class Unreadable(float):
