@@ -17,13 +17,13 @@ from .samplers.surrogate import fit_surrogate as fit_surrogate
 from .space.search_space import Configuration as Configuration
 from .space.search_space import SearchSpace as SearchSpace
 from .study.background import BackgroundStudy as BackgroundStudy
+from .study.catalog import delete_study as delete_study
+from .study.catalog import list_studies as list_studies
+from .study.catalog import open_study as open_study
+from .study.catalog import trials_frame as trials_frame
 from .study.gp_minimize import gp_minimize as gp_minimize
-from .study.run import delete_study as delete_study
 from .study.run import estimate_cost as estimate_cost
-from .study.run import list_studies as list_studies
-from .study.run import open_study as open_study
 from .study.run import run_study as run_study
-from .study.run import trials_frame as trials_frame
 from .study.workers.dask_cluster import DaskWorkers as DaskWorkers
 from .study.workers.local import LocalWorkers as LocalWorkers
 from .training.loaders import DataConfig as DataConfig

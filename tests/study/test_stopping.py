@@ -6,8 +6,9 @@ import sys
 import pytest
 
 from hpo_lib.space.search_space import SearchSpace
+from hpo_lib.study.catalog import list_studies, open_study
 from hpo_lib.study.gp_minimize import gp_minimize
-from hpo_lib.study.run import list_studies, open_study, run_study
+from hpo_lib.study.run import run_study
 from hpo_lib.study.stopping import (
     MaxSeconds,
     NoImprovement,

@@ -20,7 +20,8 @@ from torch.nn import functional as F
 from hpo_lib.exceptions import CheckpointError
 from hpo_lib.objective import Objective, Segment, SegmentResult
 from hpo_lib.space.search_space import SearchSpace
-from hpo_lib.study.run import delete_study, run_study
+from hpo_lib.study.catalog import delete_study
+from hpo_lib.study.run import run_study
 from hpo_lib.training.config import (
     focal_loss,
     learning_rate,
@@ -36,6 +37,7 @@ from hpo_lib.training.trainer import (
     evaluate,
     train,
 )
+from hpo_lib.trials import StudyRecord
 from tests.toys import record_of
 
 SMALL_DATA = DataConfig(n_train=150, n_validation=50)
@@ -480,7 +482,7 @@ def test_a_trials_logs_stay_where_the_driver_put_them_and_its_checkpoints_go() -
     options = {"name": "logged", "storage": "s.db", "workers": 1, "rungs": (1,)}
     study = run_study(objective, space, "random", 2, **options)
     (place,) = Path("s.db.checkpoints").iterdir()
-    assert place.name == f"logged-{study.user_attrs['identity'][:12]}"
+    assert place.name == f"logged-{StudyRecord.of(study).identity[:12]}"
     for trial in study.trials:
         folder = place / f"{trial.number:05d}"
         assert [child.name for child in folder.iterdir()] == ["tensorboard"]
