@@ -21,9 +21,9 @@ _FAILED, _REFUSED, _INTERRUPTED = 1, 2, 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 0, 1 (failed), 2 (refused) or 130 (interrupted)."""
-    chosen = _parser().parse_args(arguments)
+    options = _parser().parse_args(arguments)
     try:
-        return chosen.command(chosen)
+        return options.command(options)
     except RunError as error:
         print(f"hpo_lib: {error}", file=sys.stderr)
         return _REFUSED
@@ -65,76 +65,81 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(chosen: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace) -> int:
     # Slow to import, and of no use to the other commands.
     from hpo_lib.runner.run import run_notebooks
 
     # A batch system ends a job with SIGTERM: then, too, copies and report are to be written.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    given = dict(chosen.parameter) | ({} if chosen.data is None else {"data": chosen.data})
-    if "data" in given:
-        given["data"] = _absolute(given["data"])
-    if (space := user_path(given.get("space", ""))).is_file():
-        given["space"] = str(space)
-    folder, record, left = run_notebooks(
-        chosen.notebooks, profile=chosen.profile, parameters=given, into=chosen.into
+    parameters: dict[str, str] = dict(options.parameter)
+    if options.data is not None:
+        parameters["data"] = options.data
+    _resolve_paths(parameters)
+
+    folder, record, remaining = run_notebooks(
+        options.notebooks, profile=options.profile, parameters=parameters, into=options.into
     )
     print(f"report: {_shown(folder / 'report.html')}", flush=True)
-    if not left:
+    if not remaining:
         return 0
-    entry = record["notebooks"][left[0]]
-    cell = f" in cell [{entry['cell']}]" if entry["cell"] else ""
-    flags = [part for name, value in given.items() for part in ("-p", name, value)]
-    again = ["--profile", chosen.profile, *flags, "--into", _shown(folder), *left]
+
+    name = remaining[0]
+    run = record.notebooks[name]
+    cell = f" in cell [{run.cell}]" if run.cell else ""
+    flags = [word for pair in parameters.items() for word in ("-p", *pair)]
+    again = ["--profile", options.profile, *flags, "--into", _shown(folder), *remaining]
     print(
-        f"hpo_lib: {left[0]} {entry['status']}{cell}: {entry['error']}\n"
-        f"  what it had done: {_shown(folder / left[0])}.ipynb\n"
+        f"hpo_lib: {name} {run.status}{cell}: {run.error}\n"
+        f"  what it had done: {_shown(folder / name)}.ipynb\n"
         f"  to go on from there: python -m hpo_lib run {shlex.join(again)}",
         file=sys.stderr,
     )
-    return _INTERRUPTED if entry["status"] == "interrupted" else _FAILED
+    return _INTERRUPTED if run.status == "interrupted" else _FAILED
 
 
-def _absolute(data: str) -> str:
-    """Notebooks run in their own folder: a path that the user gave is meant from here."""
-    kind, _, path = data.partition(":")
-    if kind != "folder":
-        return data
-    folder = user_path(path)
-    if not folder.is_dir():
-        message = f"data names a folder that does not exist: {folder}"
-        raise RunError(message)
-    return f"folder:{folder}"
+def _resolve_paths(parameters: dict[str, str]) -> None:
+    """Make paths absolute: the user means them from here, notebooks run in their own folder."""
+    kind, _, path = parameters.get("data", "").partition(":")
+    if kind == "folder":
+        folder = user_path(path)
+        if not folder.is_dir():
+            message = f"data names a folder that does not exist: {folder}"
+            raise RunError(message)
+        parameters["data"] = f"folder:{folder}"
+
+    space = user_path(parameters.get("space", ""))
+    if space.is_file():
+        parameters["space"] = str(space)
 
 
 def _shown(path: Path) -> str:
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
-def _studies(chosen: argparse.Namespace) -> int:
+def _studies(options: argparse.Namespace) -> int:
     from hpo_lib.exceptions import StudyError
     from hpo_lib.study.run import delete_study, list_studies
     from hpo_lib.study.storage import sqlite_path
 
-    file = sqlite_path(chosen.storage)
+    file = sqlite_path(options.storage)
     if file is not None and not file.is_file():
         found = [_shown(path) for path in _results().rglob("*.db")]
-        message = f"no studies at {chosen.storage}; there are: {', '.join(found) or 'none'}"
+        message = f"no studies at {options.storage}; there are: {', '.join(found) or 'none'}"
         raise RunError(message)
     try:
-        if chosen.delete is not None:
-            delete_study(chosen.delete, chosen.storage)
-            print(f"deleted study {chosen.delete}")
-        frame = list_studies(chosen.storage)
+        if options.delete is not None:
+            delete_study(options.delete, options.storage)
+            print(f"deleted study {options.delete}")
+        frame = list_studies(options.storage)
     except StudyError as error:
         raise RunError(str(error)) from error
     print(frame.to_string() if len(frame) else "no studies")
     return 0
 
 
-def _clean(chosen: argparse.Namespace) -> int:
+def _clean(options: argparse.Namespace) -> int:
     results = _results()
-    if chosen.yes:
+    if options.yes:
         _check_idle(results)
     children = sorted(results.iterdir()) if results.is_dir() else []
     found = [path for path in children if path.name not in ("reference", ".gitkeep")]
@@ -142,10 +147,10 @@ def _clean(chosen: argparse.Namespace) -> int:
     for path, size in sizes.items():
         print(f"{size:10.1f} MB  {_shown(path)}")
     print(f"{sum(sizes.values()):10.1f} MB  in all")
-    for path in found if chosen.yes else []:
+    for path in found if options.yes else []:
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     if found:
-        print("deleted" if chosen.yes else "to delete all this: python -m hpo_lib clean --yes")
+        print("deleted" if options.yes else "to delete all this: python -m hpo_lib clean --yes")
     return 0
 
 

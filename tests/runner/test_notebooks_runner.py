@@ -17,16 +17,9 @@ from hpo_lib.__main__ import main
 from hpo_lib.exceptions import RunError
 from hpo_lib.runner import notebooks as module
 from hpo_lib.runner import run as runs
-from hpo_lib.runner.notebooks import (
-    Notebook,
-    choose_notebooks,
-    convert,
-    find_notebooks,
-    read_notebook,
-    read_profile,
-    read_value,
-    settings,
-)
+from hpo_lib.runner.notebooks import Notebook, choose_notebooks, find_notebooks, read_notebook
+from hpo_lib.runner.parameters import assign_values, convert, read_profile, read_value
+from hpo_lib.runner.record import NotebookRun, begin_record
 from hpo_lib.study.run import open_study, run_study
 from hpo_lib.study.storage import holding, open_storage
 from tests.toys import TOY_SPACE, bowl
@@ -41,6 +34,11 @@ seeds: list[int] = [0, 1]  # seeds
 rates: list = [0.1]  # learning rates
 limit: float | None = None  # seconds
 free = 3  # without a type"""
+
+COLLECTIONS = """\
+names: list[str] = []
+options: dict = {}
+counts: dict[str, int] = {}"""
 
 
 def write_notebook(path: Path, *cells: str, parameters: str | None = PARAMETERS) -> Path:
@@ -152,7 +150,8 @@ def test_an_unknown_notebook_is_refused_with_those_there_are(home):
         ("None", None),
         ("digits", "digits"),
         ("folder:/a b", "folder:/a b"),
-        ("[1e-4, 2, no]", [1e-4, 2, False]),
+        ("[1e-4, 2, false]", [1e-4, 2, False]),
+        ("[no, 2020-01-01, '1']", ["no", "2020-01-01", "1"]),
         ("[1", "[1"),
         ("", ""),
     ],
@@ -173,14 +172,23 @@ def test_text_is_read_as_papermill_reads_it_and_lists_as_yaml(text, value):
         ("data", "[x", "[x"),
         ("verbose", "true", True),
         ("seeds", "[3, 4]", [3, 4]),
-        ("rates", ["1e-4"], [1e-4]),
+        ("rates", "[1e-4]", [1e-4]),
+        ("rates", '["1e-4"]', ["1e-4"]),
+        ("names", '["01", "None"]', ["01", "None"]),
+        ("names", "[01, None]", ["01", "None"]),
+        ("options", '{"a": 2}', {"a": 2}),
+        ("options", "{a: [1e-4, {b: '1'}]}", {"a": [1e-4, {"b": "1"}]}),
+        ("counts", "{a: 2}", {"a": 2}),
+        ("n_trials", "04", 4),
         ("limit", "None", None),
         ("limit", "60", 60.0),
         ("free", "abc", "abc"),
     ],
 )
 def test_values_become_what_the_parameter_declares(name, given, value):
-    assert convert(a_notebook(), name, given) == value
+    converted = convert(a_notebook(parameters=f"{PARAMETERS}\n{COLLECTIONS}"), name, given)
+    assert converted == value
+    assert type(converted) is type(value)
 
 
 @pytest.mark.parametrize(
@@ -193,17 +201,21 @@ def test_values_become_what_the_parameter_declares(name, given, value):
         ("verbose", "1", "must be bool"),
         ("seeds", "[1, x]", "must be list"),
         ("seeds", "3", "must be list"),
+        ("seeds", '["3"]', "must be list"),
+        ("names", "a", "must be list"),
+        ("options", "[1]", "must be dict"),
+        ("counts", '{"a": "2"}', "must be dict"),
     ],
 )
 def test_a_value_of_another_type_is_refused(name, given, rule):
     with pytest.raises(RunError, match=f"parameter {name} of 01_one {rule}"):
-        convert(a_notebook(), name, given)
+        convert(a_notebook(parameters=f"{PARAMETERS}\n{COLLECTIONS}"), name, given)
 
 
 def test_a_name_goes_to_each_notebook_that_declares_it_and_overrides_the_profile():
     both = [a_notebook("01_one"), a_notebook("02_two", "lr: float = 0.5")]
     profile = {"01_one": {"n_trials": 2, "lr": 0.3}}
-    assert settings(both, profile, {"n_trials": "9", "lr": "0.2"}) == {
+    assert assign_values(both, profile, {"n_trials": "9", "lr": "0.2"}) == {
         "01_one": {"n_trials": 9, "lr": 0.2},
         "02_two": {"lr": 0.2},
     }
@@ -213,9 +225,9 @@ def test_a_name_that_no_chosen_notebook_declares_is_refused_with_those_declared(
     with pytest.raises(
         RunError, match=r"'n_trial' \(did you mean n_trials\?\); declared are: data"
     ):
-        settings([a_notebook()], {}, {"n_trial": "3"})
+        assign_values([a_notebook()], {}, {"n_trial": "3"})
     with pytest.raises(RunError, match="run_folder is set by the runner"):
-        settings([a_notebook()], {}, {"run_folder": "x"})
+        assign_values([a_notebook()], {}, {"run_folder": "x"})
 
 
 def test_a_profile_shares_values_and_has_sections():
@@ -323,7 +335,7 @@ def test_a_run_writes_copies_record_and_report(home, capsys):
     assert main(["run", "--profile", "smoke", "-p", "lr", "1e-4", "--data", "07"]) == 0
     folder = only_run(home)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d{6}", folder.name)
-    expected = ["01_one.ipynb", "02_two.ipynb", "facts.json", "report.html", "run.json"]
+    expected = [".lock", "01_one.ipynb", "02_two.ipynb", "facts.json", "report.html", "run.json"]
     assert sorted(path.name for path in folder.iterdir()) == expected
     shown = capsys.readouterr().out
     assert re.search(r"^\[1/2\] 01_one \.\.\. ok, [\d.]+ s$", shown, re.MULTILINE)
@@ -481,10 +493,10 @@ def test_a_space_is_found_from_where_the_user_is(home, tmp_path, monkeypatch, ca
 def test_a_notebook_of_ones_own_may_have_seeds_and_no_title(tmp_path):
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("# Not a title")])
     nbformat.write(book, tmp_path / "mine.ipynb")
-    record = runs._begin(tmp_path, "smoke", [a_notebook("mine"), a_notebook("other")])
+    record = begin_record(tmp_path, "smoke", ["mine", "other"], tmp_path)
     for name, seed in (("mine", [0, 1]), ("other", 0)):
-        record["notebooks"][name] |= {"status": "ok", "seconds": 1.0, "parameters": {"seed": seed}}
-    runs._finish(tmp_path, record)
+        record.notebooks[name] = NotebookRun("ok", seconds=1.0, parameters={"seed": seed})
+    runs.finish(tmp_path, record)
     assert record_of(tmp_path)["seed"] == [0, [0, 1]]
     assert "<td>Not a title</td>" not in (tmp_path / "report.html").read_text()
 

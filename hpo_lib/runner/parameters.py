@@ -1,0 +1,171 @@
+"""Assign values to the parameters of notebooks: from profiles, then from the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from hpo_lib.exceptions import RunError
+from hpo_lib.runner.notebooks import Notebook, with_suggestions
+
+RUN_FOLDER = "run_folder"
+"""The parameter through which a notebook learns where a run keeps its files."""
+
+Values = dict[str, Any]
+
+_WORDS = {"True": True, "true": True, "False": False, "false": False, "None": None, "null": None}
+
+
+class _ValueLoader(yaml.BaseLoader):
+    """Load YAML, reading plain scalars as on the command line; quoted ones stay text.
+
+    Like its base class, it constructs nothing but lists, dictionaries and scalars.
+    """
+
+    def construct_scalar(self, node: yaml.ScalarNode) -> Any:
+        """Return the value of a plain scalar, or the text of a quoted one."""
+        text = super().construct_scalar(node)
+        if node.style is not None:
+            return text
+        return _read_scalar(text) if text else None
+
+
+def read_value(text: str, loader: type[yaml.BaseLoader] = _ValueLoader) -> Any:
+    """Return the value of text that is typed on the command line.
+
+    Args:
+        text: a scalar, which is read as papermill does (`1e-4`, `True`), or a list or a mapping
+            in YAML or JSON.
+        loader: reads lists and mappings.
+    """
+    if not text.startswith(("[", "{")):
+        return _read_scalar(text)
+    try:
+        return yaml.load(text, loader)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return text  # the declared type decides: a str takes it, a list refuses it
+
+
+def _read_scalar(text: str) -> Any:
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return _WORDS.get(text, text)
+
+
+def convert(notebook: Notebook, name: str, value: Any) -> Any:
+    """Return a value as the type that a notebook declares for a parameter.
+
+    Args:
+        notebook: the notebook that declares the parameter.
+        name: the name of the parameter.
+        value: text is read as the declared type; any other value must have that type.
+
+    Raises:
+        RunError: the value is not of the declared type.
+    """
+    parameter = notebook.parameters[name]
+    readings = [value]
+    if isinstance(value, str) and parameter.annotation != "str":
+        # Every scalar as text comes second: [01, None] for list[str].
+        readings = [read_value(value), read_value(value, yaml.BaseLoader), value]
+
+    for reading in readings:
+        try:
+            return parameter.type.validate_python(reading, strict=True)
+        except ValidationError:
+            continue
+
+    message = (
+        f"parameter {name} of {notebook.name} must be {parameter.annotation}, "
+        f"got {value!r} (its default is {parameter.default!r})"
+    )
+    raise RunError(message)
+
+
+def read_profile(path: Path, profile: str, known: Sequence[Notebook]) -> dict[str, Values]:
+    """Return the values that a profile sets in each notebook, by the notebook's name.
+
+    Args:
+        path: a YAML file that maps each profile to values shared by all notebooks that declare
+            them, and to sections with the values of single notebooks.
+        profile: the name of the profile.
+        known: the notebooks; a name that none of them declares is refused, as it has no effect.
+
+    Raises:
+        RunError: the file cannot be read, or the profile is missing or sets something unknown.
+    """
+    profiles = _read_profiles(path)
+    if profile not in profiles:
+        message = f"no profile {profile!r} in {path}; there are: {', '.join(profiles)}"
+        raise RunError(message)
+
+    shared = profiles[profile]
+    sections: dict[str, Values] = {}
+    for notebook in known:
+        if isinstance(shared.get(notebook.name), dict):
+            sections[notebook.name] = shared.pop(notebook.name)
+
+    unknown = _undeclared(shared, known)
+    for notebook in known:
+        unknown += _undeclared(sections.get(notebook.name, {}), [notebook])
+    if unknown:
+        message = f"profile {profile!r} in {path} sets what nothing declares: {'; '.join(unknown)}"
+        raise RunError(message)
+
+    return {n.name: _converted(n, shared | sections.get(n.name, {})) for n in known}
+
+
+def _read_profiles(path: Path) -> dict[str, Values]:
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _ValueLoader)
+        return TypeAdapter(dict[str, Values]).validate_python(content)
+    except Exception as error:
+        message = f"{path} must map each profile to the parameters that it sets: {error}"
+        raise RunError(message) from error
+
+
+def assign_values(
+    chosen: Sequence[Notebook], profile: Mapping[str, Values], given: Values
+) -> dict[str, Values]:
+    """Return the values that each chosen notebook is executed with, by the notebook's name.
+
+    Args:
+        chosen: the notebooks of the run.
+        profile: values by notebook, as `read_profile` returns them.
+        given: values of the command line, which override those of the profile.
+
+    Raises:
+        RunError: no chosen notebook declares a given name, or a value has the wrong type.
+    """
+    if RUN_FOLDER in given:
+        message = f"{RUN_FOLDER} is set by the runner; choose the folder with --into"
+        raise RunError(message)
+
+    if unknown := _undeclared(given, chosen):
+        declared = ", ".join(sorted(_declared_names(chosen))) or "none"
+        message = f"no chosen notebook declares {'; '.join(unknown)}; declared are: {declared}"
+        raise RunError(message)
+
+    return {n.name: {**profile.get(n.name, {}), **_converted(n, given)} for n in chosen}
+
+
+def _converted(notebook: Notebook, values: Values) -> Values:
+    declared = notebook.parameters
+    return {name: convert(notebook, name, values[name]) for name in values if name in declared}
+
+
+def _undeclared(names: Iterable[str], notebooks: Sequence[Notebook]) -> list[str]:
+    declared = _declared_names(notebooks)
+    return [with_suggestions(name, declared) for name in names if name not in declared]
+
+
+def _declared_names(notebooks: Sequence[Notebook]) -> set[str]:
+    names = {name for notebook in notebooks for name in notebook.parameters}
+    return names - {RUN_FOLDER}
