@@ -131,18 +131,16 @@ def _note_failure(run: NotebookRun, error: BaseException, running: Path) -> None
     """Write into the record of a notebook, and into its cell, why its execution ended."""
     from papermill.exceptions import PapermillExecutionError
 
+    run.status = "failed"
     if isinstance(error, PapermillExecutionError):  # raised by a cell, which shows it already
-        run.status = "failed"
         run.error = f"{error.ename}: {error.evalue}"
         run.cell = error.exec_count
         return
 
+    run.error = f"{type(error).__name__}: {error}"
     if isinstance(error, KeyboardInterrupt):
         run.status = "interrupted"
         run.error = "stopped"
-    else:
-        run.status = "failed"
-        run.error = f"{type(error).__name__}: {error}"
     run.cell = _mark_running_cell(running, error, run.error)
 
 
@@ -151,23 +149,19 @@ def _mark_running_cell(copy: Path, error: BaseException, text: str) -> int | Non
 
     After a lost kernel papermill leaves every cell as completed, those that never ran too.
     """
-    if not copy.exists():
-        return None
-
-    book = nbformat.read(copy, as_version=4)
+    book = nbformat.read(copy, as_version=4) if copy.exists() else nbformat.v4.new_notebook()
     cells = [cell for cell in book.cells if cell.cell_type == "code"]
-    begun = sum(cell.metadata.papermill.start_time is not None for cell in cells)
+    begun = [cell for cell in cells if cell.metadata.papermill.start_time]
     if not begun:
         return None
 
-    for cell in cells[begun:]:
+    for cell in cells[len(begun) :]:
         cell.metadata.papermill.status = "pending"
 
     words = {"ename": type(error).__name__, "evalue": str(error), "traceback": [text]}
-    running = cells[begun - 1]
-    running.metadata.papermill |= {"status": "failed", "exception": True}
-    running.outputs.append(nbformat.v4.new_output("error", **words))
+    begun[-1].metadata.papermill |= {"status": "failed", "exception": True}
+    begun[-1].outputs.append(nbformat.v4.new_output("error", **words))
 
     with suppress(WriteError):  # a full disk is reported when the record of the run is written
         atomic_write_text(copy, nbformat.writes(book) + "\n")
-    return begun
+    return len(begun)

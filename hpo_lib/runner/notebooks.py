@@ -96,12 +96,13 @@ def choose_notebooks(requested: Sequence[str], known: Sequence[Notebook]) -> lis
     """
     chosen = [notebook for text in requested for notebook in _matches(text, known)] or known
     by_path = {notebook.path.resolve(): notebook for notebook in chosen}
-    by_name = {notebook.name: notebook for notebook in by_path.values()}
-    if not by_name or len(by_name) < len(by_path):
-        names = sorted(notebook.name for notebook in by_path.values())
+    ordered = sorted(by_path.values(), key=lambda notebook: notebook.name)
+
+    names = [notebook.name for notebook in ordered]
+    if not names or len(set(names)) < len(names):
         message = f"the notebooks of a run must be at least one, differently named, got {names}"
         raise RunError(message)
-    return [notebook for _, notebook in sorted(by_name.items())]
+    return ordered
 
 
 def _matches(text: str, known: Sequence[Notebook]) -> list[Notebook]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,14 +112,11 @@ def read_profile(path: Path, profile: str, known: Sequence[Notebook]) -> dict[st
         if isinstance(shared.get(notebook.name), dict):
             sections[notebook.name] = shared.pop(notebook.name)
 
-    unknown = _undeclared(shared, known)
+    source = f"profile {profile!r} in {path}"
+    _check_declared(shared, known, source)
     for notebook in known:
-        unknown += _undeclared(sections.get(notebook.name, {}), [notebook])
-    if unknown:
-        message = f"profile {profile!r} in {path} sets what nothing declares: {'; '.join(unknown)}"
-        raise RunError(message)
-
-    return {n.name: _converted(n, shared | sections.get(n.name, {})) for n in known}
+        _check_declared(sections.get(notebook.name, {}), [notebook], source)
+    return {n.name: _convert_all(n, shared | sections.get(n.name, {})) for n in known}
 
 
 def _read_profiles(path: Path) -> dict[str, Values]:
@@ -148,24 +145,21 @@ def assign_values(
         message = f"{RUN_FOLDER} is set by the runner; choose the folder with --into"
         raise RunError(message)
 
-    if unknown := _undeclared(given, chosen):
-        declared = ", ".join(sorted(_declared_names(chosen))) or "none"
-        message = f"no chosen notebook declares {'; '.join(unknown)}; declared are: {declared}"
+    _check_declared(given, chosen, "the request")
+    return {n.name: {**profile.get(n.name, {}), **_convert_all(n, given)} for n in chosen}
+
+
+def _check_declared(values: Values, notebooks: Sequence[Notebook], source: str) -> None:
+    declared = {name for notebook in notebooks for name in notebook.parameters} - {RUN_FOLDER}
+    unknown = [with_suggestions(name, declared) for name in values if name not in declared]
+    if unknown:
+        message = (
+            f"{source} sets what no chosen notebook declares: {'; '.join(unknown)}; "
+            f"declared are: {', '.join(sorted(declared)) or 'none'}"
+        )
         raise RunError(message)
 
-    return {n.name: {**profile.get(n.name, {}), **_converted(n, given)} for n in chosen}
 
-
-def _converted(notebook: Notebook, values: Values) -> Values:
+def _convert_all(notebook: Notebook, values: Values) -> Values:
     declared = notebook.parameters
     return {name: convert(notebook, name, values[name]) for name in values if name in declared}
-
-
-def _undeclared(names: Iterable[str], notebooks: Sequence[Notebook]) -> list[str]:
-    declared = _declared_names(notebooks)
-    return [with_suggestions(name, declared) for name in names if name not in declared]
-
-
-def _declared_names(notebooks: Sequence[Notebook]) -> set[str]:
-    names = {name for notebook in notebooks for name in notebook.parameters}
-    return names - {RUN_FOLDER}

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import psutil
 from pydantic import TypeAdapter
@@ -21,8 +21,9 @@ from hpo_lib.files import atomic_write_text
 
 RECORD_NAME = "run.json"
 
-# The status of a notebook and what it makes of the run; later ones prevail.
-_SUMMARIES = {"not run": "incomplete", "failed": "failed", "interrupted": "interrupted"}
+Status = Literal["ok", "not run", "failed", "interrupted"]
+
+_BY_SEVERITY = get_args(Status)
 
 
 @dataclass
@@ -30,7 +31,7 @@ class NotebookRun:
     """The execution of one notebook.
 
     Attributes:
-        status: "not run", "ok", "failed" or "interrupted".
+        status: how it ended, if it began.
         started: when it began, in ISO format; None when it did not.
         seconds: that it took.
         parameters: the value of each parameter, defaults included.
@@ -38,7 +39,7 @@ class NotebookRun:
         error: why it did not end well.
     """
 
-    status: str = "not run"
+    status: Status = "not run"
     started: str | None = None
     seconds: float = 0.0
     parameters: dict[str, Any] = field(default_factory=dict[str, Any])
@@ -82,19 +83,14 @@ class RunRecord:
     def finish(self) -> None:
         """Set the status, the seconds and the seeds of the run from those of its notebooks."""
         runs = self.notebooks.values()
-        statuses = {run.status for run in runs}
-        self.status = "ok"
-        for status, summary in _SUMMARIES.items():
-            if status in statuses:
-                self.status = summary
-
+        worst = max((run.status for run in runs), key=_BY_SEVERITY.index)
+        self.status = "incomplete" if worst == "not run" else worst
         self.finished = now()
         self.seconds = round(sum(run.seconds for run in runs), 1)
 
-        # Keyed by their text, since a seed of a notebook of one's own may be a list.
+        # By their text: in a notebook of one's own a seed may be a list.
         seeds = [run.parameters["seed"] for run in runs if "seed" in run.parameters]
-        by_text = {str(seed): seed for seed in seeds}
-        self.seed = [seed for _, seed in sorted(by_text.items())]
+        self.seed = [seed for _, seed in sorted({str(seed): seed for seed in seeds}.items())]
 
 
 def begin_record(folder: Path, profile: str, names: Iterable[str], notebooks: Path) -> RunRecord:

@@ -14,7 +14,6 @@ from filelock import FileLock, Timeout
 from hpo_lib.exceptions import RunError
 from hpo_lib.runner.execution import execute
 from hpo_lib.runner.notebooks import (
-    Notebook,
     choose_notebooks,
     find_notebooks,
     notebooks_folder,
@@ -67,9 +66,9 @@ def run_notebooks(
     chosen = choose_notebooks(notebooks, known)
 
     # A profile may also have a section for a chosen notebook that is not a numbered one.
-    candidates = list({notebook.path: notebook for notebook in [*known, *chosen]}.values())
-    profile_values = read_profile(home / "profiles.yaml", profile, candidates)
-    values = assign_values(chosen, profile_values, parameters or {})
+    candidates = {notebook.path: notebook for notebook in [*known, *chosen]}
+    defaults = read_profile(home / "profiles.yaml", profile, list(candidates.values()))
+    values = assign_values(chosen, defaults, parameters or {})
 
     runs = home.parent / "results" / "runs"
     folder = _new_folder(runs) if into is None else _checked_folder(user_path(into))
@@ -77,24 +76,18 @@ def run_notebooks(
     with _lock(folder):
         record = begin_record(folder, profile, names, home)
         print(f"profile {profile}, {len(chosen)} notebooks, into {folder}", flush=True)
-        n_completed = _execute_in_order(chosen, values, folder, record)
+        remaining = list(names)
+        for position, notebook in enumerate(chosen, 1):
+            label = f"[{position}/{len(chosen)}] {notebook.name}"
+            entry = execute(notebook, values[notebook.name], folder, label)
+            record.notebooks[notebook.name] = entry
+            record.write(folder)
+            if entry.status != "ok":
+                break
+            remaining.remove(notebook.name)
+
         finish(folder, record)
-    return RunOutcome(folder, record, names[n_completed:])
-
-
-def _execute_in_order(
-    chosen: Sequence[Notebook], values: dict[str, Values], folder: Path, record: RunRecord
-) -> int:
-    """Execute notebooks up to the first that fails; return how many ended well."""
-    for position, notebook in enumerate(chosen):
-        label = f"[{position + 1}/{len(chosen)}] {notebook.name}"
-        entry = execute(notebook, values[notebook.name], folder, label)
-        record.notebooks[notebook.name] = entry
-        record.write(folder)
-
-        if entry.status != "ok":
-            return position
-    return len(chosen)
+    return RunOutcome(folder, record, remaining)
 
 
 def finish(folder: Path, record: RunRecord) -> None:
