@@ -111,6 +111,13 @@ def test_what_is_not_a_notebook_is_refused_by_name(content):
         read_notebook(Path("bad.ipynb"))
 
 
+@pytest.mark.parametrize("line", ["%matplotlib inline", "!pip install x", "x = !ls"])
+def test_a_magic_among_the_parameters_is_refused_with_its_line(line):
+    write_notebook(Path("magic.ipynb"), parameters=f"a: int = 1\n{line}")
+    with pytest.raises(RunError, match=r"parameters cell of magic\.ipynb .*magics.*line 2"):
+        read_notebook(Path("magic.ipynb"))
+
+
 @pytest.mark.parametrize(
     ("wanted", "names"),
     [
@@ -230,6 +237,19 @@ def test_a_name_that_no_chosen_notebook_declares_is_refused_with_those_declared(
         assign_values([a_notebook()], {}, {"run_folder": "x"})
 
 
+def test_a_profile_sets_lists_and_mappings_and_quoted_text_stays_text():
+    known = [a_notebook("01_one", f"data: str = 'x'\nitems: list = []\n{COLLECTIONS}")]
+    path = Path("profiles.yaml")
+    path.write_text(
+        "quick:\n  data: '07'\n  items: ['01', 01, 1e-4, no]\n  names: ['None']\n"
+        "  options: {a: {b: 1e-4}}\n  counts: {01_one: 2}\n"
+    )
+    assert read_profile(path, "quick", known)["01_one"] == {
+        **{"data": "07", "items": ["01", 1, 1e-4, "no"], "names": ["None"]},
+        **{"options": {"a": {"b": 1e-4}}, "counts": {"01_one": 2}},
+    }
+
+
 def test_a_profile_shares_values_and_has_sections():
     known = [a_notebook("01_one"), a_notebook("02_two", "lr: float = 0.5")]
     path = Path("profiles.yaml")
@@ -311,6 +331,83 @@ def test_clean_shows_what_is_used_and_deletes_only_when_told(home, capsys):
     assert main(["clean", "--yes"]) == 0
     assert [path.name for path in results.iterdir()] == ["reference"]
     assert (results / "reference" / "table.csv").exists()
+
+
+@pytest.fixture
+def executed(home, monkeypatch) -> list[tuple[str, dict[str, Any]]]:
+    """The notebooks that a run would execute, with their values; each ends well at once."""
+    calls: list[tuple[str, dict[str, Any]]] = []
+
+    def execute(notebook: Notebook, values: dict[str, Any], *_: Any) -> NotebookRun:
+        calls.append((notebook.name, values))
+        return NotebookRun("ok", seconds=1.0)
+
+    monkeypatch.setattr(runs, "execute", execute)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    return calls
+
+
+def test_a_value_that_looks_like_a_number_of_a_notebook_is_a_value(home, executed):
+    for name in ("01_one", "04_four"):
+        write_notebook(home / f"{name}.ipynb")
+    assert main(["run", "-p", "n_trials", "04", "01"]) == 0
+    assert main(["run", "-p", "n_trials", "04"]) == 0
+    assert executed == [(name, {"n_trials": 4}) for name in ("01_one", "01_one", "04_four")]
+
+
+def test_a_second_run_into_the_same_folder_is_refused(home, tmp_path, capsys, executed):
+    write_notebook(home / "01_one.ipynb")
+    arguments = ["run", "--into", str(tmp_path / "run")]
+    assert main(arguments) == 0
+    before = (tmp_path / "run" / "run.json").read_bytes()
+
+    code = "import sys; from filelock import FileLock\n"
+    code += "with FileLock(sys.argv[1]): print('held', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", code, str(tmp_path / "run" / ".lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        assert main(arguments) == 2
+        other.kill()
+    assert f"another run writes into {tmp_path / 'run'}" in capsys.readouterr().err
+    assert (tmp_path / "run" / "run.json").read_bytes() == before
+    assert len(executed) == 1
+
+    assert main(arguments) == 0, "the lock of a killed run is free"
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"status": "failed"},
+        {"status": "ok"},
+        {"status": "interrupted", "error": None, "seconds": 1, "parameters": {"a": None}},
+    ],
+)
+def test_an_earlier_record_with_less_in_it_is_gone_on_with(home, tmp_path, executed, entry):
+    write_notebook(home / "02_two.ipynb")
+    folder = tmp_path / "run"
+    write_notebook(folder / "01_one.ipynb")
+    (folder / "run.json").write_text(json.dumps({"notebooks": {"01_one": entry}}))
+    assert main(["run", "--into", str(folder)]) == 0
+    assert record_of(folder)["notebooks"]["01_one"]["status"] == entry["status"]
+    assert "01_one" in (folder / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "[]", "{}", '{"notebooks": []}', '{"notebooks": {"01_one": {"status": "lost"}}}'),
+        *('{"notebooks": {"x": {"status": "ok", "seconds": "long"}}}', '{"notebooks": {"x": 3}}'),
+    ],
+)
+def test_what_is_not_the_record_of_a_run_is_refused(home, tmp_path, capsys, executed, content):
+    write_notebook(home / "01_one.ipynb")
+    (tmp_path / "run.json").write_text(content)
+    assert main(["run", "--into", str(tmp_path)]) == 2
+    assert f"{tmp_path / 'run.json'} is not the record of a run" in capsys.readouterr().err
+    assert executed == []
+    assert not (tmp_path / ".lock").exists()
 
 
 # Running
