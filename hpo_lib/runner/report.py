@@ -10,6 +10,7 @@ from pathlib import Path
 
 import jinja2
 import nbformat
+import nh3
 from nbconvert.exporters.html import HTMLExporter
 from pygments.formatters import HtmlFormatter
 from traitlets.config import Config
@@ -17,8 +18,10 @@ from traitlets.config import Config
 from hpo_lib.files import atomic_write_text
 from hpo_lib.runner.record import RunRecord
 
+# Each cell is sanitised by itself: what one leaves open does not swallow those after it.
 _CELLS = """
 {%- extends 'basic/index.html.j2' -%}
+{%- block any_cell -%}{{ super() | sanitise }}{%- endblock -%}
 {%- block input_group -%}
 <details class="code"><summary>code</summary>{{ super() }}</details>
 {%- endblock -%}
@@ -29,6 +32,20 @@ _CELLS = """
 {%- block data_widget_view -%}{%- endblock -%}
 {%- block footer -%}{%- endblock -%}
 """
+
+_TAGS = nh3.ALLOWED_TAGS - {"area", "map"} | {"g", "path", "rect", "svg", "tfoot"}
+_WITH_CONTENT = {"iframe", "noscript", "script", "style", "template", "textarea", "title"}
+_HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6")
+_ATTRIBUTES = {
+    **nh3.ALLOWED_ATTRIBUTES,
+    **{heading: {"id"} for heading in _HEADINGS},
+    "*": {"aria-label", "class", "role", "style", "title"},
+    "details": {"open"},
+    "path": {"d", "fill", "stroke"},
+    "rect": {"fill", "height", "width", "x", "y"},
+    "svg": {"fill", "height", "width"},
+}
+_STYLES = {"background-color", "color", "font-style", "font-weight", "text-align"}
 
 _SCRIPT = """
 const codes = document.querySelectorAll('details.code');
@@ -85,8 +102,7 @@ def _section(copy: Path) -> dict[str, str]:
     title = re.search(r"^# (.+)$", "\n".join(texts), re.MULTILINE)
 
     html: str = _exporter().from_notebook_node(book)[0]
-    # What is not in the page is not shown; the other notebooks are.
-    html = re.sub(r'\bsrc="(?!data:)', 'data-src="', html)
+    # The other notebooks are sections of the page.
     html = re.sub(r'href="(?:\./)?(\d\d_\w+)\.ipynb"', r'href="#\1"', html)
     return {"title": title[1] if title else copy.stem, "html": html}
 
@@ -96,7 +112,7 @@ def _exporter() -> HTMLExporter:
     quiet = logging.getLogger(__name__)
     quiet.setLevel(logging.ERROR)  # it warns of pictures without a description
     tags = {"enabled": True, "remove_cell_tags": {"papermill-error-cell-tag"}}
-    return HTMLExporter(
+    exporter = HTMLExporter(
         config=Config(TagRemovePreprocessor=tags),
         template_name="basic",
         raw_template=_CELLS,
@@ -104,6 +120,33 @@ def _exporter() -> HTMLExporter:
         exclude_output_prompt=True,
         log=quiet,
     )
+    exporter.register_filter("sanitise", _sanitise)
+    return exporter
+
+
+def _sanitise(html: str) -> str:
+    """Return the HTML without what acts, loads, leaves the page or lies over it.
+
+    Text, tables, code, links to the web and to anchors, and pictures in `data:` addresses stay.
+    """
+    return nh3.clean(
+        html,
+        tags=_TAGS,
+        clean_content_tags=_WITH_CONTENT,
+        attributes=_ATTRIBUTES,
+        attribute_filter=_allowed_address,
+        url_schemes={"data", "http", "https", "mailto"},
+        filter_style_properties=_STYLES,
+    )
+
+
+def _allowed_address(_: str, attribute: str, value: str) -> str | None:
+    """Return the value of an attribute, None for an address that may not stand there."""
+    if attribute == "src":
+        return value if value.startswith("data:image/") else None
+    if attribute == "href":
+        return None if value.strip().lower().startswith("data:") else value
+    return None if attribute == "cite" else value
 
 
 def _name_figures(book: nbformat.NotebookNode) -> None:
