@@ -1,4 +1,4 @@
-"""The command line: `python -m hpo_lib run | studies | clean`."""
+"""Parse and run the command line: `python -m hpo_lib run | studies | clean`."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from typing import cast
 
 from hpo_lib.exceptions import RunError
 from hpo_lib.files import disk_used
-from hpo_lib.runner.notebooks import notebooks_folder, user_path
+from hpo_lib.runner.notebooks import find_notebooks, notebooks_folder, user_path
 
 _FAILED, _REFUSED, _INTERRUPTED = 1, 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 0, 1 (failed), 2 (refused) or 130 (interrupted)."""
-    options = _parser().parse_args(arguments)
+    chosen = _parser().parse_args(arguments)
     try:
-        return options.command(options)
+        return chosen.command(chosen)
     except RunError as error:
         print(f"hpo_lib: {error}", file=sys.stderr)
         return _REFUSED
@@ -65,19 +65,19 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(chosen: argparse.Namespace) -> int:
     # Slow to import, and of no use to the other commands.
     from hpo_lib.runner.run import run_notebooks
 
     # A batch system ends a job with SIGTERM: then, too, copies and report are to be written.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    parameters: dict[str, str] = dict(options.parameter)
-    if options.data is not None:
-        parameters["data"] = options.data
+    parameters: dict[str, str] = dict(chosen.parameter)
+    if chosen.data is not None:
+        parameters["data"] = chosen.data
     _resolve_paths(parameters)
 
     folder, record, remaining = run_notebooks(
-        options.notebooks, profile=options.profile, parameters=parameters, into=options.into
+        chosen.notebooks, profile=chosen.profile, parameters=parameters, into=chosen.into
     )
     print(f"report: {_shown(folder / 'report.html')}", flush=True)
     if not remaining:
@@ -86,14 +86,18 @@ def _run(options: argparse.Namespace) -> int:
     name = remaining[0]
     run = record.notebooks[name]
     cell = f" in cell [{run.cell}]" if run.cell else ""
+    lines = [f"hpo_lib: {name} {run.status}{cell}: {run.error}"]
+
+    numbered = [notebook.name for notebook in find_notebooks(notebooks_folder())]
+    missing = [other for other in numbered if other < name and other not in record.notebooks]
+    if missing:
+        lines.append(f"  notebooks that it may read from have not run here: {', '.join(missing)}")
+
     flags = [word for pair in parameters.items() for word in ("-p", *pair)]
-    again = ["--profile", options.profile, *flags, "--into", _shown(folder), *remaining]
-    print(
-        f"hpo_lib: {name} {run.status}{cell}: {run.error}\n"
-        f"  what it had done: {_shown(folder / name)}.ipynb\n"
-        f"  to go on from there: python -m hpo_lib run {shlex.join(again)}",
-        file=sys.stderr,
-    )
+    again = ["--profile", chosen.profile, *flags, "--into", _shown(folder), *remaining]
+    lines.append(f"  what it had done: {_shown(folder / name)}.ipynb")
+    lines.append(f"  to go on from there: python -m hpo_lib run {shlex.join(again)}")
+    print("\n".join(lines), file=sys.stderr)
     return _INTERRUPTED if run.status == "interrupted" else _FAILED
 
 
@@ -116,30 +120,30 @@ def _shown(path: Path) -> str:
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
-def _studies(options: argparse.Namespace) -> int:
+def _studies(chosen: argparse.Namespace) -> int:
     from hpo_lib.exceptions import StudyError
     from hpo_lib.study.run import delete_study, list_studies
     from hpo_lib.study.storage import sqlite_path
 
-    file = sqlite_path(options.storage)
+    file = sqlite_path(chosen.storage)
     if file is not None and not file.is_file():
         found = [_shown(path) for path in _results().rglob("*.db")]
-        message = f"no studies at {options.storage}; there are: {', '.join(found) or 'none'}"
+        message = f"no studies at {chosen.storage}; there are: {', '.join(found) or 'none'}"
         raise RunError(message)
     try:
-        if options.delete is not None:
-            delete_study(options.delete, options.storage)
-            print(f"deleted study {options.delete}")
-        frame = list_studies(options.storage)
+        if chosen.delete is not None:
+            delete_study(chosen.delete, chosen.storage)
+            print(f"deleted study {chosen.delete}")
+        frame = list_studies(chosen.storage)
     except StudyError as error:
         raise RunError(str(error)) from error
     print(frame.to_string() if len(frame) else "no studies")
     return 0
 
 
-def _clean(options: argparse.Namespace) -> int:
+def _clean(chosen: argparse.Namespace) -> int:
     results = _results()
-    if options.yes:
+    if chosen.yes:
         _check_idle(results)
     children = sorted(results.iterdir()) if results.is_dir() else []
     found = [path for path in children if path.name not in ("reference", ".gitkeep")]
@@ -147,10 +151,10 @@ def _clean(options: argparse.Namespace) -> int:
     for path, size in sizes.items():
         print(f"{size:10.1f} MB  {_shown(path)}")
     print(f"{sum(sizes.values()):10.1f} MB  in all")
-    for path in found if options.yes else []:
+    for path in found if chosen.yes else []:
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     if found:
-        print("deleted" if options.yes else "to delete all this: python -m hpo_lib clean --yes")
+        print("deleted" if chosen.yes else "to delete all this: python -m hpo_lib clean --yes")
     return 0
 
 

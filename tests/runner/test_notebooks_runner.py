@@ -377,6 +377,20 @@ def test_a_second_run_into_the_same_folder_is_refused(home, tmp_path, capsys, ex
     assert main(arguments) == 0, "the lock of a killed run is free"
 
 
+def test_a_notebook_that_fails_alone_names_those_that_it_may_need(home, monkeypatch, capsys):
+    failed = NotebookRun("failed", cell=3, error="StudyError: no study 'search'")
+    monkeypatch.setattr(runs, "execute", lambda *_: failed)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    for name in ("04_four", "05_five", "06_six", "07_seven"):
+        write_notebook(home / f"{name}.ipynb")
+    assert main(["run", "06"]) == 1
+    said = capsys.readouterr().err
+    assert "06_six failed in cell [3]: StudyError: no study 'search'\n" in said
+    assert "may read from have not run here: 04_four, 05_five\n" in said
+    assert main(["run"]) == 1
+    assert "have not run here" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "entry",
     [
