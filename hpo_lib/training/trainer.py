@@ -322,7 +322,7 @@ def _seeded(device: torch.device, *entropy: int) -> Generator[None]:
 
 
 def _draw_seed(*entropy: int) -> int:
-    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]) >> 1
 
 
 @lru_cache
