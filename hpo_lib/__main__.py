@@ -7,14 +7,17 @@ import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from io import TextIOWrapper
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from hpo_lib.exceptions import RunError
 from hpo_lib.files import disk_used
 from hpo_lib.runner.notebooks import find_notebooks, notebooks_folder, user_path
+
+if TYPE_CHECKING:
+    from hpo_lib.runner.record import RunRecord
 
 _FAILED, _REFUSED, _INTERRUPTED = 1, 2, 130
 
@@ -83,22 +86,28 @@ def _run(chosen: argparse.Namespace) -> int:
     if not remaining:
         return 0
 
-    name = remaining[0]
-    run = record.notebooks[name]
-    cell = f" in cell [{run.cell}]" if run.cell else ""
-    lines = [f"hpo_lib: {name} {run.status}{cell}: {run.error}"]
-
-    numbered = [notebook.name for notebook in find_notebooks(notebooks_folder())]
-    missing = [other for other in numbered if other < name and other not in record.notebooks]
-    if missing:
-        lines.append(f"  notebooks that it may read from have not run here: {', '.join(missing)}")
-
     flags = [word for pair in parameters.items() for word in ("-p", *pair)]
     again = ["--profile", chosen.profile, *flags, "--into", _shown(folder), *remaining]
-    lines.append(f"  what it had done: {_shown(folder / name)}.ipynb")
-    lines.append(f"  to go on from there: python -m hpo_lib run {shlex.join(again)}")
-    print("\n".join(lines), file=sys.stderr)
-    return _INTERRUPTED if run.status == "interrupted" else _FAILED
+    for line in _describe_failure(folder, record, remaining[0]):
+        print(line, file=sys.stderr)
+    print(f"  to go on from there: python -m hpo_lib run {shlex.join(again)}", file=sys.stderr)
+    is_interrupted = record.notebooks[remaining[0]].status == "interrupted"
+    return _INTERRUPTED if is_interrupted else _FAILED
+
+
+def _describe_failure(folder: Path, record: RunRecord, name: str) -> Iterator[str]:
+    """Yield lines on why a notebook did not end well, and where to look."""
+    run = record.notebooks[name]
+    cell = f" in cell [{run.cell}]" if run.cell else ""
+    yield f"hpo_lib: {name} {run.status}{cell}: {run.error}"
+    yield f"  what it had done: {_shown(folder / name)}.ipynb"
+
+    # Notebooks read what those before them wrote into the folder.
+    numbered = [notebook.name for notebook in find_notebooks(notebooks_folder())]
+    earlier = [other for other in numbered if other < name]
+    missing = [other for other in earlier if other not in record.notebooks]
+    if missing:
+        yield f"  notebooks that it may read from have not run here: {', '.join(missing)}"
 
 
 def _resolve_paths(parameters: dict[str, str]) -> None:

@@ -40,7 +40,10 @@ class HeadlessKernel(AsyncKernelManager):
     @property
     def kernel_spec(self) -> KernelSpec:
         """Return the native kernel, told that nobody watches."""
-        path = [str(PACKAGE_PARENT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        path = [str(PACKAGE_PARENT)]
+        if "PYTHONPATH" in os.environ:
+            path.append(os.environ["PYTHONPATH"])
+
         environment = {
             "TQDM_DISABLE": "1",  # nobody watches bars; what matters is printed as lines
             "MPLBACKEND": "module://matplotlib_inline.backend_inline",
@@ -61,30 +64,33 @@ def execute(notebook: Notebook, values: Values, folder: Path, label: str) -> Not
     """
     if RUN_FOLDER in notebook.parameters:
         values = {**values, RUN_FOLDER: str(folder)}
-    defaults = {name: parameter.default for name, parameter in notebook.parameters.items()}
-    run = NotebookRun("ok", started=now(), parameters=defaults | values)
+    parameters = {name: parameter.default for name, parameter in notebook.parameters.items()}
+    run = NotebookRun("ok", started=now(), parameters=parameters | values)
 
-    is_watched = sys.stderr.isatty()
-    if not is_watched:
+    # In a terminal a bar shows the cells; a log has one line for each notebook.
+    bar: dict[str, Any] | None = None
+    if sys.stderr.isatty():
+        bar = {"desc": label, "bar_format": _BAR_FORMAT, "leave": False}
+    else:
         print(f"{label} ...", end=" ", flush=True)
 
     # Papermill saves after every cell: under this name, until the copy is whole.
     running = folder / f"{notebook.name}.running.ipynb"
     log = folder / f"{notebook.name}.log"
-    bar = {"desc": label, "bar_format": _BAR_FORMAT, "leave": False} if is_watched else False
     clock_start = time.perf_counter()
     try:
-        _papermill(notebook.path, running, log, values, bar)
+        _papermill(notebook.path, running, log, values, bar or False)
     except (Exception, KeyboardInterrupt) as error:
         _note_failure(run, error, running)
-
     run.seconds = round(time.perf_counter() - clock_start, 1)
+
+    # Keep what the kernel's process said only where it may explain a failure.
     if log.exists() and (run.status == "ok" or not log.stat().st_size):
         log.unlink()
     if running.exists():
         running.replace(folder / f"{notebook.name}.ipynb")
 
-    prefix = f"{label} " if is_watched else ""
+    prefix = f"{label} " if bar else ""
     print(f"{prefix}{run.status}, {run.seconds} s", flush=True)
     return run
 
@@ -149,7 +155,10 @@ def _mark_running_cell(copy: Path, error: BaseException, text: str) -> int | Non
 
     After a lost kernel papermill leaves every cell as completed, those that never ran too.
     """
-    book = nbformat.read(copy, as_version=4) if copy.exists() else nbformat.v4.new_notebook()
+    if not copy.exists():
+        return None
+
+    book = nbformat.read(copy, as_version=4)
     cells = [cell for cell in book.cells if cell.cell_type == "code"]
     begun = [cell for cell in cells if cell.metadata.papermill.start_time]
     if not begun:
@@ -158,9 +167,16 @@ def _mark_running_cell(copy: Path, error: BaseException, text: str) -> int | Non
     for cell in cells[len(begun) :]:
         cell.metadata.papermill.status = "pending"
 
-    words = {"ename": type(error).__name__, "evalue": str(error), "traceback": [text]}
-    begun[-1].metadata.papermill |= {"status": "failed", "exception": True}
-    begun[-1].outputs.append(nbformat.v4.new_output("error", **words))
+    running = begun[-1]
+    running.metadata.papermill.status = "failed"
+    running.metadata.papermill.exception = True
+    output = nbformat.v4.new_output(
+        "error",
+        ename=type(error).__name__,
+        evalue=str(error),
+        traceback=[text],
+    )
+    running.outputs.append(output)
 
     with suppress(WriteError):  # a full disk is reported when the record of the run is written
         atomic_write_text(copy, nbformat.writes(book) + "\n")

@@ -156,7 +156,9 @@ def _declared_parameters(source: str) -> dict[str, Parameter]:
     for statement in ast.parse(source).body:
         match statement:
             case ast.AnnAssign(
-                target=ast.Name(id=name), annotation=annotation, value=ast.expr() as value
+                target=ast.Name(id=name),
+                annotation=annotation,
+                value=ast.expr() as value,
             ):
                 parameters[name] = _parameter(ast.unparse(annotation), value)
             case ast.Assign(targets=[ast.Name(id=name)], value=value):

@@ -17,7 +17,15 @@ RUN_FOLDER = "run_folder"
 
 Values = dict[str, Any]
 
-_WORDS = {"True": True, "true": True, "False": False, "false": False, "None": None, "null": None}
+# The constants as Python and as JSON write them.
+_CONSTANTS = {
+    "True": True,
+    "true": True,
+    "False": False,
+    "false": False,
+    "None": None,
+    "null": None,
+}
 
 
 class _ValueLoader(yaml.BaseLoader):
@@ -56,7 +64,7 @@ def _read_scalar(text: str) -> Any:
             return number(text)
         except ValueError:
             continue
-    return _WORDS.get(text, text)
+    return _CONSTANTS.get(text, text)
 
 
 def convert(notebook: Notebook, name: str, value: Any) -> Any:
@@ -107,6 +115,7 @@ def read_profile(path: Path, profile: str, known: Sequence[Notebook]) -> dict[st
         raise RunError(message)
 
     shared = profiles[profile]
+    # A mapping under a notebook's name is its section, any other one is a value.
     sections: dict[str, Values] = {}
     for notebook in known:
         if isinstance(shared.get(notebook.name), dict):
@@ -116,7 +125,13 @@ def read_profile(path: Path, profile: str, known: Sequence[Notebook]) -> dict[st
     _check_declared(shared, known, source)
     for notebook in known:
         _check_declared(sections.get(notebook.name, {}), [notebook], source)
-    return {n.name: _convert_all(n, shared | sections.get(n.name, {})) for n in known}
+
+    # A value of a notebook's own section goes before a shared one.
+    values: dict[str, Values] = {}
+    for notebook in known:
+        section = sections.get(notebook.name, {})
+        values[notebook.name] = _convert_all(notebook, shared | section)
+    return values
 
 
 def _read_profiles(path: Path) -> dict[str, Values]:
@@ -146,7 +161,11 @@ def assign_values(
         raise RunError(message)
 
     _check_declared(given, chosen, "the request")
-    return {n.name: {**profile.get(n.name, {}), **_convert_all(n, given)} for n in chosen}
+    values: dict[str, Values] = {}
+    for notebook in chosen:
+        defaults = profile.get(notebook.name, {})
+        values[notebook.name] = defaults | _convert_all(notebook, given)
+    return values
 
 
 def _check_declared(values: Values, notebooks: Sequence[Notebook], source: str) -> None:

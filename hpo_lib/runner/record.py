@@ -88,9 +88,12 @@ class RunRecord:
         self.finished = now()
         self.seconds = round(sum(run.seconds for run in runs), 1)
 
-        # By their text: in a notebook of one's own a seed may be a list.
-        seeds = [run.parameters["seed"] for run in runs if "seed" in run.parameters]
-        self.seed = [seed for _, seed in sorted({str(seed): seed for seed in seeds}.items())]
+        # By their text, since a notebook may declare a list of seeds.
+        seeds: dict[str, Any] = {}
+        for run in runs:
+            if "seed" in run.parameters:
+                seeds[str(run.parameters["seed"])] = run.parameters["seed"]
+        self.seed = [seeds[text] for text in sorted(seeds)]
 
 
 def begin_record(folder: Path, profile: str, names: Iterable[str], notebooks: Path) -> RunRecord:
@@ -144,17 +147,22 @@ def _versions() -> dict[str, str]:
     requirements = metadata.requires("hpo-lib") or []
     required = [line for line in requirements if "extra ==" not in line]
     names = ["hpo-lib", *(re.split(r"[^\w.-]", line)[0] for line in required)]
-    return {"python": platform.python_version()} | {name: metadata.version(name) for name in names}
+    versions = {name: metadata.version(name) for name in names}
+    return {"python": platform.python_version(), **versions}
 
 
 def _device() -> dict[str, Any]:
     """Return the processor, the cores that this process may use, the memory and the GPUs."""
-    processor_facts = Path("/proc/cpuinfo")
-    text = processor_facts.read_text() if processor_facts.exists() else ""
-    model = re.search(r"model name\s*: (.*)", text)
+    processor = platform.processor() or platform.machine()
+    cores = psutil.cpu_count()
+    if psutil.LINUX:  # where the platform knows the architecture alone, and cores can be barred
+        model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+        processor = model[1] if model else processor
+        cores = len(psutil.Process().cpu_affinity())
+
     return {
-        "processor": model[1] if model else platform.processor() or platform.machine(),
-        "cores": len(psutil.Process().cpu_affinity()) if psutil.LINUX else psutil.cpu_count(),
+        "processor": processor,
+        "cores": cores,
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "gpus": _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader").splitlines(),
         "system": platform.platform(),
@@ -164,6 +172,7 @@ def _device() -> dict[str, Any]:
 def _git(folder: Path) -> dict[str, Any] | None:
     """Return the commit of a folder and whether tracked files differ; None outside Git."""
     options = ("--always", "--dirty", "--exclude=*", "--abbrev=40")
+    # "<40 digits>" or "<40 digits>-dirty"
     commit, _, dirty = _output("git", "-C", str(folder), "describe", *options).partition("-")
     return {"commit": commit, "dirty": bool(dirty)} if commit else None
 

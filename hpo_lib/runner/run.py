@@ -121,8 +121,8 @@ def _new_folder(runs: Path) -> Path:
 
 def _checked_folder(folder: Path) -> Path:
     """Return the folder of an earlier run, or make a new one."""
-    earlier = (folder / RECORD_NAME).is_file()
-    if folder.exists() and not earlier and {path.name for path in folder.iterdir()} - {_LOCK_NAME}:
+    names = {path.name for path in folder.iterdir()} if folder.exists() else set[str]()
+    if RECORD_NAME not in names and names - {_LOCK_NAME}:
         message = f"--into must be the folder of a run, or a new one; {folder} holds other files"
         raise RunError(message)
 

@@ -12,6 +12,7 @@ from typing import Any
 import nbformat
 import optuna
 import pytest
+import zmq
 from bs4 import BeautifulSoup
 
 from hpo_lib.__main__ import main
@@ -430,7 +431,9 @@ def test_what_is_not_the_record_of_a_run_is_refused(home, tmp_path, capsys, exec
 FIGURE = "import matplotlib.pyplot as plt\nplt.plot([1, 2]);"
 FACTS = """\
 import json, os, sys
+from ipykernel.connect import get_connection_info
 facts = {"cwd": os.getcwd(), "python": sys.executable, "lr": lr, "data": data}
+facts["encrypted"] = "curve_secretkey" in get_connection_info(unpack=True)
 open(f"{run_folder}/facts.json", "w").write(json.dumps(facts));"""
 ODD_OUTPUTS = """\
 import sys, ipywidgets
@@ -454,7 +457,10 @@ def test_a_run_writes_copies_record_and_report(home, capsys):
     assert "report: results/runs/" in shown
 
     facts = json.loads((folder / "facts.json").read_text())
-    assert facts == {"cwd": str(home), "python": sys.executable, "lr": 1e-4, "data": "07"}
+    assert facts == {
+        **{"cwd": str(home), "python": sys.executable, "lr": 1e-4, "data": "07"},
+        **{"encrypted": zmq.has("curve")},
+    }
     record = record_of(folder)
     assert record["status"] == "ok"
     assert record["versions"]["torch"]
