@@ -19,7 +19,7 @@ from optuna.samplers import BaseSampler
 from scipy import stats
 from threadpoolctl import threadpool_limits
 
-from hpo_lib.checks import check_whole
+from hpo_lib.checks import check_name, check_whole
 from hpo_lib.comparison.statistics import effect_size, friedman, pairs_of, quantile, within
 from hpo_lib.comparison.surrogate_benchmark import SurrogateObjective
 from hpo_lib.objective import Objective
@@ -28,6 +28,7 @@ from hpo_lib.study.interrupts import first_interrupt_waits, share_interrupt
 from hpo_lib.study.run import run_study, trials_frame
 from hpo_lib.study.storage import Storage
 from hpo_lib.study.workers.local import Workers, make_workers, prepare_process
+from hpo_lib.study.workers.process_guard import end_with
 from hpo_lib.trials import running_best
 
 COLUMNS = ("strategy", "seed", "trial", "value", "best", "seconds", "suggest_seconds")
@@ -72,6 +73,7 @@ def compare(
         trial), `best` the incumbent's, `seconds` and `suggest_seconds` are sums since the study's
         start. What rests on a surrogate has its trust in `attrs`, and the figures say so.
     """
+    check_name(name)
     named = _named(strategies, seeds)
     idle: SimpleQueue[Workers] = SimpleQueue()
     limits: dict[str, Any] = {"time_limit": time_limit, "memory_limit": memory_limit}
@@ -147,7 +149,8 @@ _here: list[Callable[[Cell], pd.DataFrame]] = []  # in a process of a pool: what
 
 
 def _begin_process(run: bytes, parent: int) -> None:
-    prepare_process(parent)
+    prepare_process()
+    end_with(parent)
     threadpool_limits(1)  # its libraries are loaded already
     _here.append(cloudpickle.loads(run))
 

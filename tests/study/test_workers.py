@@ -206,8 +206,8 @@ def test_a_finished_trial_is_replaced_at_once(tmp_path):
 @pytest.mark.slow
 def test_data_are_loaded_once_per_worker():
     def loads(configuration):
-        from hpo_lib.training import trainer as training
         from hpo_lib.training.loaders import DataConfig
+        from hpo_lib.training.trainer import trainer as training
 
         data = DataConfig(n_train=100, n_validation=50, n_test=50)
         config = training.TrainingConfig(depth=8, n_filters=4, epochs=1)
