@@ -150,22 +150,25 @@ def _studies(chosen: argparse.Namespace) -> int:
 
 def _clean(chosen: argparse.Namespace) -> int:
     # Slow to import, and of no use to the other commands.
-    from hpo_lib.runner.cleaning import check_idle, delete, others, written_by_us
+    from hpo_lib.runner.cleaning import check_idle, delete, find_written
 
     results = _results()
-    with ExitStack() as held:
+    with ExitStack() as locks:
         if chosen.yes:
-            check_idle(results, held)
-        found = written_by_us(results)
-        sizes = {path: disk_used(path) / 1e6 for path in found}
-        for path, size in sizes.items():
+            check_idle(results, locks)
+
+        written, others = find_written(results)
+        sizes = [disk_used(path) / 1e6 for path in written]
+        for path, size in zip(written, sizes, strict=True):
             print(f"{size:10.1f} MB  {shown(path)}")
-        print(f"{sum(sizes.values()):10.1f} MB  in all")
-        for path in others(results):
+        print(f"{sum(sizes):10.1f} MB  in all")
+        for path in others:
             print(f"not written by hpo_lib, left alone: {shown(path)}")
-        for path in found if chosen.yes else []:
-            delete(path)
-    if found:
+
+        if chosen.yes:
+            for path in written:
+                delete(path)
+    if written:
         print("deleted" if chosen.yes else "to delete all this: python -m hpo_lib clean --yes")
     return 0
 

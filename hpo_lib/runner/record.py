@@ -7,6 +7,7 @@ import platform
 import re
 import subprocess
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from importlib import metadata
@@ -14,12 +15,14 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import psutil
+from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
 
 from hpo_lib.exceptions import RunError
 from hpo_lib.files import atomic_write_text
 
 RECORD_NAME = "run.json"
+LOCK_NAME = ".lock"
 
 Status = Literal["ok", "not run", "failed", "interrupted"]
 
@@ -134,6 +137,15 @@ def read_earlier(folder: Path) -> tuple[str | None, dict[str, NotebookRun]]:
         return content.get("started"), runs
     except Exception as error:
         message = f"{path} is not the record of a run: {type(error).__name__}: {error}"
+        raise RunError(message) from error
+
+
+def lock_run(folder: Path) -> AbstractContextManager[Any]:
+    """Hold a run's folder against other runs; the system frees it when this process dies."""
+    try:
+        return FileLock(folder / LOCK_NAME).acquire(timeout=0)
+    except Timeout as error:
+        message = f"another run writes into {folder}: wait for it, or choose another folder"
         raise RunError(message) from error
 
 

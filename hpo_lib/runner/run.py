@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
-
-from filelock import FileLock, Timeout
+from typing import NamedTuple
 
 from hpo_lib.exceptions import RunError
 from hpo_lib.runner.execution import execute
@@ -20,9 +17,14 @@ from hpo_lib.runner.notebooks import (
     user_path,
 )
 from hpo_lib.runner.parameters import Values, assign_values, read_profile
-from hpo_lib.runner.record import RECORD_NAME, RunRecord, begin_record, read_earlier
-
-_LOCK_NAME = ".lock"
+from hpo_lib.runner.record import (
+    LOCK_NAME,
+    RECORD_NAME,
+    RunRecord,
+    begin_record,
+    lock_run,
+    read_earlier,
+)
 
 
 class RunOutcome(NamedTuple):
@@ -73,7 +75,7 @@ def run_notebooks(
     runs = home.parent / "results" / "runs"
     folder = _new_folder(runs) if into is None else _checked_folder(user_path(into))
     names = [notebook.name for notebook in chosen]
-    with _lock(folder):
+    with lock_run(folder):
         record = begin_record(folder, profile, names, home)
         print(f"profile {profile}, {len(chosen)} notebooks, into {folder}", flush=True)
         remaining = list(names)
@@ -122,19 +124,10 @@ def _new_folder(runs: Path) -> Path:
 def _checked_folder(folder: Path) -> Path:
     """Return the folder of an earlier run, or make a new one."""
     names = {path.name for path in folder.iterdir()} if folder.exists() else set[str]()
-    if RECORD_NAME not in names and names - {_LOCK_NAME}:
+    if RECORD_NAME not in names and names - {LOCK_NAME}:
         message = f"--into must be the folder of a run, or a new one; {folder} holds other files"
         raise RunError(message)
 
     folder.mkdir(parents=True, exist_ok=True)
     read_earlier(folder)  # refused before the lock leaves a file
     return folder
-
-
-def _lock(folder: Path) -> AbstractContextManager[Any]:
-    """Hold a run's folder against other runs; the system frees it when this process dies."""
-    try:
-        return FileLock(folder / _LOCK_NAME).acquire(timeout=0)
-    except Timeout as error:
-        message = f"another run writes into {folder}: wait for it, or choose another folder"
-        raise RunError(message) from error

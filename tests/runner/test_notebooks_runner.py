@@ -6,6 +6,8 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -357,20 +359,39 @@ def test_a_value_that_looks_like_a_number_of_a_notebook_is_a_value(home, execute
     assert executed == [(name, {"n_trials": 4}) for name in ("01_one", "01_one", "04_four")]
 
 
+@contextmanager
+def locked(folder: Path) -> Generator[None]:
+    """Another process that runs into a folder; it is killed in the end."""
+    code = "import sys; from filelock import FileLock\n"
+    code += "with FileLock(sys.argv[1]): print('held', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", code, str(folder / ".lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        yield
+        other.kill()
+
+
+def test_clean_does_not_delete_a_run_in_progress(home, capsys, executed):
+    write_notebook(home / "01_one.ipynb")
+    assert main(["run"]) == 0
+    folder = only_run(home)
+    with locked(folder):
+        assert main(["clean", "--yes"]) == 2
+    assert f"another run writes into {folder}" in capsys.readouterr().err
+    assert (folder / "run.json").exists()
+    assert main(["clean", "--yes"]) == 0
+    assert not folder.exists()
+
+
 def test_a_second_run_into_the_same_folder_is_refused(home, tmp_path, capsys, executed):
     write_notebook(home / "01_one.ipynb")
     arguments = ["run", "--into", str(tmp_path / "run")]
     assert main(arguments) == 0
     before = (tmp_path / "run" / "run.json").read_bytes()
 
-    code = "import sys; from filelock import FileLock\n"
-    code += "with FileLock(sys.argv[1]): print('held', flush=True); sys.stdin.read()"
-    command = [sys.executable, "-c", code, str(tmp_path / "run" / ".lock")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-        assert other.stdout is not None
-        other.stdout.readline()
+    with locked(tmp_path / "run"):
         assert main(arguments) == 2
-        other.kill()
     assert f"another run writes into {tmp_path / 'run'}" in capsys.readouterr().err
     assert (tmp_path / "run" / "run.json").read_bytes() == before
     assert len(executed) == 1
