@@ -1,4 +1,4 @@
-"""The record of a run, `run.json`: what was executed, with which values, and how it ended."""
+"""Record a run in `run.json`: what was executed, with which values, and how it ended."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _BY_SEVERITY = get_args(Status)
 
 @dataclass
 class NotebookRun:
-    """The execution of one notebook.
+    """Execution of one notebook.
 
     Attributes:
         status: how it ended, if it began.
@@ -52,7 +52,7 @@ class NotebookRun:
 
 @dataclass
 class RunRecord:
-    """A run: its notebooks, and where they were executed.
+    """Record of a run: its notebooks, and where they were executed.
 
     Attributes:
         profile: the name of the profile.

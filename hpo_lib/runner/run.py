@@ -28,7 +28,7 @@ from hpo_lib.runner.record import (
 
 
 class RunOutcome(NamedTuple):
-    """The result of a run.
+    """Result of a run.
 
     Attributes:
         folder: the folder of the run.
