@@ -42,20 +42,28 @@ def find_written(results: Path) -> tuple[list[Path], list[Path]]:
     while folders:
         folder = folders.pop()
         is_top = folder == results
-        children = sorted(folder.iterdir())
-        studies = {path.name for path in children if is_study_file(path)}
-        if is_top:
-            children = [path for path in children if path.name not in _KEPT]
-            studies.add(DEFAULT_STORAGE.name)  # however damaged
+        children, studies = _list(folder, is_top)
 
         for path in children:
-            if not path.is_symlink() and _is_written(path, studies, is_top):
+            if path.is_symlink():
+                others.append(path)
+            elif _is_written(path, studies, is_top):
                 written.append(path)
-            elif not path.is_symlink() and path.is_dir():
+            elif path.is_dir():
                 folders.append(path)
             else:
                 others.append(path)
     return written, others
+
+
+def _list(folder: Path, is_top: bool) -> tuple[list[Path], set[str]]:
+    """Return what lies in a folder, and the names of the study files among it."""
+    children = sorted(folder.iterdir())
+    studies = {path.name for path in children if is_study_file(path)}
+    if is_top:
+        children = [path for path in children if path.name not in _KEPT]
+        studies.add(DEFAULT_STORAGE.name)  # however damaged
+    return children, studies
 
 
 def _is_written(path: Path, studies: set[str], is_top: bool) -> bool:
