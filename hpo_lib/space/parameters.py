@@ -6,14 +6,22 @@ import math
 import re
 import sys
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from decimal import Decimal
-from typing import Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
 import numpy as np
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import BaseTrial
-from pydantic import BaseModel, BeforeValidator, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    PlainValidator,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from hpo_lib.exceptions import SpaceError
 from hpo_lib.space.yaml_io import NUMERIC, label
@@ -22,117 +30,152 @@ Value = float | int | str | bool
 Configuration = dict[str, Value]
 
 _ABSENT: Any = None
-_LARGEST = 2**53  # beyond it floats, which Optuna keeps inside, do not tell whole numbers apart
+_LARGEST = 2**53  # beyond it floats, which Optuna stores, do not tell whole numbers apart
 _EXTENT = ("low", "high", "options")
 _KEYS = ("type", "options", "low", "high", "log", "step", "prior", "default", "fixed", "when")
 
 
-def _exact(number: float) -> Decimal:
-    """The decimal number that was written: 0.1 is a tenth."""
+def _decimal(number: float) -> Decimal:
+    """Return the decimal number as it was written: 0.1 is a tenth."""
     return Decimal(repr(number))
 
 
-def _plain(value: Any) -> Value:
-    """The value, a numpy scalar as Python's own; ValueError for what is no `Value`."""
+def _read_value(value: Any) -> Value:
+    """Return a value with numpy scalars as Python's; ValueError unless it is a `Value`."""
     plain = value.item() if isinstance(value, np.generic) else value
-    if isinstance(plain, (str, int)) or (isinstance(plain, float) and math.isfinite(plain)):
+    is_finite = isinstance(plain, float) and math.isfinite(plain)
+    if is_finite or isinstance(plain, (str, int)):
         return plain
+
     message = f"must be a word, a finite number, true or false, got {value!r}"
     raise ValueError(message)
 
 
-def _float(value: Any) -> float:
+def _read_float(value: Any) -> float:
     plain = value.item() if isinstance(value, np.generic) else value
     is_number = isinstance(plain, (int, float)) and not isinstance(plain, bool)
     if is_number and abs(plain) <= sys.float_info.max:
         return float(plain)
+
     message = f"must be a finite number, got {value!r}"
     raise ValueError(message)
 
 
-def _int(value: Any) -> int:
-    number = _float(value)
-    if not number.is_integer() or abs(number) > _LARGEST:
-        message = f"must be a whole number, got {value!r}"
-        raise ValueError(message)
-    return int(number)
+def _read_int(value: Any) -> int:
+    number = _read_float(value)
+    if number.is_integer() and abs(number) <= _LARGEST:
+        return int(number)
+
+    message = f"must be a whole number, got {value!r}"
+    raise ValueError(message)
 
 
-def _distinct(values: Any) -> tuple[Value, ...]:
-    """A list as plain values; two that are equal in Python are refused."""
+def _read_options(values: Any) -> tuple[Value, ...]:
+    """Return a list as plain values; ValueError where two are equal in Python."""
     if not isinstance(values, (list, tuple)) or not values:
         message = f"must be a list of at least one value, got {values!r}"
         raise ValueError(message)
-    plain = tuple(map(_plain, cast("list[Any]", values)))
-    if len(set(plain)) < len(plain):
-        message = f"must all differ in Python, got {list(plain)}"
+
+    options = tuple(map(_read_value, cast("list[Any]", values)))
+    if len(set(options)) < len(options):
+        message = f"must all differ in Python, got {list(options)}"
         raise ValueError(message)
-    return plain
+    return options
 
 
 def read_conditions(value: Any) -> dict[str, tuple[Value, ...]]:
-    """`{name: value}` or `{name: [value, ...]}` as `{name: (value, ...)}`."""
+    """Read `{name: value}` or `{name: [value, ...]}` as `{name: (value, ...)}`."""
     if not isinstance(value, Mapping):
         message = f"must be a mapping of names to values, got {value!r}"
         raise ValueError(message)
-    items = cast("Mapping[str, Any]", value).items()
-    return {k: _distinct(v if isinstance(v, (list, tuple)) else [v]) for k, v in items}
+
+    conditions: dict[str, tuple[Value, ...]] = {}
+    for name, values in cast("Mapping[str, Any]", value).items():
+        listed = values if isinstance(values, (list, tuple)) else [values]
+        conditions[name] = _read_options(listed)
+    return conditions
+
+
+def _broken_rule(sentence: str) -> PydanticCustomError:
+    """Return an error about another key than the one that is being validated."""
+    return PydanticCustomError("rule", "{sentence}", {"sentence": sentence})
 
 
 class _Parameter(BaseModel, frozen=True, extra="forbid"):
-    name: str
-    default: Any = None
-    fixed: Any = None
-    when: Annotated[dict[str, tuple[Value, ...]], BeforeValidator(read_conditions)] = {}
+    """Base of the three kinds of parameters.
 
-    def __init__(self, **data: Any) -> None:
-        data = {key: value for key, value in data.items() if value is not None or key == "name"}
-        filled = data
-        if "fixed" in data and data.keys().isdisjoint(_EXTENT):  # it is its own range
-            own = {"low": data["fixed"], "high": data["fixed"], "options": [data["fixed"]]}
-            filled = data | {k: v for k, v in own.items() if k in type(self).model_fields}
+    Pydantic validates the keys in the order of the fields and reports all mistakes at once. A rule
+    between keys is checked with the last of them, and only where the others could be read.
+    """
+
+    name: str
+    when: Annotated[dict[str, tuple[Value, ...]], PlainValidator(read_conditions)] = {}
+
+    if TYPE_CHECKING:  # fields of the subclasses, where they follow the range
+        default: Any
+        fixed: Any
+
+    _range_keys: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, /, **data: Any) -> None:
+        optional = type(self).model_fields.keys() - {"name"}
+        # A key without a value is as good as left out.
+        given = {k: v for k, v in data.items() if v is not None or k not in optional}
+        filled = dict(given)
+        if "fixed" in given and given.keys().isdisjoint(_EXTENT):
+            # A fixed value without a range is its own range.
+            fixed = given["fixed"]
+            own_range = {"low": fixed, "high": fixed, "options": [fixed]}
+            filled |= {key: own_range[key] for key in self._range_keys if key in own_range}
+
         try:
             super().__init__(**filled)
-            problems = [f"{label(self.name)}: {rule}" for rule in self._broken_rules()]
         except ValidationError as error:
-            problems = self._mistakes(data, error)
-        if problems:
-            raise SpaceError(problems)
+            raise SpaceError(self._sentences(given, error)) from None
 
-    @classmethod
-    def _mistakes(cls, data: dict[str, Any], error: ValidationError) -> list[str]:
-        """What pydantic found, in our words, and the rules that the other keys break."""
-        entries = {str(entry["loc"][0]): entry for entry in error.errors()}
-        problems: list[str] = []
-        for key, entry in entries.items():
-            if entry["type"] == "missing":
-                rule = "is required where no value is fixed, got nothing"
-            else:
-                must = re.sub(r"^\w+ should", "must", entry["msg"])
-                rule = entry.get("ctx", {}).get("error", f"{must}, got {entry['input']!r}")
-            if key in data or entry["type"] == "missing":  # else a copy of a wrong fixed value
-                problems.append(f"{label(data.get('name'))}: {key} {rule}")
-        if entries.keys().isdisjoint({"name", "fixed", *_EXTENT}):
-            try:
-                cls(**{key: value for key, value in data.items() if key not in entries})
-            except SpaceError as others:
-                problems += others.problems
-        return problems
-
-    def _broken_rules(self) -> Iterator[str]:
-        """Rules between keys; brings default and fixed into canonical form."""
-        for key in ("default", "fixed"):
-            value = getattr(self, key)
-            try:
-                object.__setattr__(self, key, None if value is None else self.convert(value))
-            except ValueError as error:
-                yield f"{key} {error}"
         if self.default is None:
             default = self._middle() if self.fixed is None else self.fixed
             object.__setattr__(self, "default", default)
 
+    @classmethod
+    def _sentences(cls, given: Mapping[str, Any], error: ValidationError) -> list[str]:
+        """Translate what pydantic found into sentences of parameter, key, rule and value."""
+        sentences: list[str] = []
+        for entry in error.errors():
+            key = str(entry["loc"][0])
+            match entry["type"]:
+                case "rule":
+                    rule = entry["msg"]
+                case "missing":
+                    rule = f"{key} is required where no value is fixed, got nothing"
+                case _ if key not in given:  # a copy of a wrong fixed value
+                    continue
+                case "extra_forbidden":
+                    rule = cls.unknown_key(key, given[key])
+                case "value_error":
+                    rule = f"{key} {entry['ctx']['error']}"
+                case _:
+                    must = re.sub(r"^\w+ should", "must", entry["msg"])
+                    rule = f"{key} {must}, got {given[key]!r}"
+            sentences.append(f"{label(given.get('name'))}: {rule}")
+        return sentences
+
+    @classmethod
+    def unknown_key(cls, key: str, value: object) -> str:
+        """Return the sentence for a key that this kind of parameter does not have."""
+        known = ", ".join(known for known in _KEYS if known in cls.model_fields)
+        return f"unknown key {label(key)}, got {value!r}; known are {known}"
+
+    @field_validator("default", "fixed", check_fields=False)
+    @classmethod
+    def _check_inside(cls, value: Any, info: ValidationInfo) -> Any:
+        """Bring a default or fixed value into the form in which the range holds it."""
+        if value is None or not info.data.keys() >= set(cls._range_keys):
+            return value
+        return cls.model_construct(**info.data).convert(value)
+
     def convert(self, value: object) -> Value:
-        """The value as a plain Python value of the range; ValueError outside of it."""
+        """Return the value as a plain Python value of the range; ValueError outside of it."""
         raise NotImplementedError
 
     def _middle(self) -> Value:
@@ -140,26 +183,37 @@ class _Parameter(BaseModel, frozen=True, extra="forbid"):
 
     @property
     def count(self) -> int | None:
+        """How many values there are; None for infinitely many."""
         raise NotImplementedError
 
     def is_met(self, configuration: Mapping[str, Value]) -> bool:
-        """Whether the conditions hold, given the active values of the parameters before."""
+        """Return whether the conditions hold, given the active values of earlier parameters."""
         return all(
             name in configuration and configuration[name] in required
             for name, required in self.when.items()
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """What the YAML says of it: keys in canonical order, what goes without saying left out."""
-        given = self.model_dump(mode="json", exclude_defaults=True)
-        given["type"] = self.__dict__["type"]
+        """Return the body of the YAML form, in canonical order and without redundant keys."""
+        fields = type(self).model_fields
+        body = {
+            key: getattr(self, key)
+            for key in _KEYS
+            if key in fields and getattr(self, key) != fields[key].default
+        }
+
         if self.fixed is not None and self.fixed == self.default:
-            del given["default"]
+            del body["default"]
         if self.fixed is not None and self.count == 1:
-            given = {key: value for key, value in given.items() if key not in _EXTENT}
+            body = {key: value for key, value in body.items() if key not in _EXTENT}
+        if "options" in body:
+            body["options"] = list(body["options"])
         if self.when:
-            given["when"] = {k: v[0] if len(v) == 1 else list(v) for k, v in self.when.items()}
-        return {key: given[key] for key in _KEYS if key in given}
+            body["when"] = {
+                name: values[0] if len(values) == 1 else list(values)
+                for name, values in self.when.items()
+            }
+        return {"type": self.__dict__["type"]} | body
 
 
 class _Range(_Parameter, frozen=True):
@@ -169,40 +223,74 @@ class _Range(_Parameter, frozen=True):
     step: int | float | None = None
     prior: Literal["uniform", "segmented"] = "uniform"
     default: int | float = _ABSENT
-    fixed: int | float | None = None
+    fixed: int | float | None = Field(default=None, validate_default=True)
 
-    _number = staticmethod(_float)
+    _number = staticmethod(_read_float)
+    _range_keys: ClassVar[tuple[str, ...]] = ("low", "high", "step")
 
     @field_validator("low", "high", "step", "default", "fixed", mode="before")
     @classmethod
     def _read_number(cls, value: object) -> Any:
-        # Readers of YAML 1.1 hand over 1e-4 as a word.
-        is_word = isinstance(value, str) and NUMERIC.match(value)
-        return cls._number(float(cast("str", value)) if is_word else value)
+        if value is None:
+            return None
+        if isinstance(value, str) and NUMERIC.match(value):
+            value = float(value)  # YAML 1.1 takes 1e-4 for a word
+        return cls._number(value)
 
-    def _broken_rules(self) -> Iterator[str]:
-        problems = tuple(self._range_problems())
-        yield from problems or super()._broken_rules()
+    @field_validator("high")
+    @classmethod
+    def _check_high(cls, high: float, info: ValidationInfo) -> float:
+        low = info.data.get("low", high)
+        if low > high:
+            message = f"must be above low = {low}, got {high}"
+            raise ValueError(message)
+        return high
 
-    def _range_problems(self) -> Iterator[str]:
-        low, high, step = self.low, self.high, self.step
-        if low >= high and not low == high == self.fixed:
-            yield f"high must be above low = {low}, got {high}"
-        if self.log and low <= 0:
-            yield f"log needs low above 0, got low = {low}"
-        if step is None or (step == 1 and isinstance(step, int)):
-            return
+    @field_validator("log")
+    @classmethod
+    def _check_log(cls, log: bool, info: ValidationInfo) -> bool:
+        low = info.data.get("low", 1)
+        if log and low <= 0:
+            message = f"needs low above 0, got low = {low}"
+            raise ValueError(message)
+        return log
+
+    @field_validator("step")
+    @classmethod
+    def _check_step(cls, step: float, info: ValidationInfo) -> float:
+        if step == 1 and isinstance(step, int):
+            return step
         if step <= 0:
-            yield f"step must be above 0, got {step}"
-        elif self.log:
-            yield f"log and step exclude each other, got step = {step}"
-        elif (high - low) / step > _LARGEST:
-            yield f"step must not be below (high - low) / 2**53, got {step}"
-        elif low < high and (_exact(high) - _exact(low)) % _exact(step):
+            message = f"must be above 0, got {step}"
+            raise ValueError(message)
+        if info.data.get("log"):
+            raise _broken_rule(f"log and step exclude each other, got step = {step}")
+
+        if info.data.keys() >= {"low", "high"}:
+            cls._check_last_step(info.data["low"], info.data["high"], step)
+        return step
+
+    @classmethod
+    def _check_last_step(cls, low: float, high: float, step: float) -> None:
+        """Refuse steps that do not end at `high`; in decimals, as floats hold no tenth."""
+        if (high - low) / step > _LARGEST:
+            message = f"must not be below (high - low) / 2**53, got {step}"
+            raise ValueError(message)
+
+        if low < high and (_decimal(high) - _decimal(low)) % _decimal(step):
             k = max(1, round((high - low) / step))
-            nearest = self._number(float(_exact(low) + k * _exact(step)))
+            nearest = cls._number(float(_decimal(low) + k * _decimal(step)))
             rule = f"high must be low + k * step with low = {low}, step = {step}"
-            yield f"{rule}, got {high}; the nearest valid high is {nearest}"
+            raise _broken_rule(f"{rule}, got {high}; the nearest valid high is {nearest}")
+
+    @field_validator("fixed")
+    @classmethod
+    def _check_empty_range(cls, fixed: float | None, info: ValidationInfo) -> float | None:
+        low = info.data.get("low")
+        high = info.data.get("high")
+        if fixed is None and low is not None and low == high:
+            raise _broken_rule(f"high must be above low = {low}, got {high}")
+        return fixed
 
     @property
     def count(self) -> int | None:
@@ -212,18 +300,20 @@ class _Range(_Parameter, frozen=True):
         return None if self.step is None else round((self.high - self.low) / self.step) + 1
 
     def _snap(self, x: float) -> float:
-        """The value of the range nearest to `x`."""
+        """Return the value of the range nearest to `x`."""
         if self.count is None or self.step is None:
             for bound in (self.low, self.high):
-                if math.isclose(x, bound, rel_tol=1e-12):  # exp(log(bound)) misses by a hair
+                if math.isclose(x, bound, rel_tol=1e-12):  # exp(log(bound)) is not quite bound
                     return bound
             return self._number(min(max(x, self.low), self.high))
+
         k = min(max(round((x - self.low) / self.step), 0), self.count - 1)
-        return self._number(float(_exact(self.low) + k * _exact(self.step)))
+        return self._number(float(_decimal(self.low) + k * _decimal(self.step)))
 
     def _at(self, position: float, margin: float = 0.0) -> float:
-        """The value at a position in [0, 1] of the (logarithmic) range widened by `margin`."""
-        low, high = self.low - margin, self.high + margin
+        """Return the value at a position in [0, 1] of the range widened by `margin`."""
+        low = self.low - margin
+        high = self.high + margin
         if self.log:
             return self._snap(math.exp((1 - position) * math.log(low) + position * math.log(high)))
         return self._snap((1 - position) * low + position * high)
@@ -232,10 +322,13 @@ class _Range(_Parameter, frozen=True):
         return self._at(0.5)
 
     def convert(self, value: object) -> float:
+        """Return the number as the range holds it; ValueError where it is outside or off step."""
         number = self._number(value)
         nearest = self._snap(number)
+        # Arithmetic on floats misses a step or a bound by a few units in the last place.
         if abs(nearest - number) <= 1e-12 * abs(number) + 1e-8 * (self.step or 0):
             return nearest
+
         if self.low <= number <= self.high:
             message = f"must be low + k * step with low = {self.low}, step = {self.step}, "
             message += f"got {number}; the nearest is {nearest}"
@@ -244,31 +337,38 @@ class _Range(_Parameter, frozen=True):
         raise ValueError(message)
 
     def from_unit(self, u: float, prior_seed: int = 0) -> float:
-        """The value below which a share `u` of the prior lies.
+        """Return the value at the quantile `u` of the prior.
 
-        Segmented: the range is cut into three equal parts, one point is drawn uniformly in each
-        (from `prior_seed`), and the value is interpolated linearly along the three points.
+        With `prior="segmented"`, the range is cut into three equal parts, one point is drawn
+        uniformly in each, and the value is interpolated linearly along the three points.
+
+        Args:
+            u: quantile in [0, 1].
+            prior_seed: seed of the three points.
         """
         if self.prior == "segmented":
             rng = np.random.default_rng([prior_seed, zlib.crc32(self.name.encode())])
             u = float(np.interp(u, (0, 0.5, 1), (np.arange(3) + rng.random(3)) / 3))
+        # Half a step on each side gives the end points the same share as the other values.
         return self._at(u, margin=(self.step or 0) / 2)
 
     def grid_values(self, points: int) -> list[float]:
-        """At most `points` values, evenly spread with both ends; all where there are no more."""
+        """Return at most `points` evenly spread values with both ends, or all that there are."""
         if self.fixed is not None:
             return [self.fixed]
         if self.step is not None and self.count is not None and self.count <= points:
             return [self._snap(self.low + k * self.step) for k in range(self.count)]
         if points == 1:
             return [self.default]
-        return list(dict.fromkeys(self._at(t) for t in np.linspace(0, 1, points).tolist()))
+        return list(dict.fromkeys(self._at(u) for u in np.linspace(0, 1, points).tolist()))
 
     def distribution(self) -> FloatDistribution | IntDistribution:
+        """Return the range as an Optuna distribution."""
         kind: Any = IntDistribution if isinstance(self, IntParameter) else FloatDistribution
         return kind(self.low, self.high, log=self.log, step=self.step)
 
     def suggest(self, trial: BaseTrial) -> float:
+        """Ask an Optuna trial for a value."""
         ask: Any = trial.suggest_int if isinstance(self, IntParameter) else trial.suggest_float
         return ask(self.name, self.low, self.high, log=self.log, step=self.step)
 
@@ -284,16 +384,19 @@ class IntParameter(_Range, frozen=True):
 
     type: Literal["int"] = "int"
     step: int = 1
-    _number = staticmethod(_int)
+
+    _number = staticmethod(_read_int)
 
 
 class ChoiceParameter(_Parameter, frozen=True):
     """One of several words, numbers or truth values, in no order."""
 
     type: Literal["choice"] = "choice"
-    options: Annotated[tuple[Value, ...], BeforeValidator(_distinct)]
-    default: Annotated[Value, BeforeValidator(_plain)] = _ABSENT
-    fixed: Annotated[Value | None, BeforeValidator(_plain)] = None
+    options: Annotated[tuple[Value, ...], PlainValidator(_read_options)]
+    default: Annotated[Value, PlainValidator(_read_value)] = _ABSENT
+    fixed: Annotated[Value | None, PlainValidator(_read_value)] = None
+
+    _range_keys: ClassVar[tuple[str, ...]] = ("options",)
 
     @property
     def count(self) -> int:
@@ -304,30 +407,68 @@ class ChoiceParameter(_Parameter, frozen=True):
         return self.options[0]
 
     def convert(self, value: object) -> Value:
-        """The option that equals the value, 1 being 1.0 but not True."""
-        plain = _plain(value)
+        """Return the option that equals the value, 1 being 1.0 but not True."""
+        plain = _read_value(value)
         for option in self.options:
             if option == plain and isinstance(option, bool) == isinstance(plain, bool):
                 return option
+
         message = f"must be one of {list(self.options)}, got {plain!r}"
         raise ValueError(message)
 
     def from_unit(self, u: float, prior_seed: int = 0) -> Value:
-        """The option in whose equal share of [0, 1] `u` lies."""
+        """Return the option in whose equal share of [0, 1] `u` lies.
+
+        Args:
+            u: quantile in [0, 1].
+            prior_seed: not used; options have no segmented prior.
+        """
         return self.options[min(int(u * len(self.options)), len(self.options) - 1)]
 
     def grid_values(self, points: int) -> list[Value]:
-        """All options, however many points are asked for."""
+        """Return all options, however many points are asked for."""
         return list(self.options) if self.fixed is None else [self.fixed]
 
     def distribution(self) -> CategoricalDistribution:
-        """The options as Optuna writes them."""
+        """Return the options as an Optuna distribution."""
         return CategoricalDistribution(self.options)
 
     def suggest(self, trial: BaseTrial) -> Value:
-        """Ask a trial for an option."""
+        """Ask an Optuna trial for an option."""
         return cast("Value", trial.suggest_categorical(self.name, self.options))
 
 
 Parameter = FloatParameter | IntParameter | ChoiceParameter
-TYPES = {"float": FloatParameter, "int": IntParameter, "choice": ChoiceParameter}
+_KINDS = {"float": FloatParameter, "int": IntParameter, "choice": ChoiceParameter}
+
+
+def read_parameter(name: str, body: object) -> Parameter:
+    """Read the body of a parameter as the YAML form has it.
+
+    Args:
+        name: name of the parameter.
+        body: `{type: ..., low: ..., ...}`.
+
+    Raises:
+        SpaceError: with all mistakes of the parameter.
+    """
+    if not isinstance(body, Mapping):
+        raise SpaceError([f"{label(name)}: must be a mapping with a type, got {body!r}"])
+
+    keys = {str(key): value for key, value in cast("Mapping[Any, Any]", body).items()}
+    kind = _KINDS.get(str(keys.get("type")))
+    if kind is None:
+        got = repr(keys["type"]) if "type" in keys else "nothing"
+        rule = f"type must be one of {', '.join(_KINDS)}, got {got}"
+        raise SpaceError([f"{label(name)}: {rule}"])
+
+    problems: list[str] = []
+    if "name" in keys:
+        problems.append(f"{label(name)}: {kind.unknown_key('name', keys['name'])}")
+    try:
+        parameter = kind(**keys | {"name": name})
+    except SpaceError as error:
+        raise SpaceError([*problems, *error.problems]) from None
+    if problems:
+        raise SpaceError(problems)
+    return parameter

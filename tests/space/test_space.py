@@ -285,6 +285,7 @@ type: int, fixed: 1, default: 2 => default must lie between low = 1 and high = 1
 type: float, low: 0, high: 1, prior: x => prior must be 'uniform' or 'segmented', got
 type: float, low: 0, high: 1, defualt: 1 => unknown key defualt, got 1; known are
 type: choice, options: [a], low: 1 => unknown key low, got 1
+type: float, low: 0, high: 1, defualt: null => unknown key defualt, got None
 type: float, low: 0, high: 1, name: y => unknown key name, got 'y'
 type: float, low: 0, low: 0, high: 1 => duplicate key low, got it again on line 1
 type: choice => options is required where no value is fixed
@@ -353,6 +354,7 @@ e: 7
         "d: high must be a finite number",
         "e: must be a mapping with a type, got 7",
         "2: name must be a valid string",
+        "2: high must be above low",
         "c: when must refer to an earlier parameter, got zz",
         "d: when must refer to an earlier parameter, got e, a later",
         "d: when must refer to an earlier parameter, got d, itself",
