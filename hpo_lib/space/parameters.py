@@ -6,9 +6,9 @@ import math
 import re
 import sys
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import numpy as np
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -21,7 +21,6 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
-from pydantic_core import PydanticCustomError
 
 from hpo_lib.exceptions import SpaceError
 from hpo_lib.space.yaml_io import NUMERIC, label
@@ -96,83 +95,103 @@ def read_conditions(value: Any) -> dict[str, tuple[Value, ...]]:
     return conditions
 
 
-def _broken_rule(sentence: str) -> PydanticCustomError:
-    """Return an error about another key than the one that is being validated."""
-    return PydanticCustomError("rule", "{sentence}", {"sentence": sentence})
-
-
 class _Parameter(BaseModel, frozen=True, extra="forbid"):
     """Base of the three kinds of parameters.
 
-    Pydantic validates the keys in the order of the fields and reports all mistakes at once. A rule
-    between keys is checked with the last of them, and only where the others could be read.
+    Pydantic reports the mistakes of all keys at once. The rules between keys are validated with
+    `type`, the last field, so that they are reported too, as far as the keys could be read.
     """
 
     name: str
     when: Annotated[dict[str, tuple[Value, ...]], PlainValidator(read_conditions)] = {}
 
-    if TYPE_CHECKING:  # fields of the subclasses, where they follow the range
+    if TYPE_CHECKING:  # declared by the subclasses, `type` as the last field
         default: Any
         fixed: Any
-
-    _range_keys: ClassVar[tuple[str, ...]] = ()
+        type: Any
 
     def __init__(self, /, **data: Any) -> None:
-        optional = type(self).model_fields.keys() - {"name"}
         # A key without a value is as good as left out.
-        given = {k: v for k, v in data.items() if v is not None or k not in optional}
-        filled = dict(given)
-        if "fixed" in given and given.keys().isdisjoint(_EXTENT):
-            # A fixed value without a range is its own range.
-            fixed = given["fixed"]
-            own_range = {"low": fixed, "high": fixed, "options": [fixed]}
-            filled |= {key: own_range[key] for key in self._range_keys if key in own_range}
-
+        given = {k: v for k, v in data.items() if v is not None or k not in _KEYS}
         try:
-            super().__init__(**filled)
+            super().__init__(**given)
         except ValidationError as error:
-            raise SpaceError(self._sentences(given, error)) from None
+            problems = [f"{label(data.get('name'))}: {rule}" for rule in self._sentences(error)]
+            raise SpaceError(problems) from None
+        list(self._settle(unread=set()))
 
+    @classmethod
+    def _sentences(cls, mistakes: ValidationError) -> Iterator[str]:
+        """Translate what pydantic found into sentences of key, rule and value."""
+        for entry in mistakes.errors():
+            key = str(entry["loc"][0])
+            error = entry.get("ctx", {}).get("error")
+            if isinstance(error, SpaceError):
+                yield from error.problems
+            elif error is not None:
+                yield f"{key} {error}"
+            elif entry["type"] == "extra_forbidden":
+                yield cls.unknown_key(key, entry["input"])
+            else:
+                must = re.sub(r"^\w+ should", "must", entry["msg"])
+                yield f"{key} {must}, got {entry['input']!r}"
+
+    @classmethod
+    def unknown_key(cls, key: str, value: object) -> str:
+        """Return the sentence for a key that this kind of parameter does not have.
+
+        Args:
+            key: key of the YAML form.
+            value: its value.
+        """
+        known = ", ".join(known for known in _KEYS if known in cls.model_fields)
+        return f"unknown key {label(key)}, got {value!r}; known are {known}"
+
+    @field_validator("type", check_fields=False)
+    @classmethod
+    def _check_rules(cls, kind: str, info: ValidationInfo) -> str:
+        readable = cls.model_construct(**info.data)
+        unread = cls.model_fields.keys() - info.data.keys()
+        problems = list(readable._settle(unread))
+        if problems:
+            raise SpaceError(problems)
+        return kind
+
+    def _settle(self, unread: Set[str]) -> Iterator[str]:
+        """Derive what was left out, and yield the rules between keys that are broken.
+
+        Args:
+            unread: keys that have a mistake of their own.
+        """
+        extent = [key for key in _EXTENT if key in type(self).model_fields]
+        missing = [key for key in extent if getattr(self, key) is None]
+        if missing == extent and self.fixed is not None:
+            for key in extent:  # a fixed value without a range is its own range
+                own_extent = (self.fixed,) if key == "options" else self.fixed
+                object.__setattr__(self, key, own_extent)
+        elif missing:
+            for key in missing:
+                if unread.isdisjoint({key, "fixed"}):
+                    yield f"{key} is required where no value is fixed, got nothing"
+            return
+
+        problems = list(self._range_problems())
+        yield from problems
+        if problems or "step" in unread:
+            return
+
+        for key in ("default", "fixed"):
+            value = getattr(self, key)
+            try:
+                object.__setattr__(self, key, None if value is None else self.convert(value))
+            except ValueError as error:
+                yield f"{key} {error}"
         if self.default is None:
             default = self._middle() if self.fixed is None else self.fixed
             object.__setattr__(self, "default", default)
 
-    @classmethod
-    def _sentences(cls, given: Mapping[str, Any], error: ValidationError) -> list[str]:
-        """Translate what pydantic found into sentences of parameter, key, rule and value."""
-        sentences: list[str] = []
-        for entry in error.errors():
-            key = str(entry["loc"][0])
-            match entry["type"]:
-                case "rule":
-                    rule = entry["msg"]
-                case "missing":
-                    rule = f"{key} is required where no value is fixed, got nothing"
-                case _ if key not in given:  # a copy of a wrong fixed value
-                    continue
-                case "extra_forbidden":
-                    rule = cls.unknown_key(key, given[key])
-                case "value_error":
-                    rule = f"{key} {entry['ctx']['error']}"
-                case _:
-                    must = re.sub(r"^\w+ should", "must", entry["msg"])
-                    rule = f"{key} {must}, got {given[key]!r}"
-            sentences.append(f"{label(given.get('name'))}: {rule}")
-        return sentences
-
-    @classmethod
-    def unknown_key(cls, key: str, value: object) -> str:
-        """Return the sentence for a key that this kind of parameter does not have."""
-        known = ", ".join(known for known in _KEYS if known in cls.model_fields)
-        return f"unknown key {label(key)}, got {value!r}; known are {known}"
-
-    @field_validator("default", "fixed", check_fields=False)
-    @classmethod
-    def _check_inside(cls, value: Any, info: ValidationInfo) -> Any:
-        """Bring a default or fixed value into the form in which the range holds it."""
-        if value is None or not info.data.keys() >= set(cls._range_keys):
-            return value
-        return cls.model_construct(**info.data).convert(value)
+    def _range_problems(self) -> Iterable[str]:
+        return ()
 
     def convert(self, value: object) -> Value:
         """Return the value as a plain Python value of the range; ValueError outside of it."""
@@ -195,102 +214,67 @@ class _Parameter(BaseModel, frozen=True, extra="forbid"):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the body of the YAML form, in canonical order and without redundant keys."""
-        fields = type(self).model_fields
-        body = {
-            key: getattr(self, key)
-            for key in _KEYS
-            if key in fields and getattr(self, key) != fields[key].default
-        }
-
+        redundant: set[str] = set()
         if self.fixed is not None and self.fixed == self.default:
-            del body["default"]
+            redundant.add("default")
         if self.fixed is not None and self.count == 1:
-            body = {key: value for key, value in body.items() if key not in _EXTENT}
+            redundant.update(_EXTENT)
+
+        body: dict[str, Any] = {"type": self.type}
+        for key in _KEYS:
+            field = type(self).model_fields.get(key)
+            if field and key not in redundant and getattr(self, key) != field.default:
+                body[key] = getattr(self, key)
+
         if "options" in body:
             body["options"] = list(body["options"])
         if self.when:
-            body["when"] = {
-                name: values[0] if len(values) == 1 else list(values)
-                for name, values in self.when.items()
-            }
-        return {"type": self.__dict__["type"]} | body
+            pairs = self.when.items()
+            body["when"] = {k: v[0] if len(v) == 1 else list(v) for k, v in pairs}
+        return body
 
 
 class _Range(_Parameter, frozen=True):
-    low: int | float
-    high: int | float
+    low: int | float = _ABSENT
+    high: int | float = _ABSENT
     log: bool = False
     step: int | float | None = None
     prior: Literal["uniform", "segmented"] = "uniform"
     default: int | float = _ABSENT
-    fixed: int | float | None = Field(default=None, validate_default=True)
+    fixed: int | float | None = None
 
     _number = staticmethod(_read_float)
-    _range_keys: ClassVar[tuple[str, ...]] = ("low", "high", "step")
 
     @field_validator("low", "high", "step", "default", "fixed", mode="before")
     @classmethod
-    def _read_number(cls, value: object) -> Any:
-        if value is None:
-            return None
-        if isinstance(value, str) and NUMERIC.match(value):
-            value = float(value)  # YAML 1.1 takes 1e-4 for a word
-        return cls._number(value)
+    def _read_number(cls, value: object) -> float:
+        is_word = isinstance(value, str) and NUMERIC.match(value)  # as YAML 1.1 reads 1e-4
+        return cls._number(float(cast("str", value)) if is_word else value)
 
-    @field_validator("high")
-    @classmethod
-    def _check_high(cls, high: float, info: ValidationInfo) -> float:
-        low = info.data.get("low", high)
-        if low > high:
-            message = f"must be above low = {low}, got {high}"
-            raise ValueError(message)
-        return high
+    def _range_problems(self) -> Iterator[str]:
+        low, high, step = self.low, self.high, self.step
+        if low >= high and not low == high == self.fixed:
+            yield f"high must be above low = {low}, got {high}"
+        if self.log and low <= 0:
+            yield f"log needs low above 0, got low = {low}"
 
-    @field_validator("log")
-    @classmethod
-    def _check_log(cls, log: bool, info: ValidationInfo) -> bool:
-        low = info.data.get("low", 1)
-        if log and low <= 0:
-            message = f"needs low above 0, got low = {low}"
-            raise ValueError(message)
-        return log
-
-    @field_validator("step")
-    @classmethod
-    def _check_step(cls, step: float, info: ValidationInfo) -> float:
-        if step == 1 and isinstance(step, int):
-            return step
+        if step is None or (step == 1 and isinstance(step, int)):
+            return
         if step <= 0:
-            message = f"must be above 0, got {step}"
-            raise ValueError(message)
-        if info.data.get("log"):
-            raise _broken_rule(f"log and step exclude each other, got step = {step}")
-
-        if info.data.keys() >= {"low", "high"}:
-            cls._check_last_step(info.data["low"], info.data["high"], step)
-        return step
-
-    @classmethod
-    def _check_last_step(cls, low: float, high: float, step: float) -> None:
-        """Refuse steps that do not end at `high`; in decimals, as floats hold no tenth."""
-        if (high - low) / step > _LARGEST:
-            message = f"must not be below (high - low) / 2**53, got {step}"
-            raise ValueError(message)
-
-        if low < high and (_decimal(high) - _decimal(low)) % _decimal(step):
+            yield f"step must be above 0, got {step}"
+        elif self.log:
+            yield f"log and step exclude each other, got step = {step}"
+        elif (high - low) / step > _LARGEST:
+            yield f"step must not be below (high - low) / 2**53, got {step}"
+        elif low < high and (_decimal(high) - _decimal(low)) % _decimal(step):
             k = max(1, round((high - low) / step))
-            nearest = cls._number(float(_decimal(low) + k * _decimal(step)))
+            nearest = self._step(k)
             rule = f"high must be low + k * step with low = {low}, step = {step}"
-            raise _broken_rule(f"{rule}, got {high}; the nearest valid high is {nearest}")
+            yield f"{rule}, got {high}; the nearest valid high is {nearest}"
 
-    @field_validator("fixed")
-    @classmethod
-    def _check_empty_range(cls, fixed: float | None, info: ValidationInfo) -> float | None:
-        low = info.data.get("low")
-        high = info.data.get("high")
-        if fixed is None and low is not None and low == high:
-            raise _broken_rule(f"high must be above low = {low}, got {high}")
-        return fixed
+    def _step(self, k: int) -> float:
+        """Return low + k * step, exactly as decimals have it: floats hold no tenth."""
+        return self._number(float(_decimal(self.low) + k * _decimal(self.step or 0)))
 
     @property
     def count(self) -> int | None:
@@ -308,7 +292,7 @@ class _Range(_Parameter, frozen=True):
             return self._number(min(max(x, self.low), self.high))
 
         k = min(max(round((x - self.low) / self.step), 0), self.count - 1)
-        return self._number(float(_decimal(self.low) + k * _decimal(self.step)))
+        return self._step(k)
 
     def _at(self, position: float, margin: float = 0.0) -> float:
         """Return the value at a position in [0, 1] of the range widened by `margin`."""
@@ -376,14 +360,14 @@ class _Range(_Parameter, frozen=True):
 class FloatParameter(_Range, frozen=True):
     """A real number."""
 
-    type: Literal["float"] = "float"
+    type: Literal["float"] = Field(default="float", validate_default=True)
 
 
 class IntParameter(_Range, frozen=True):
     """A whole number."""
 
-    type: Literal["int"] = "int"
     step: int = 1
+    type: Literal["int"] = Field(default="int", validate_default=True)
 
     _number = staticmethod(_read_int)
 
@@ -391,12 +375,10 @@ class IntParameter(_Range, frozen=True):
 class ChoiceParameter(_Parameter, frozen=True):
     """One of several words, numbers or truth values, in no order."""
 
-    type: Literal["choice"] = "choice"
-    options: Annotated[tuple[Value, ...], PlainValidator(_read_options)]
+    options: Annotated[tuple[Value, ...], PlainValidator(_read_options)] = _ABSENT
     default: Annotated[Value, PlainValidator(_read_value)] = _ABSENT
     fixed: Annotated[Value | None, PlainValidator(_read_value)] = None
-
-    _range_keys: ClassVar[tuple[str, ...]] = ("options",)
+    type: Literal["choice"] = Field(default="choice", validate_default=True)
 
     @property
     def count(self) -> int:
@@ -456,7 +438,7 @@ def read_parameter(name: str, body: object) -> Parameter:
         raise SpaceError([f"{label(name)}: must be a mapping with a type, got {body!r}"])
 
     keys = {str(key): value for key, value in cast("Mapping[Any, Any]", body).items()}
-    kind = _KINDS.get(str(keys.get("type")))
+    kind: Any = _KINDS.get(str(keys.get("type")))
     if kind is None:
         got = repr(keys["type"]) if "type" in keys else "nothing"
         rule = f"type must be one of {', '.join(_KINDS)}, got {got}"
@@ -468,7 +450,8 @@ def read_parameter(name: str, body: object) -> Parameter:
     try:
         parameter = kind(**keys | {"name": name})
     except SpaceError as error:
-        raise SpaceError([*problems, *error.problems]) from None
-    if problems:
-        raise SpaceError(problems)
-    return parameter
+        problems += error.problems
+    else:
+        if not problems:
+            return parameter
+    raise SpaceError(problems)

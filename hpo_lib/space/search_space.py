@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,7 +17,6 @@ from optuna.trial import BaseTrial
 from hpo_lib.checks import check_member, check_whole
 from hpo_lib.exceptions import SpaceError
 from hpo_lib.files import atomic_write_text
-from hpo_lib.space.grid import MAX_GRID, build_grid, count_grid
 from hpo_lib.space.parameters import (
     ChoiceParameter,
     Configuration,
@@ -43,6 +43,7 @@ __all__ = [
 ]
 
 PRESETS = ("reference", "small")
+MAX_GRID = 100_000
 _Conditions = Mapping[str, tuple[Value, ...]]
 
 
@@ -281,36 +282,66 @@ class SearchSpace:
         """Return every combination of options and of `points` values per range, each once."""
         size = self.grid_size(points)
         if size > MAX_GRID:
-            limit = f"a grid may have {MAX_GRID:,} configurations"
-            message = f"{limit}, got {size:,} (points={points})"
-            raise ValueError(message)
-        return build_grid(self.parameters, points)
+            raise ValueError(_grid_limit(f"{size:,}", points))
+
+        grid: list[Configuration] = [{}]
+        for parameter in self.parameters:
+            values = parameter.grid_values(points)
+            longer: list[Configuration] = []
+            for configuration in grid:
+                if parameter.is_met(configuration):
+                    longer += [configuration | {parameter.name: value} for value in values]
+                else:
+                    longer.append(configuration)
+            grid = longer
+        return grid
 
     def grid_size(self, points: int = 3) -> int:
         """Return how many configurations `grid` has, without building it.
 
         Raises:
-            ValueError: there are more than 100,000, and their conditions are too entangled for
-                an exact count.
+            ValueError: there are more than 100,000 combinations of values that conditions name.
         """
         check_whole("points", points, 1)
-        size = count_grid(self.parameters, points)
-        if size is None:
-            limit = f"a grid may have {MAX_GRID:,} configurations"
-            message = f"{limit}, got more (points={points})"
-            raise ValueError(message)
-        return size
+        # Number of partial configurations by the values among them that a condition names.
+        cases: Counter[tuple[tuple[str, Value], ...]] = Counter({(): 1})
+        for parameter in self.parameters:
+            name = parameter.name
+            values = parameter.grid_values(points)
+            required = {v for other in self.parameters for v in other.when.get(name, ())}
+            named = required.intersection(values)
+            following: Counter[tuple[tuple[str, Value], ...]] = Counter()
+
+            for case, times in cases.items():
+                if not parameter.is_met(dict(case)):
+                    following[case] += times
+                    continue
+                following[case] += times * (len(values) - len(named))
+                for value in named:
+                    following[*case, (name, value)] += times
+
+            cases = +following  # without those that have become 0
+            if len(cases) > MAX_GRID:  # each stands for one configuration at least
+                raise ValueError(_grid_limit("more", points))
+        return cases.total()
 
     @cached_property
     def size(self) -> int | None:
-        """How many configurations there are; None where they are too many to count.
+        """How many configurations there are, or None.
 
-        That is the case with a range of more than 100,000 values, and with more than 100,000
-        combinations of conditions that depend on each other.
+        It is None where a range has more than 100,000 values, and where there are more than
+        100,000 combinations of values that conditions name.
         """
         counts = [parameter.count or MAX_GRID + 1 for parameter in self.searched]
         points = max(counts, default=1)
-        return count_grid(self.parameters, points) if points <= MAX_GRID else None
+        try:
+            return self.grid_size(points) if points <= MAX_GRID else None
+        except ValueError:
+            return None
+
+
+def _grid_limit(got: str, points: int) -> str:
+    return f"a grid may have {MAX_GRID:,} configurations, got {got} (points={points})"
 
 
 def _readable_conditions(body: Any) -> _Conditions:

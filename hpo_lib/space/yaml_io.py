@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import sys
-from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import yaml
 
 NUMERIC = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
+_COMMENT = re.compile(r"(?:(?<=\s)|^)#.*", re.MULTILINE)
 _TAG = "tag:yaml.org,2002:"
 
 
@@ -113,43 +113,36 @@ def read_comments(text: str) -> dict[str | None, Comments]:
     Returns:
         Comments by the name of their parameter; those below the last parameter are above `None`.
     """
-    text = "\n" + text.removeprefix("\ufeff")
     root = yaml.compose(text, _Loader)
-    if "#" not in text or not isinstance(root, yaml.MappingNode):
-        return {}
+    pairs: list[tuple[yaml.Node, yaml.Node]] = root.value if root else []
+    lines = text.removeprefix("\ufeff").splitlines()
+    comments: dict[str | None, Comments] = {}
+    line = 0
 
-    names: list[str | None] = [key.value for key, _ in root.value]
-    starts = [key.start_mark.index for key, _ in root.value]
-    above: list[list[str]] = [[] for _ in (*names, None)]
-    beside = ["" for _ in (*names, None)]
+    for key, value in pairs:
+        end = _last_leaf(value).end_mark
+        within = _COMMENT.findall("\n".join(lines[key.start_mark.line : end.line]))
+        rest = lines[end.line][end.column :]
+        beside = rest.rstrip() if rest.lstrip().startswith("#") else ""
+        above = [*_with_comments(lines[line : key.start_mark.line]), *within]
+        comments[key.value] = Comments("".join(f"{text}\n" for text in above), beside)
+        line = end.line + 1
 
-    for start, end in _comment_spans(text):
-        first, *lines = text[start:end].rstrip(" ").splitlines()
-        following = bisect_left(starts, end)
-        if end in (*starts, len(text)):  # between two parameters
-            beside[following - 1] = first.rstrip()
-            above[following] += lines if "#" in "".join(lines) else []
-        else:
-            above[max(following - 1, 0)] += filter(None, map(str.strip, [first, *lines]))
-
-    whole_lines = ["".join(f"{line}\n" for line in lines) for lines in above]
-    return dict(zip([*names, None], map(Comments, whole_lines, beside), strict=True))
+    below = _with_comments(lines[line:])
+    return comments | {None: Comments("".join(f"{text}\n" for text in below))}
 
 
-def _comment_spans(text: str) -> Iterator[tuple[int, int]]:
-    """Yield start and end of the text between two tokens where it holds comments."""
-    last = 0
-    for token in yaml.scan(text, _Loader):
-        start = token.start_mark.index
-        end = token.end_mark.index
-        if start == end:  # begin or end of a block
-            continue
-        if "#" in text[last:start]:
-            yield last, start
-        last = end
+def _with_comments(lines: list[str]) -> list[str]:
+    """Return lines between two parameters, unless all are blank."""
+    return lines if "#" in "".join(lines) else []
 
-    if "#" in text[last:]:
-        yield last, len(text)
+
+def _last_leaf(node: yaml.Node) -> yaml.Node:
+    """Return the node that ends a node; the end mark of a block itself is that of the gap."""
+    while isinstance(node, yaml.CollectionNode) and not node.flow_style:
+        last = node.value[-1]
+        node = last[1] if isinstance(last, tuple) else last
+    return node
 
 
 def yaml_line(key: str, value: Mapping[str, Any]) -> str:
