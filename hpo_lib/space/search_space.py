@@ -269,13 +269,22 @@ class SearchSpace:
         return {parameter.name: parameter.distribution() for parameter in self.searched}
 
     def suggest(self, trial: BaseTrial) -> Configuration:
-        """Ask an Optuna trial for the active values, one after the other."""
+        """Ask an Optuna trial for the active values, one after the other.
+
+        Raises:
+            ValueError: the trial was queued with a value outside of the space.
+        """
         configuration: Configuration = {}
         for parameter in self.parameters:
-            if parameter.is_met(configuration):
+            if not parameter.is_met(configuration):
+                continue
+            try:
                 fixed = parameter.fixed
                 value = parameter.suggest(trial) if fixed is None else fixed
                 configuration[parameter.name] = parameter.convert(value)
+            except OverflowError as error:  # a queued number that no float holds
+                rule = "must be a value of the space, got a queued number that is too large"
+                raise SpaceError([f"{label(parameter.name)}: {rule}"]) from error
         return configuration
 
     def grid(self, points: int = 3) -> list[Configuration]:

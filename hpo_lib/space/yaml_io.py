@@ -122,7 +122,7 @@ def read_comments(text: str) -> dict[str | None, Comments]:
     for key, value in pairs:
         end = _last_leaf(value).end_mark
         within = _COMMENT.findall("\n".join(lines[key.start_mark.line : end.line]))
-        rest = lines[end.line][end.column :]
+        rest = lines[end.line][end.column :].lstrip(",")
         beside = rest.rstrip() if rest.lstrip().startswith("#") else ""
         above = [*_with_comments(lines[line : key.start_mark.line]), *within]
         comments[key.value] = Comments("".join(f"{text}\n" for text in above), beside)
@@ -133,8 +133,9 @@ def read_comments(text: str) -> dict[str | None, Comments]:
 
 
 def _with_comments(lines: list[str]) -> list[str]:
-    """Return lines between two parameters, unless all are blank."""
-    return lines if "#" in "".join(lines) else []
+    """Return comments and blank lines of those between two parameters, if there are comments."""
+    kept = [line for line in lines if line.lstrip()[:1] in ("", "#")]
+    return kept if any(map(str.strip, kept)) else []
 
 
 def _last_leaf(node: yaml.Node) -> yaml.Node:

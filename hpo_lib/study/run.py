@@ -200,7 +200,7 @@ def _begin_study(
     """Write what the study stands on; a driver killed in here begins again, without repeats."""
     # before the name is bound to these settings: it may be mistyped
     evidence = [] if evidence_from is None else _evidence(backend, evidence_from, space, settings)
-    study.set_user_attr("space", space.to_yaml())
+    study.set_user_attr("space", space.to_yaml(comments=False))
     study.set_user_attr("settings", settings)
     trials = study.get_trials(deepcopy=False)
     if settings["default_first"] and not trials:

@@ -168,7 +168,7 @@ class SpaceEditor:
             return ""
         inside, n = evidence_count(self.study, space)
         name = repr(self.study.study_name)
-        if self.study.user_attrs.get("space") == space.to_yaml():
+        if self.study.user_attrs.get("space") == space.to_yaml(comments=False):
             return escape(f"Study {name} was recorded with this very space and can go on.")
         text = f"{inside} of the {n} trials of study {name} lie inside. A new study takes them: "
         return escape(text) + f"<code>{escape(f'run_study(…, evidence_from={name})')}</code>"

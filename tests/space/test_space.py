@@ -185,6 +185,15 @@ def test_a_file_round_trip_leaves_one_file(tmp_path: Path):
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_a_path_may_begin_with_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    SearchSpace.from_yaml(EXAMPLE).save("~/spaces/space.yaml")
+    assert (tmp_path / "home/spaces/space.yaml").read_text() == EXAMPLE
+    assert SearchSpace.load("~/spaces/space.yaml").to_yaml() == EXAMPLE
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
 @pytest.mark.parametrize("written", ["1e-4", "1E-4", "1.e-4", "+1e-4", "0.0001", "1.0e-04"])
 def test_numbers_without_a_dot_are_numbers(written: str):
     space = SearchSpace.from_yaml(f"lr: {{type: float, low: {written}, high: 1e0}}")
@@ -576,6 +585,31 @@ def test_a_study_records_the_active_values_with_our_distributions():
     assert len({"momentum" in configuration for configuration in seen}) == 2
 
 
+HUGE = 10**400
+NUMBERS = """\
+i: {type: int, low: 1, high: 9}
+f: {type: float, low: 0.0, high: 1.0, default: 0.5}
+c: {type: choice, options: [1, a], default: a}
+"""
+
+
+@pytest.mark.parametrize("name", ["i", "f", "c"])
+def test_numbers_that_no_float_holds_are_outside(name: str):
+    space = SearchSpace.from_yaml(NUMBERS)
+    assert not space.contains(space.default_configuration() | {name: HUGE})
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    study.enqueue_trial({name: HUGE})
+    with pytest.raises(SpaceError, match=f"{name}: must be a value of the space, got a queued"):
+        space.suggest(study.ask())
+
+
+@pytest.mark.parametrize("key", ["low", "high", "step", "default", "fixed"])
+@pytest.mark.parametrize("kind", ["int", "float"])
+def test_bounds_that_no_float_holds_are_refused(kind: str, key: str):
+    with pytest.raises(SpaceError, match=f"x: {key} must be a finite number, got 1000"):
+        one(**{"type": kind, "low": 1, "high": 9, key: HUGE})
+
+
 def test_grid_is_the_product_and_collapses_conditions():
     space = SearchSpace.from_yaml(
         "o: {type: choice, options: [a, b]}\n"
@@ -600,6 +634,21 @@ def test_absurd_grids_are_refused_at_once():
         space.grid()
     with pytest.raises(ValueError, match="points must be at least 1, got 0"):
         space.grid(0)
+
+
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_many_conditional_switches_are_refused_at_once(interleaved: bool):
+    switches = {f"s{i}": {"type": "choice", "options": [True, False]} for i in range(40)}
+    depths = {
+        f"d{i}": {"type": "int", "low": 1, "high": 2, "when": {f"s{i}": True}} for i in range(40)
+    }
+    mapping = switches | depths
+    if interleaved:
+        mapping = {name: mapping[name] for i in range(40) for name in (f"s{i}", f"d{i}")}
+    space = SearchSpace.from_dict(mapping)
+    assert space.size is None
+    with pytest.raises(ValueError, match=r"may have 100,000 configurations, got more"):
+        space.grid()
 
 
 def test_sizes():
