@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,6 +16,7 @@ from optuna.trial import BaseTrial
 from hpo_lib.checks import check_member, check_whole
 from hpo_lib.exceptions import SpaceError
 from hpo_lib.files import atomic_write_text
+from hpo_lib.space.grid import MAX_GRID, count_grid
 from hpo_lib.space.parameters import (
     ChoiceParameter,
     Configuration,
@@ -43,7 +43,6 @@ __all__ = [
 ]
 
 PRESETS = ("reference", "small")
-MAX_GRID = 100_000
 _Conditions = Mapping[str, tuple[Value, ...]]
 
 
@@ -288,11 +287,12 @@ class SearchSpace:
         return configuration
 
     def grid(self, points: int = 3) -> list[Configuration]:
-        """Return every combination of options and of `points` values per range, each once."""
-        size = self.grid_size(points)
-        if size > MAX_GRID:
-            raise ValueError(_grid_limit(f"{size:,}", points))
+        """Return every combination of options and of `points` values per range, each once.
 
+        Raises:
+            ValueError: there are more than 100,000.
+        """
+        check_whole("points", points, 1)
         grid: list[Configuration] = [{}]
         for parameter in self.parameters:
             values = parameter.grid_values(points)
@@ -302,6 +302,12 @@ class SearchSpace:
                     longer += [configuration | {parameter.name: value} for value in values]
                 else:
                     longer.append(configuration)
+                if len(longer) > MAX_GRID:
+                    size = count_grid(self.parameters, points)
+                    got = "more" if size is None else f"{size:,}"
+                    message = f"a grid may have {MAX_GRID:,} configurations, "
+                    message += f"got {got} (points={points})"
+                    raise ValueError(message)
             grid = longer
         return grid
 
@@ -309,48 +315,25 @@ class SearchSpace:
         """Return how many configurations `grid` has, without building it.
 
         Raises:
-            ValueError: there are more than 100,000 combinations of values that conditions name.
+            ValueError: conditions depend on each other in too many ways to count.
         """
         check_whole("points", points, 1)
-        # Number of partial configurations by the values among them that a condition names.
-        cases: Counter[tuple[tuple[str, Value], ...]] = Counter({(): 1})
-        for parameter in self.parameters:
-            name = parameter.name
-            values = parameter.grid_values(points)
-            required = {v for other in self.parameters for v in other.when.get(name, ())}
-            named = required.intersection(values)
-            following: Counter[tuple[tuple[str, Value], ...]] = Counter()
-
-            for case, times in cases.items():
-                if not parameter.is_met(dict(case)):
-                    following[case] += times
-                    continue
-                following[case] += times * (len(values) - len(named))
-                for value in named:
-                    following[*case, (name, value)] += times
-
-            cases = +following  # without those that have become 0
-            if len(cases) > MAX_GRID:  # each stands for one configuration at least
-                raise ValueError(_grid_limit("more", points))
-        return cases.total()
+        size = count_grid(self.parameters, points)
+        if size is None:
+            message = "conditions depend on each other in too many ways to count a grid, "
+            message += f"got {len(self)} parameters"
+            raise ValueError(message)
+        return size
 
     @cached_property
     def size(self) -> int | None:
-        """How many configurations there are, or None.
+        """How many configurations there are; None where they are infinitely or too many to count.
 
-        It is None where a range has more than 100,000 values, and where there are more than
-        100,000 combinations of values that conditions name.
+        Ranges count as infinite from 100,000 values on.
         """
         counts = [parameter.count or MAX_GRID + 1 for parameter in self.searched]
         points = max(counts, default=1)
-        try:
-            return self.grid_size(points) if points <= MAX_GRID else None
-        except ValueError:
-            return None
-
-
-def _grid_limit(got: str, points: int) -> str:
-    return f"a grid may have {MAX_GRID:,} configurations, got {got} (points={points})"
+        return count_grid(self.parameters, points) if points <= MAX_GRID else None
 
 
 def _readable_conditions(body: Any) -> _Conditions:
