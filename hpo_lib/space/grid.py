@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from hpo_lib.space.parameters import Parameter, Value
+from hpo_lib.space.parameters import Parameter
+from hpo_lib.space.values import Value
 
 MAX_GRID = 100_000
 _MAX_CASES = 1024

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import sys
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Set
 from decimal import Decimal
@@ -23,13 +22,18 @@ from pydantic import (
 )
 
 from hpo_lib.exceptions import SpaceError
+from hpo_lib.space.values import (
+    LARGEST_WHOLE,
+    Value,
+    read_conditions,
+    read_float,
+    read_int,
+    read_options,
+    read_value,
+)
 from hpo_lib.space.yaml_io import NUMERIC, label
 
-Value = float | int | str | bool
-Configuration = dict[str, Value]
-
 _ABSENT: Any = None
-_LARGEST = 2**53  # beyond it floats, which Optuna stores, do not tell whole numbers apart
 _EXTENT = ("low", "high", "options")
 _KEYS = ("type", "options", "low", "high", "log", "step", "prior", "default", "fixed", "when")
 
@@ -37,62 +41,6 @@ _KEYS = ("type", "options", "low", "high", "log", "step", "prior", "default", "f
 def _decimal(number: float) -> Decimal:
     """Return the decimal number as it was written: 0.1 is a tenth."""
     return Decimal(repr(number))
-
-
-def _read_value(value: Any) -> Value:
-    """Return a value with numpy scalars as Python's; ValueError unless it is a `Value`."""
-    plain = value.item() if isinstance(value, np.generic) else value
-    is_finite = isinstance(plain, float) and math.isfinite(plain)
-    if is_finite or isinstance(plain, (str, int)):
-        return plain
-
-    message = f"must be a word, a finite number, true or false, got {value!r}"
-    raise ValueError(message)
-
-
-def _read_float(value: Any) -> float:
-    plain = value.item() if isinstance(value, np.generic) else value
-    is_number = isinstance(plain, (int, float)) and not isinstance(plain, bool)
-    if is_number and abs(plain) <= sys.float_info.max:
-        return float(plain)
-
-    message = f"must be a finite number, got {value!r}"
-    raise ValueError(message)
-
-
-def _read_int(value: Any) -> int:
-    number = _read_float(value)
-    if number.is_integer() and abs(number) <= _LARGEST:
-        return int(number)
-
-    message = f"must be a whole number, got {value!r}"
-    raise ValueError(message)
-
-
-def _read_options(values: Any) -> tuple[Value, ...]:
-    """Return a list as plain values; ValueError where two are equal in Python."""
-    if not isinstance(values, (list, tuple)) or not values:
-        message = f"must be a list of at least one value, got {values!r}"
-        raise ValueError(message)
-
-    options = tuple(map(_read_value, cast("list[Any]", values)))
-    if len(set(options)) < len(options):
-        message = f"must all differ in Python, got {list(options)}"
-        raise ValueError(message)
-    return options
-
-
-def read_conditions(value: Any) -> dict[str, tuple[Value, ...]]:
-    """Read `{name: value}` or `{name: [value, ...]}` as `{name: (value, ...)}`."""
-    if not isinstance(value, Mapping):
-        message = f"must be a mapping of names to values, got {value!r}"
-        raise ValueError(message)
-
-    conditions: dict[str, tuple[Value, ...]] = {}
-    for name, values in cast("Mapping[str, Any]", value).items():
-        listed = values if isinstance(values, (list, tuple)) else [values]
-        conditions[name] = _read_options(listed)
-    return conditions
 
 
 class _Parameter(BaseModel, frozen=True, extra="forbid"):
@@ -166,29 +114,34 @@ class _Parameter(BaseModel, frozen=True, extra="forbid"):
         extent = [key for key in _EXTENT if key in type(self).model_fields]
         missing = [key for key in extent if getattr(self, key) is None]
         if missing == extent and self.fixed is not None:
-            for key in extent:  # a fixed value without a range is its own range
-                own_extent = (self.fixed,) if key == "options" else self.fixed
-                object.__setattr__(self, key, own_extent)
-        elif missing:
-            for key in missing:
-                if unread.isdisjoint({key, "fixed"}):
-                    yield f"{key} is required where no value is fixed, got nothing"
+            # A fixed value without a range is its own range.
+            self._set(low=self.fixed, high=self.fixed, options=(self.fixed,))
+            missing = []
+
+        for key in missing:
+            if unread.isdisjoint({key, "fixed"}):
+                yield f"{key} is required where no value is fixed, got nothing"
+        if missing or not unread.isdisjoint({*extent, "step"}):
             return
 
         problems = list(self._range_problems())
-        yield from problems
-        if problems or "step" in unread:
-            return
+        yield from problems or self._settle_values()
 
+    def _settle_values(self) -> Iterator[str]:
+        """Bring default and fixed value into the form in which the range holds them."""
         for key in ("default", "fixed"):
             value = getattr(self, key)
             try:
-                object.__setattr__(self, key, None if value is None else self.convert(value))
+                self._set(**{key: None if value is None else self.convert(value)})
             except ValueError as error:
                 yield f"{key} {error}"
         if self.default is None:
-            default = self._middle() if self.fixed is None else self.fixed
-            object.__setattr__(self, "default", default)
+            self._set(default=self._middle() if self.fixed is None else self.fixed)
+
+    def _set(self, **values: Any) -> None:
+        """Set those of the values that this kind of parameter has."""
+        for key in values.keys() & type(self).model_fields.keys():
+            object.__setattr__(self, key, values[key])
 
     def _range_problems(self) -> Iterable[str]:
         return ()
@@ -243,7 +196,7 @@ class _Range(_Parameter, frozen=True):
     default: int | float = _ABSENT
     fixed: int | float | None = None
 
-    _number = staticmethod(_read_float)
+    _number = staticmethod(read_float)
 
     @field_validator("low", "high", "step", "default", "fixed", mode="before")
     @classmethod
@@ -264,7 +217,7 @@ class _Range(_Parameter, frozen=True):
             yield f"step must be above 0, got {step}"
         elif self.log:
             yield f"log and step exclude each other, got step = {step}"
-        elif (high - low) / step > _LARGEST:
+        elif (high - low) / step > LARGEST_WHOLE:
             yield f"step must not be below (high - low) / 2**53, got {step}"
         elif low < high and (_decimal(high) - _decimal(low)) % _decimal(step):
             k = max(1, round((high - low) / step))
@@ -369,15 +322,15 @@ class IntParameter(_Range, frozen=True):
     step: int = 1
     type: Literal["int"] = Field(default="int", validate_default=True)
 
-    _number = staticmethod(_read_int)
+    _number = staticmethod(read_int)
 
 
 class ChoiceParameter(_Parameter, frozen=True):
     """One of several words, numbers or truth values, in no order."""
 
-    options: Annotated[tuple[Value, ...], PlainValidator(_read_options)] = _ABSENT
-    default: Annotated[Value, PlainValidator(_read_value)] = _ABSENT
-    fixed: Annotated[Value | None, PlainValidator(_read_value)] = None
+    options: Annotated[tuple[Value, ...], PlainValidator(read_options)] = _ABSENT
+    default: Annotated[Value, PlainValidator(read_value)] = _ABSENT
+    fixed: Annotated[Value | None, PlainValidator(read_value)] = None
     type: Literal["choice"] = Field(default="choice", validate_default=True)
 
     @property
@@ -390,7 +343,7 @@ class ChoiceParameter(_Parameter, frozen=True):
 
     def convert(self, value: object) -> Value:
         """Return the option that equals the value, 1 being 1.0 but not True."""
-        plain = _read_value(value)
+        plain = read_value(value)
         for option in self.options:
             if option == plain and isinstance(option, bool) == isinstance(plain, bool):
                 return option

@@ -19,14 +19,12 @@ from hpo_lib.files import atomic_write_text
 from hpo_lib.space.grid import MAX_GRID, count_grid
 from hpo_lib.space.parameters import (
     ChoiceParameter,
-    Configuration,
     FloatParameter,
     IntParameter,
     Parameter,
-    Value,
-    read_conditions,
     read_parameter,
 )
+from hpo_lib.space.values import Configuration, Value, read_conditions
 from hpo_lib.space.yaml_io import Comments, label, read_comments, read_yaml, yaml_line
 
 __all__ = [

@@ -303,6 +303,7 @@ type: choice, options: relu => options must be a list of at least one value, got
 type: choice, options: [a, a] => must all differ in Python, got ['a', 'a']
 type: choice, options: [0, false] => must all differ in Python, got [0, False]
 type: choice, options: [a, null] => options must be a word, a finite number, true or
+type: choice, options: [a, a], default: a, fixed: b => must all differ in Python
 type: choice, options: [a], default: b => default must be one of ['a'], got 'b'
 type: choice, options: [1], default: true => default must be one of [1], got True
 type: number, low: 1 => type must be one of float, int, choice, got 'number'
