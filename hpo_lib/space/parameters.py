@@ -60,7 +60,8 @@ class _Parameter(BaseModel, frozen=True, extra="forbid"):
 
     def __init__(self, /, **data: Any) -> None:
         # A key without a value is as good as left out.
-        given = {k: v for k, v in data.items() if v is not None or k not in _KEYS}
+        empty = {key for key in _KEYS if data.get(key) is None}
+        given = {key: value for key, value in data.items() if key not in empty}
         try:
             super().__init__(**given)
         except ValidationError as error:
@@ -182,8 +183,9 @@ class _Parameter(BaseModel, frozen=True, extra="forbid"):
         if "options" in body:
             body["options"] = list(body["options"])
         if self.when:
-            pairs = self.when.items()
-            body["when"] = {k: v[0] if len(v) == 1 else list(v) for k, v in pairs}
+            body["when"] = {}
+            for parent, values in self.when.items():
+                body["when"][parent] = values[0] if len(values) == 1 else list(values)
         return body
 
 
@@ -227,14 +229,17 @@ class _Range(_Parameter, frozen=True):
 
     def _step(self, k: int) -> float:
         """Return low + k * step, exactly as decimals have it: floats hold no tenth."""
-        return self._number(float(_decimal(self.low) + k * _decimal(self.step or 0)))
+        exact = _decimal(self.low) + k * _decimal(self.step or 0)
+        return self._number(float(exact))
 
     @property
     def count(self) -> int | None:
         """How many values the range has; None for infinitely many."""
         if self.low == self.high:
             return 1
-        return None if self.step is None else round((self.high - self.low) / self.step) + 1
+        if self.step is None:
+            return None
+        return round((self.high - self.low) / self.step) + 1
 
     def _snap(self, x: float) -> float:
         """Return the value of the range nearest to `x`."""
@@ -244,7 +249,8 @@ class _Range(_Parameter, frozen=True):
                     return bound
             return self._number(min(max(x, self.low), self.high))
 
-        k = min(max(round((x - self.low) / self.step), 0), self.count - 1)
+        nearest = round((x - self.low) / self.step)
+        k = min(max(nearest, 0), self.count - 1)
         return self._step(k)
 
     def _at(self, position: float, margin: float = 0.0) -> float:
@@ -252,7 +258,8 @@ class _Range(_Parameter, frozen=True):
         low = self.low - margin
         high = self.high + margin
         if self.log:
-            return self._snap(math.exp((1 - position) * math.log(low) + position * math.log(high)))
+            exponent = (1 - position) * math.log(low) + position * math.log(high)
+            return self._snap(math.exp(exponent))
         return self._snap((1 - position) * low + position * high)
 
     def _middle(self) -> float:
@@ -263,7 +270,8 @@ class _Range(_Parameter, frozen=True):
         number = self._number(value)
         nearest = self._snap(number)
         # Arithmetic on floats misses a step or a bound by a few units in the last place.
-        if abs(nearest - number) <= 1e-12 * abs(number) + 1e-8 * (self.step or 0):
+        tolerance = 1e-12 * abs(number) + 1e-8 * (self.step or 0)
+        if abs(nearest - number) <= tolerance:
             return nearest
 
         if self.low <= number <= self.high:
@@ -285,7 +293,8 @@ class _Range(_Parameter, frozen=True):
         """
         if self.prior == "segmented":
             rng = np.random.default_rng([prior_seed, zlib.crc32(self.name.encode())])
-            u = float(np.interp(u, (0, 0.5, 1), (np.arange(3) + rng.random(3)) / 3))
+            points = (np.arange(3) + rng.random(3)) / 3
+            u = float(np.interp(u, (0, 0.5, 1), points))
         # Half a step on each side gives the end points the same share as the other values.
         return self._at(u, margin=(self.step or 0) / 2)
 
@@ -297,7 +306,10 @@ class _Range(_Parameter, frozen=True):
             return [self._snap(self.low + k * self.step) for k in range(self.count)]
         if points == 1:
             return [self.default]
-        return list(dict.fromkeys(self._at(u) for u in np.linspace(0, 1, points).tolist()))
+
+        positions = np.linspace(0, 1, points).tolist()
+        values = [self._at(position) for position in positions]
+        return list(dict.fromkeys(values))  # each once
 
     def distribution(self) -> FloatDistribution | IntDistribution:
         """Return the range as an Optuna distribution."""
@@ -358,7 +370,8 @@ class ChoiceParameter(_Parameter, frozen=True):
             u: quantile in [0, 1].
             prior_seed: not used; options have no segmented prior.
         """
-        return self.options[min(int(u * len(self.options)), len(self.options) - 1)]
+        n = len(self.options)
+        return self.options[min(int(u * n), n - 1)]
 
     def grid_values(self, points: int) -> list[Value]:
         """Return all options, however many points are asked for."""

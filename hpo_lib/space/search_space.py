@@ -119,7 +119,8 @@ class SearchSpace:
     def load(cls, path: str | Path) -> SearchSpace:
         """Read a YAML file; SpaceError with all mistakes, each with the name of the file."""
         try:
-            return cls.from_yaml(Path(path).expanduser().read_text(encoding="utf-8"))
+            text = Path(path).expanduser().read_text(encoding="utf-8")
+            return cls.from_yaml(text)
         except UnicodeDecodeError as error:
             raise SpaceError([f"{path}: search space: must be UTF-8 text, got {error}"]) from error
         except SpaceError as error:
@@ -185,7 +186,8 @@ class SearchSpace:
 
     def default_configuration(self) -> Configuration:
         """Return defaults and fixed values of the parameters that are active with them."""
-        return self.complete({parameter.name: parameter.default for parameter in self.parameters})
+        defaults = {parameter.name: parameter.default for parameter in self.parameters}
+        return self.complete(defaults)
 
     def complete(self, values: Mapping[str, Any]) -> Configuration:
         """Add fixed values, drop inactive and unknown ones, refuse wrong ones; in space order."""
@@ -242,7 +244,8 @@ class SearchSpace:
             rng: source of one number per searched parameter, whichever of them are active.
             prior_seed: seed of the segmented priors, the same for all draws of a study.
         """
-        return self.from_unit(rng.random(len(self.searched)).tolist(), prior_seed)
+        u = rng.random(len(self.searched))
+        return self.from_unit(u.tolist(), prior_seed)
 
     def from_unit(self, u: Sequence[float], prior_seed: int = 0) -> Configuration:
         """Return the configuration at the quantiles `u` of the priors.
@@ -251,8 +254,9 @@ class SearchSpace:
             u: a number in [0, 1] per searched parameter.
             prior_seed: seed of the segmented priors.
         """
-        if len(u) != len(self.searched) or not all(0 <= quantile <= 1 for quantile in u):
-            message = f"u must be {len(self.searched)} numbers in [0, 1], got {u!r}"
+        n = len(self.searched)
+        if len(u) != n or not all(0 <= quantile <= 1 for quantile in u):
+            message = f"u must be {n} numbers in [0, 1], got {u!r}"
             raise ValueError(message)
 
         values = {

@@ -117,25 +117,29 @@ def read_comments(text: str) -> dict[str | None, Comments]:
     pairs: list[tuple[yaml.Node, yaml.Node]] = root.value if root else []
     lines = text.removeprefix("\ufeff").splitlines()
     comments: dict[str | None, Comments] = {}
-    line = 0
+    done = 0  # lines of the parameters before
 
     for key, value in pairs:
+        begin = key.start_mark.line
         end = _last_leaf(value).end_mark
-        within = _COMMENT.findall("\n".join(lines[key.start_mark.line : end.line]))
+        above = _between(lines[done:begin])
+        for within in _COMMENT.findall("\n".join(lines[begin : end.line])):
+            above += f"{within}\n"
+
         rest = lines[end.line][end.column :].lstrip(",")
         beside = rest.rstrip() if rest.lstrip().startswith("#") else ""
-        above = [*_with_comments(lines[line : key.start_mark.line]), *within]
-        comments[key.value] = Comments("".join(f"{text}\n" for text in above), beside)
-        line = end.line + 1
+        comments[key.value] = Comments(above, beside)
+        done = end.line + 1
 
-    below = _with_comments(lines[line:])
-    return comments | {None: Comments("".join(f"{text}\n" for text in below))}
+    comments[None] = Comments(_between(lines[done:]))
+    return comments
 
 
-def _with_comments(lines: list[str]) -> list[str]:
-    """Return comments and blank lines of those between two parameters, if there are comments."""
+def _between(lines: list[str]) -> str:
+    """Return the comments between two parameters, with the blank lines around them."""
     kept = [line for line in lines if line.lstrip()[:1] in ("", "#")]
-    return kept if any(map(str.strip, kept)) else []
+    text = "".join(f"{line}\n" for line in kept)
+    return text if text.strip() else ""
 
 
 def _last_leaf(node: yaml.Node) -> yaml.Node:
