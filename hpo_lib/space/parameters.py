@@ -34,7 +34,7 @@ from hpo_lib.space.values import (
 from hpo_lib.space.yaml_io import NUMERIC, label
 
 _ABSENT: Any = None
-_EXTENT = ("low", "high", "options")
+_EXTENT = {"low", "high", "options"}
 _KEYS = ("type", "options", "low", "high", "log", "step", "prior", "default", "fixed", "when")
 
 
@@ -112,9 +112,9 @@ class _Parameter(BaseModel, frozen=True, extra="forbid"):
         Args:
             unread: keys that have a mistake of their own.
         """
-        extent = [key for key in _EXTENT if key in type(self).model_fields]
-        missing = [key for key in extent if getattr(self, key) is None]
-        if missing == extent and self.fixed is not None:
+        extent = _EXTENT & type(self).model_fields.keys()
+        missing = sorted(key for key in extent if getattr(self, key) is None)
+        if self.fixed is not None and len(missing) == len(extent):
             # A fixed value without a range is its own range.
             self._set(low=self.fixed, high=self.fixed, options=(self.fixed,))
             missing = []
@@ -168,17 +168,11 @@ class _Parameter(BaseModel, frozen=True, extra="forbid"):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the body of the YAML form, in canonical order and without redundant keys."""
-        redundant: set[str] = set()
+        body = self.model_dump(exclude_defaults=True) | {"type": self.type}
         if self.fixed is not None and self.fixed == self.default:
-            redundant.add("default")
+            del body["default"]
         if self.fixed is not None and self.count == 1:
-            redundant.update(_EXTENT)
-
-        body: dict[str, Any] = {"type": self.type}
-        for key in _KEYS:
-            field = type(self).model_fields.get(key)
-            if field and key not in redundant and getattr(self, key) != field.default:
-                body[key] = getattr(self, key)
+            body = {key: value for key, value in body.items() if key not in _EXTENT}
 
         if "options" in body:
             body["options"] = list(body["options"])
@@ -186,7 +180,7 @@ class _Parameter(BaseModel, frozen=True, extra="forbid"):
             body["when"] = {}
             for parent, values in self.when.items():
                 body["when"][parent] = values[0] if len(values) == 1 else list(values)
-        return body
+        return {key: body[key] for key in _KEYS if key in body}
 
 
 class _Range(_Parameter, frozen=True):
@@ -207,14 +201,18 @@ class _Range(_Parameter, frozen=True):
         return cls._number(float(cast("str", value)) if is_word else value)
 
     def _range_problems(self) -> Iterator[str]:
-        low, high, step = self.low, self.high, self.step
+        low, high = self.low, self.high
         if low >= high and not low == high == self.fixed:
             yield f"high must be above low = {low}, got {high}"
         if self.log and low <= 0:
             yield f"log needs low above 0, got low = {low}"
 
-        if step is None or (step == 1 and isinstance(step, int)):
-            return
+        fits_always = self.step == 1 and isinstance(self.step, int)
+        if self.step is not None and not fits_always:
+            yield from self._step_problems(self.step)
+
+    def _step_problems(self, step: float) -> Iterator[str]:
+        low, high = self.low, self.high
         if step <= 0:
             yield f"step must be above 0, got {step}"
         elif self.log:
@@ -222,8 +220,7 @@ class _Range(_Parameter, frozen=True):
         elif (high - low) / step > LARGEST_WHOLE:
             yield f"step must not be below (high - low) / 2**53, got {step}"
         elif low < high and (_decimal(high) - _decimal(low)) % _decimal(step):
-            k = max(1, round((high - low) / step))
-            nearest = self._step(k)
+            nearest = self._step(max(1, round((high - low) / step)))
             rule = f"high must be low + k * step with low = {low}, step = {step}"
             yield f"{rule}, got {high}; the nearest valid high is {nearest}"
 
