@@ -1,4 +1,4 @@
-"""The number of points of a grid over a space with conditions, counted without building it."""
+"""Count the points of a grid over a space with conditions, without building it."""
 
 from __future__ import annotations
 
@@ -65,12 +65,16 @@ def _depth_first(parameters: Sequence[Parameter]) -> list[Parameter]:
 
 
 def _switched_off(
-    children: Sequence[Parameter], parent: str, values: Sequence[Value]
+    children: Sequence[Parameter],
+    parent: str,
+    values: Sequence[Value],
 ) -> Counter[frozenset[str]]:
     """Return how many of a parent's values switch off which of its children."""
     if not children:
         return Counter({frozenset[str](): len(values)})
-    return Counter(
-        frozenset(child.name for child in children if value not in child.when[parent])
-        for value in values
-    )
+
+    effects: Counter[frozenset[str]] = Counter()
+    for value in values:
+        off = [child.name for child in children if value not in child.when[parent]]
+        effects[frozenset(off)] += 1
+    return effects

@@ -35,7 +35,10 @@ from hpo_lib.space.yaml_io import NUMERIC, label
 
 _ABSENT: Any = None
 _EXTENT = {"low", "high", "options"}
-_KEYS = ("type", "options", "low", "high", "log", "step", "prior", "default", "fixed", "when")
+_KEYS = (  # in canonical order
+    *("type", "options", "low", "high", "log", "step", "prior"),
+    *("default", "fixed", "when"),
+)
 
 
 def _decimal(number: float) -> Decimal:
@@ -133,11 +136,15 @@ class _Parameter(BaseModel, frozen=True, extra="forbid"):
         for key in ("default", "fixed"):
             value = getattr(self, key)
             try:
-                self._set(**{key: None if value is None else self.convert(value)})
+                if value is not None:
+                    self._set(**{key: self.convert(value)})
             except ValueError as error:
                 yield f"{key} {error}"
-        if self.default is None:
-            self._set(default=self._middle() if self.fixed is None else self.fixed)
+
+        if self.default is None and self.fixed is None:
+            self._set(default=self._middle())
+        elif self.default is None:
+            self._set(default=self.fixed)
 
     def _set(self, **values: Any) -> None:
         """Set those of the values that this kind of parameter has."""
@@ -278,7 +285,11 @@ class _Range(_Parameter, frozen=True):
             message = f"must lie between low = {self.low} and high = {self.high}, got {number}"
         raise ValueError(message)
 
-    def from_unit(self, u: float, prior_seed: int = 0) -> float:
+    def from_unit(
+        self,
+        u: float,
+        prior_seed: int = 0,
+    ) -> float:
         """Return the value at the quantile `u` of the prior.
 
         With `prior="segmented"`, the range is cut into three equal parts, one point is drawn
@@ -299,8 +310,9 @@ class _Range(_Parameter, frozen=True):
         """Return at most `points` evenly spread values with both ends, or all that there are."""
         if self.fixed is not None:
             return [self.fixed]
-        if self.step is not None and self.count is not None and self.count <= points:
-            return [self._snap(self.low + k * self.step) for k in range(self.count)]
+        count, step = self.count, self.step
+        if step is not None and count is not None and count <= points:
+            return [self._snap(self.low + k * step) for k in range(count)]
         if points == 1:
             return [self.default]
 
@@ -310,13 +322,26 @@ class _Range(_Parameter, frozen=True):
 
     def distribution(self) -> FloatDistribution | IntDistribution:
         """Return the range as an Optuna distribution."""
-        kind: Any = IntDistribution if isinstance(self, IntParameter) else FloatDistribution
-        return kind(self.low, self.high, log=self.log, step=self.step)
+        is_int = isinstance(self, IntParameter)
+        kind: Any = IntDistribution if is_int else FloatDistribution
+        return kind(
+            self.low,
+            self.high,
+            log=self.log,
+            step=self.step,
+        )
 
     def suggest(self, trial: BaseTrial) -> float:
         """Ask an Optuna trial for a value."""
-        ask: Any = trial.suggest_int if isinstance(self, IntParameter) else trial.suggest_float
-        return ask(self.name, self.low, self.high, log=self.log, step=self.step)
+        is_int = isinstance(self, IntParameter)
+        ask: Any = trial.suggest_int if is_int else trial.suggest_float
+        return ask(
+            self.name,
+            self.low,
+            self.high,
+            log=self.log,
+            step=self.step,
+        )
 
 
 class FloatParameter(_Range, frozen=True):
@@ -360,7 +385,11 @@ class ChoiceParameter(_Parameter, frozen=True):
         message = f"must be one of {list(self.options)}, got {plain!r}"
         raise ValueError(message)
 
-    def from_unit(self, u: float, prior_seed: int = 0) -> Value:
+    def from_unit(
+        self,
+        u: float,
+        prior_seed: int = 0,
+    ) -> Value:
         """Return the option in whose equal share of [0, 1] `u` lies.
 
         Args:

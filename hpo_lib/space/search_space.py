@@ -1,4 +1,4 @@
-"""The search space: named hyperparameters in order, with conditions, and its form as YAML."""
+"""Search spaces: named hyperparameters in order, with conditions, and their form as YAML."""
 
 from __future__ import annotations
 
@@ -76,6 +76,7 @@ class SearchSpace:
         if problems:
             raise SpaceError(problems)
 
+        # A condition on a value slightly off the steps of its parent would never be met.
         exact = tuple(_with_exact_conditions(parameter, self) for parameter in self.parameters)
         object.__setattr__(self, "parameters", exact)
 
@@ -93,7 +94,9 @@ class SearchSpace:
             raise SpaceError([f"search space: must be valid YAML, got {error}"]) from error
 
         space = cls._parse({} if mapping is None else mapping, problems)
-        return replace(space, comments=read_comments(text)) if "#" in text else space
+        if "#" in text:
+            return replace(space, comments=read_comments(text))
+        return space
 
     @classmethod
     def _parse(cls, mapping: object, problems: list[str]) -> SearchSpace:
@@ -163,7 +166,8 @@ class SearchSpace:
         return iter(self.parameters)
 
     def __getitem__(self, name: str) -> Parameter:
-        return {parameter.name: parameter for parameter in self.parameters}[name]
+        by_name = {parameter.name: parameter for parameter in self.parameters}
+        return by_name[name]
 
     def __contains__(self, name: object) -> bool:
         return name in self.names
@@ -181,7 +185,7 @@ class SearchSpace:
 
     @property
     def searched(self) -> tuple[Parameter, ...]:
-        """The parameters without a fixed value."""
+        """Parameters without a fixed value."""
         return tuple(parameter for parameter in self.parameters if parameter.fixed is None)
 
     def default_configuration(self) -> Configuration:
@@ -237,7 +241,11 @@ class SearchSpace:
                     problems.append(f"{label(name)}: {error}")
         return configuration, problems
 
-    def sample(self, rng: np.random.Generator, prior_seed: int = 0) -> Configuration:
+    def sample(
+        self,
+        rng: np.random.Generator,
+        prior_seed: int = 0,
+    ) -> Configuration:
         """Draw a configuration from the priors.
 
         Args:
@@ -247,7 +255,11 @@ class SearchSpace:
         u = rng.random(len(self.searched))
         return self.from_unit(u.tolist(), prior_seed)
 
-    def from_unit(self, u: Sequence[float], prior_seed: int = 0) -> Configuration:
+    def from_unit(
+        self,
+        u: Sequence[float],
+        prior_seed: int = 0,
+    ) -> Configuration:
         """Return the configuration at the quantiles `u` of the priors.
 
         Args:
@@ -334,8 +346,10 @@ class SearchSpace:
         Ranges count as infinite from 100,000 values on.
         """
         counts = [parameter.count or MAX_GRID + 1 for parameter in self.searched]
-        points = max(counts, default=1)
-        return count_grid(self.parameters, points) if points <= MAX_GRID else None
+        points = max(counts, default=1)  # enough for all values of each range
+        if points > MAX_GRID:
+            return None
+        return count_grid(self.parameters, points)
 
 
 def _readable_conditions(body: Any) -> _Conditions:
@@ -347,7 +361,8 @@ def _readable_conditions(body: Any) -> _Conditions:
 
 
 def _condition_problems(
-    conditions: Mapping[str, _Conditions], parameters: Sequence[Parameter]
+    conditions: Mapping[str, _Conditions],
+    parameters: Sequence[Parameter],
 ) -> Iterator[str]:
     """Yield what is wrong with conditions; values of unreadable parameters are not judged."""
     readable = {parameter.name: parameter for parameter in parameters}
@@ -373,6 +388,10 @@ def _convert_all(parameter: Parameter, values: tuple[Value, ...]) -> tuple[Value
 
 
 def _with_exact_conditions(parameter: Parameter, space: SearchSpace) -> Parameter:
-    """Move the values of conditions onto the steps of their parents, or none would be met."""
-    when = {name: _convert_all(space[name], values) for name, values in parameter.when.items()}
-    return parameter if when == parameter.when else parameter.model_copy(update={"when": when})
+    """Move the values of conditions onto the steps of their parents."""
+    when = {
+        parent: _convert_all(space[parent], values) for parent, values in parameter.when.items()
+    }
+    if when == parameter.when:
+        return parameter
+    return parameter.model_copy(update={"when": when})

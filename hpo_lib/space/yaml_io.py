@@ -19,7 +19,11 @@ class _Loader(yaml.SafeLoader):
 
     yaml_implicit_resolvers = {}  # noqa: RUF012 (starts without the rules of YAML 1.1)
 
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+    def compose_node(
+        self,
+        parent: yaml.Node | None,
+        index: int,
+    ) -> yaml.Node | None:
         event = self.peek_event()
         problem = None
         if isinstance(event, yaml.AliasEvent):  # a few lines of them unfold to gigabytes
@@ -59,7 +63,9 @@ _Dumper.add_representer(str, _represent_text)
 
 def label(name: object) -> str:
     """Return an identifier as it is, any other name in quotes."""
-    return name if isinstance(name, str) and name.isidentifier() else repr(name)
+    if isinstance(name, str) and name.isidentifier():
+        return name
+    return repr(name)
 
 
 def read_yaml(text: str) -> tuple[object, list[str]]:
@@ -79,7 +85,10 @@ def read_yaml(text: str) -> tuple[object, list[str]]:
         raise ValueError(message) from error
 
 
-def _duplicates(node: yaml.Node | None, top_key: str | None = None) -> Iterator[str]:
+def _duplicates(
+    node: yaml.Node | None,
+    top_key: str | None = None,
+) -> Iterator[str]:
     if not isinstance(node, yaml.MappingNode):
         return
 
