@@ -25,6 +25,7 @@ def count_grid(parameters: Sequence[Parameter], points: int) -> int | None:
     Returns:
         The number, or None where conditions depend on each other in too many ways to count.
     """
+    # A dynamic programme: the state is what the choices so far mean for later parameters.
     # Number of partial configurations by the names of the parameters that they switch off.
     cases: Counter[frozenset[str]] = Counter({frozenset(): 1})
     for parameter in _depth_first(parameters):
@@ -59,7 +60,7 @@ def _depth_first(parameters: Sequence[Parameter]) -> list[Parameter]:
     while pending:
         ready = [p for p in pending.values() if p.when.keys() <= positions.keys()]
         parameter = pending.pop(max(ready, key=last_parent).name)
-        positions[parameter.name] = len(ordered)
+        positions[parameter.name] = len(ordered)  # children of the last parent come first
         ordered.append(parameter)
     return ordered
 

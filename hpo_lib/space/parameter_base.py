@@ -43,7 +43,7 @@ class ParameterBase(BaseModel, frozen=True, extra="forbid"):
         except ValidationError as error:
             problems = [f"{label(data.get('name'))}: {rule}" for rule in self._sentences(error)]
             raise SpaceError(problems) from None
-        list(self._settle(unread=set()))
+        list(self._settle(unread=set()))  # whose rules hold: `_check_rules` has been passed
 
     @classmethod
     def _sentences(cls, mistakes: ValidationError) -> Iterator[str]:
@@ -58,6 +58,7 @@ class ParameterBase(BaseModel, frozen=True, extra="forbid"):
             elif entry["type"] == "extra_forbidden":
                 yield cls.unknown_key(key, entry["input"])
             else:
+                # "Input should be a valid string" becomes "must be a valid string".
                 must = re.sub(r"^\w+ should", "must", entry["msg"])
                 yield f"{key} {must}, got {entry['input']!r}"
 
@@ -75,6 +76,7 @@ class ParameterBase(BaseModel, frozen=True, extra="forbid"):
     @field_validator("type", check_fields=False)
     @classmethod
     def _check_rules(cls, kind: str, info: ValidationInfo) -> str:
+        # `info.data` has the keys that pydantic could read, in their final types.
         readable = cls.model_construct(**info.data)
         unread = cls.model_fields.keys() - info.data.keys()
         problems = list(readable._settle(unread))
@@ -95,6 +97,7 @@ class ParameterBase(BaseModel, frozen=True, extra="forbid"):
             self._set(low=self.fixed, high=self.fixed, options=(self.fixed,))
             missing = []
 
+        # A wrong fixed value is reported for itself: it would have been the range.
         for key in missing:
             if unread.isdisjoint({key, "fixed"}):
                 yield f"{key} is required where no value is fixed, got nothing"
@@ -122,7 +125,7 @@ class ParameterBase(BaseModel, frozen=True, extra="forbid"):
     def _set(self, **values: Any) -> None:
         """Set those of the values that this kind of parameter has."""
         for key in values.keys() & type(self).model_fields.keys():
-            object.__setattr__(self, key, values[key])
+            object.__setattr__(self, key, values[key])  # the model is frozen
 
     def _range_problems(self) -> Iterable[str]:
         return ()

@@ -11,11 +11,7 @@ from typing import Annotated, Any, Literal, cast
 import numpy as np
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import BaseTrial
-from pydantic import (
-    Field,
-    PlainValidator,
-    field_validator,
-)
+from pydantic import Field, PlainValidator, field_validator
 
 from hpo_lib.exceptions import SpaceError
 from hpo_lib.space.parameter_base import ParameterBase
@@ -29,7 +25,7 @@ from hpo_lib.space.values import (
 )
 from hpo_lib.space.yaml_io import NUMERIC, label
 
-_ABSENT: Any = None
+_ABSENT: Any = None  # until the parameter is complete
 
 
 def _decimal(number: float) -> Decimal:
@@ -51,22 +47,28 @@ class _Range(ParameterBase, frozen=True):
     @field_validator("low", "high", "step", "default", "fixed", mode="before")
     @classmethod
     def _read_number(cls, value: object) -> float:
-        is_word = isinstance(value, str) and NUMERIC.match(value)  # as YAML 1.1 reads 1e-4
-        return cls._number(float(cast("str", value)) if is_word else value)
+        # Readers of YAML 1.1 take 1e-4 for a word.
+        if isinstance(value, str) and NUMERIC.match(value):
+            value = float(value)
+        return cls._number(value)
 
     def _range_problems(self) -> Iterator[str]:
-        low, high = self.low, self.high
+        low = self.low
+        high = self.high
+        # A fixed value may be the only one of its range.
         if low >= high and not low == high == self.fixed:
             yield f"high must be above low = {low}, got {high}"
         if self.log and low <= 0:
             yield f"log needs low above 0, got low = {low}"
 
+        # Every whole number is a step of 1 away from the next, with a log scale too.
         fits_always = self.step == 1 and isinstance(self.step, int)
         if self.step is not None and not fits_always:
             yield from self._step_problems(self.step)
 
     def _step_problems(self, step: float) -> Iterator[str]:
-        low, high = self.low, self.high
+        low = self.low
+        high = self.high
         if step <= 0:
             yield f"step must be above 0, got {step}"
         elif self.log:
@@ -74,7 +76,8 @@ class _Range(ParameterBase, frozen=True):
         elif (high - low) / step > LARGEST_WHOLE:
             yield f"step must not be below (high - low) / 2**53, got {step}"
         elif low < high and (_decimal(high) - _decimal(low)) % _decimal(step):
-            nearest = self._step(max(1, round((high - low) / step)))
+            k = max(1, round((high - low) / step))
+            nearest = self._step(k)
             rule = f"high must be low + k * step with low = {low}, step = {step}"
             yield f"{rule}, got {high}; the nearest valid high is {nearest}"
 
@@ -108,6 +111,7 @@ class _Range(ParameterBase, frozen=True):
         """Return the value at a position in [0, 1] of the range widened by `margin`."""
         low = self.low - margin
         high = self.high + margin
+        # Weighted means instead of low + position * (high - low), which may overflow.
         if self.log:
             exponent = (1 - position) * math.log(low) + position * math.log(high)
             return self._snap(math.exp(exponent))
@@ -147,6 +151,7 @@ class _Range(ParameterBase, frozen=True):
             prior_seed: seed of the three points.
         """
         if self.prior == "segmented":
+            # The name makes the points of two parameters independent of each other.
             rng = np.random.default_rng([prior_seed, zlib.crc32(self.name.encode())])
             points = (np.arange(3) + rng.random(3)) / 3
             u = float(np.interp(u, (0, 0.5, 1), points))
@@ -157,15 +162,17 @@ class _Range(ParameterBase, frozen=True):
         """Return at most `points` evenly spread values with both ends, or all that there are."""
         if self.fixed is not None:
             return [self.fixed]
-        count, step = self.count, self.step
+        count = self.count
+        step = self.step
         if step is not None and count is not None and count <= points:
             return [self._snap(self.low + k * step) for k in range(count)]
         if points == 1:
-            return [self.default]
+            return [self.default]  # and not one of the ends
 
+        # Steps and whole numbers may lie on several positions at once.
         positions = np.linspace(0, 1, points).tolist()
         values = [self._at(position) for position in positions]
-        return list(dict.fromkeys(values))  # each once
+        return list(dict.fromkeys(values))
 
     def distribution(self) -> FloatDistribution | IntDistribution:
         """Return the range as an Optuna distribution."""
@@ -225,6 +232,7 @@ class ChoiceParameter(ParameterBase, frozen=True):
     def convert(self, value: object) -> Value:
         """Return the option that equals the value, 1 being 1.0 but not True."""
         plain = read_value(value)
+        # True == 1 in Python, but not to the person who wrote the options.
         for option in self.options:
             if option == plain and isinstance(option, bool) == isinstance(plain, bool):
                 return option
@@ -284,7 +292,7 @@ def read_parameter(name: str, body: object) -> Parameter:
         raise SpaceError([f"{label(name)}: {rule}"])
 
     problems: list[str] = []
-    if "name" in keys:
+    if "name" in keys:  # a field of ours, but no key of the YAML form
         problems.append(f"{label(name)}: {kind.unknown_key('name', keys['name'])}")
     try:
         parameter = kind(**keys | {"name": name})

@@ -102,7 +102,8 @@ class SearchSpace:
     def _parse(cls, mapping: object, problems: list[str]) -> SearchSpace:
         if not isinstance(mapping, Mapping):
             rule = "must be a mapping of names to parameters"
-            raise SpaceError([*problems, f"search space: {rule}, got {mapping!r}"])
+            problem = f"search space: {rule}, got {mapping!r}"
+            raise SpaceError([*problems, problem])
 
         parameters: list[Parameter] = []
         conditions: dict[str, _Conditions] = {}
@@ -113,6 +114,7 @@ class SearchSpace:
             except SpaceError as error:
                 problems += error.problems
 
+        # Conditions of parameters with other mistakes are checked too.
         problems += _condition_problems(conditions, parameters)
         if problems:
             raise SpaceError(problems)
@@ -230,7 +232,7 @@ class SearchSpace:
             name = parameter.name
             if not parameter.is_met(configuration):
                 continue
-            if parameter.fixed is not None:
+            if parameter.fixed is not None:  # whatever the value is; `check` compares it
                 configuration[name] = parameter.fixed
             elif name not in values:
                 problems.append(f"{label(name)}: must have a value, got none")
@@ -271,6 +273,7 @@ class SearchSpace:
             message = f"u must be {n} numbers in [0, 1], got {u!r}"
             raise ValueError(message)
 
+        # Inactive parameters have a quantile too, so that the others keep theirs.
         values = {
             parameter.name: parameter.from_unit(float(quantile), prior_seed)
             for parameter, quantile in zip(self.searched, u, strict=True)
@@ -316,7 +319,7 @@ class SearchSpace:
                     longer += [configuration | {parameter.name: value} for value in values]
                 else:
                     longer.append(configuration)
-                if len(longer) > MAX_GRID:
+                if len(longer) > MAX_GRID:  # it can only grow from here
                     size = count_grid(self.parameters, points)
                     got = "more" if size is None else f"{size:,}"
                     message = f"a grid may have {MAX_GRID:,} configurations, "

@@ -40,7 +40,7 @@ class _Dumper(yaml.SafeDumper):
     """Write on one line, with quotes where a reader of YAML 1.1 or 1.2 sees more than a word."""
 
     def check_simple_key(self) -> bool:
-        return True
+        return True  # long keys too, which would be written as `? key` on a line of their own
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
@@ -48,6 +48,7 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     return dumper.represent_scalar(_TAG + "str", text, style)
 
 
+# Kind, pattern and possible first characters of the plain scalars that are no words.
 _SCALARS = (
     ("null", re.compile(r"(~|null|Null|NULL|)\Z"), ["~", "n", "N", ""]),
     ("bool", re.compile(r"(true|True|TRUE|false|False|FALSE)\Z"), list("tTfF")),
@@ -79,7 +80,9 @@ def read_yaml(text: str) -> tuple[object, list[str]]:
     """
     try:
         node = yaml.compose(text, _Loader)
-        return yaml.load(text, _Loader), list(_duplicates(node))
+        content = yaml.load(text, _Loader)
+        return content, list(_duplicates(node))
+    # Deep nesting exhausts the stack, and integers of 5,000 digits are a ValueError.
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         message = " ".join(str(error).split())
         raise ValueError(message) from error
@@ -135,6 +138,7 @@ def read_comments(text: str) -> dict[str | None, Comments]:
         for within in _COMMENT.findall("\n".join(lines[begin : end.line])):
             above += f"{within}\n"
 
+        # In `{a: {...}, b: {...}}` a comma separates the parameters.
         rest = lines[end.line][end.column :].lstrip(",")
         beside = rest.rstrip() if rest.lstrip().startswith("#") else ""
         comments[key.value] = Comments(above, beside)
