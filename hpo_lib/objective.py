@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from hpo_lib.exceptions import CheckpointError
 from hpo_lib.space.search_space import Configuration
 
 Status = Literal["completed", "diverged"]
@@ -17,12 +19,35 @@ LOG_FOLDER = "tensorboard"
 """What a segment writes in here, below its folder, stays when the trial is closed."""
 
 
+ORIGIN = {"study": "belongs to another study", "data": "was trained on other images or labels"}
+"""What a checkpoint may say of where it comes from; older ones say nothing."""
+
+
+def check_origin(path: str | Path, recorded: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint that names another study or other data than those here.
+
+    Args:
+        path: the checkpoint's file, for the message.
+        recorded: its content; what it does not name, or as None, is not known.
+        here: the study and data to go on with, by the keys of `ORIGIN`.
+
+    Raises:
+        CheckpointError: both name one, and they differ.
+    """
+    for key, problem in ORIGIN.items():
+        theirs, ours = recorded.get(key), here.get(key)
+        if theirs != ours and theirs is not None and ours is not None:
+            message = f"{path} {problem}: {key} is {theirs} there and {ours} here"
+            raise CheckpointError(message)
+
+
 @dataclass(frozen=True)
 class Segment:
     """The epochs `start` (exclusive) to `stop` (inclusive) of a trial that may run to `budget`.
 
     `seed` fixes everything random in the trial; `checkpoint` is the file that the segment before
-    wrote (None for the first); `folder` is where this segment may write.
+    wrote (None for the first); `folder` is where this segment may write. `study` is the identity
+    of the study: a checkpoint that names another one is to be refused with `CheckpointError`.
     """
 
     seed: int
@@ -31,6 +56,7 @@ class Segment:
     budget: int
     checkpoint: str | None = None
     folder: str | None = None
+    study: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.start < self.stop <= self.budget:

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from hpo_lib.checks import check_member
 from hpo_lib.exceptions import CheckpointError
 from hpo_lib.files import atomic_write_bytes
-from hpo_lib.objective import LOG_FOLDER, Segment, SegmentResult, Status
+from hpo_lib.objective import LOG_FOLDER, Segment, SegmentResult, check_origin
 from hpo_lib.space.search_space import Configuration
 from hpo_lib.training.config import (
     NETWORK,
@@ -87,6 +87,7 @@ def train(
     checkpoint: str | Path | None = None,
     save_to: str | Path | None = None,
     log_folder: str | Path | None = None,
+    study: str | None = None,
     progress: bool = False,
 ) -> SegmentResult:
     """Train the epochs `start` (exclusive) to `stop` (inclusive; None: all).
@@ -99,14 +100,19 @@ def train(
         checkpoint: what an earlier call wrote; needed where `start` is above 0.
         save_to: file for the state after each epoch, with the best weights so far.
         log_folder: folder for TensorBoard scalars.
+        study: identity of the study, written into checkpoints; None: of none.
         progress: a bar in a terminal or in JupyterLab, a line per epoch in a log.
 
     Raises:
-        CheckpointError: `checkpoint` is damaged, or of another configuration or epoch.
+        CheckpointError: `checkpoint` is damaged, or of another configuration, epoch or study, or
+            of other data.
     """
     device = choose_device(config.device)
+    needed = checkpoint is not None or save_to is not None
+    origin = {"study": study, "data": data.sha256} if needed else {}
     data = data.to(device)
     run = _Run.new(config, data, device)
+    run.origin = origin
     done = 0 if checkpoint is None else run.load(checkpoint)
     start = done if start is None else start
     stop = config.epochs if stop is None else stop
@@ -119,13 +125,13 @@ def train(
         for epoch in range(start + 1, stop + 1):
             result = run.epoch(epoch, data)
             if not math.isfinite(result.train_loss) or not math.isfinite(result.validation_loss):
-                return _segment(history, None, "diverged")
+                return _segment(history, None, diverged=True)
             history.append(result)
             log(epoch, result)
             show(epoch, result)
             if save_to is not None:
                 run.save(save_to, epoch)
-    return _segment(history, save_to, "completed")
+    return _segment(history, save_to)
 
 
 def evaluate(
@@ -159,7 +165,7 @@ class TrainingObjective:
     `config` holds the numbers that the configuration leaves open; its seed is replaced by the
     segment's. A checkpoint is written where the segment ends before the budget, or always with
     `keep_checkpoint`; `tensorboard` logs into the segment's folder. When a study closes a trial
-    its checkpoints go and its logs stay: `tensorboard --logdir <studies' folder>/checkpoints`.
+    its checkpoints go and its logs stay: `tensorboard --logdir <studies' file>.checkpoints`.
     """
 
     config: TrainingConfig
@@ -204,6 +210,7 @@ class TrainingObjective:
             checkpoint=segment.checkpoint,
             save_to=folder / f"epoch_{segment.stop}.pt" if save else None,
             log_folder=folder / LOG_FOLDER if self.tensorboard else None,
+            study=segment.study,
         )
 
 
@@ -217,6 +224,7 @@ class _Run:
     step: Callable[[Tensor], Tensor]  # the model, compiled if asked for
     optimizer: torch.optim.Optimizer
     best: dict[str, Any] = field(default_factory=lambda: {"epoch": 0, "error": math.inf})
+    origin: dict[str, str | None] = field(default_factory=lambda: {})
 
     @classmethod
     def new(cls, config: TrainingConfig, data: ImageData, device: torch.device) -> _Run:
@@ -286,6 +294,7 @@ class _Run:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "best": self.best,
+            **self.origin,
         }
         buffer = io.BytesIO()
         torch.save(content, buffer)
@@ -297,6 +306,7 @@ class _Run:
             content = _read_checkpoint(path, self.config, _TRAJECTORY)
             with _reading(path, _MISFIT):
                 self.model.load_state_dict(content["model"])
+            check_origin(path, content, self.origin)
             self.optimizer.load_state_dict(content["optimizer"])
             self.best = content["best"]
             return content["epoch"]
@@ -322,7 +332,7 @@ def _seeded(device: torch.device, *entropy: int) -> Generator[None]:
 
 
 def _draw_seed(*entropy: int) -> int:
-    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]) >> 1
 
 
 @lru_cache
@@ -368,7 +378,7 @@ def _read_checkpoint(
 ) -> dict[str, Any]:
     """Read a checkpoint whose configuration agrees in the `shared` numbers."""
     content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    if set(content) != _CHECKPOINT_KEYS:
+    if not set(content) >= _CHECKPOINT_KEYS:
         message = f"{path} is not a checkpoint of a training"
         raise CheckpointError(message)
     pairs = {name: (content["config"].get(name), getattr(config, name)) for name in shared}
@@ -389,11 +399,12 @@ def _load(config: DataConfig, device: torch.device) -> ImageData:
 
 
 def _segment(
-    history: list[_Epoch], checkpoint: str | Path | None, status: Status
+    history: list[_Epoch], checkpoint: str | Path | None, *, diverged: bool = False
 ) -> SegmentResult:
     names = ("train_loss", "validation_loss", "validation_error", "seconds")
     curves = {name: tuple(getattr(epoch, name) for epoch in history) for name in names}
     place = None if checkpoint is None else str(checkpoint)
+    status = "diverged" if diverged else "completed"
     return SegmentResult(**curves, checkpoint=place, status=status)
 
 

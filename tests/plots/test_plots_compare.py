@@ -10,7 +10,7 @@ import pytest
 from hpo_lib.comparison.run import final_values
 from hpo_lib.comparison.statistics import rank_strategies
 from hpo_lib.comparison.surrogate_benchmark import Trust
-from hpo_lib.plots import comparison as plots_compare
+from hpo_lib.plots.figures import comparison as plots_compare
 from tests.plots.test_plots import assert_labelled, draw
 
 
@@ -28,7 +28,7 @@ def make_comparison(seeds: int = 5, n: int = 20) -> pd.DataFrame:
                     "value": values[i],
                     "best": values[: i + 1].min(),
                     "seconds": 5.0 * (i + 1) + seed,
-                    "deciding_seconds": 0.1 * i,
+                    "suggest_seconds": 0.1 * i,
                 }
                 for i in range(n)
             ]

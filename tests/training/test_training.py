@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import math
 import pickle
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,7 @@ from hpo_lib.training.trainer import (
     evaluate,
     train,
 )
+from tests.toys import record_of
 
 SMALL_DATA = DataConfig(n_train=150, n_validation=50)
 SMALL = TrainingConfig(n_filters=2, epochs=3, batch_size=32, flip=False, device="cpu")
@@ -392,6 +395,13 @@ def test_tensorboard_has_four_scalars_and_one_point_per_epoch(
     assert last == pytest.approx(1 - result.validation_error[-1])
 
 
+@pytest.mark.slow
+def test_the_command_that_shows_the_logs_starts() -> None:
+    command = [sys.executable, "-m", "tensorboard.main", "--version"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert shown.returncode == 0, shown.stderr
+
+
 def test_a_log_gets_one_line_per_epoch(
     data: ImageData, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -469,13 +479,15 @@ def test_a_trials_logs_stay_where_the_driver_put_them_and_its_checkpoints_go() -
     space = SearchSpace.from_yaml("lr: {type: float, low: 0.01, high: 0.1, default: 0.05}")
     options = {"name": "logged", "storage": "s.db", "workers": 1, "rungs": (1,)}
     study = run_study(objective, space, "random", 2, **options)
+    (place,) = Path("s.db.checkpoints").iterdir()
+    assert place.name == f"logged-{study.user_attrs['identity'][:12]}"
     for trial in study.trials:
-        folder = Path(f"checkpoints/logged/{trial.number:05d}")
+        folder = place / f"{trial.number:05d}"
         assert [child.name for child in folder.iterdir()] == ["tensorboard"]
         log = EventAccumulator(str(folder / "tensorboard")).Reload()
         points = log.Scalars("validation_accuracy")
         assert [point.step for point in points] == [1, 2, 3]
         errors = [1 - point.value for point in points]
-        assert errors == pytest.approx(trial.user_attrs["validation_error"], abs=1e-6)
+        assert errors == pytest.approx(record_of(trial).validation_error, abs=1e-6)
     delete_study("logged", "s.db")
-    assert not Path("checkpoints/logged").exists()
+    assert not place.exists()
