@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hpo_lib.exceptions import DataError
+from hpo_lib.training import datasets as sources
 from hpo_lib.training.loaders import (
     Augmentation,
     DataConfig,
@@ -31,7 +32,6 @@ from hpo_lib.training.loaders import (
     verify_split,
     write_split,
 )
-from hpo_lib.training.trainer import datasets as sources
 
 
 @pytest.fixture(autouse=True)
