@@ -135,7 +135,7 @@ class SearchSpace:
     def preset(cls, name: str) -> SearchSpace:
         """Return the space `small` (needs no GPU) or `reference` (wide ranges)."""
         check_member("preset", name, PRESETS)
-        file = resources.files("hpo_lib.space.search_space") / "presets" / f"{name}.yaml"
+        file = resources.files("hpo_lib.space") / "presets" / f"{name}.yaml"
         return cls.from_yaml(file.read_text(encoding="utf-8"))
 
     def to_yaml(self, comments: bool = True) -> str:
