@@ -5,7 +5,12 @@ from pathlib import Path
 import pytest
 
 from hpo_lib.exceptions import RunError
-from hpo_lib.runner.notebooks import choose_notebooks, find_notebooks, read_notebook
+from hpo_lib.runner.notebooks import (
+    choose_notebooks,
+    find_notebooks,
+    notebooks_folder,
+    read_notebook,
+)
 from hpo_lib.runner.parameters import assign_values, convert, read_profile, read_value
 from tests.runner.notebook_files import COLLECTIONS, PARAMETERS, a_notebook, write_notebook
 
@@ -145,6 +150,15 @@ def test_values_become_what_the_parameter_declares(name, given, value):
 def test_a_value_of_another_type_is_refused(name, given, rule):
     with pytest.raises(RunError, match=f"parameter {name} of 01_one {rule}"):
         convert(a_notebook(parameters=f"{PARAMETERS}\n{COLLECTIONS}"), name, given)
+
+
+@pytest.mark.parametrize("notebook", find_notebooks(notebooks_folder()), ids=lambda n: n.name)
+def test_the_notebooks_declare_types_that_refuse_what_is_plainly_wrong(notebook):
+    for name, parameter in notebook.parameters.items():
+        assert convert(notebook, name, parameter.default) == parameter.default
+        if parameter.annotation != "str":
+            with pytest.raises(RunError, match=f"{name} of {notebook.name} must be"):
+                convert(notebook, name, "[{}]")
 
 
 def test_a_name_goes_to_each_notebook_that_declares_it_and_overrides_the_profile():
