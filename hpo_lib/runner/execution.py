@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
@@ -147,6 +148,8 @@ def _note_failure(run: NotebookRun, error: BaseException, running: Path) -> None
     if isinstance(error, KeyboardInterrupt):
         run.status = "interrupted"
         run.error = "stopped"
+        # A task of nbclient that no one awaits may find the kernel gone: asyncio logs that.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     run.cell = _mark_running_cell(running, error, run.error)
 
 
