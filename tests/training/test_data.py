@@ -20,18 +20,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hpo_lib.exceptions import DataError
-from hpo_lib.training import datasets as sources
-from hpo_lib.training.loaders import (
-    Augmentation,
-    DataConfig,
-    Part,
-    batches,
-    load_data,
-    load_test_data,
-    split_record,
-    verify_split,
-    write_split,
-)
+from hpo_lib.training import cifar10, image_folder
+from hpo_lib.training.config import DataConfig
+from hpo_lib.training.datasets import open_source
+from hpo_lib.training.image_pool import ImagePool, Images, ImageSource
+from hpo_lib.training.loaders import Augmentation, Part, batches, load_data, load_test_data
+from hpo_lib.training.splits import split_record, verify_split, write_split
 
 
 @pytest.fixture(autouse=True)
@@ -94,10 +88,10 @@ def test_subset_sizes_are_exact_and_come_out_of_the_whole_part() -> None:
 @given(st.lists(st.integers(30, 60), min_size=2, max_size=5), st.floats(0.1, 0.4))
 def test_any_split_is_a_stratified_partition(sizes: list[int], test: float) -> None:
     labels = np.repeat(np.arange(len(sizes)), sizes)
-    source = sources.Source(tuple("abcde"[: len(sizes)]), sources.Pool(labels, np.array))
+    source = ImageSource(tuple("abcde"[: len(sizes)]), ImagePool(labels, np.array))
     config = DataConfig(test_fraction=test)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hpo_lib.training.loaders.open_source", lambda *_: source)
+        patch.setattr("hpo_lib.training.splits.open_source", lambda *_: source)
         record = split_record(config)
     taken = [i for part in record["indices"].values() for i in part]
     assert sorted(taken) == list(range(len(labels)))
@@ -194,7 +188,9 @@ def test_modes_and_sizes_are_mixed_freely(tmp_path: Path) -> None:
     save(folder / "b" / "5.webp", (255, 255, 255))
     save(folder / "b" / "6.tif", (1, 2, 3))
     half.save(folder / "b" / "7.png", transparency=b"\x80" * 256)
-    pixels = sources.open_source(f"folder:{folder}", None, 4).pool.read()[:, 2, 2].tolist()
+    pixels = (
+        open_source(DataConfig(f"folder:{folder}", image_size=4)).pool.read()[:, 2, 2].tolist()
+    )
     assert pixels[:3] == [[7, 7, 7], [9, 8, 7], [255, 255, 255]]
     assert pixels[3:6] == [[0, 0, 0], [255, 255, 255], [1, 2, 3]]
     assert pixels[6] == [127, 127, 127]
@@ -244,13 +240,13 @@ def test_images_are_decoded_once_and_again_when_the_folder_changes(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded: list[int] = []
-    decode = sources._decode
+    decode = image_folder._decode_files
 
-    def counting(folder: Path, paths: list[str], size: int) -> sources.Images:
+    def counting(folder: Path, paths: list[str], size: int) -> Images:
         decoded.append(len(paths))
         return decode(folder, paths, size)
 
-    monkeypatch.setattr(sources, "_decode", counting)
+    monkeypatch.setattr(image_folder, "_decode_files", counting)
     folder = a_folder(tmp_path / "data")
     config = DataConfig(f"folder:{folder}", n_train=9)
     first, second = load_data(config), load_data(config)
@@ -302,11 +298,11 @@ def archive(monkeypatch: pytest.MonkeyPatch) -> bytes:
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w:gz") as tar:
         for name, content in files.items():
-            info = tarfile.TarInfo(f"{sources.CIFAR10_FOLDER}/{name}")
+            info = tarfile.TarInfo(f"{cifar10.CIFAR10_FOLDER}/{name}")
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
-    monkeypatch.setattr(sources, "CIFAR10_MD5", md5(stream.getvalue()))
-    monkeypatch.setattr(sources, "CIFAR10_MIRRORS", ())
+    monkeypatch.setattr(cifar10, "CIFAR10_MD5", md5(stream.getvalue()))
+    monkeypatch.setattr(cifar10, "CIFAR10_MIRRORS", ())
     return stream.getvalue()
 
 
@@ -322,7 +318,7 @@ def check_cifar10(root: Path | None = None) -> None:
 def test_local_copy_of_cifar10(
     tmp_path: Path, archive: bytes, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
-    path = tmp_path / sources.CIFAR10_ARCHIVE
+    path = tmp_path / cifar10.CIFAR10_ARCHIVE
     path.write_bytes(archive)
     if form == "archive":
         return check_cifar10(path)
@@ -331,15 +327,15 @@ def test_local_copy_of_cifar10(
         return check_cifar10()
     shutil.unpack_archive(path, tmp_path, filter="data")
     path.unlink()
-    folder = tmp_path / sources.CIFAR10_FOLDER
+    folder = tmp_path / cifar10.CIFAR10_FOLDER
     return check_cifar10(tmp_path if form == "unpacked" else folder.rename(tmp_path / "cifar"))
 
 
 def test_wrong_md5_is_refused_before_unpickling(tmp_path: Path, archive: bytes) -> None:
-    path = tmp_path / sources.CIFAR10_ARCHIVE
+    path = tmp_path / cifar10.CIFAR10_ARCHIVE
     path.write_bytes(archive)
     check_cifar10(tmp_path)
-    batch = tmp_path / sources.CIFAR10_FOLDER / "data_batch_2"
+    batch = tmp_path / cifar10.CIFAR10_FOLDER / "data_batch_2"
     batch.write_bytes(pickle.dumps(pytest.fail))
     with pytest.raises(DataError, match=r"data_batch_2: the md5 of this file .* must be \w{32}"):
         check_cifar10(tmp_path)
@@ -348,7 +344,7 @@ def test_wrong_md5_is_refused_before_unpickling(tmp_path: Path, archive: bytes) 
         check_cifar10(tmp_path)
     path.rename(tmp_path / "new").write_bytes(archive + b"?")
     with pytest.raises(DataError, match=r"new: the md5 of this file"):
-        sources._check_md5(tmp_path / "new", sources.CIFAR10_MD5)
+        cifar10._check_md5(tmp_path / "new", cifar10.CIFAR10_MD5)
 
 
 class Mirror(ThreadingHTTPServer):
@@ -361,7 +357,7 @@ class Mirror(ThreadingHTTPServer):
 
     def use(self, *paths: str) -> None:
         urls = tuple(f"http://127.0.0.1:{self.server_port}/{path}" for path in paths)
-        self.patch.setattr(sources, "CIFAR10_MIRRORS", urls)
+        self.patch.setattr(cifar10, "CIFAR10_MIRRORS", urls)
 
 
 class MirrorHandler(BaseHTTPRequestHandler):
@@ -396,7 +392,7 @@ def mirror(archive: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
 
 
 def leave(folder: Path, content: bytes, pid: int = 999_999_999) -> Path:
-    path = folder / f"{sources.CIFAR10_ARCHIVE}.{pid}.part"
+    path = folder / f"{cifar10.CIFAR10_ARCHIVE}.{pid}.part"
     path.write_bytes(content)
     return path
 
@@ -439,7 +435,7 @@ def test_wrong_bytes_are_thrown_away(cache: Path, mirror: Mirror, how: str, leng
     mirror.use(how, "good")
     check_cifar10()
     assert mirror.requests[0] == (how, f"bytes={length}-")
-    assert {p.name for p in cache.iterdir()} == {sources.CIFAR10_FOLDER, sources.CIFAR10_ARCHIVE}
+    assert {p.name for p in cache.iterdir()} == {cifar10.CIFAR10_FOLDER, cifar10.CIFAR10_ARCHIVE}
 
 
 def test_failed_download_names_each_mirror_and_the_way_out(tmp_path: Path, mirror: Mirror) -> None:
