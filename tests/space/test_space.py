@@ -236,6 +236,16 @@ def test_options_keep_their_types():
     assert SearchSpace.from_yaml(text).to_yaml() == text
 
 
+def test_truths_beside_numbers_stay_truths():
+    norm = ChoiceParameter(name="norm", options=[True, False, 3], default=False)
+    rate = FloatParameter(name="rate", low=0, high=1, when={"norm": [True, 3]})
+    space = SearchSpace([norm, rate])
+    assert [repr(option) for option in norm.options] == ["True", "False", "3"]
+    assert "options: [true, false, 3], default: false" in space.to_yaml()
+    assert "when: {norm: [true, 3]}" in space.to_yaml()
+    assert SearchSpace.from_yaml(space.to_yaml()) == space
+
+
 @pytest.mark.parametrize(
     ("text", "match"),
     [

@@ -228,7 +228,7 @@ def test_folder_errors_name_the_file_and_the_rule(tmp_path: Path) -> None:
     (folder / "train" / "b" / "000.png").write_bytes(b"no image")
     refused(r"train/b/000.png: the image cannot be read")
     save(folder / "train" / "b" / "000.png", 40_000, "I;16")
-    refused(r"train/b/000.png: .*at most 8 bits per channel are allowed, its mode is I;16")
+    refused(r"train/b/000.png: .*at most 8 bits per channel are allowed, its mode is I")
     for path in (folder / "train" / "b").glob("00*.png"):
         path.write_bytes(path.read_bytes()[:50])
     refused(r"(?s)b/000.png: the image.*b/004.png.*\n10 files to repair in all")
@@ -325,10 +325,29 @@ def test_local_copy_of_cifar10(
     if form == "variable":
         monkeypatch.setenv("HPO_DATA", str(tmp_path))
         return check_cifar10()
-    shutil.unpack_archive(path, tmp_path, filter="data")
+    check_cifar10(path)  # leaves the unpacked folder beside the archive
     path.unlink()
     folder = tmp_path / cifar10.CIFAR10_FOLDER
     return check_cifar10(tmp_path if form == "unpacked" else folder.rename(tmp_path / "cifar"))
+
+
+def test_cifar10_is_unpacked_where_python_has_no_filters(
+    tmp_path: Path, archive: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unpack_archive(filename: Path, extract_dir: str, format: str) -> None:
+        """Take the arguments that Python 3.11.2 takes."""
+        with tarfile.open(filename, "r:gz") as tar:
+            for member in tar:
+                target = Path(extract_dir) / member.name
+                target.parent.mkdir(exist_ok=True)
+                content = tar.extractfile(member)
+                assert content is not None
+                target.write_bytes(content.read())
+
+    monkeypatch.delattr(tarfile, "data_filter", raising=False)
+    monkeypatch.setattr(shutil, "unpack_archive", unpack_archive)
+    (tmp_path / cifar10.CIFAR10_ARCHIVE).write_bytes(archive)
+    check_cifar10(tmp_path)
 
 
 def test_wrong_md5_is_refused_before_unpickling(tmp_path: Path, archive: bytes) -> None:

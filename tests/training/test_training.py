@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import math
 import pickle
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -380,6 +382,13 @@ def test_tensorboard_has_four_scalars_and_one_point_per_epoch(
         assert [event.step for event in events.Scalars(name)] == [1, 2, 3]
     last = events.Scalars("validation_accuracy")[-1].value
     assert last == pytest.approx(1 - result.validation_error[-1])
+
+
+@pytest.mark.slow
+def test_the_command_that_shows_the_logs_starts() -> None:
+    command = [sys.executable, "-m", "tensorboard.main", "--version"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert shown.returncode == 0, shown.stderr
 
 
 def test_a_log_gets_one_line_per_epoch(
