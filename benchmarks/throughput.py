@@ -33,7 +33,7 @@ from torch import nn
 
 from hpo_lib.files import atomic_write_text
 from hpo_lib.training.config import DataConfig, TrainingConfig
-from hpo_lib.training.cpu_tuning import autocast
+from hpo_lib.training.hardware import autocast
 from hpo_lib.training.loaders import ImageData, Part, batches, load_data
 from hpo_lib.training.trainer import Trainer, train
 

@@ -11,5 +11,5 @@
 | `trainer`      | `train` and `evaluate`                                                 |
 | `checkpoints`  | the file from which a training goes on                                 |
 | `objective`    | `TrainingObjective`: a training as the objective of a search           |
-| `cpu_tuning`   | bfloat16 where the hardware has it, memory and vector registers        |
+| `hardware`     | device, bfloat16 where there is hardware for it, memory, registers     |
 """

@@ -27,12 +27,6 @@ MISFIT = "does not fit the images or classes of this data"
 
 _KEYS = {"epoch", "config", "model", "optimizer", "best"}
 
-# origin of a checkpoint; older files do not name it
-_ORIGIN = {
-    "study": "belongs to another study",
-    "data": "was trained on other images or labels",
-}
-
 
 def write_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
     """Write a checkpoint; an earlier one at the path stays whole until the new one is.
@@ -62,7 +56,7 @@ def read_checkpoint(
         CheckpointError: the file is something else, or of another configuration.
     """
     content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    if not _KEYS <= set(content) <= _KEYS | set(_ORIGIN):
+    if not set(content) >= _KEYS:
         message = f"{path} is not a checkpoint of a training"
         raise CheckpointError(message)
 
@@ -76,22 +70,6 @@ def read_checkpoint(
         message = f"{path} belongs to another configuration: {', '.join(differences)}"
         raise CheckpointError(message)
     return content
-
-
-def check_origin(path: str | Path, content: dict[str, Any], origin: dict[str, str | None]) -> None:
-    """Refuse a checkpoint that names another study or other data than those here.
-
-    Args:
-        path: file, for the message.
-        content: what was read from it.
-        origin: "study" and "data" of this training; None where unknown.
-    """
-    for key, problem in _ORIGIN.items():
-        recorded = content.get(key)
-        current = origin.get(key)
-        if None not in (recorded, current) and recorded != current:
-            message = f"{path} {problem}: {key} is {recorded} there and {current} here"
-            raise CheckpointError(message)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hpo_lib.training.config import DataConfig
+from hpo_lib.training.config import DataConfig, TrainingConfig
 from hpo_lib.training.image_pool import ImagePool, Images, Integers
 from hpo_lib.training.splits import split_source
 
@@ -113,6 +113,19 @@ def load_test_data(config: DataConfig) -> Part:
     source, split = split_source(config)
     pool = source.pool_of("test")
     return _load_part(pool.read(), pool, split["test"], config.image_size)
+
+
+def make_augmentation(config: TrainingConfig, part: Part) -> Augmentation:
+    """Return the crops and flips for the images of a part.
+
+    Args:
+        config: hyperparameters.
+        part: images (n, channels, height, width).
+    """
+    padding = config.crop_padding
+    if padding is None:
+        padding = part.images.shape[2] // 8  # 4 for 32×32, as in He et al.
+    return Augmentation(crop_padding=padding, flip=config.flip)
 
 
 def batches(

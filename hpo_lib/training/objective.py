@@ -12,8 +12,9 @@ import torch
 from hpo_lib.objective import LOG_FOLDER, Segment, SegmentResult
 from hpo_lib.space.search_space import Configuration
 from hpo_lib.training.config import DataConfig, TrainingConfig
+from hpo_lib.training.hardware import choose_device
 from hpo_lib.training.loaders import ImageData, load_data
-from hpo_lib.training.trainer import choose_device, train
+from hpo_lib.training.trainer import train
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ class TrainingObjective:
             checkpoint=segment.checkpoint,
             save_to=folder / f"epoch_{segment.stop}.pt" if save else None,
             log_folder=folder / LOG_FOLDER if self.tensorboard else None,
+            study=segment.study,
         )
 
 

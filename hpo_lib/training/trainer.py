@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from hpo_lib.checks import check_member
 from hpo_lib.exceptions import CheckpointError
-from hpo_lib.objective import Segment, SegmentResult, Status
+from hpo_lib.objective import Segment, SegmentResult, Status, check_origin
 from hpo_lib.training.checkpoints import (
     MISFIT,
     NETWORK,
@@ -31,8 +31,13 @@ from hpo_lib.training.checkpoints import (
     write_checkpoint,
 )
 from hpo_lib.training.config import TrainingConfig
-from hpo_lib.training.cpu_tuning import autocast, clear_vector_registers, keep_freed_memory
-from hpo_lib.training.loaders import Augmentation, ImageData, Part, batches
+from hpo_lib.training.hardware import (
+    autocast,
+    choose_device,
+    clear_vector_registers,
+    keep_freed_memory,
+)
+from hpo_lib.training.loaders import ImageData, Part, batches, make_augmentation
 from hpo_lib.training.optimization import learning_rate, make_loss, make_optimizer
 from hpo_lib.training.resnet import ResNet, resnet
 
@@ -91,6 +96,7 @@ def train(
     checkpoint: str | Path | None = None,
     save_to: str | Path | None = None,
     log_folder: str | Path | None = None,
+    study: str | None = None,
     progress: bool = False,
 ) -> SegmentResult:
     """Train the epochs `start` (exclusive) to `stop` (inclusive).
@@ -103,6 +109,7 @@ def train(
         checkpoint: file that an earlier call wrote; needed where `start` is above 0.
         save_to: file for the state after each epoch, with the best weights so far.
         log_folder: folder for TensorBoard scalars.
+        study: identity of the study, written into checkpoints; None: of none.
         progress: a bar in a terminal or in JupyterLab, a line per epoch in a log.
 
     Returns:
@@ -110,7 +117,8 @@ def train(
         which a loss stopped being finite.
 
     Raises:
-        CheckpointError: `checkpoint` is damaged, or of another configuration or epoch.
+        CheckpointError: `checkpoint` is damaged, or of another configuration, epoch or study, or
+            of other data.
 
     Example:
         >>> from hpo_lib import DataConfig, load_data
@@ -119,8 +127,13 @@ def train(
         'completed'
     """
     device = choose_device(config.device)
+    origin = {"study": study}
+    if checkpoint is not None or save_to is not None:
+        origin["data"] = data.sha256
     data = data.to(device)
+
     trainer = Trainer.create(config, data, device)
+    trainer.origin = origin
     n_done = 0 if checkpoint is None else trainer.load(checkpoint)
     start = n_done if start is None else start
     stop = config.epochs if stop is None else stop
@@ -194,6 +207,7 @@ class Trainer:
         forward: the network, compiled if asked for.
         optimizer: optimizer of its parameters.
         best: epoch, error and weights with the lowest validation error so far.
+        origin: study and digest of the data, as checkpoints name them.
     """
 
     config: TrainingConfig
@@ -202,6 +216,7 @@ class Trainer:
     forward: Callable[[Tensor], Tensor]
     optimizer: torch.optim.Optimizer
     best: dict[str, Any] = field(default_factory=lambda: {"epoch": 0, "error": math.inf})
+    origin: dict[str, str | None] = field(default_factory=lambda: {})
 
     @classmethod
     def create(cls, config: TrainingConfig, data: ImageData, device: torch.device) -> Trainer:
@@ -305,6 +320,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "best": self.best,
+            **self.origin,
         }
         write_checkpoint(path, content)
 
@@ -314,6 +330,7 @@ class Trainer:
             content = read_checkpoint(path, self.config, TRAJECTORY)
             with checkpoint_errors(path, MISFIT):
                 self.model.load_state_dict(content["model"])
+            check_origin(path, content, self.origin)
             self.optimizer.load_state_dict(content["optimizer"])
             self.best = content["best"]
             return content["epoch"]
@@ -329,42 +346,6 @@ def make_network(config: TrainingConfig, in_channels: int, n_classes: int) -> Re
     """
     arguments = {name: getattr(config, name) for name in NETWORK}
     return resnet(**arguments, in_channels=in_channels, n_classes=n_classes)
-
-
-def make_augmentation(config: TrainingConfig, part: Part) -> Augmentation:
-    """Return the crops and flips for the images of a part.
-
-    Args:
-        config: hyperparameters.
-        part: images (n, channels, height, width).
-    """
-    padding = config.crop_padding
-    if padding is None:
-        padding = part.images.shape[2] // 8  # 4 for 32×32, as in He et al.
-    return Augmentation(crop_padding=padding, flip=config.flip)
-
-
-def choose_device(name: str = "auto") -> torch.device:
-    """Return the named device; "auto": CUDA, else MPS, else CPU.
-
-    Raises:
-        ValueError: this machine or torch does not have it.
-
-    Example:
-        >>> choose_device("cpu")
-        device(type='cpu')
-    """
-    available = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    if name == "auto":
-        name = next(kind for kind, is_available in available.items() if is_available)
-    if not available.get(name, True):
-        message = f"device {name!r} is not available here"
-        raise ValueError(message)
-    return torch.device(name)
 
 
 @torch.inference_mode()

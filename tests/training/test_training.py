@@ -22,10 +22,11 @@ from hpo_lib.objective import Objective, Segment, SegmentResult
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.study.run import delete_study, run_study
 from hpo_lib.training.config import DataConfig, TrainingConfig
+from hpo_lib.training.hardware import choose_device
 from hpo_lib.training.loaders import ImageData, Part, load_data
 from hpo_lib.training.objective import TrainingObjective
 from hpo_lib.training.optimization import focal_loss, learning_rate, make_loss, make_optimizer
-from hpo_lib.training.trainer import choose_device, evaluate, make_network, train
+from hpo_lib.training.trainer import evaluate, make_network, train
 
 SMALL_DATA = DataConfig(n_train=150, n_validation=50)
 SMALL = TrainingConfig(n_filters=2, epochs=3, batch_size=32, flip=False, device="cpu")

@@ -1,4 +1,4 @@
-"""Precision of the network, and settings of the process that make training on a CPU faster."""
+"""Device and precision of a training, and settings of the process that make a CPU faster."""
 
 from __future__ import annotations
 
@@ -20,6 +20,25 @@ _M_MMAP_THRESHOLD = -3
 _KEPT_BYTES = 2**28
 
 _BFLOAT16_INSTRUCTIONS = {"avx512_bf16", "amx_tile"}
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """Return the named device; "auto": CUDA, else MPS, else CPU.
+
+    Raises:
+        ValueError: this machine or torch does not have it.
+
+    Example:
+        >>> choose_device("cpu")
+        device(type='cpu')
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        name = next((kind for kind in available if available[kind]), "cpu")
+    if not available.get(name, True):
+        message = f"device {name!r} is not available here"
+        raise ValueError(message)
+    return torch.device(name)
 
 
 def autocast(
