@@ -46,11 +46,11 @@ def open_cifar10(root: str | Path | None) -> ImageSource:
 
     train = Batches(folder, train=True)
     test = Batches(folder, train=False)
-    return ImageSource(
-        tuple(train.classes),
-        ImagePool(np.array(train.targets), lambda: train.data),
-        ImagePool(np.array(test.targets), lambda: test.data),
-    )
+    pools = {
+        "train": ImagePool(np.array(train.targets), lambda: train.data),
+        "test": ImagePool(np.array(test.targets), lambda: test.data),
+    }
+    return ImageSource(tuple(train.classes), pools)
 
 
 def _find_batches(root: str | Path | None) -> Path:

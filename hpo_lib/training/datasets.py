@@ -31,4 +31,5 @@ def open_digits() -> ImageSource:
     # 17 grey levels to 256
     images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
     classes = tuple(str(name) for name in bunch.target_names)
-    return ImageSource(classes, ImagePool(bunch.target.astype(np.int64), lambda: images))
+    labels = bunch.target.astype(np.int64)
+    return ImageSource(classes, {"train": ImagePool(labels, lambda: images)})

@@ -22,11 +22,13 @@ class ImagePool:
         labels: class indices (n,).
         read: returns the images, uint8 (n, height, width, channels).
         names: tells the images apart where they are files.
+        content_digest: returns the SHA-256 of the files; None where the images never change.
     """
 
     labels: Integers
     read: Callable[[], Images]
     names: tuple[str, ...] = ()
+    content_digest: Callable[[], str] | None = None
 
 
 @dataclass(frozen=True)
@@ -35,21 +37,37 @@ class ImageSource:
 
     Attributes:
         classes: names, in the order of the labels.
-        pool: all images, or those outside the test part.
-        test_pool: images of the test part; None where it has to be split off `pool`.
+        pools: images of "train" and, where the data set has them apart, of "validation" and
+            "test"; a part without a pool is split off "train".
     """
 
     classes: tuple[str, ...]
-    pool: ImagePool
-    test_pool: ImagePool | None = None
+    pools: dict[str, ImagePool]
 
     def pool_of(self, part: str) -> ImagePool:
         """Return the pool that holds the images of "train", "validation" or "test"."""
-        if part == "test" and self.test_pool is not None:
-            return self.test_pool
-        return self.pool
+        return self.pools.get(part, self.pools["train"])
 
 
 def cache_folder() -> Path:
-    """Return the folder in the user's cache for decoded and downloaded images."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hpo_lib"
+    """Return the folder in the user's cache for decoded and downloaded images.
+
+    Raises:
+        FileNotFoundError: the user has no home folder.
+    """
+    try:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError as error:
+        message = "there is no cache folder: neither XDG_CACHE_HOME nor HOME is set"
+        raise FileNotFoundError(message) from error
+    return Path(base) / "hpo_lib"
+
+
+def encode_name(name: str) -> bytes:
+    """Return the bytes of a file's name, or of lines of names, which need not be UTF-8."""
+    return name.encode(errors="surrogateescape")
+
+
+def printable(name: object) -> str:
+    """Return a file's name or path as text that can be shown and stored anywhere."""
+    return encode_name(str(name)).decode(errors="replace")

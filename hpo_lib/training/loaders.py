@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hpo_lib.training.config import DataConfig, TrainingConfig
-from hpo_lib.training.image_pool import ImagePool, Images, Integers
+from hpo_lib.training.image_pool import Images, ImageSource, Integers, encode_name
 from hpo_lib.training.splits import split_source
 
 
@@ -59,7 +59,7 @@ class ImageData:
     @cached_property
     def sha256(self) -> str:
         """Digest of every pixel and label as split, wherever the images lie and on any device."""
-        digest = hashlib.sha256("\n".join(self.classes).encode())
+        digest = hashlib.sha256(encode_name("\n".join(self.classes)))
         for part in (self.train, self.validation):
             pixels = part.images.cpu().permute(0, 2, 3, 1).contiguous()  # as they lie in memory
             digest.update(repr(tuple(pixels.shape)).encode())
@@ -96,12 +96,14 @@ def load_data(config: DataConfig) -> ImageData:
         torch.Size([200, 1, 8, 8])
     """
     source, split = split_source(config)
-    images = source.pool.read()
-    parts = [
-        _load_part(images, source.pool, split[part], config.image_size)
-        for part in ("train", "validation")
-    ]
-    return ImageData(config, source.classes, *parts)
+    train_images = source.pool_of("train").read()
+    validation_images = train_images
+    if "validation" in source.pools:
+        validation_images = source.pool_of("validation").read()
+
+    train = _load_part(train_images, source, split, "train", config.image_size)
+    validation = _load_part(validation_images, source, split, "validation", config.image_size)
+    return ImageData(config, source.classes, train, validation)
 
 
 def load_test_data(config: DataConfig) -> Part:
@@ -111,8 +113,8 @@ def load_test_data(config: DataConfig) -> Part:
         DataError: the images cannot be found, read or split as configured.
     """
     source, split = split_source(config)
-    pool = source.pool_of("test")
-    return _load_part(pool.read(), pool, split["test"], config.image_size)
+    images = source.pool_of("test").read()
+    return _load_part(images, source, split, "test", config.image_size)
 
 
 def make_augmentation(config: TrainingConfig, part: Part) -> Augmentation:
@@ -191,9 +193,17 @@ def _augment(images: Tensor, augment: Augmentation, generator: torch.Generator |
     return crops.view(n, height, width, channels)
 
 
-def _load_part(images: Images, pool: ImagePool, indices: Integers, size: int | None) -> Part:
+def _load_part(
+    images: Images,
+    source: ImageSource,
+    split: dict[str, Integers],
+    part: str,
+    size: int | None,
+) -> Part:
     """Copy the images of one part to a tensor, resized if they have another size."""
+    indices = split[part]
+    labels = source.pool_of(part).labels
     chosen = torch.from_numpy(images[indices]).permute(0, 3, 1, 2)
     if size is not None and chosen.shape[2:] != (size, size):
         chosen = F.interpolate(chosen, (size, size), mode="bilinear", antialias=True)
-    return Part(chosen, torch.from_numpy(pool.labels[indices]))
+    return Part(chosen, torch.from_numpy(labels[indices]))

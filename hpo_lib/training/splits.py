@@ -14,7 +14,7 @@ from hpo_lib.exceptions import DataError
 from hpo_lib.files import atomic_write_text
 from hpo_lib.training.config import DataConfig
 from hpo_lib.training.datasets import open_source
-from hpo_lib.training.image_pool import ImageSource, Integers
+from hpo_lib.training.image_pool import ImageSource, Integers, encode_name
 
 
 def split_source(config: DataConfig) -> tuple[ImageSource, dict[str, Integers]]:
@@ -26,18 +26,24 @@ def split_source(config: DataConfig) -> tuple[ImageSource, dict[str, Integers]]:
         DataError: a part is too small, or has no image of a class.
     """
     source = open_source(config)
-    labels = source.pool.labels
-    test = _shuffled(config, source, "test")
-    rest = _shuffled(config, source, "train")
+    labels = source.pool_of("train").labels
+    # every order starts from the seed: cutting one part leaves the others as they are
+    parts = {
+        part: np.random.default_rng(config.seed).permutation(len(source.pool_of(part).labels))
+        for part in ("train", "validation", "test")
+    }
 
-    validation_fraction = config.validation_fraction or 0.1
-    if source.test_pool is None:
-        test, rest = _draw_stratified(labels, rest, round(len(labels) * config.test_fraction))
-        validation_fraction = config.validation_fraction or 0.25
-    n_validation = round(len(rest) * validation_fraction)
-    validation, train = _draw_stratified(labels, rest, n_validation)
+    has_test_pool = "test" in source.pools
+    if not has_test_pool:
+        n_test = round(len(labels) * config.test_fraction)
+        parts["test"], parts["train"] = _draw_stratified(labels, parts["train"], n_test)
+    if "validation" not in source.pools:
+        fraction = config.validation_fraction or (0.1 if has_test_pool else 0.25)
+        n_validation = round(len(parts["train"]) * fraction)
+        parts["validation"], parts["train"] = _draw_stratified(
+            labels, parts["train"], n_validation
+        )
 
-    parts = {"train": train, "validation": validation, "test": test}
     for part, indices in parts.items():
         parts[part] = _subset(config, source, part, indices)
     return source, parts
@@ -51,10 +57,10 @@ def split_record(config: DataConfig) -> dict[str, Any]:
     """
     source, indices = split_source(config)
     counts: dict[str, dict[str, int]] = {}
-    digest = hashlib.sha256("\n".join(source.classes).encode())
+    digest = hashlib.sha256(encode_name("\n".join(source.classes)))
     for part, chosen in indices.items():
         pool = source.pool_of(part)
-        digest.update(pool.labels.tobytes() + "\n".join(pool.names).encode())
+        digest.update(pool.labels.tobytes() + encode_name("\n".join(pool.names)))
         part_counts = np.bincount(pool.labels[chosen]).tolist()
         counts[part] = dict(zip(source.classes, part_counts, strict=True))
 
@@ -106,12 +112,6 @@ def verify_split(config: DataConfig, record: dict[str, Any]) -> None:
         if current[key] != record[key]:
             message = f"the split must be as recorded, but its {key} differ; {cause}"
             raise DataError(message)
-
-
-def _shuffled(config: DataConfig, source: ImageSource, part: str) -> Integers:
-    # every order starts from the seed: cutting one part leaves the others as they are
-    n_images = len(source.pool_of(part).labels)
-    return np.random.default_rng(config.seed).permutation(n_images)
 
 
 def _subset(config: DataConfig, source: ImageSource, part: str, indices: Integers) -> Integers:

@@ -3,21 +3,26 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import pickle
 import shutil
+import sys
 import tarfile
 import threading
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image
 
 from hpo_lib.exceptions import DataError
 from hpo_lib.training import cifar10, image_folder
@@ -88,7 +93,7 @@ def test_subset_sizes_are_exact_and_come_out_of_the_whole_part() -> None:
 @given(st.lists(st.integers(30, 60), min_size=2, max_size=5), st.floats(0.1, 0.4))
 def test_any_split_is_a_stratified_partition(sizes: list[int], test: float) -> None:
     labels = np.repeat(np.arange(len(sizes)), sizes)
-    source = ImageSource(tuple("abcde"[: len(sizes)]), ImagePool(labels, np.array))
+    source = ImageSource(tuple("abcde"[: len(sizes)]), {"train": ImagePool(labels, np.array)})
     config = DataConfig(test_fraction=test)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hpo_lib.training.splits.open_source", lambda *_: source)
@@ -188,9 +193,8 @@ def test_modes_and_sizes_are_mixed_freely(tmp_path: Path) -> None:
     save(folder / "b" / "5.webp", (255, 255, 255))
     save(folder / "b" / "6.tif", (1, 2, 3))
     half.save(folder / "b" / "7.png", transparency=b"\x80" * 256)
-    pixels = (
-        open_source(DataConfig(f"folder:{folder}", image_size=4)).pool.read()[:, 2, 2].tolist()
-    )
+    source = open_source(DataConfig(f"folder:{folder}", image_size=4))
+    pixels = source.pools["train"].read()[:, 2, 2].tolist()
     assert pixels[:3] == [[7, 7, 7], [9, 8, 7], [255, 255, 255]]
     assert pixels[3:6] == [[0, 0, 0], [255, 255, 255], [1, 2, 3]]
     assert pixels[6] == [127, 127, 127]
@@ -214,8 +218,10 @@ def test_folder_errors_name_the_file_and_the_rule(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     refused("data: the folder of images does not exist")
     two_parts(folder)
-    (folder / "val").mkdir()
-    refused(r"data: train/ and test/ go together and alone, found .'test', 'train', 'val'")
+    (folder / "extra").mkdir()
+    refused(r"data: train/ and test/ go together and alone, found .'extra', 'test', 'train'")
+    (folder / "extra").rename(folder / "val")
+    refused(r"data/val: needs at least two folders, one per class, found")
     (folder / "val").rmdir()
     (folder / "test" / "new").mkdir()
     refused(r"data: train/ and test/ need the same classes, one lacks .'new'")
@@ -242,9 +248,9 @@ def test_images_are_decoded_once_and_again_when_the_folder_changes(
     decoded: list[int] = []
     decode = image_folder._decode_files
 
-    def counting(folder: Path, paths: list[str], size: int) -> Images:
+    def counting(folder: Path, paths: list[str], size: int, *, is_native: bool) -> Images:
         decoded.append(len(paths))
-        return decode(folder, paths, size)
+        return decode(folder, paths, size, is_native=is_native)
 
     monkeypatch.setattr(image_folder, "_decode_files", counting)
     folder = a_folder(tmp_path / "data")
@@ -258,6 +264,150 @@ def test_images_are_decoded_once_and_again_when_the_folder_changes(
     load_data(config)
     assert decoded == [40, 40, 41]
     assert len(list(cache.iterdir())) == 2  # of each size, as the files are now or were last read
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+def test_pictures_that_a_camera_stored_turned_are_turned_back(
+    tmp_path: Path, orientation: int, suffix: str
+) -> None:
+    a_folder(tmp_path / "data", per_class=1)
+    upright = Image.new("RGB", (16, 16), "white")
+    upright.paste("black", (0, 0, 8, 8))  # the corner at the top left
+    stored = upright
+    # the inverse of what each orientation asks for; 1 asks for nothing
+    inverse = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}
+    if orientation != 1:
+        stored = stored.transpose(Image.Transpose(inverse[orientation]))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    stored.save(tmp_path / "data" / "a" / f"000.{suffix}", exif=exif)
+    if suffix != "png":
+        (tmp_path / "data" / "a" / "000.png").unlink()
+    source = open_source(DataConfig(f"folder:{tmp_path / 'data'}", image_size=16))
+    dark = source.pools["train"].read()[0].mean(2) < 128
+    assert dark[:8, :8].mean() > 0.9
+    assert dark.sum() < 80
+
+
+def test_damaged_exif_data_do_not_spoil_a_good_picture(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    a_folder(tmp_path / "data", per_class=1)
+    picture = Image.new("RGB", (6, 6), (9, 8, 7))
+    picture.save(tmp_path / "data" / "a" / "000.png", exif=b"Exif\0\0no TIFF header")
+    source = open_source(DataConfig(f"folder:{tmp_path / 'data'}"))
+    assert source.pools["train"].read()[0, 0, 0].tolist() == [9, 8, 7]
+    assert "a/000.png: damaged EXIF data are ignored" in caplog.text
+
+
+@pytest.mark.parametrize("where", ["a file", "no home"])
+def test_images_are_loaded_where_no_cache_can_be_written(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    where: str,
+) -> None:
+    config = DataConfig(f"folder:{a_folder(tmp_path / 'data')}")
+    if where == "a file":
+        (tmp_path / "file").touch()
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    else:
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        monkeypatch.delenv("HOME")
+        monkeypatch.setattr(os, "getuid", lambda: 2**31 - 2)  # a user without an entry
+    assert len(load_data(config).train) == 24
+    assert "decoded images are not cached" in caplog.text
+
+
+def test_cifar10_without_a_home_names_the_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 2)
+    with pytest.raises(FileNotFoundError, match="neither XDG_CACHE_HOME nor HOME is set"):
+        load_data(DataConfig("cifar10"))
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+def test_a_validation_folder_is_the_validation_part(tmp_path: Path, name: str) -> None:
+    folder = two_parts(tmp_path / "data")
+    for label in ("a", "b"):
+        for i in range(4):
+            save(folder / name / label / f"{i}.png", (200 + i, 0, 0))
+    config = DataConfig(f"folder:{folder}")
+    data, test = load_data(config), load_test_data(config)
+    assert (len(data.train), len(data.validation), len(test)) == (40, 8, 6)
+    assert data.validation.images[:, 0].min() >= 200
+    assert data.train.images[:, 0].max() < 200
+    assert data.validation.labels.tolist() == [0] * 4 + [1] * 4
+    assert split_record(config)["sizes"] == {"train": 40, "validation": 8, "test": 6}
+    assert len(load_data(replace(config, n_validation=2)).validation) == 2
+    shutil.rmtree(folder / "test")
+    sizes = split_record(config)["sizes"]
+    assert sizes == {"train": 32, "validation": 8, "test": 8}
+
+
+def test_what_archives_and_drives_leave_is_no_class(tmp_path: Path) -> None:
+    folder = a_folder(tmp_path / "data")
+    for name in ("__MACOSX", "@eaDir", "a/@eaDir", "$RECYCLE.BIN"):
+        (folder / name).mkdir()
+    for name in ("Desktop.ini", "b/Desktop.ini", "b/thumbs.db"):
+        (folder / name).touch()
+    data = load_data(DataConfig(f"folder:{folder}"))
+    assert data.classes == ("a", "b")
+
+
+def test_images_of_other_sizes_than_the_first_are_resized_with_a_word(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = a_folder(tmp_path / "data")
+    load_data(DataConfig(f"folder:{folder}"))
+    assert not caplog.text
+    save(folder / "b" / "new.png", side=40)
+    load_data(DataConfig(f"folder:{folder}", image_size=6))
+    assert not caplog.text
+    save(folder / "b" / "newer.png", side=40)
+    load_data(DataConfig(f"folder:{folder}"))
+    assert "every image is resized to 6×6 pixels, the shorter side of the first" in caplog.text
+    assert "6×6 to 40×40" in caplog.text
+
+
+def test_names_need_not_be_utf8(tmp_path: Path) -> None:
+    folder = a_folder(tmp_path / "data")
+    latin = os.fsencode(folder / "b") + b"/caf\xe9.png"
+    (folder / "b" / "000.png").rename(os.fsdecode(latin))
+    (folder / "b").rename(os.fsdecode(os.fsencode(folder) + b"/\xe9"))
+    config = DataConfig(f"folder:{folder}")
+    data = load_data(config)
+    assert len(data.sha256) == 64
+    verify_split(config, json.loads(json.dumps(split_record(config))))
+    bad = os.fsdecode(os.fsencode(folder) + b"/\xe9/\xe9.png")
+    Path(bad).write_bytes(b"no image")
+    with pytest.raises(DataError, match="the image cannot be read") as caught:
+        load_data(config)
+    message = str(caught.value)
+    assert "\N{REPLACEMENT CHARACTER}.png" in message
+    assert message.encode()  # can be stored
+
+
+@pytest.mark.parametrize("kind", ["fifo", "link", "loop"])
+def test_what_looks_like_an_image_and_is_no_file_is_refused(tmp_path: Path, kind: str) -> None:
+    folder = a_folder(tmp_path / "data")
+    path = folder / "b" / "new.png"
+    if kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(path if kind == "loop" else tmp_path / "absent.png")
+    reason = "no regular file" if kind == "fifo" else "a link to nothing"
+    with pytest.raises(DataError, match=rf"b/new.png \({reason}\): the folder of a class holds"):
+        load_data(DataConfig(f"folder:{folder}"))
+
+
+def test_links_beside_the_classes_are_no_classes(tmp_path: Path) -> None:
+    folder = a_folder(tmp_path / "data")
+    (folder / "loop").symlink_to(folder / "loop")
+    (folder / "gone").symlink_to(folder / "absent")
+    assert load_data(DataConfig(f"folder:{folder}")).classes == ("a", "b")
 
 
 @pytest.mark.parametrize("damage", [b"", b"garbage", b"flip"])
@@ -421,6 +571,23 @@ def test_cut_download_goes_on_where_it_ended(tmp_path: Path, mirror: Mirror) -> 
     check_cifar10(tmp_path)
     third = len(mirror.archive) // 3
     assert [int(wanted[6:-1]) for _, wanted in mirror.requests[:3]] == [0, third, 2 * third]
+
+
+def test_a_download_cut_after_every_byte_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    total = 2 * sys.getrecursionlimit()
+
+    def one_byte(request: urllib.request.Request, timeout: float) -> Any:
+        first = int(request.headers["Range"][6:-1])
+        response = MagicMock(status=206, headers={"Content-Length": str(total - first)})
+        response.__enter__.return_value = response
+        response.read.side_effect = [b"x", b""]
+        return response
+
+    monkeypatch.setattr(urllib.request, "urlopen", one_byte)
+    cifar10._fetch("http://mirror/", tmp_path / "part")
+    assert (tmp_path / "part").stat().st_size == total
 
 
 def test_interrupted_download_is_continued_by_the_next_call_and_mirror(
