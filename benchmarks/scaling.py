@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.toys import record_of
+
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import optuna
@@ -121,7 +123,7 @@ def measure(n_trials: int, epochs: int, repeats: int, folder: Path) -> dict[str,
             simulated[n].append((replay.seconds, span))
             if n == 1:
                 driver.append((seconds - (frame["finished"] - frame["started"]).sum()) / n_trials)
-            trials = [(t.number, t.user_attrs["configuration"]) for t in done.trials]
+            trials = [(t.number, record_of(t).configuration) for t in done.trials]
             taken.setdefault(f"plain_{n}", []).append(plain[n].seconds(trials))
     for pool in pools.values():
         pool.close()

@@ -171,7 +171,7 @@ def ours(
         ),
     )
     frame = trials_frame(study)
-    spent = (frame["seconds"] + frame["deciding_seconds"]).cumsum()
+    spent = (frame["seconds"] + frame["suggest_seconds"]).cumsum()
     full = frame["state"] == "complete"
     return Search(frame["value"][full].tolist(), spent[full].tolist(), float(spent.iloc[-1]))
 

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from hpo_lib.trials import RECORD_KEY
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
@@ -47,7 +49,7 @@ def search(task: Task, sampler: BayesSampler, evidence: Trials, trust: bool) -> 
             params=configuration,
             distributions=task.space.distributions(),
             value=value,
-            user_attrs={} if trust else {"evidence": f"earlier#{number}"},
+            user_attrs={} if trust else {RECORD_KEY: {"warm_start": f"earlier#{number}"}},
         )
         study.add_trial(trial)
     values: list[float] = []

@@ -20,6 +20,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import pytest
 import requests
+from hypothesis import settings
 
 from hpo_lib.runner.notebooks import notebooks_folder
 
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 matplotlib.use("Agg")
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 SMALL = {"trial_epochs": "1", "n_train": "200", "n_validation": "100"}
 

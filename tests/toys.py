@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.trial import FrozenTrial
 
 from hpo_lib.exceptions import CheckpointError
 from hpo_lib.objective import Segment, SegmentResult
 from hpo_lib.space.search_space import Configuration, SearchSpace
+from hpo_lib.trials import TrialRecord, recorded_trials
 
 TOY_SPACE = SearchSpace.from_yaml(
     """
@@ -39,8 +41,23 @@ def bowl(configuration: Configuration) -> float:
 
 def ending(study: optuna.Study) -> list[tuple[Any, ...]]:
     """What a study must come to, however often it was disturbed."""
-    keys = ("configuration", "validation_error", "train_loss", "status")
-    return [(t.number, t.state, t.value, *map(t.user_attrs.get, keys)) for t in study.trials]
+    return [
+        (t.number, t.outcome, t.value, t.configuration, t.record.validation_error)
+        for t in recorded_trials(study)
+    ]
+
+
+def record_of(trial: FrozenTrial) -> TrialRecord:
+    """Read what a study recorded of a trial."""
+    return TrialRecord.read(trial.user_attrs)
+
+
+def listed_bowl(values: list[Any]) -> float:
+    """0 at 0.3, 4 and "a", for dimensions of scikit-optimize's."""
+    x, y, word = values
+    penalty = {"a": 0.0, "b": 0.2, "c": 0.4}
+
+    return (x - 0.3) ** 2 + 0.1 * abs(y - 4) + penalty[word]
 
 
 @dataclass(frozen=True)
@@ -93,6 +110,18 @@ class Learner:
         victim = os.getpid() if in_driver or self.kill == "worker" else os.getppid()
         os.kill(victim, signal.SIGKILL)
         time.sleep(60)  # until the watchdog notices that the driver is gone
+
+
+@dataclass(frozen=True)
+class Fragile(Learner):
+    """A `Learner` that fails where the network is deepest."""
+
+    def __call__(self, configuration: Configuration, segment: Segment) -> SegmentResult:
+        if configuration["depth"] == 10:
+            message = "depth 10 does not fit into memory"
+            raise MemoryError(message)
+
+        return super().__call__(configuration, segment)
 
 
 @dataclass(frozen=True)

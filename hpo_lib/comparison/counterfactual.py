@@ -8,13 +8,12 @@ from typing import Any, cast
 
 import optuna
 import pandas as pd
-from optuna.trial import TrialState
 
 from hpo_lib.comparison.run import MakeSampler, replay, separations, summary
 from hpo_lib.comparison.surrogate_benchmark import TRUST_LIMIT, SurrogateObjective, Trust
 from hpo_lib.comparison.training_records import study_record
 from hpo_lib.samplers.registry import STRATEGIES
-from hpo_lib.study.driver import own_trials
+from hpo_lib.trials import RecordedTrial, StudyRecord, incumbent, own_trials
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ def counterfactual(
         limit: the rank correlation below which the surrogate warns.
     """
     surrogate = SurrogateObjective(study_record(study), limit=limit)
-    recorded = study.user_attrs["settings"]
+    recorded = StudyRecord.of(study).settings
     named = [recorded["strategy"]] if recorded["strategy"] in STRATEGIES else []
     tried: list[str] = list(dict.fromkeys([*named, *strategies]))
     settings: dict[str, Any] = {key: recorded[key] for key in _KEPT if key in recorded}
@@ -91,7 +90,8 @@ def counterfactual(
         frames.append(replay(surrogate, surrogate.space, labels, seeds, n, **settings))
     frame = pd.concat(frames, ignore_index=True)
     frame.attrs["trust"] = surrogate.trust
-    found = min(trial.values[0] for trial in own if trial.state == TrialState.COMPLETE)
+    best = cast("RecordedTrial", incumbent(own))  # a record has at least one completed training
+    found = cast("float", best.value)
     return Counterfactual(_table(frame), frame, found, surrogate.trust)
 
 

@@ -28,8 +28,9 @@ from hpo_lib.study.interrupts import first_interrupt_waits, share_interrupt
 from hpo_lib.study.run import run_study, trials_frame
 from hpo_lib.study.storage import Storage
 from hpo_lib.study.workers.local import Workers, make_workers, prepare_process
+from hpo_lib.trials import running_best
 
-COLUMNS = ("strategy", "seed", "trial", "value", "best", "seconds", "deciding_seconds")
+COLUMNS = ("strategy", "seed", "trial", "value", "best", "seconds", "suggest_seconds")
 
 
 MakeSampler = Callable[[int], BaseSampler]
@@ -68,7 +69,7 @@ def compare(
 
     Returns:
         One row per trial. `value` is the validation error (NaN for a failed or pruned
-        trial), `best` the incumbent's, `seconds` and `deciding_seconds` are sums since the study's
+        trial), `best` the incumbent's, `seconds` and `suggest_seconds` are sums since the study's
         start. What rests on a surrogate has its trust in `attrs`, and the figures say so.
     """
     named = _named(strategies, seeds)
@@ -119,7 +120,7 @@ def replay(
 
     Whole studies run in `processes` processes and are kept in memory: there is no record to
     resume from, and the same arguments give the same values: as many of them, with `seconds`, as
-    deciding leaves time for. In the frame, `seconds` are the recorded ones and `deciding_seconds`
+    deciding leaves time for. In the frame, `seconds` are the recorded ones and `suggest_seconds`
     those of this run.
     """
     named = _named(strategies, seeds)
@@ -191,16 +192,16 @@ def _finished(runs: list[pd.DataFrame], objective: Any, seconds: float | None) -
 def tidy(study: optuna.Study, strategy: str, seed: int) -> pd.DataFrame:
     """The study's own trials as rows of a comparison; what it took as evidence cost it nothing."""
     recorded = trials_frame(study)
-    frame: Any = recorded[recorded["evidence"].isna()].reset_index(drop=True)
+    frame: Any = recorded[recorded["warm_start"].isna()].reset_index(drop=True)
     return pd.DataFrame(
         {
             "strategy": strategy,
             "seed": seed,
             "trial": np.arange(1, len(frame) + 1),
             "value": frame["value"],
-            "best": frame["value"].cummin().ffill(),
+            "best": running_best(frame["value"]),
             "seconds": frame["seconds"].cumsum(),
-            "deciding_seconds": frame["deciding_seconds"].astype(float).fillna(0.0).cumsum(),
+            "suggest_seconds": frame["suggest_seconds"].astype(float).fillna(0.0).cumsum(),
         },
         columns=list(COLUMNS),
     )
@@ -220,7 +221,7 @@ def final_values(frame: pd.DataFrame) -> pd.DataFrame:
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
     """Per strategy: seeds, trials, median and quartiles of the final value, median seconds."""
     finals = final_values(frame)
-    columns = ["trial", "seconds", "deciding_seconds"]
+    columns = ["trial", "seconds", "suggest_seconds"]
     last: Any = frame.groupby(["strategy", "seed"])[columns].max()
     medians = last.groupby("strategy").median().loc[list(finals)]
     quartiles = [quantile(one.dropna().to_numpy(), (0.25, 0.5, 0.75)) for _, one in finals.items()]
@@ -233,7 +234,7 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
             "q25": low,
             "q75": high,
             "training_seconds": medians["seconds"],
-            "deciding_seconds": medians["deciding_seconds"],
+            "suggest_seconds": medians["suggest_seconds"],
         }
     )
 

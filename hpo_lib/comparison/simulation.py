@@ -33,9 +33,10 @@ from hpo_lib.plots.style import (
     value_axis,
 )
 from hpo_lib.space.search_space import Configuration, SearchSpace
-from hpo_lib.study.driver import own_trials, trial_seed
+from hpo_lib.study.driver import trial_seed
 from hpo_lib.study.run import run_study, trials_frame
 from hpo_lib.study.workers.local import Evaluation, Failure, evaluate
+from hpo_lib.trials import StudyRecord, own_trials
 
 
 @dataclass
@@ -198,7 +199,7 @@ class RecordedObjective:
     @property
     def budget(self) -> int:
         """Epochs of a trial that runs to its end."""
-        return int(self.study.user_attrs["settings"]["budget"])
+        return int(_settings(self.study)["budget"])
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -207,17 +208,21 @@ class RecordedObjective:
 
     def __call__(self, configuration: Configuration, segment: Segment) -> SegmentResult:
         """What was recorded of the trial with the segment's seed."""
-        seed = int(self.study.user_attrs["settings"]["seed"])
+        seed = int(_settings(self.study)["seed"])
         for trial in own_trials(self.study):
             if trial_seed(seed, trial.number) == segment.seed:
                 epochs = slice(segment.start, segment.stop)
                 error, seconds = (
-                    tuple(trial.user_attrs[name][epochs])
-                    for name in ("validation_error", "seconds")
+                    curve[epochs]
+                    for curve in (trial.record.validation_error, trial.record.seconds)
                 )
                 return SegmentResult(error, error, error, seconds, segment.checkpoint)
         message = f"study {self.study.study_name!r} has no trial with seed {segment.seed}"
         raise LookupError(message)
+
+
+def _settings(study: optuna.Study) -> dict[str, Any]:
+    return StudyRecord.of(study).settings
 
 
 def scaling_frame(simulations: Sequence[Simulation]) -> pd.DataFrame:
@@ -255,7 +260,7 @@ def plot_scaling(frame: pd.DataFrame) -> AxesArray:
 def wall_clock_data(study: optuna.Study) -> tuple[list[float], list[float]]:
     """Seconds since the first trial began, and the incumbent's value from then on."""
     frame: Any = trials_frame(study)
-    frame = frame[frame["evidence"].isna()]
+    frame = frame[frame["warm_start"].isna()]
     began = frame["started"].min()
     frame = frame.dropna(subset=["value", "finished"]).sort_values("finished")
     seconds = frame["finished"] - began

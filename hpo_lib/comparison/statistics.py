@@ -30,7 +30,7 @@ _STEPS = 50
 def spent(frame: pd.DataFrame, by: Spending = "trial") -> Any:
     """What a study had spent when each trial ended: trials, or seconds training and deciding."""
     check_member("by", by, get_args(Spending))
-    return frame["trial"] if by == "trial" else frame["seconds"] + frame["deciding_seconds"]
+    return frame["trial"] if by == "trial" else frame["seconds"] + frame["suggest_seconds"]
 
 
 def within(frame: pd.DataFrame, seconds: float) -> pd.DataFrame:
@@ -40,7 +40,7 @@ def within(frame: pd.DataFrame, seconds: float) -> pd.DataFrame:
     """
     first: Any = frame.sort_values("trial").drop_duplicates(["strategy", "seed"])
     first = first[spent(first, "seconds") > seconds]
-    nothing = {"trial": 0, "value": math.nan, "best": math.nan, "deciding_seconds": 0.0}
+    nothing = {"trial": 0, "value": math.nan, "best": math.nan, "suggest_seconds": 0.0}
     early: Any = frame[spent(frame, "seconds") <= seconds]
     cut = pd.concat([first.assign(**nothing, seconds=seconds), early]).sort_index()
     cut.attrs = {**frame.attrs, "seconds": seconds}

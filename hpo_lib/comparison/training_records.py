@@ -17,11 +17,9 @@ from typing import Any, cast
 import numpy as np
 import optuna
 from numpy.typing import NDArray
-from optuna.trial import TrialState
 
 from hpo_lib.space.search_space import Configuration, SearchSpace
-from hpo_lib.study.driver import own_trials
-from hpo_lib.study.run import study_space
+from hpo_lib.trials import StudyRecord, TrialOutcome, own_trials, study_space
 
 Array = NDArray[np.float64]
 
@@ -163,20 +161,16 @@ def _rows(path: Path, always: Sequence[str]) -> list[dict[str, str]]:
 def study_record(study: optuna.Study) -> Record:
     """The trials of a study; pruned ones count up to where they were stopped."""
     space = study_space(study)
-    budget = int(study.user_attrs["settings"]["budget"])
-    trials = [
-        trial
-        for trial in own_trials(study)
-        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
-        or trial.user_attrs.get("status") == "diverged"
-    ]
-    kept = [trial.user_attrs for trial in trials]
+    settings = StudyRecord.of(study).settings
+    budget = int(settings["budget"])
+    trained = (TrialOutcome.COMPLETED, TrialOutcome.PRUNED, TrialOutcome.DIVERGED)
+    trials = [trial for trial in own_trials(study) if trial.outcome in trained]
     return _record(
         space,
-        [one["configuration"] for one in kept],
-        [[x for x in one.get("validation_error", ()) if math.isfinite(x)] for one in kept],
-        [one.get("seconds", ()) for one in kept],
-        [one.get("status") == "diverged" for one in kept],
+        [trial.configuration for trial in trials],
+        [[x for x in trial.record.validation_error if math.isfinite(x)] for trial in trials],
+        [trial.record.seconds for trial in trials],
+        [trial.outcome == TrialOutcome.DIVERGED for trial in trials],
         budget,
         f"study {study.study_name}",
     )

@@ -139,7 +139,7 @@ def plot_ranks(ranks: Ranks, ax: Axes | None = None) -> Axes:
     draw: Any = scikit_posthocs.critical_difference_diagram
     names = {name: short(name, 16) for name in ranks.values}
     if len(set(names.values())) < len(names):  # classes of the same name, from different modules
-        names = {name: str(name) for name in names}
+        names = {name: label(name, 200) for name in names}
     ax = one_axes(ax, 7.0, 1.6 + 0.3 * len(names))
     draw(
         ranks.mean.rename(names),

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import optuna
 import pandas as pd
 from numpy.typing import NDArray
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from hpo_lib.objective import SegmentResult
 from hpo_lib.samplers.surrogate import Surrogate
@@ -22,7 +22,15 @@ from hpo_lib.space.search_space import (
     SearchSpace,
     Value,
 )
-from hpo_lib.study.run import study_space, trials_frame
+from hpo_lib.study.run import trials_frame
+from hpo_lib.trials import (
+    RecordedTrial,
+    incumbent,
+    recorded_trials,
+    running_best,
+    sort_by_value,
+    study_space,
+)
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -177,12 +185,12 @@ def learning_curves_data(
         ValueError: no completed trial of the study has curves.
     """
     if isinstance(source, optuna.Study):
-        trials = sorted(_completed(source), key=lambda trial: cast(float, trial.value))
-        recorded = [trial for trial in trials if trial.user_attrs.get("validation_error")]
+        trials = sort_by_value(recorded_trials(source))
+        recorded = [trial for trial in trials if trial.record.validation_error]
         if not recorded:
             message = f"study {source.study_name!r} must have a completed trial with curves"
             raise ValueError(message)
-        return [_curves(t.user_attrs, f"trial {t.number}") for t in recorded[:k]]
+        return [_curves(vars(t.record), f"trial {t.number}") for t in recorded[:k]]
     return [_curves(source if isinstance(source, Mapping) else vars(source), "this run")]
 
 
@@ -193,11 +201,6 @@ def _curves(record: Mapping[str, Any], run: str) -> Curves:
         recorded = finite(record.get(name, ()))[: len(error)]
         row[: len(recorded)] = recorded
     return Curves(run, losses[0], losses[1], error)
-
-
-def _completed(study: optuna.Study) -> list[FrozenTrial]:
-    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return [trial for trial in trials if np.isfinite(cast(float, trial.value))]
 
 
 def prior_data(space: SearchSpace, n: int = 2000, seed: int = 0) -> Prior:
@@ -217,7 +220,7 @@ def any_time_data(source: Source | Mapping[str, Source]) -> list[AnyTime]:
         return [any_time_data(one)[0]._replace(study=name) for name, one in source.items()]
     frame = _frame(source)
     finished = np.array([state != "running" for state in frame["state"]], dtype=bool)
-    training, deciding = (finite(frame[name]) for name in ("seconds", "deciding_seconds"))
+    training, deciding = (finite(frame[name]) for name in ("seconds", "suggest_seconds"))
     spent = np.cumsum((np.nan_to_num(training) + np.nan_to_num(deciding))[finished])
     values = finite(frame["value"])[finished]
     name = source.study_name if isinstance(source, optuna.Study) else "study"
@@ -227,33 +230,27 @@ def any_time_data(source: Source | Mapping[str, Source]) -> list[AnyTime]:
 def _frame(source: Source) -> pd.DataFrame:
     """The trials of a study's own: evidence was paid for, and found, elsewhere."""
     frame: Any = trials_frame(source) if isinstance(source, optuna.Study) else source
-    return frame[frame["evidence"].isna()] if "evidence" in frame else frame
-
-
-def running_best(values: FloatArray) -> FloatArray:
-    """The lowest value so far; NaN before the first."""
-    return np.fmin.accumulate(values) if len(values) else values
+    return frame[frame["warm_start"].isna()] if "warm_start" in frame else frame
 
 
 def points_data(study: optuna.Study, space: SearchSpace | None = None) -> Points:
     """The finished trials of a study as points of its space: for coordinates and slices."""
-    return trial_points(study.get_trials(deepcopy=False), space or study_space(study))
+    return trial_points(recorded_trials(study), space or study_space(study))
 
 
-def trial_points(trials: Sequence[FrozenTrial], space: SearchSpace) -> Points:
+def trial_points(trials: Sequence[RecordedTrial], space: SearchSpace) -> Points:
     """The finished ones of these trials as points of a space."""
     parameters = space.searched
-    trials = [trial for trial in trials if trial.state.is_finished()]
-    tried = [trial.user_attrs.get("configuration", trial.params) for trial in trials]
-    completed = (trial.state == TrialState.COMPLETE for trial in trials)
-    values = finite([t.value if c else None for t, c in zip(trials, completed, strict=True)])
-    rated = np.where(np.isfinite(values), values, np.inf)
+    trials = [trial for trial in trials if trial.is_finished]
+    tried = [trial.configuration for trial in trials]
+    values = finite([trial.value for trial in trials])
+    best = incumbent(trials)
     return Points(
         parameters,
         {p.name: np.array([position(p, c.get(p.name)) for c in tried]) for p in parameters},
         values,
         np.array([trial.number for trial in trials], dtype=np.int64),
-        int(rated.argmin()) if np.isfinite(rated).any() else None,
+        None if best is None else trials.index(best),
     )
 
 
@@ -356,7 +353,8 @@ def importance_data(study: optuna.Study) -> Importance:
     Raises:
         ValueError: fewer than `LEAST_TRIALS` completed trials, or all of the same value.
     """
-    values = [cast(float, trial.value) for trial in _completed(study)]
+    completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    values = [trial.values[0] for trial in completed if np.isfinite(trial.values[0])]
     if len(values) < LEAST_TRIALS or len(set(values)) == 1:
         message = (
             f"importance needs at least {LEAST_TRIALS} completed trials that differ in value, "

@@ -30,7 +30,7 @@ from hpo_lib.plots.style import (
 from hpo_lib.samplers.gp import log_expected_improvement
 from hpo_lib.samplers.surrogate import Surrogate, fit_surrogate
 from hpo_lib.space.search_space import ChoiceParameter, Parameter, SearchSpace, Value
-from hpo_lib.study.run import study_space
+from hpo_lib.trials import recorded_trials, study_space
 
 Acquisition = Literal["log EI", "EI"]
 
@@ -84,7 +84,7 @@ class Slice(NamedTuple):
 def fitted_study(study: optuna.Study) -> FittedStudy:
     """Fit the surrogate to the completed trials; ValueError when they are fewer than four."""
     space = study_space(study)
-    trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+    trials = [trial for trial in recorded_trials(study) if trial.is_finished]
     surrogate = fit_surrogate(trials, space)
     codes = surrogate.codes
     known = [codes.encode(trial.params) for trial in trials]

@@ -13,7 +13,6 @@ from matplotlib.collections import LineCollection
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
-from optuna.trial import TrialState
 
 from hpo_lib.plots.data import Points, points_data
 from hpo_lib.plots.style import (
@@ -31,6 +30,7 @@ from hpo_lib.plots.style import (
     value_bar,
 )
 from hpo_lib.space.search_space import Parameter, SearchSpace
+from hpo_lib.trials import incumbent, recorded_trials
 
 Mask = NDArray[np.bool_]
 Range = tuple[float, float]
@@ -51,15 +51,14 @@ _KINDS: dict[str, dict[str, Any]] = {
 
 def trial_curves_data(study: optuna.Study, most: int = 100) -> TrialCurves:
     """The curves of the newest trials, as far as each has come, and of the incumbent."""
-    trials = [t for t in study.get_trials(deepcopy=False) if t.user_attrs.get("validation_error")]
-    completed = [t for t in trials if t.state == TrialState.COMPLETE]
-    best = min(completed, key=lambda trial: trial.values[0], default=None)
+    trials = [t for t in recorded_trials(study) if t.record.validation_error]
+    best = incumbent(trials)
     kinds: TrialCurves = {kind: {} for kind in _KINDS}
     newest = trials[-most:]
     for trial in newest if best is None or best in newest else [best, *newest]:
-        state = {"complete": "completed", "fail": "failed"}.get(trial.state.name.lower())
-        kind = "incumbent" if trial is best else state or trial.state.name.lower()
-        errors = np.asarray(trial.user_attrs["validation_error"], dtype=float)
+        outcome = str(trial.outcome) if trial.outcome in _KINDS else "failed"
+        kind = "incumbent" if trial is best else outcome
+        errors = np.asarray(trial.record.validation_error, dtype=float)
         kinds[kind][trial.number] = np.where(np.isfinite(errors), errors, np.nan)
     return kinds
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import jinja2
 import nbformat
+import nh3
 from nbconvert.exporters.html import HTMLExporter
 from pygments.formatters import HtmlFormatter
 
@@ -18,8 +19,10 @@ from hpo_lib.files import atomic_write_text
 
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 
+# Each cell is sanitised by itself: what one leaves open does not swallow those after it.
 _CELLS = """
 {%- extends 'basic/index.html.j2' -%}
+{%- block any_cell -%}{{ super() | sanitise }}{%- endblock -%}
 {%- block input_group -%}
 <details class="code"><summary>code</summary>{{ super() }}</details>
 {%- endblock -%}
@@ -28,6 +31,20 @@ _CELLS = """
 {%- endblock -%}
 {%- block data_javascript -%}{%- endblock -%}
 """
+
+_TAGS = nh3.ALLOWED_TAGS - {"area", "map"} | {"g", "path", "rect", "svg", "tfoot"}
+_WITH_CONTENT = {"iframe", "noscript", "script", "style", "template", "textarea", "title"}
+_HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6")
+_ATTRIBUTES = {
+    **nh3.ALLOWED_ATTRIBUTES,
+    **{heading: {"id"} for heading in _HEADINGS},
+    "*": {"aria-label", "class", "role", "style", "title"},
+    "details": {"open"},
+    "path": {"d", "fill", "stroke"},
+    "rect": {"fill", "height", "width", "x", "y"},
+    "svg": {"fill", "height", "width"},
+}
+_STYLES = {"background-color", "color", "font-style", "font-weight", "text-align"}
 
 _SCRIPT = """
 const codes = document.querySelectorAll('details.code');
@@ -78,11 +95,35 @@ def _section(copy: Path) -> dict[str, str]:
         exclude_output_prompt=True,
         log=quiet,
     )
+    exporter.register_filter("sanitise", sanitise)
     html: str = exporter.from_notebook_node(book)[0]
-    # What is not in the page is not shown; the other notebooks are.
-    html = re.sub(r'\bsrc="(?!data:)', 'data-src="', html)
     html = re.sub(r'href="(?:\./)?(\d\d_\w+)\.ipynb"', r'href="#\1"', html)
     return {"title": heading[1] if heading else copy.stem, "html": html}
+
+
+def sanitise(html: str) -> str:
+    """Return the HTML without what acts, loads, leaves the page or lies over it.
+
+    Text, tables, code, links to the web and to anchors, and pictures in `data:` addresses stay.
+    """
+    return nh3.clean(
+        html,
+        tags=_TAGS,
+        clean_content_tags=_WITH_CONTENT,
+        attributes=_ATTRIBUTES,
+        attribute_filter=_allowed_address,
+        url_schemes={"data", "http", "https", "mailto"},
+        filter_style_properties=_STYLES,
+    )
+
+
+def _allowed_address(_: str, attribute: str, value: str) -> str | None:
+    """Return the value of an attribute, None for an address that may not stand there."""
+    if attribute == "src":
+        return value if value.startswith("data:image/") else None
+    if attribute == "href":
+        return None if value.strip().lower().startswith("data:") else value
+    return None if attribute == "cite" else value
 
 
 def _prepared(book: Any) -> Any:

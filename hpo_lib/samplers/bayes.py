@@ -37,11 +37,10 @@ from hpo_lib.samplers.history import (
     plateau_step,
     representatives,
     standing,
-    trial_params,
-    was_chosen,
 )
 from hpo_lib.samplers.prior import Prior
 from hpo_lib.space.search_space import Configuration, SearchSpace
+from hpo_lib.trials import RecordedTrial, recorded_trials
 
 DESIGNS = ("random", "sobol", "lhs", "halton")
 _CANDIDATES = 1024
@@ -131,7 +130,8 @@ class BayesianSampler(BaseSampler):
         if not codes.axes:
             return {}
         if self._first:  # enqueued trials and evidence take the place of none of them
-            n_chosen = sum(map(was_chosen, study.get_trials(deepcopy=False)[: trial.number]))
+            earlier = recorded_trials(study)[: trial.number]
+            n_chosen = sum(one.is_chosen for one in earlier)
             if n_chosen < len(self._first):
                 return codes.active(self._first[n_chosen])
         history = self._history(study, codes, trial.number)
@@ -175,21 +175,23 @@ class BayesianSampler(BaseSampler):
         evidence = [(cast("Point", codes.encode(c)), whole, sign * v) for c, v in self._given]
         points: dict[str, list[Point]] = {"valued": [], "failed": [], "pending": [], "unknown": []}
         trials = study.get_trials(deepcopy=False)
-        shown = self._shown(trials)
         for trial in trials:
-            point = None if trial.number == number else codes.encode(trial_params(trial))
-            if point is None:
-                continue
-            if trial.constraints:
+            if trial.constraints and trial.number != number:
                 message = f"{type(self).__name__} knows no constraints, got {trial.constraints}"
                 raise ValueError(message)
-            own = float("evidence" not in trial.user_attrs)
+        trials = recorded_trials(trials)
+        shown = self._shown(trials)
+        for trial in trials:
+            point = None if trial.number == number else codes.encode(trial.known_params)
+            if point is None:
+                continue
+            own = float(trial.is_own)
             steps = shown.get(trial.number, ())
             evidence += [(point, (share, own), sign * v) for share, v in steps]
             kind = standing(trial)
             points[kind].append(point)
             if kind == "valued":
-                evidence.append((point, (1.0, own), sign * trial.values[0]))
+                evidence.append((point, (1.0, own), sign * cast("float", trial.value)))
         full = [value for _, (share, _), value in evidence if share == 1]
         if full:
             # As bad as the worst: the search keeps away, and no invented number bends the scale.
@@ -202,7 +204,7 @@ class BayesianSampler(BaseSampler):
         stops = gates(trials, sign) if any(share < 1 for share, _ in trusts) else []
         return History(tried, told, trusts, values, points["pending"], timed, stops)
 
-    def _shown(self, trials: Sequence[FrozenTrial]) -> dict[int, list[tuple[float, float]]]:
+    def _shown(self, trials: Sequence[RecordedTrial]) -> dict[int, list[tuple[float, float]]]:
         """More evidence per trial number: pairs of a fidelity, 1 being full, and a value."""
         return {}
 
@@ -354,7 +356,7 @@ class BayesSampler(BayesianSampler):
         rng = np.random.default_rng([self._seed, index])
         return Prior(codes, self._space, self._widths).draw(rng)
 
-    def _shown(self, trials: Sequence[FrozenTrial]) -> dict[int, list[tuple[float, float]]]:
+    def _shown(self, trials: Sequence[RecordedTrial]) -> dict[int, list[tuple[float, float]]]:
         """See `partial_values`."""
         return partial_values(trials)
 

@@ -6,13 +6,13 @@ import math
 import zlib
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna.trial import FrozenTrial, TrialState
 
 from hpo_lib.samplers.encoding import Codes, Point
+from hpo_lib.trials import RecordedTrial, TrialOutcome, is_usable_value
 
 MOST = 500
 """How much evidence a model is fitted to."""
@@ -48,25 +48,15 @@ class History(NamedTuple):
     gates: list[Gate]
 
 
-def is_value(value: float) -> bool:
-    """Whether models can take it: not what is no number, nor that whose square overflows."""
-    return abs(value) < 1e150
-
-
-def was_chosen(trial: FrozenTrial) -> bool:
-    """Whether a strategy chose the trial: it was neither enqueued nor copied as evidence."""
-    return "fixed_params" not in trial.system_attrs and "evidence" not in trial.user_attrs
-
-
-def standing(trial: FrozenTrial) -> str:
+def standing(trial: RecordedTrial) -> str:
     """What a trial says of its configuration: "valued", "failed", "pending" or "unknown"."""
-    if trial.state == TrialState.COMPLETE and is_value(trial.values[0]):
+    if trial.has_usable_value:
         return "valued"
-    if trial.state in (TrialState.RUNNING, TrialState.WAITING):
+    if not trial.is_finished:
         return "pending"
     # A pruned trial has no final value, and a lost worker says nothing about its configuration:
     # these are only not tried again.
-    unknown = trial.state == TrialState.PRUNED or trial.user_attrs.get("status") == "lost"
+    unknown = trial.outcome in (TrialOutcome.PRUNED, TrialOutcome.LOST)
     return "unknown" if unknown else "failed"
 
 
@@ -76,14 +66,9 @@ def choice_seed(seed: int, number: int, name: str = "") -> int:
     return int(np.random.SeedSequence(key).generate_state(1)[0])
 
 
-def trial_params(trial: FrozenTrial) -> dict[str, Any]:
-    """What was suggested, and what an enqueued trial will be."""
-    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-
-
-def epoch_seconds(codes: Codes, trials: Sequence[FrozenTrial]) -> list[tuple[Point, float]]:
+def epoch_seconds(codes: Codes, trials: Sequence[RecordedTrial]) -> list[tuple[Point, float]]:
     """The mean over each trial's epochs that `run_study` has recorded, pruned trials too."""
-    timed = [(codes.encode(trial_params(t)), t.user_attrs.get("seconds", ())) for t in trials]
+    timed = [(codes.encode(trial.known_params), trial.record.seconds) for trial in trials]
     return [(p, float(np.mean(each))) for p, each in timed if p is not None and any(each)]
 
 
@@ -113,7 +98,7 @@ def plateau_step(values: NDArray[np.float64]) -> float:
     return 0.5 * float(min(gaps[gaps > 1e-9 * gaps.sum()], default=0.0))
 
 
-def partial_values(trials: Sequence[FrozenTrial]) -> dict[int, list[tuple[float, float]]]:
+def partial_values(trials: Sequence[RecordedTrial]) -> dict[int, list[tuple[float, float]]]:
     """What completed and pruned trials showed on the way: (fidelity, value) by trial number.
 
     The fidelity is the logarithm of the step as a share of the budget's, below 1: a value of the
@@ -126,19 +111,19 @@ def partial_values(trials: Sequence[FrozenTrial]) -> dict[int, list[tuple[float,
         return {}
     found: dict[int, list[tuple[float, float]]] = {}
     for trial in (*completed, *pruned):
-        above = budget + shift if trial.state == TrialState.COMPLETE else math.inf
+        above = budget + shift if trial.is_completed else math.inf
         shown = found[trial.number] = []
         for step, value in sorted(trial.intermediate_values.items(), reverse=True):
             count = step + shift
-            if step < budget and 3 * count <= 2 * above and is_value(value):
+            if step < budget and 3 * count <= 2 * above and is_usable_value(value):
                 shown.insert(0, (math.log(count) / math.log(budget + shift), value))
                 above = count
     return found
 
 
-def gates(trials: Sequence[FrozenTrial], sign: float) -> list[Gate]:
+def gates(trials: Sequence[RecordedTrial], sign: float) -> list[Gate]:
     """Where most of this study's trials were pruned and others passed; `sign` -1 maximises."""
-    own = [trial for trial in trials if "evidence" not in trial.user_attrs]
+    own = [trial for trial in trials if trial.is_own]
     completed, pruned, budget, shift = _steps(own)
     found: list[Gate] = []
     stops = Counter(max(trial.intermediate_values) for trial in pruned)
@@ -146,7 +131,7 @@ def gates(trials: Sequence[FrozenTrial], sign: float) -> list[Gate]:
         there = [t for t in (*completed, *pruned) if step in t.intermediate_values]
         passed = sum(max(t.intermediate_values) > step for t in there)
         shown = (sign * trial.intermediate_values[step] for trial in there)
-        values = sorted(filter(is_value, shown))
+        values = sorted(filter(is_usable_value, shown))
         if values and passed > 0 and step < budget:
             count, whole = step + shift, budget + shift
             fidelity = math.log(count) / math.log(whole)
@@ -155,11 +140,11 @@ def gates(trials: Sequence[FrozenTrial], sign: float) -> list[Gate]:
 
 
 def _steps(
-    trials: Sequence[FrozenTrial],
-) -> tuple[list[FrozenTrial], list[FrozenTrial], int, int]:
+    trials: Sequence[RecordedTrial],
+) -> tuple[list[RecordedTrial], list[RecordedTrial], int, int]:
     """Completed and pruned trials, the last step of the completed, and what to add to a step."""
-    completed = [t for t in trials if t.state == TrialState.COMPLETE and is_value(t.values[0])]
-    pruned = [t for t in trials if t.state == TrialState.PRUNED and t.intermediate_values]
+    completed = [t for t in trials if t.has_usable_value]
+    pruned = [t for t in trials if t.outcome == TrialOutcome.PRUNED and t.intermediate_values]
     budget = max((max(t.intermediate_values, default=0) for t in completed), default=0)
     steps = {step for t in (*completed, *pruned) for step in t.intermediate_values}
     return completed, pruned, budget, 1 - min([1, *steps])  # programs may count from 0

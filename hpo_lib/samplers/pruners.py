@@ -14,9 +14,10 @@ import numpy as np
 import optuna
 from optuna.pruners import BasePruner, NopPruner
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from hpo_lib.checks import check_whole
+from hpo_lib.trials import RecordedTrial, TrialOutcome, recorded_trials
 
 RULES = ("asha", "hyperband", "median")
 
@@ -108,17 +109,17 @@ class RungPruner(BasePruner):
         survivors of another search.
         """
         epoch = trial.last_step
-        if epoch not in self._rungs or "fixed_params" in trial.system_attrs:
+        if epoch not in self._rungs or RecordedTrial.from_trial(trial).is_queued:
             return False
         if math.isnan(trial.intermediate_values[epoch]):
             return True
         sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
         there = [
             one
-            for one in study.get_trials(deepcopy=False)
+            for one in recorded_trials(study)
             if not math.isnan(one.intermediate_values.get(epoch, math.nan))
-            and one.state != TrialState.WAITING
-            and "evidence" not in one.user_attrs
+            and one.outcome != TrialOutcome.WAITING
+            and one.is_own
         ]
         reached = {one.number: sign * one.intermediate_values[epoch] for one in there}
         reached[trial.number] = sign * trial.intermediate_values[epoch]
@@ -129,7 +130,7 @@ class RungPruner(BasePruner):
             if self._rungs.index(epoch) < mine:
                 return False
             reached = {one: v for one, v in reached.items() if self._bracket(one) == mine}
-        asked_for = any("fixed_params" in one.system_attrs for one in there)
+        asked_for = any(one.is_queued for one in there)
         waits = self._rule == "asha" and epoch == self._rungs[0] and not asked_for
         least = self._reduction_factor if waits else 1
         return not halving_goes_on(trial.number, reached, self._reduction_factor, least)

@@ -14,11 +14,11 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from hpo_lib.checks import check_whole
 from hpo_lib.samplers.encoding import Codes, Point
-from hpo_lib.samplers.history import choice_seed, is_value, was_chosen
+from hpo_lib.samplers.history import choice_seed
 from hpo_lib.space.search_space import (
     ChoiceParameter,
     Configuration,
@@ -26,6 +26,7 @@ from hpo_lib.space.search_space import (
     SearchSpace,
     Value,
 )
+from hpo_lib.trials import RecordedTrial, TrialOutcome, is_usable_value, recorded_trials
 
 _LINE_POINTS = 201
 """Values at which three_step compares a range."""
@@ -254,8 +255,8 @@ class ThreeStepSampler(SpaceSampler):
 
     def choose(self, study: optuna.Study, number: int) -> Configuration:
         """Choose by the step that this trial belongs to."""
-        earlier = study.get_trials(deepcopy=False)[:number]
-        index = sum(map(was_chosen, earlier))
+        earlier = recorded_trials(study)[:number]
+        index = sum(trial.is_chosen for trial in earlier)
         start = self._space.sample(np.random.default_rng(self._seed), self._seed)
         lr = self._learning_rate(start)
         first_block = 1 if lr is None else 4
@@ -331,26 +332,27 @@ def _most_promising(
     return new[int(np.argmax(log_expected_improvement(mean, std, best)))]
 
 
-def _outcomes(study: optuna.Study) -> list[tuple[FrozenTrial, float]]:
+def _outcomes(study: optuna.Study) -> list[tuple[RecordedTrial, float]]:
     """Trials with what they came to, lower is better: failed ones to the worst of the others.
 
     A pruned value is of a lower fidelity and a lost trial says nothing: they are left out.
     """
     sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
-    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL))
     found = [
-        (trial, sign * trial.values[0] if trial.state == TrialState.COMPLETE else math.inf)
-        for trial in trials
-        if trial.user_attrs.get("status") != "lost"
+        (trial, math.inf if trial.value is None else sign * trial.value)
+        for trial in recorded_trials(study)
+        if trial.is_finished and trial.outcome not in (TrialOutcome.PRUNED, TrialOutcome.LOST)
     ]
-    worst = max((value for _, value in found if is_value(value)), default=math.inf)
-    return [(one, v if is_value(v) else worst) for one, v in found if is_value(worst)]
+    worst = max((value for _, value in found if is_usable_value(value)), default=math.inf)
+    return [
+        (one, v if is_usable_value(v) else worst) for one, v in found if is_usable_value(worst)
+    ]
 
 
 def _tried(study: optuna.Study, space: SearchSpace, but: int | None = None) -> set[_Key]:
     """The configurations of all trials but one, running and enqueued ones included."""
-    trials = (t for t in study.get_trials(deepcopy=False) if t.number != but)
-    params = [{**t.system_attrs.get("fixed_params", {}), **t.params} for t in trials]
+    trials = (t for t in recorded_trials(study) if t.number != but)
+    params = [t.known_params for t in trials]
     return {_key(space.complete(values)) for values in params if space.contains(values)}
 
 

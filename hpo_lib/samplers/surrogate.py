@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
+import optuna
 from numpy.typing import NDArray
-from optuna.trial import FrozenTrial, TrialState
 
 from hpo_lib.samplers.encoding import Codes
 from hpo_lib.samplers.gp import GaussianProcess
-from hpo_lib.samplers.history import is_value
 from hpo_lib.space.search_space import Configuration, SearchSpace
+from hpo_lib.trials import RecordedTrial, recorded_trials
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,14 @@ class Surrogate:
         return self.model.predict(rows, return_std=True)
 
 
-def fit_surrogate(trials: Sequence[FrozenTrial], space: SearchSpace) -> Surrogate:
+def fit_surrogate(source: optuna.Study | Sequence[RecordedTrial], space: SearchSpace) -> Surrogate:
     """Fit a Gaussian process to the completed trials inside the space; it takes at least four."""
+    trials = recorded_trials(source) if isinstance(source, optuna.Study) else source
     codes = Codes(space.distributions(), space)
     evidence = [
-        (point, trial.values[0])
+        (point, cast("float", trial.value))
         for trial in trials
-        if trial.state == TrialState.COMPLETE and is_value(trial.values[0])
+        if trial.has_usable_value
         if (point := codes.encode(trial.params)) is not None
     ]
     if len(evidence) < 4 or not codes.axes:

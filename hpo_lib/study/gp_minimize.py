@@ -6,11 +6,10 @@ import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import optuna
 import skopt
-from optuna.trial import TrialState
 from scipy.optimize import OptimizeResult
 from sklearn.utils import check_random_state
 from skopt.callbacks import VerboseCallback, check_callback
@@ -21,13 +20,13 @@ from hpo_lib.checks import check_member, check_whole
 from hpo_lib.exceptions import StudyError
 from hpo_lib.objective import FunctionObjective, Segment, SegmentResult
 from hpo_lib.samplers.bayes import BayesSampler
-from hpo_lib.samplers.history import is_value
 from hpo_lib.samplers.skopt_sampler import SkoptSampler, fit_process
 from hpo_lib.space.search_space import Configuration, SearchSpace
 from hpo_lib.study.run import run_study
 from hpo_lib.study.stopping import RULES
 from hpo_lib.study.storage import Storage
 from hpo_lib.study.workers.local import Workers
+from hpo_lib.trials import is_usable_value, recorded_trials
 
 SURROGATES = {"bayes": BayesSampler, "skopt": SkoptSampler}
 _INSTEAD = {
@@ -175,9 +174,9 @@ class _Run:
 
     def result(self, study: optuna.Study) -> OptimizeResult | None:
         """The result so far; None before the first value."""
-        trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        calls = [*self.given, *((t.user_attrs["configuration"], t.values[0]) for t in trials)]
-        calls = [call for call in calls if is_value(call[1])]
+        trials = [trial for trial in recorded_trials(study) if trial.value is not None]
+        calls = [*self.given, *((t.configuration, cast("float", t.value)) for t in trials)]
+        calls = [call for call in calls if is_usable_value(call[1])]
         if not calls:
             return None
         defaults = {one.name: one.default for one in self.space.searched}
@@ -192,7 +191,7 @@ class _Run:
         """The result with its model."""
         made = self.result(study)
         if made is None:
-            reasons = [t.user_attrs.get("reason") for t in study.get_trials(deepcopy=False)]
+            reasons = [trial.record.reason for trial in recorded_trials(study)]
             message = f"no call of func returned a finite number: {reasons}"
             raise StudyError(message)
         made.models = [fit_process(self.drawn, made.x_iters, made.func_vals, surrogate)]
@@ -255,7 +254,7 @@ def _given(points: Sequence[Configuration], y0: Any) -> list[tuple[Configuration
     if y0 is None:
         return []
     values = [float(value) for value in (y0 if hasattr(y0, "__len__") else [y0])]
-    if len(values) != len(points) or not all(map(is_value, values)):
+    if len(values) != len(points) or not all(map(is_usable_value, values)):
         message = f"y0 must be finite (< 1e150) for each of {len(points)} points x0, got {y0!r}"
         raise ValueError(message)
     return list(zip(points, values, strict=True))

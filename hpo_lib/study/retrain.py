@@ -15,16 +15,23 @@ from typing import Any, cast
 import numpy as np
 import optuna
 import pandas as pd
-from optuna.trial import FrozenTrial, TrialState
 
 from hpo_lib.checks import check_whole
 from hpo_lib.objective import Objective, as_objective
 from hpo_lib.samplers.registry import SpaceSampler
 from hpo_lib.space.search_space import Configuration, SearchSpace
-from hpo_lib.study.driver import own_trials, trial_seed
-from hpo_lib.study.run import open_study, run_study, study_space
+from hpo_lib.study.driver import trial_seed
+from hpo_lib.study.run import open_study, run_study
 from hpo_lib.study.settings import check_comparable, study_settings
 from hpo_lib.study.storage import Storage, open_storage
+from hpo_lib.trials import (
+    RecordedTrial,
+    StudyRecord,
+    own_trials,
+    recorded_trials,
+    sort_by_value,
+    study_space,
+)
 
 
 def retrain_best(
@@ -61,10 +68,10 @@ def retrain_best(
     check_whole("k", k, 1)
     check_whole("n_seeds", n_seeds, 1)
     search = open_study(name, storage)
-    space, settings = study_space(search), search.user_attrs["settings"]
+    space, settings = study_space(search), StudyRecord.of(search).settings
     evaluated = as_objective(objective)
     check_comparable(name, settings, study_settings(evaluated))
-    sampler = _Repeats(space, [_configuration(trial) for trial in _best(search, k)])
+    sampler = _Repeats(space, [trial.configuration for trial in _best(search, k)])
     again = _retrained(name, storage)
     recorded = [] if again is None else own_trials(again)
     n_trials = len(recorded) + sum(max(0, n_seeds - count) for count in sampler.counts(recorded))
@@ -94,14 +101,14 @@ def finalists_frame(name: str, storage: Storage | None = None) -> pd.DataFrame:
     recorded = [] if again is None else own_trials(again)
     rows: list[dict[str, Any]] = []
     for trial in _best(search, None):
-        configuration = _configuration(trial)
-        mine = [t for t in recorded if _configuration(t) == configuration]
-        values = [t.values[0] for t in mine if t.state == TrialState.COMPLETE]
+        configuration = trial.configuration
+        mine = [t for t in recorded if t.configuration == configuration]
+        values = [t.value for t in mine if t.value is not None]
         if mine:
             n, mean = len(values), float(np.mean(values)) if values else math.nan
             error = float(np.std(values, ddof=1)) / math.sqrt(n) if n > 1 else math.nan
-            record = dict(zip(_COLUMNS, (trial.number, trial.values[0], mean, error), strict=True))
-            record |= {"n": n, "flattered_by": mean - trial.values[0]}
+            record = dict(zip(_COLUMNS, (trial.number, trial.value, mean, error), strict=True))
+            record |= {"n": n, "flattered_by": mean - cast("float", trial.value)}
             rows.append(record | {f"param_{key}": v for key, v in configuration.items()})
     frame = pd.DataFrame(rows, columns=None if rows else [*_COLUMNS, "n", "flattered_by"])
     return frame.sort_values("mean", kind="stable", na_position="last", ignore_index=True)
@@ -114,7 +121,8 @@ def best_configuration(name: str, storage: Storage | None = None) -> Configurati
     """The configuration to go on with: the best mean of fresh trainings, else the best trial."""
     search = open_study(name, storage)
     fresh = [row for row in _rows(finalists_frame(name, storage)) if row["n"]]
-    return _configuration(search.trials[fresh[0]["trial"]] if fresh else _best(search, 1)[0])
+    best = recorded_trials(search)[fresh[0]["trial"]] if fresh else _best(search, 1)[0]
+    return best.configuration
 
 
 def describe_finalists(frame: pd.DataFrame) -> str:
@@ -148,9 +156,9 @@ class _Repeats(SpaceSampler):
         super().__init__(space, seed=0)
         self.finalists = finalists
 
-    def counts(self, trials: list[FrozenTrial]) -> list[int]:
+    def counts(self, trials: list[RecordedTrial]) -> list[int]:
         """How many trials each finalist has."""
-        found = [_configuration(trial) for trial in trials]
+        found = [trial.configuration for trial in trials]
         return [found.count(configuration) for configuration in self.finalists]
 
     def choose(self, study: optuna.Study, number: int) -> Configuration:
@@ -167,17 +175,12 @@ def _retrained(name: str, storage: Storage | None) -> optuna.Study | None:
     return open_study(_name(name), storage) if _name(name) in known else None
 
 
-def _configuration(trial: FrozenTrial) -> Configuration:
-    return trial.user_attrs.get("configuration", {})
-
-
-def _best(search: optuna.Study, k: int | None) -> list[FrozenTrial]:
+def _best(search: optuna.Study, k: int | None) -> list[RecordedTrial]:
     """The trials of the `k` best configurations; of a repeated one, the best of its trials."""
     study_space(search)  # a study that run_study did not make has no configurations
-    found: list[FrozenTrial] = []
-    completed = search.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    for trial in sorted(completed, key=lambda trial: trial.values[0]):
-        if all(_configuration(trial) != _configuration(earlier) for earlier in found):
+    found: list[RecordedTrial] = []
+    for trial in sort_by_value(recorded_trials(search)):
+        if all(trial.configuration != earlier.configuration for earlier in found):
             found.append(trial)
     if not found:
         message = f"study {search.study_name!r} has no trial that ran to its end"

@@ -34,8 +34,6 @@ from hpo_lib.study.driver import (
     Callback,
     Driver,
     StoppingRule,
-    own_trials,
-    training_seconds,
     trial_seed,
 )
 from hpo_lib.study.settings import check_comparable, check_unchanged, study_settings, written
@@ -49,6 +47,15 @@ from hpo_lib.study.storage import (
 )
 from hpo_lib.study.study_file import written_here
 from hpo_lib.study.workers.local import Workers, make_workers
+from hpo_lib.trials import (
+    RecordedTrial,
+    StudyRecord,
+    TrialOutcome,
+    incumbent,
+    own_trials,
+    recorded_trials,
+    running_best,
+)
 
 
 def run_study(
@@ -65,7 +72,7 @@ def run_study(
     pruning: str | BasePruner | None = None,
     reduction_factor: int = 3,
     default_first: bool = True,
-    evidence_from: str | None = None,
+    warm_start_from: str | None = None,
     time_limit: float | None = None,
     memory_limit: int | None = None,
     max_failures: int = 5,
@@ -94,7 +101,7 @@ def run_study(
             as incumbent. Only running trials keep checkpoints on disk, at most one per rung.
         reduction_factor: of the rungs, and of the trials that reach each next one.
         default_first: whether the space's default configuration is the first trial.
-        evidence_from: another study of the same storage and objective whose completed trials
+        warm_start_from: another study of the same storage and objective whose completed trials
             inside the space are copied in as evidence; they do not count as budget, and "bayes"
             trusts them as far as the study's own trials bear them out.
         time_limit: seconds per segment; in a new process its loading counts, too.
@@ -127,7 +134,7 @@ def run_study(
         seed=seed,
         rungs=list(rungs),
         default_first=default_first,
-        evidence_from=evidence_from,
+        warm_start_from=warm_start_from,
     )
     if pruning is not None:  # studies from before there was pruning have no such setting
         settings["pruning"] = written(pruning)
@@ -144,7 +151,7 @@ def run_study(
         if study.user_attrs.get("n_trials") != n_trials:  # for those who watch
             study.set_user_attr("n_trials", n_trials)
         if "ready" not in study.user_attrs:
-            _begin_study(study, backend, space, settings, evidence_from)
+            _begin_study(study, backend, space, settings, warm_start_from)
         driver = Driver(
             study=study,
             backend=backend,
@@ -195,11 +202,13 @@ def _begin_study(
     backend: BaseStorage,
     space: SearchSpace,
     settings: dict[str, Any],
-    evidence_from: str | None,
+    warm_start_from: str | None,
 ) -> None:
     """Write what the study stands on; a driver killed in here begins again, without repeats."""
     # before the name is bound to these settings: it may be mistyped
-    evidence = [] if evidence_from is None else _evidence(backend, evidence_from, space, settings)
+    evidence = (
+        [] if warm_start_from is None else _evidence(backend, warm_start_from, space, settings)
+    )
     study.set_user_attr("space", space.to_yaml())
     study.set_user_attr("settings", settings)
     trials = study.get_trials(deepcopy=False)
@@ -223,7 +232,7 @@ def _evidence(
     inside = [trial for trial in completed if space.contains(trial.user_attrs["configuration"])]
     if completed and not inside:
         message = (
-            f"evidence_from={name!r} must have a trial inside the space, got {len(completed)} "
+            f"warm_start_from={name!r} must have a trial inside the space, got {len(completed)} "
             "outside: where a parameter is new, its value in them is not known"
         )
         raise StudyChangedError(message)
@@ -264,14 +273,6 @@ def open_study(name: str, storage: Storage | None = None) -> optuna.Study:
         return study
 
 
-def study_space(study: optuna.Study) -> SearchSpace:
-    """The space that the study was run with; StudyError for a study that others made."""
-    if "space" not in study.user_attrs:
-        message = f"study {study.study_name!r} has no search space: run_study did not make it"
-        raise StudyError(message)
-    return SearchSpace.from_yaml(study.user_attrs["space"])
-
-
 def delete_study(name: str, storage: Storage | None = None) -> None:
     """Delete a study and its checkpoints; one that is being written is refused."""
     study = open_study(name, storage)
@@ -298,17 +299,17 @@ def list_studies(storage: Storage | None = None) -> pd.DataFrame:
 
 def _study_row(study: optuna.Study) -> list[Any]:
     trials = own_trials(study)
-    completed = [t.values for t in trials if t.state == TrialState.COMPLETE]
-    comparable = study.directions == [StudyDirection.MINIMIZE]
-    record = study.user_attrs
+    record = StudyRecord.of(study)
+    best = incumbent(trials) if study.directions == [StudyDirection.MINIMIZE] else None
     return [
         study.study_name,
-        record.get("settings", {}).get("strategy"),
+        record.settings.get("strategy"),
         len(trials),
-        len(completed),
-        *(sum(t.state == one for t in trials) for one in (TrialState.PRUNED, TrialState.FAIL)),
-        min((values[0] for values in completed if comparable), default=math.nan),
-        record.get("stopped"),
+        sum(trial.is_completed for trial in trials),
+        sum(trial.outcome == TrialOutcome.PRUNED for trial in trials),
+        sum(trial.is_failed for trial in trials),
+        math.nan if best is None else best.value,
+        record.stopped,
         lease_holder(study),
     ]
 
@@ -317,29 +318,34 @@ def trials_frame(study: optuna.Study) -> pd.DataFrame:
     """One row per trial, its record first, then one column per hyperparameter.
 
     `value` is that of a whole training alone, NaN for failed and pruned trials; `best` is the
-    incumbent's after the trial; `seconds` are those of training. `evidence` names the trial of
-    another study that a row was copied from; such rows are not of the budget.
+    incumbent's after the trial; `seconds` are those of training. `warm_start` names the trial of
+    another study that a row was copied from; such rows count neither as budget nor in `best`.
     """
     rows = [
         {
             "number": trial.number,
-            "state": trial.state.name.lower(),
-            "status": trial.user_attrs.get("status"),
-            "value": trial.value if trial.state == TrialState.COMPLETE else math.nan,
+            "state": _STATES.get(trial.outcome, "fail"),
+            "status": trial.record.status,
+            "value": math.nan if trial.value is None else trial.value,
             "best": math.nan,
-            "seconds": training_seconds(trial),
-            **{key: trial.user_attrs.get(key) for key in _COLUMNS},
-            **_free_names(trial.user_attrs.get("configuration", trial.params)),
+            "seconds": trial.training_seconds,
+            **{key: getattr(trial.record, key) for key in _COLUMNS},
+            **_free_names(trial.configuration),
         }
-        for trial in study.get_trials(deepcopy=False)
-        if trial.state != TrialState.WAITING
+        for trial in recorded_trials(study)
+        if trial.outcome != TrialOutcome.WAITING
     ]
     frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=_RECORD)
-    frame["best"] = frame["value"].cummin().ffill()
+    frame["best"] = running_best(frame["value"].where(frame["warm_start"].isna()))
     return frame
 
 
-_COLUMNS = ("deciding_seconds", "started", "finished", "reason", "worker", "evidence")
+_COLUMNS = ("suggest_seconds", "started", "finished", "reason", "worker", "warm_start")
+_STATES = {
+    TrialOutcome.RUNNING: "running",
+    TrialOutcome.COMPLETED: "complete",
+    TrialOutcome.PRUNED: "pruned",
+}
 _RECORD = ["number", "state", "status", "value", "best", "seconds", *_COLUMNS]
 
 
@@ -392,9 +398,9 @@ def estimate_cost(
 
 def print_progress(study: optuna.Study, trial: FrozenTrial) -> None:
     """A callback that prints one line per trial."""
-    completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    best = min((t.value for t in completed if t.value is not None), default=math.nan)
-    seconds = training_seconds(trial)
-    completed_now = trial.state == TrialState.COMPLETE
-    ended = f"error {trial.value:.4f}" if completed_now else trial.user_attrs["reason"]
-    print(f"trial {trial.number:3d}  {ended}  best {best:.4f}  {seconds:.1f} s", flush=True)
+    best = incumbent(study)
+    best_value = math.nan if best is None else best.value
+    recorded = RecordedTrial.from_trial(trial)
+    ended = recorded.record.reason if recorded.value is None else f"error {recorded.value:.4f}"
+    seconds = recorded.training_seconds
+    print(f"trial {trial.number:3d}  {ended}  best {best_value:.4f}  {seconds:.1f} s", flush=True)

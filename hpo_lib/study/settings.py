@@ -12,6 +12,7 @@ import pandas as pd
 from hpo_lib.exceptions import StudyChangedError
 from hpo_lib.objective import Objective
 from hpo_lib.space.search_space import SearchSpace
+from hpo_lib.trials import StudyRecord
 
 
 def study_settings(objective: Objective, **others: Any) -> dict[str, Any]:
@@ -38,13 +39,17 @@ def check_comparable(name: str, recorded: dict[str, Any], asked: dict[str, Any])
 def written(part: object) -> str:
     """A sampler or pruner as the record names it."""
     kind = type(part)
-    return part if isinstance(part, str) else f"{kind.__module__}.{kind.__qualname__}"
+    if isinstance(part, str):
+        return part
+    # Classes of this package are recorded without their module, which may move.
+    is_ours = kind.__module__.split(".")[0] == "hpo_lib"
+    return kind.__qualname__ if is_ours else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def check_unchanged(study: optuna.Study, space: SearchSpace, settings: dict[str, Any]) -> None:
     """Refuse to continue a study that was recorded with another space or other settings."""
-    recorded = study.user_attrs
-    if "settings" not in recorded:
+    recorded = StudyRecord.of(study)
+    if recorded.space is None:
         if study.get_trials(deepcopy=False):
             message = (
                 f"study {study.study_name!r} has trials that run_study did not make: it can be "
@@ -53,13 +58,13 @@ def check_unchanged(study: optuna.Study, space: SearchSpace, settings: dict[str,
             raise StudyChangedError(message)
         return
     differences = [
-        *_difference(_lines(recorded["settings"]), _lines(settings)),
-        *_difference(recorded["space"].splitlines(), space.to_yaml().splitlines()),
+        *_difference(_lines(recorded.settings), _lines(settings)),
+        *_difference(recorded.space.splitlines(), space.to_yaml().splitlines()),
     ]
     if differences:
         listed = "\n  ".join(differences)
-        same = all(recorded["settings"][key] == settings[key] for key in ("objective", "budget"))
-        kept = f", with evidence_from={study.study_name!r} to keep its trials as evidence"
+        same = all(recorded.settings[key] == settings[key] for key in ("objective", "budget"))
+        kept = f", with warm_start_from={study.study_name!r} to keep its trials as evidence"
         message = (
             f"study {study.study_name!r} was recorded with other settings (- recorded, + asked):\n"
             f"  {listed}\nTo go on, choose a new name"

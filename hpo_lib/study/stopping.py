@@ -13,15 +13,21 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import qmc
 
 from hpo_lib.checks import check_positive, check_whole
 from hpo_lib.samplers.gp import log_expected_improvement
-from hpo_lib.samplers.history import is_value
 from hpo_lib.samplers.surrogate import fit_surrogate
 from hpo_lib.space.search_space import SearchSpace
-from hpo_lib.study.driver import StoppingRule, own_trials, spent_seconds
+from hpo_lib.study.driver import StoppingRule
+from hpo_lib.trials import (
+    RecordedTrial,
+    incumbent,
+    own_trials,
+    recorded_trials,
+    sort_by_value,
+    study_space,
+)
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,7 @@ class MaxSeconds:
 
     def __call__(self, study: optuna.Study) -> str | None:
         """The reason, or None."""
-        spent = sum(map(spent_seconds, own_trials(study)))
+        spent = sum(trial.spent_seconds for trial in own_trials(study))
         if spent < self.seconds:
             return None
         return f"{spent:.1f} s of training and deciding, the limit is {self.seconds:g} s"
@@ -49,15 +55,17 @@ class TargetValue:
 
     def __call__(self, study: optuna.Study) -> str | None:
         """The reason, or None."""
-        best = min(map(_value, _completed(study)), default=np.inf)
-        return f"{best:.4g} reached the target {self.target:g}" if best <= self.target else None
+        best = incumbent(study)
+        if best is None or best.value is None or best.value > self.target:
+            return None
+        return f"{best.value:.4g} reached the target {self.target:g}"
 
 
 @dataclass(frozen=True)
 class NoImprovement:
     """Stop when none of the last `n_trials` finished trials was better than all before them.
 
-    Pruned and failed trials count; evidence of another study counts as what has to be beaten.
+    Pruned and failed trials count; warm-start trials do not.
     """
 
     n_trials: int
@@ -67,13 +75,9 @@ class NoImprovement:
 
     def __call__(self, study: optuna.Study) -> str | None:
         """The reason, or None."""
-        taken_over = [t for t in _completed(study) if "evidence" in t.user_attrs]
-        best = min(map(_value, taken_over), default=np.inf)
-        finished = [trial for trial in own_trials(study) if trial.state.is_finished()]
-        improved = 0
-        for count, trial in enumerate(finished, start=1):
-            if trial.state == TrialState.COMPLETE and _value(trial) < best:
-                best, improved = _value(trial), count
+        finished = [trial for trial in own_trials(study) if trial.is_finished]
+        best = incumbent(finished)
+        improved = 0 if best is None else finished.index(best) + 1
         if len(finished) - improved < self.n_trials:
             return None
         return f"no improvement in the last {self.n_trials} trials"
@@ -97,9 +101,11 @@ class SmallImprovement:
 
     def __call__(self, study: optuna.Study) -> str | None:
         """The reason, or None."""
-        space = SearchSpace.from_yaml(study.user_attrs["space"])
-        completed = [trial for trial in _completed(study) if is_value(_value(trial))]
-        if len(completed) < self.min_trials or all(one.count == 1 for one in space.searched):
+        space = study_space(study)
+        completed = [trial for trial in recorded_trials(study) if trial.has_usable_value]
+        if len(sort_by_value(completed)) < self.min_trials or all(
+            one.count == 1 for one in space.searched
+        ):
             return None
         expected = _largest_improvement(completed, space)
         if not expected < self.threshold:
@@ -118,11 +124,11 @@ def stopping_rules(
     return [rule(limit) for rule, limit in zip(RULES, limits, strict=True) if limit]
 
 
-def _largest_improvement(completed: list[FrozenTrial], space: SearchSpace) -> float:
+def _largest_improvement(completed: list[RecordedTrial], space: SearchSpace) -> float:
     """Over all points of a small finite space, else over spread ones and some near the best."""
     surrogate = fit_surrogate(completed, space)
     codes, model = surrogate.codes, surrogate.model
-    encoded = [codes.encode(trial.params) for trial in sorted(completed, key=_value)]
+    encoded = [codes.encode(trial.params) for trial in sort_by_value(completed)]
     tried = np.array([point for point in encoded if point is not None])
     points = codes.every()
     if points is None:
@@ -133,11 +139,3 @@ def _largest_improvement(completed: list[FrozenTrial], space: SearchSpace) -> fl
     mean, std = model.predict(codes.scale(points), return_std=True)
     best = float(model.predict(codes.scale(tried)).min())
     return float(np.exp(log_expected_improvement(mean, std, best).max()))
-
-
-def _completed(study: optuna.Study) -> list[FrozenTrial]:
-    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-
-
-def _value(trial: FrozenTrial) -> float:
-    return trial.values[0]

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import optuna
-from optuna.trial import TrialState
 
 from hpo_lib.exceptions import SpaceError
 from hpo_lib.space.search_space import Parameter, SearchSpace
 from hpo_lib.space.yaml_io import label, read_yaml, yaml_line
-from hpo_lib.study.driver import own_trials, training_seconds
+from hpo_lib.trials import own_trials, recorded_trials
 
 _COMMON = ("default", "fixed", "when")
 _RANGE = ("low", "high", "step", "log", "prior", *_COMMON)
@@ -255,18 +254,14 @@ def _spells_space(text: str) -> bool:
 
 def trial_seconds(study: optuna.Study) -> list[float]:
     """Seconds of training of each completed trial of a study's own."""
-    return [
-        training_seconds(trial)
-        for trial in own_trials(study)
-        if trial.state == TrialState.COMPLETE
-    ]
+    return [trial.training_seconds for trial in own_trials(study) if trial.is_completed]
 
 
-def evidence_count(study: optuna.Study, space: SearchSpace) -> tuple[int, int]:
+def warm_start_count(study: optuna.Study, space: SearchSpace) -> tuple[int, int]:
     """How many completed trials lie inside a space, and how many there are.
 
-    Those inside are what `run_study(..., evidence_from=study.study_name)` copies.
+    Those inside are what `run_study(..., warm_start_from=study.study_name)` copies.
     """
-    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    inside = sum(space.contains(trial.user_attrs["configuration"]) for trial in trials)
+    trials = [trial for trial in recorded_trials(study) if trial.is_completed]
+    inside = sum(space.contains(trial.configuration) for trial in trials)
     return inside, len(trials)

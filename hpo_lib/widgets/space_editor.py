@@ -17,15 +17,15 @@ import optuna
 from hpo_lib.checks import check_member
 from hpo_lib.exceptions import SpaceError
 from hpo_lib.space.search_space import PRESETS, ChoiceParameter, Parameter, SearchSpace, Value
-from hpo_lib.study.run import study_space
+from hpo_lib.trials import StudyRecord, study_space
 from hpo_lib.widgets.editor_state import (
     CELLS,
     SCALES,
     EditorState,
     Row,
-    evidence_count,
     file_difference,
     trial_seconds,
+    warm_start_count,
 )
 from hpo_lib.widgets.front_end import in_turn, is_watched
 
@@ -132,7 +132,7 @@ class SpaceEditor:
         self._valid = space or self._valid
         if self._valid is None:
             return f"{_TABLE}<div class='hpo-preview'>A preview follows the first row.</div>"
-        parts = [self._sizes(self._valid), self._cost(), self._evidence(self._valid)]
+        parts = [self._sizes(self._valid), self._cost(), self._warm_start(self._valid)]
         lines = "".join(f"<div>{part}</div>" for part in parts if part)
         old = "" if space else "<b>The last valid space:</b>"
         style = "hpo-preview" if space else "hpo-preview hpo-old"
@@ -163,15 +163,15 @@ class SpaceEditor:
         spent = f"{seconds:,.0f}" if seconds >= 10 else f"{seconds:.2g}"
         return f"{budget}: about <b>{spent} s</b> of training ({each:.2g} s each, {source})"
 
-    def _evidence(self, space: SearchSpace) -> str:
+    def _warm_start(self, space: SearchSpace) -> str:
         if self.study is None:
             return ""
-        inside, n = evidence_count(self.study, space)
+        inside, n = warm_start_count(self.study, space)
         name = repr(self.study.study_name)
-        if self.study.user_attrs.get("space") == space.to_yaml():
+        if StudyRecord.of(self.study).space == space.to_yaml():
             return escape(f"Study {name} was recorded with this very space and can go on.")
         text = f"{inside} of the {n} trials of study {name} lie inside. A new study takes them: "
-        return escape(text) + f"<code>{escape(f'run_study(…, evidence_from={name})')}</code>"
+        return escape(text) + f"<code>{escape(f'run_study(…, warm_start_from={name})')}</code>"
 
     @cached_property
     def box(self) -> w.VBox:

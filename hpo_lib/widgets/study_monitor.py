@@ -13,7 +13,6 @@ import numpy as np
 import optuna
 from matplotlib.transforms import Bbox
 from optuna.storages import BaseStorage
-from optuna.trial import TrialState
 
 from hpo_lib.exceptions import StudyError
 from hpo_lib.plots.data import Points, any_time_data, points_data
@@ -28,17 +27,30 @@ from hpo_lib.plots.trials import (
 )
 from hpo_lib.space.search_space import ChoiceParameter
 from hpo_lib.study.background import BackgroundStudy, background_study
-from hpo_lib.study.driver import own_trials, spent_seconds
 from hpo_lib.study.storage import DEFAULT_STORAGE, Storage, lease_holder, open_storage
+from hpo_lib.trials import (
+    RecordedTrial,
+    StudyRecord,
+    TrialOutcome,
+    incumbent,
+    own_trials,
+    recorded_trials,
+)
 from hpo_lib.widgets.base import Panel, png, slider, ticks_of
 from hpo_lib.widgets.front_end import in_turn, is_watched
 from hpo_lib.widgets.space_editor import labelled
 
 REFRESH_SECONDS = 1.0
-_STATES = {"complete": "completed", "fail": "failed", "waiting": "queued"}
 _PROBLEM = (
     "color: #a34700; white-space: pre-wrap; margin: 4px 0; max-height: 130px; overflow: auto"
 )
+
+
+def _state(trial: RecordedTrial) -> str:
+    """Name the state of a trial, all kinds of failure being one."""
+    if trial.is_failed:
+        return "failed"
+    return "queued" if trial.outcome == TrialOutcome.WAITING else str(trial.outcome)
 
 
 def seconds_left(study: optuna.Study) -> float | None:
@@ -46,29 +58,27 @@ def seconds_left(study: optuna.Study) -> float | None:
 
     It is shared by as many workers as have a trial now.
     """
-    trials, budget = own_trials(study), study.user_attrs.get("n_trials")
-    ended = [spent_seconds(trial) for trial in trials if trial.state.is_finished()]
+    trials, budget = own_trials(study), StudyRecord.of(study).n_trials
+    ended = [trial.spent_seconds for trial in trials if trial.is_finished]
     if not ended or budget is None:
         return None
-    under_way = [spent_seconds(trial) for trial in trials if not trial.state.is_finished()]
+    under_way = [trial.spent_seconds for trial in trials if not trial.is_finished]
     left = float(np.mean(ended)) * (budget - len(ended)) - sum(under_way)
     return max(left, 0.0) / max(len(under_way), 1)
 
 
 def describe(study: optuna.Study) -> str:
     """One line: own trials in each state, the incumbent, and the seconds left while it runs."""
-    read = study.get_trials(deepcopy=False)
-    trials = [trial for trial in read if "evidence" not in trial.user_attrs]
-    ended = sum(trial.state.is_finished() for trial in trials)
-    budget = study.user_attrs.get("n_trials")
-    states = Counter(trial.state.name.lower() for trial in trials)
-    counts = ", ".join(f"{n} {_STATES.get(state, state)}" for state, n in states.items())
+    trials = [trial for trial in recorded_trials(study) if trial.is_own]
+    ended = sum(trial.is_finished for trial in trials)
+    budget = StudyRecord.of(study).n_trials
+    states = Counter(_state(trial) for trial in trials)
+    counts = ", ".join(f"{n} {state}" for state, n in states.items())
     of = f" of {max(budget, ended)}" if budget else ""
     text = f"{ended}{of} trials have ended ({counts or 'none yet'})."
-    completed = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    if completed:
-        best = min(completed, key=lambda trial: trial.values[0])
-        text += f" Best: {best.values[0]:.4f}, trial {best.number}."
+    best = incumbent(trials)
+    if best is not None:
+        text += f" Best: {best.value:.4f}, trial {best.number}."
     left = seconds_left(study) if lease_holder(study) else None
     return text + (f" About {max(left, 1):,.0f} s left." if left else "")
 
@@ -86,10 +96,10 @@ def plot_progress(study: optuna.Study) -> AxesArray:
 
 def failures_table(study: optuna.Study) -> str:
     """HTML: each failed trial, the newest first, with its reason and its configuration."""
-    trials = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+    trials = [trial for trial in recorded_trials(study) if trial.is_failed]
     rows = [
-        f"<tr><td>{trial.number}</td><td>{escape(str(trial.user_attrs.get('reason', '')))}</td>"
-        f"<td>{escape(str(trial.user_attrs.get('configuration', trial.params)))}</td></tr>"
+        f"<tr><td>{trial.number}</td><td>{escape(trial.record.reason or '')}</td>"
+        f"<td>{escape(str(trial.configuration))}</td></tr>"
         for trial in reversed(trials)
     ]
     head = "<tr><th>trial</th><th>reason</th><th>configuration</th></tr>"
@@ -217,12 +227,12 @@ class StudyMonitor(Panel):
             if study is None:
                 return
             mark = [
-                (trial.number, trial.state, len(trial.user_attrs.get("validation_error", ())))
-                for trial in study.get_trials(deepcopy=False)
+                (trial.number, trial.outcome, len(trial.record.validation_error))
+                for trial in recorded_trials(study)
             ]
             if mark == self._mark:
                 return
-            self._points = points_data(study) if "space" in study.user_attrs else None
+            self._points = points_data(study) if StudyRecord.of(study).space else None
             self.image.value = png(plot_progress(study))
         yield
         with in_turn():

@@ -10,11 +10,9 @@ import optuna
 
 from hpo_lib.exceptions import StudyError
 from hpo_lib.plots.surrogate_slice import FittedStudy, fitted_study, plot_slice, slice_data
-from hpo_lib.samplers.history import trial_params
 from hpo_lib.space.search_space import Configuration, Value
-from hpo_lib.study.driver import own_trials
-from hpo_lib.study.run import study_space
 from hpo_lib.study.storage import lease_holder
+from hpo_lib.trials import StudyRecord, own_trials, recorded_trials, study_space
 from hpo_lib.widgets.base import Panel, png, slider, ticks_of
 from hpo_lib.widgets.front_end import in_turn
 from hpo_lib.widgets.space_editor import labelled
@@ -42,12 +40,11 @@ def queue_trial(study: optuna.Study, values: Mapping[str, Value]) -> Configurati
     space = study_space(study)
     configuration = space.complete(values)
     searched = {p.name: configuration[p.name] for p in space.searched if p.name in configuration}
-    for trial in study.get_trials(deepcopy=False):
-        # what was suggested may miss the parameter's step by a hair
-        known = trial.user_attrs.get("configuration", trial_params(trial))
-        if known in (configuration, searched):
-            state = trial.state.name.lower()
-            message = f"trial {trial.number} ({state}) has this configuration already"
+    for trial in recorded_trials(study):
+        # An enqueued trial has no recorded configuration yet.
+        recorded = trial.record.configuration or trial.known_params
+        if recorded in (configuration, searched):
+            message = f"trial {trial.number} ({trial.outcome}) has this configuration already"
             raise StudyError(message)
     study.enqueue_trial(searched)
     return configuration
@@ -147,7 +144,7 @@ class SurrogateExplorer(Panel):
         except StudyError as error:
             self.status.value = f"Not queued: {error}"
             return
-        spent = self.study.user_attrs.get("stopped") == "budget spent"
+        spent = StudyRecord.of(self.study).stopped == "budget spent"
         n = len(own_trials(self.study))
         more = f" Its budget is spent: give it more than {n} trials." if spent else ""
         self.status.value = f"Queued: it is the first trial when the study goes on.{more}"

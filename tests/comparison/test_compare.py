@@ -37,7 +37,7 @@ def frame_of(finals: dict[str, list[float]]) -> pd.DataFrame:
                 "value": v,
                 "best": v,
                 "seconds": 1.0,
-                "deciding_seconds": 0.1,
+                "suggest_seconds": 0.1,
             }
             for s, values in finals.items()
             for i, v in enumerate(values)
@@ -83,7 +83,7 @@ def test_an_interrupted_comparison_goes_on():
 def test_evidence_is_no_trial_of_the_comparison(tmp_path):
     place = {"storage": tmp_path / "a.db", "workers": 0}
     run_study(bowl, TOY_SPACE, "random", 20, name="earlier", seed=7, **place)
-    frame = compare(bowl, TOY_SPACE, ["sobol"], [0], 3, evidence_from="earlier", **place)
+    frame = compare(bowl, TOY_SPACE, ["sobol"], [0], 3, warm_start_from="earlier", **place)
     assert frame.trial.tolist() == [1, 2, 3]
     assert frame.best.tolist() == np.minimum.accumulate(frame.value).tolist()
 

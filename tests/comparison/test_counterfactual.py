@@ -9,6 +9,7 @@ import pytest
 from hpo_lib.comparison.counterfactual import counterfactual
 from hpo_lib.comparison.surrogate_benchmark import TrustWarning
 from hpo_lib.study.run import run_study
+from hpo_lib.trials import own_trials
 from tests.toys import TOY_SPACE, Learner, bowl
 
 
@@ -89,8 +90,8 @@ def test_what_evidence_had_reached_is_not_what_the_study_found(tmp_path):
     place = {"storage": tmp_path / "a.db", "workers": 0}
     run_study(bowl, TOY_SPACE, "bayes", 30, name="earlier", seed=1, **place)
     mine = run_study(
-        bowl, TOY_SPACE, "random", 12, name="m", evidence_from="earlier", seed=2, **place
+        bowl, TOY_SPACE, "random", 12, name="m", warm_start_from="earlier", seed=2, **place
     )
-    values = [t.value for t in mine.trials if "evidence" not in t.user_attrs]
+    values = [t.value for t in own_trials(mine)]
     result = counterfactual(mine, ["random"], n_trials=3, factors=(1,), seeds=range(2))
     assert result.found == min(values) > mine.best_value

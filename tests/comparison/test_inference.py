@@ -30,7 +30,7 @@ def frame_of(curves: dict[str, list[list[float]]]) -> pd.DataFrame:
                 "value": value,
                 "best": value,
                 "seconds": 10.0 * trial,
-                "deciding_seconds": 1.0 * trial,
+                "suggest_seconds": 1.0 * trial,
             }
             for name, runs in curves.items()
             for seed, run in enumerate(runs)

@@ -24,7 +24,7 @@ from hpo_lib.objective import Objective, Segment, as_objective
 from hpo_lib.space.search_space import Configuration, SearchSpace
 from hpo_lib.study.driver import trial_seed
 from hpo_lib.study.run import run_study
-from tests.toys import TOY_SPACE, Learner, bowl
+from tests.toys import TOY_SPACE, Learner, bowl, record_of
 
 GRID = SearchSpace.from_yaml(
     """
@@ -163,7 +163,7 @@ def test_a_study_on_a_table_finds_its_best(tmp_path):
     study = run_study(
         TableObjective(record), GRID, "grid", 6, name="t", storage="memory", workers=0
     )
-    assert study.best_trial.user_attrs["configuration"] == {"depth": 1, "norm": True}
+    assert record_of(study.best_trial).configuration == {"depth": 1, "norm": True}
     assert study.best_value in (0.1, 0.11)
 
 
@@ -336,7 +336,7 @@ def test_published_tables_come_with_space_and_seconds():
         objective, objective.space, "random", 20, name="p", storage="memory", workers=0
     )
     assert 0.05 < study.best_value < 0.3
-    assert all(trial.user_attrs["seconds"][0] > 100 for trial in study.trials)
+    assert all(record_of(trial).seconds[0] > 100 for trial in study.trials)
     losses = PublishedObjective("HPOLib/naval_propulsion")
     assert losses(losses.space.default_configuration(), Segment(0, 0, 1, 1)).status == "completed"
     with pytest.raises(ValueError, match=r"name must be one of .*got 'NASBench201/mnist'"):
@@ -357,15 +357,15 @@ def test_a_pruned_study_on_a_surrogate_keeps_to_full_trainings(surrogate):
     study = run_study(surrogate, TOY_SPACE, "bayes", 20, name="p", rungs=(1, 2), **options)
     pruned = study.get_trials(states=(TrialState.PRUNED,))
     assert len(pruned) > 5
-    assert {len(t.user_attrs["validation_error"]) for t in pruned} <= {1, 2}
+    assert {len(record_of(t).validation_error) for t in pruned} <= {1, 2}
     assert study.best_trial.state == TrialState.COMPLETE
     record = study_record(study)
     assert np.isfinite(record.errors[:, -1]).sum() == 20 - len(pruned)
     # the stopped part of a training is that of the whole one
     one = pruned[0]
-    again = surrogate(one.user_attrs["configuration"], whole(trial_seed(0, one.number)))
-    stopped = one.user_attrs["validation_error"]
-    assert list(again.validation_error)[: len(stopped)] == stopped
+    again = surrogate(record_of(one).configuration, whole(trial_seed(0, one.number)))
+    stopped = record_of(one).validation_error
+    assert list(again.validation_error)[: len(stopped)] == list(stopped)
 
 
 def test_seconds_are_those_of_the_processor_and_of_one_machine(tmp_path):

@@ -20,7 +20,7 @@ from hpo_lib.comparison.simulation import (
 from hpo_lib.objective import Segment, SegmentResult
 from hpo_lib.study.driver import trial_seed
 from hpo_lib.study.run import run_study, trials_frame
-from tests.toys import TOY_SPACE, bowl
+from tests.toys import TOY_SPACE, bowl, record_of
 
 
 @dataclass(frozen=True)
@@ -171,10 +171,10 @@ def test_the_clock_begins_with_the_first_trial_though_it_failed():
         return bowl(configuration)
 
     study = run_study(failing, TOY_SPACE, "random", 3, name="f", storage="memory", workers=0)
-    began = study.trials[0].user_attrs["started"]
+    began = record_of(study.trials[0]).started
     seconds, values = wall_clock_data(study)
     assert len(values) == 2
-    assert seconds[0] == study.trials[1].user_attrs["finished"] - began
+    assert seconds[0] == record_of(study.trials[1]).finished - began
 
 
 def test_workers_simulate_once():

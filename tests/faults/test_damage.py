@@ -14,7 +14,7 @@ from hpo_lib.objective import Segment, SegmentResult
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.study.run import list_studies, open_study, run_study
 from hpo_lib.study.workers.local import Failure, evaluate
-from tests.toys import TOY_SPACE, Learner, ending
+from tests.toys import TOY_SPACE, Learner, ending, record_of
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ def test_a_damaged_checkpoint_costs_the_segments_since_the_one_before(damaged, a
 
 def test_a_trial_whose_checkpoints_are_always_damaged_is_lost_and_no_evidence():
     trials = study(Unlucky("log", times=3)).trials
-    assert [t.user_attrs["status"] for t in trials] == ["lost", "completed"]
-    assert "CheckpointError" in trials[0].user_attrs["reason"]
+    assert [record_of(t).status for t in trials] == ["lost", "completed"]
+    assert "CheckpointError" in record_of(trials[0]).reason
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from hpo_lib.exceptions import StudyError
 from hpo_lib.study.run import open_study, run_study
 from hpo_lib.study.workers.dask_cluster import DaskWorkers
 from tests.clusters import ROOT, Cluster, kill
-from tests.toys import TOY_SPACE, Learner
+from tests.toys import TOY_SPACE, Learner, record_of
 
 pytestmark = pytest.mark.slow
 
@@ -79,7 +79,7 @@ def test_a_study_survives_its_scheduler():
                 cluster.start_worker("late")
 
         study("killed", cluster.address, callback=replace_scheduler)
-        workers = {t.user_attrs["worker"] for t in open_study("killed").trials}
+        workers = {record_of(t).worker for t in open_study("killed").trials}
     assert values("killed") == values("calm")
     assert workers == {"w0", "again", "late"}
 

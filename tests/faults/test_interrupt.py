@@ -16,8 +16,9 @@ from jupyter_client.manager import KernelManager
 from hpo_lib.comparison.run import compare, replay
 from hpo_lib.runner.run import HeadlessKernel
 from hpo_lib.study.run import open_study, run_study
+from hpo_lib.trials import stop_reason
 from tests.faults.test_killed_driver import ROOT
-from tests.toys import TOY_SPACE, Learner, ending
+from tests.toys import TOY_SPACE, Learner, ending, record_of
 
 N_TRIALS = 6
 
@@ -68,7 +69,7 @@ def segments() -> list[list[str]]:
 
 
 def epochs() -> int:
-    return sum(len(t.user_attrs.get("validation_error", ())) for t in open_study("study").trials)
+    return sum(len(record_of(t).validation_error) for t in open_study("study").trials)
 
 
 def assert_goes_on_as_ever(workers: int) -> None:
@@ -89,7 +90,7 @@ def test_one_interrupt_finishes_what_runs(workers):
     begun = segments()
     assert len(begun) in (5, 6)  # the other worker may have begun one more in that moment
     assert epochs() == sum(int(stop) - int(start) for *_, start, stop in begun)
-    assert open_study("study").user_attrs["stopped"] == "interrupted"
+    assert stop_reason(open_study("study")) == "interrupted"
     assert_goes_on_as_ever(workers)
     assert len(segments()) == 3 * N_TRIALS  # none ran twice
 
@@ -238,5 +239,5 @@ def test_an_interrupt_in_the_last_trial_ends_a_complete_study():
         study = run_study(interrupted, TOY_SPACE, "random", N_TRIALS, **options)
     finally:
         signal.signal(signal.SIGINT, before)
-    assert study.user_attrs["stopped"] == "budget spent"
+    assert stop_reason(study) == "budget spent"
     assert not list(Path("results/checkpoints").glob("*"))

@@ -14,7 +14,7 @@ from hpo_lib.exceptions import StudyError
 from hpo_lib.plots.data import any_time_data
 from hpo_lib.study.run import list_studies, open_study, run_study, trials_frame
 from hpo_lib.widgets.surrogate_explorer import SurrogateExplorer
-from tests.toys import TOY_SPACE, Learner, ending
+from tests.toys import TOY_SPACE, Learner, ending, record_of
 
 N_TRIALS = 8
 
@@ -31,7 +31,7 @@ def read(file: str, progress, stop, found) -> None:
             ).fetchone()
         connection.close()
         complete = [t for t in trials if t.state == TrialState.COMPLETE]
-        bad += any(t.value != t.user_attrs["validation_error"][-1] for t in complete)
+        bad += any(t.value != record_of(t).validation_error[-1] for t in complete)
         bad += [t.number for t in trials] != list(range(len(trials)))
         bad += counted[0] != counted[1] or counted[0] < len(complete)
         reads += 1

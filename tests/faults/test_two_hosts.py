@@ -17,7 +17,7 @@ import pytest
 
 from hpo_lib.study.run import open_study, run_study
 from tests.clusters import Cluster, kill
-from tests.toys import TOY_SPACE, Learner
+from tests.toys import TOY_SPACE, Learner, record_of
 
 pytestmark = pytest.mark.slow
 
@@ -134,8 +134,8 @@ def test_a_study_survives_a_cut_between_two_hosts(outage):
             kill(driver)
     cut = open_study("cut")
     assert [t.value for t in cut.trials] == [t.value for t in calm.trials]
-    assert {t.user_attrs["status"] for t in cut.trials} == {"completed"}
-    workers = {t.user_attrs["worker"] for t in cut.trials}
+    assert {record_of(t).status for t in cut.trials} == {"completed"}
+    workers = {record_of(t).worker for t in cut.trials}
     lost = len(Path("cut.log").read_text().splitlines()) - 2 * N_TRIALS
     if outage == "short":
         assert (workers, lost) == ({"w0", "w1"}, 0)

@@ -18,6 +18,7 @@ from hpo_lib.plots import style as plots_style
 from hpo_lib.plots.style import label
 from hpo_lib.space.search_space import Configuration, SearchSpace
 from hpo_lib.study.run import trials_frame
+from hpo_lib.trials import RECORD_KEY, StudyRecord
 
 SPACE = SearchSpace.from_yaml(
     """
@@ -58,14 +59,14 @@ def add(study: optuna.Study, space: SearchSpace, configuration: Configuration, *
             value=value,
             params=searched,
             distributions={name: distributions[name] for name in searched},
-            user_attrs={"configuration": configuration, **record},
+            user_attrs={RECORD_KEY: {"configuration": configuration, **record}},
         )
     )
 
 
 def make_study(n: int = 24, failures: tuple[int, ...] = (3, 11), seed: int = 0) -> optuna.Study:
     study = optuna.create_study(study_name=f"study {seed}")
-    study.set_user_attr("space", SPACE.to_yaml())
+    StudyRecord(space=SPACE.to_yaml()).write(study)
     rng = np.random.default_rng(seed)
     clock = [1.7e9, 1.7e9]
     for number in range(n):
@@ -84,7 +85,7 @@ def make_study(n: int = 24, failures: tuple[int, ...] = (3, 11), seed: int = 0) 
             validation_loss=[2.4 * e for e in errors],
             validation_error=errors,
             seconds=[seconds / 10] * 10,
-            deciding_seconds=0.02,
+            suggest_seconds=0.02,
             worker=f"worker-{worker}",
             started=clock[worker],
             finished=clock[worker] + seconds,

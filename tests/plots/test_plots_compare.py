@@ -28,7 +28,7 @@ def make_comparison(seeds: int = 5, n: int = 20) -> pd.DataFrame:
                     "value": values[i],
                     "best": values[: i + 1].min(),
                     "seconds": 5.0 * (i + 1) + seed,
-                    "deciding_seconds": 0.1 * i,
+                    "suggest_seconds": 0.1 * i,
                 }
                 for i in range(n)
             ]

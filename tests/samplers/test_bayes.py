@@ -19,7 +19,8 @@ from hpo_lib.samplers.skopt_sampler import SkoptSampler
 from hpo_lib.samplers.surrogate import fit_surrogate
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.study.run import run_study
-from tests.toys import TOY_SPACE, bowl
+from hpo_lib.trials import RECORD_KEY, own_trials, recorded_trials
+from tests.toys import TOY_SPACE, bowl, record_of
 
 BOTH = pytest.mark.parametrize("kind", [BayesSampler, SkoptSampler])
 LINE = SearchSpace.from_yaml("x: {type: float, low: 0.0, high: 1.0}")
@@ -72,7 +73,7 @@ def line_study(*trials):
             value=value,
             params={"x": x},
             distributions=LINE.distributions(),
-            user_attrs={"status": status},
+            user_attrs={RECORD_KEY: {"status": status}},
         )
         study.add_trial(trial)
     return study
@@ -102,7 +103,7 @@ def test_an_interrupted_study_goes_on_as_if_nothing_had_been(kind, tmp_path):
         study = run_study(
             flaky, TOY_SPACE, sampler, n_trials, name="s", storage=file, workers=0, seed=3
         )
-        return [trial.user_attrs["configuration"] for trial in study.trials]
+        return [record_of(trial).configuration for trial in study.trials]
 
     run(4, "interrupted")
     assert run(6, "interrupted") == run(6, "undisturbed")
@@ -200,8 +201,8 @@ def test_values_beyond_what_a_model_can_square_are_failures(kind, huge):
     study = line_study(*good, (0.9, huge))
     assert next_x(study, kind) == next_x(failed, kind)
     study.add_trial(line_study((0.8, 0.2)).trials[0])
-    plain = fit_surrogate([study.trials[i] for i in (0, 1, 2, 5)], LINE)
-    assert fit_surrogate(study.trials, LINE).predict([{"x": 0.6}]) == plain.predict([{"x": 0.6}])
+    plain = fit_surrogate(recorded_trials([study.trials[i] for i in (0, 1, 2, 5)]), LINE)
+    assert fit_surrogate(study, LINE).predict([{"x": 0.6}]) == plain.predict([{"x": 0.6}])
 
 
 def test_pruned_and_lost_trials_are_no_evidence():
@@ -251,9 +252,9 @@ def test_what_is_to_be_tried_first_comes_after_the_default_and_evidence():
             name=name,
             storage=storage,
             workers=0,
-            evidence_from=earlier,
+            warm_start_from=earlier,
         )
-        own = [t.params["x"] for t in study.trials if "evidence" not in t.user_attrs]
+        own = [t.params["x"] for t in own_trials(study)]
         assert own[:3] == [0.5, 0.1, 0.2]
         assert len({*own}) == 4
 
@@ -407,7 +408,7 @@ def test_the_model_beats_random_draws(kind, space, function, n):
 
 def test_a_surrogate_knows_what_it_was_fitted_to():
     study = search(RandomSampler(TOY_SPACE, 0), TOY_SPACE, bowl, 25)
-    surrogate = fit_surrogate(study.trials, TOY_SPACE)
+    surrogate = fit_surrogate(study, TOY_SPACE)
     tried = [TOY_SPACE.complete(trial.params) for trial in study.trials]
     mean, std = surrogate.predict(tried)
     assert mean.shape == std.shape == (25,)
@@ -421,9 +422,9 @@ def test_a_surrogate_knows_what_it_was_fitted_to():
 def test_a_surrogate_needs_four_values_inside_the_space():
     study = line_study((0.3, 0.5), (0.5, 0.4), (0.7, 0.3), (0.8, None, TrialState.FAIL))
     with pytest.raises(ValueError, match="at least 4 completed trials inside the space, got 3"):
-        fit_surrogate(study.trials, LINE)
+        fit_surrogate(study, LINE)
     study.add_trial(line_study((0.9, 0.2)).trials[0])
-    surrogate = fit_surrogate(study.trials, LINE)
+    surrogate = fit_surrogate(study, LINE)
     with pytest.raises(ValueError, match=r"must lie inside the space, got \{'x': 3.0\}"):
         surrogate.predict([{"x": 0.5}, {"x": 3.0}])
 
@@ -532,7 +533,7 @@ def test_a_pruned_value_is_never_a_final_one():
         intermediate_values={0: 0.9, 9: -1.0, 12: -2.0, 3: math.nan},
     )
     study.add_trial(late)
-    found = partial_values(study.trials)
+    found = partial_values(recorded_trials(study))
     assert [len(found[number]) for number in range(6)] == [2, 2, 2, 1, 2, 1]
     assert all(0 <= share < 1 for shown in found.values() for share, _ in shown)
     assert 0.0 <= next_x(study) <= 1.0
@@ -550,14 +551,18 @@ def test_what_would_be_stopped_again_is_left_alone(acq_func):
 def test_a_gate_lets_as_many_pass_as_it_did():
     study = learned(*GOOD, (0.9, 0.95), (0.1, math.nan), (0.2, 0.75, 0.9))
     earlier = learned((0.4, 0.01)).trials[0]
-    earlier.set_user_attr("evidence", "of another study")
+    earlier.set_user_attr(RECORD_KEY, {"warm_start": "earlier#0"})
     study.add_trial(earlier)
-    assert gates(study.trials, 1.0) == [
+    assert gates(recorded_trials(study), 1.0) == [
         (0.0, pytest.approx(1 / 9), 0.9),
         (pytest.approx(0.5), pytest.approx(1 / 3), 0.8),
     ]
-    assert [gate.highest for gate in gates(study.trials, -1.0)] == [-0.75, -0.7]
-    assert gates(learned(*GOOD).trials, 1.0) == gates(learned((0.9, 0.95)).trials, 1.0) == []
+    assert [gate.highest for gate in gates(recorded_trials(study), -1.0)] == [-0.75, -0.7]
+    assert (
+        gates(recorded_trials(learned(*GOOD)), 1.0)
+        == gates(recorded_trials(learned((0.9, 0.95))), 1.0)
+        == []
+    )
 
 
 def test_of_many_epochs_few_are_kept_and_rungs_all():
@@ -577,7 +582,7 @@ def test_of_many_epochs_few_are_kept_and_rungs_all():
             )
         ]
         trials[1].number = 1
-        return [round(52**share) for share, _ in partial_values(trials)[1]]
+        return [round(52**share) for share, _ in partial_values(recorded_trials(trials))[1]]
 
     assert steps_of([1, 3, 9, 27]) == [1, 3, 9, 27]
     assert steps_of(range(1, 28)) == [1, 2, 3, 5, 8, 12, 18, 27]
@@ -614,7 +619,7 @@ def test_improvement_per_second_looks_where_trials_are_cheap(acq_func):
             value=min(abs(x - 0.2), abs(x - 0.8)),
             params={"x": x},
             distributions=LINE.distributions(),
-            user_attrs={"seconds": [100**x] * 3},
+            user_attrs={RECORD_KEY: {"seconds": [100**x] * 3}},
         )
         study.add_trial(trial)
     chosen = [next_x(study, acq_func=acq_func) for _ in range(4)]
@@ -664,7 +669,7 @@ def test_wrong_evidence_is_found_out():
                 value=1 - abs(x - 0.2),
                 params={"x": x},
                 distributions=LINE.distributions(),
-                user_attrs={"evidence": "earlier#0"},
+                user_attrs={RECORD_KEY: {"warm_start": "earlier#0"}},
             )
         )
     search(study.sampler, LINE, lambda c: abs(c["x"] - 0.2), 12, study)

@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from hpo_lib.samplers.registry import STRATEGIES, GridSampler, RandomSampler, make_sampler
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.study.run import run_study
-from tests.toys import TOY_SPACE, bowl
+from tests.toys import TOY_SPACE, bowl, record_of
 
 CORNER = SearchSpace.from_yaml(
     """
@@ -48,7 +48,7 @@ def flaky(configuration):
 
 
 def configurations(study):
-    return [trial.user_attrs["configuration"] for trial in study.trials]
+    return [record_of(trial).configuration for trial in study.trials]
 
 
 @pytest.mark.parametrize(

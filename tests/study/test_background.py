@@ -15,7 +15,7 @@ from hpo_lib.exceptions import StudyChangedError, StudyError
 from hpo_lib.study.background import BackgroundStudy, background_study
 from hpo_lib.study.run import open_study, run_study
 from hpo_lib.study.storage import lease_holder
-from tests.toys import TOY_SPACE, Learner, Waiting, bowl
+from tests.toys import TOY_SPACE, Learner, Waiting, bowl, record_of
 
 FAR = 60
 
@@ -34,7 +34,7 @@ def background(objective: Any = bowl, n_trials: int = 6, **settings: Any) -> Bac
 
 
 def configurations(study: Any) -> list[Any]:
-    return [trial.user_attrs["configuration"] for trial in study.trials]
+    return [record_of(trial).configuration for trial in study.trials]
 
 
 def plain(n_trials: int) -> Any:
@@ -129,7 +129,7 @@ def test_a_stopped_trial_goes_on_from_its_checkpoint(tmp_path):
     study.wait()
     study.start()
     (trial,) = study.wait().trials
-    assert len(trial.user_attrs["validation_error"]) == 100
+    assert len(record_of(trial).validation_error) == 100
     assert len(log.read_text().splitlines()) <= 102  # the cut segment, and no other, ran again
 
 

@@ -20,7 +20,7 @@ from hpo_lib.study.run import run_study
 from hpo_lib.study.workers.dask_cluster import DaskWorkers, _Station
 from hpo_lib.study.workers.local import make_workers
 from tests.clusters import Cluster, listening
-from tests.toys import TOY_SPACE, Learner, bowl
+from tests.toys import TOY_SPACE, Learner, bowl, record_of
 
 CONFIGURATION = TOY_SPACE.default_configuration()
 SEGMENT = Segment(seed=1, start=0, stop=1, budget=1)
@@ -68,7 +68,7 @@ def test_a_cluster_gives_the_values_of_this_process(cluster, tmp_path):
 
     alone, spread = study(0), study(cluster.address)
     assert [t.value for t in spread.trials] == [t.value for t in alone.trials]
-    assert {t.user_attrs["worker"] for t in spread.trials} <= {"w0", "w1"}
+    assert {record_of(t).worker for t in spread.trials} <= {"w0", "w1"}
 
 
 @pytest.mark.slow
@@ -169,7 +169,7 @@ def test_certificates_are_passed_through(certificate):
         assert cluster.address.startswith("tls://127.0.0.1:")
         pool = DaskWorkers(cluster.address, security=ours)
         study = run_study(bowl, TOY_SPACE, "random", 2, name="encrypted", workers=pool)
-        assert {trial.user_attrs["worker"] for trial in study.trials} == {"w0"}
+        assert {record_of(trial).worker for trial in study.trials} == {"w0"}
         pool.close()  # an open one would look for its scheduler during the tests that follow
         plain = cluster.address.replace("tls://", "tcp://")
         with pytest.raises(StudyError, match="no Dask scheduler at tcp://"):

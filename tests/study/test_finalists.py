@@ -18,6 +18,7 @@ from hpo_lib.study.retrain import (
     retrain_best,
 )
 from hpo_lib.study.run import open_study, run_study
+from hpo_lib.trials import RECORD_KEY
 
 SPACE = SearchSpace.from_yaml("x: {type: int, low: 0, high: 39, default: 39}")
 
@@ -143,7 +144,7 @@ def test_pruned_and_failed_trials_never_stand_for_election(storage):
                 value=value,
                 params={"x": 7},
                 distributions=SPACE.distributions(),
-                user_attrs={"configuration": {"x": 7}},
+                user_attrs={RECORD_KEY: {"configuration": {"x": 7}}},
             )
         )
     completed = {t.params["x"] for t in study.trials[:6]}

@@ -15,6 +15,7 @@ from hpo_lib.study.stopping import (
     TargetValue,
     stopping_rules,
 )
+from hpo_lib.trials import own_trials, stop_reason
 from tests.toys import TOY_SPACE, Learner, bowl
 
 
@@ -35,8 +36,8 @@ def test_a_target_ends_the_study_at_the_first_trial_that_reaches_it():
 
 def test_the_reason_is_recorded_and_listed():
     study = run(stop=[TargetValue(1.5)])
-    assert study.user_attrs["stopped"].endswith("reached the target 1.5")
-    assert list_studies().stopped[0] == study.user_attrs["stopped"]
+    assert stop_reason(study).endswith("reached the target 1.5")
+    assert list_studies().stopped[0] == stop_reason(study)
 
 
 @pytest.mark.parametrize("patience", [1, 4])
@@ -59,18 +60,18 @@ def test_failed_trials_are_no_improvement():
 @pytest.mark.slow
 def test_evidence_has_to_be_beaten():
     run(n_trials=12, strategy="bayes")
-    study = run(name="more", n_trials=30, evidence_from="toy", stop=[NoImprovement(2)])
-    assert len([t for t in study.trials if "evidence" not in t.user_attrs]) == 2
+    study = run(name="more", n_trials=30, warm_start_from="toy", stop=[NoImprovement(2)])
+    assert len(own_trials(study)) == 2
 
 
 def test_seconds_are_those_of_training_and_deciding_over_all_runs(tmp_path):
     objective = Learner(str(tmp_path / "log"))  # 0.04 s per trial, says its record
     run(objective, n_trials=2)
     study = run(objective, stop=[MaxSeconds(0.2)])
-    spent = [sum(t.user_attrs["seconds"]) + t.user_attrs["deciding_seconds"] for t in study.trials]
+    spent = [trial.spent_seconds for trial in own_trials(study)]
     assert sum(spent) >= 0.2 > sum(spent[:-1])
     assert len(spent) > 2
-    assert "the limit is 0.2 s" in study.user_attrs["stopped"]
+    assert "the limit is 0.2 s" in stop_reason(study)
 
 
 @pytest.mark.slow
@@ -84,7 +85,7 @@ def test_expected_improvement_ends_a_search_that_has_converged():
     assert len(flat.trials) == 6
     steep = run(n_trials=12, strategy="bayes", name="steep", stop=[SmallImprovement(1e-6)])
     assert len(steep.trials) == 12
-    assert steep.user_attrs["stopped"] == "budget spent"
+    assert stop_reason(steep) == "budget spent"
 
 
 def test_huge_values_are_not_taken_for_convergence():
@@ -92,7 +93,7 @@ def test_huge_values_are_not_taken_for_convergence():
         return sys.float_info.max if configuration["depth"] < 5 else bowl(configuration)
 
     study = run(steep, n_trials=8, stop=[SmallImprovement(1e-9, min_trials=4)])
-    assert study.user_attrs["stopped"] == "budget spent"
+    assert stop_reason(study) == "budget spent"
 
 
 def test_without_anything_to_choose_no_improvement_is_asked_for():
@@ -133,7 +134,7 @@ def test_later_rules_or_none_go_on():
 
 def test_any_function_of_the_study_is_a_rule():
     study = run(stop=[lambda s: "enough" if len(s.trials) == 3 else None])
-    assert (len(study.trials), study.user_attrs["stopped"]) == (3, "enough")
+    assert (len(study.trials), stop_reason(study)) == (3, "enough")
 
 
 def test_zero_switches_a_rule_off():
@@ -173,4 +174,4 @@ def test_gp_minimize_takes_rules_as_callbacks():
     )
     assert result.fun <= 0.01 < min(result.func_vals[:-1])
     assert seen == [*range(1, len(result.func_vals) + 1)]
-    assert "target" in open_study("face").user_attrs["stopped"]
+    assert "target" in stop_reason(open_study("face"))

@@ -16,7 +16,8 @@ import pytest
 from hpo_lib.comparison.run import compare, replay
 from hpo_lib.objective import as_objective
 from hpo_lib.study.storage import LEASE_SECONDS, Lease, lease_holder, open_storage
-from tests.toys import TOY_SPACE, bowl
+from hpo_lib.trials import read_lease
+from tests.toys import TOY_SPACE, bowl, record_of
 
 
 def test_many_threads_may_create_one_file():
@@ -48,7 +49,7 @@ def test_one_storage_serves_studies_that_run_side_by_side():
     assert frame.value.tolist() == alone.value.tolist()
     for name in optuna.get_all_study_names("sqlite:///s.db"):
         trials = optuna.load_study(study_name=name, storage="sqlite:///s.db").trials
-        assert all(set(trial.params) <= set(trial.user_attrs["configuration"]) for trial in trials)
+        assert all(set(trial.params) <= set(record_of(trial).configuration) for trial in trials)
         assert all("optimizer" in trial.params for trial in trials)
 
 
@@ -69,10 +70,10 @@ def test_a_lease_is_renewed_well_before_it_would_be_stale(monkeypatch):
     study = optuna.create_study()
     lease = Lease(study)
     lease.acquire()
-    first = study.user_attrs["lease"]["renewed"]
+    first = read_lease(study)["renewed"]
     now, wall = time.monotonic(), time.time()
     for passed, renewed in ((1, first), (LEASE_SECONDS / 2, wall + LEASE_SECONDS / 2)):
         monkeypatch.setattr(time, "monotonic", lambda passed=passed: now + passed)
         monkeypatch.setattr(time, "time", lambda passed=passed: wall + passed)
         lease.check()
-        assert study.user_attrs["lease"]["renewed"] == renewed
+        assert read_lease(study)["renewed"] == renewed

@@ -22,12 +22,12 @@ from hpo_lib.study.run import (
     list_studies,
     open_study,
     run_study,
-    study_space,
     trials_frame,
 )
 from hpo_lib.study.storage import LEASE_SECONDS, Lease
 from hpo_lib.study.workers.local import Evaluation, Failure, InProcess
-from tests.toys import TOY_SPACE, Learner, bowl
+from hpo_lib.trials import recorded_trials, stop_reason, study_space
+from tests.toys import TOY_SPACE, Learner, bowl, record_of
 
 
 def run(name="toy", strategy="random", n_trials=6, objective=bowl, **options):
@@ -40,7 +40,7 @@ def run_in_memory(name="toy", **options):
 
 
 def configurations(study):
-    return [t.user_attrs["configuration"] for t in study.trials]
+    return [record_of(t).configuration for t in study.trials]
 
 
 def test_the_default_configuration_is_tried_first():
@@ -94,7 +94,7 @@ def test_changed_settings_are_refused_with_the_difference(change, difference):
     with pytest.raises(StudyChangedError, match=difference) as error:
         run(**change)
     comparable = "objective" not in change
-    assert ("choose a new name, with evidence_from='toy'" in str(error.value)) == comparable
+    assert ("choose a new name, with warm_start_from='toy'" in str(error.value)) == comparable
     assert ("a new name: the values do not compare" in str(error.value)) != comparable
 
 
@@ -108,13 +108,13 @@ def test_a_changed_space_is_refused_with_the_difference():
 def test_evidence_comes_along_and_does_not_count():
     run(n_trials=10)
     narrow = TOY_SPACE.from_yaml(TOY_SPACE.to_yaml().replace("low: 2", "low: 4"))
-    study = run_study(bowl, narrow, "random", 4, name="narrow", workers=0, evidence_from="toy")
-    copied = [t for t in study.trials if "evidence" in t.user_attrs]
+    study = run_study(bowl, narrow, "random", 4, name="narrow", workers=0, warm_start_from="toy")
+    copied = [t for t in recorded_trials(study) if not t.is_own]
     assert copied
     assert len(study.trials) == len(copied) + 4
     assert all(t.params["depth"] >= 4 for t in copied)
     with pytest.raises(StudyChangedError, match="values do not compare"):
-        run_study(lambda c: 0.0, narrow, "random", 4, name="x", workers=0, evidence_from="toy")
+        run_study(lambda c: 0.0, narrow, "random", 4, name="x", workers=0, warm_start_from="toy")
 
 
 def test_failures_are_recorded_and_survived():
@@ -126,13 +126,13 @@ def test_failures_are_recorded_and_survived():
 
     study = run(objective=sometimes, n_trials=14, max_failures=14)
     failed = [t for t in study.trials if t.state == TrialState.FAIL]
-    reasons = {t.user_attrs["reason"] for t in failed}
+    reasons = {record_of(t).reason for t in failed}
     assert reasons == {
         "RuntimeError: no luck with sgd",
         "the objective returned (nan,), not finite numbers",
     }
-    raised = [t for t in failed if t.user_attrs["status"] == "failed"]
-    assert "no luck with sgd" in raised[0].user_attrs["traceback"]
+    raised = [t for t in failed if record_of(t).status == "failed"]
+    assert "no luck with sgd" in record_of(raised[0]).traceback
     assert len(study.trials) == 14
 
 
@@ -140,8 +140,7 @@ def test_failures_are_recorded_and_survived():
 def test_infinity_fails_its_trial(bad):
     study = run(objective=lambda c: bad if c["depth"] == 4 else 1.0, storage="memory", n_trials=8)
     assert (
-        study.trials[0].user_attrs["reason"]
-        == f"the objective returned ({bad},), not finite numbers"
+        record_of(study.trials[0]).reason == f"the objective returned ({bad},), not finite numbers"
     )
     assert {t.state for t in study.trials} == {TrialState.FAIL, TrialState.COMPLETE}
     assert study.best_value == 1.0
@@ -159,7 +158,7 @@ def test_failures_in_a_row_stop_the_study_with_the_reasons():
 def test_a_callback_ends_the_study():
     study = run(callback=lambda study, trial: trial.number == 2)
     assert len(study.trials) == 3
-    assert study.user_attrs["stopped"] == "stopped by the callback"
+    assert stop_reason(study) == "stopped by the callback"
     assert len(run().trials) == 6
 
 
@@ -169,7 +168,7 @@ def test_a_grid_ends_by_itself():
         lambda c: c["depth"], space, "grid", 50, name="g", workers=0, storage="memory"
     )
     assert sorted(t.params["depth"] for t in study.trials) == [2, 4, 6]
-    assert "every configuration" in study.user_attrs["stopped"]
+    assert "every configuration" in stop_reason(study)
 
 
 def test_segments_go_from_checkpoint_to_checkpoint(tmp_path):
@@ -178,9 +177,9 @@ def test_segments_go_from_checkpoint_to_checkpoint(tmp_path):
     spans = [tuple(map(int, line.split()[2:])) for line in log.read_text().splitlines()]
     assert spans == [(0, 1), (1, 3), (3, 4)] * 2
     trial = study.trials[0]
-    assert len(trial.user_attrs["validation_error"]) == 4
+    assert len(record_of(trial).validation_error) == 4
     assert list(trial.intermediate_values) == [1, 2, 3, 4]
-    assert trial.value == trial.user_attrs["validation_error"][-1]
+    assert trial.value == record_of(trial).validation_error[-1]
     assert not list(tmp_path.rglob("*.json"))
 
 
@@ -257,7 +256,7 @@ def test_the_frame_tells_the_whole_story():
     frame = trials_frame(run_in_memory(n_trials=8))
     assert list(frame.number) == list(range(8))
     assert list(frame.best) == list(frame.value.cummin())
-    assert {"lr", "depth", "width", "seconds", "deciding_seconds", "worker"} <= set(frame.columns)
+    assert {"lr", "depth", "width", "seconds", "suggest_seconds", "worker"} <= set(frame.columns)
     assert (frame.finished >= frame.started).all()
 
 
@@ -315,7 +314,7 @@ def test_pruned_trials_count_as_budget_and_never_as_incumbent(pruning, tmp_path)
     pruned = frame[frame.state == "pruned"]
     assert set(pruned.status) == {"pruned"}
     assert pruned.reason.str.contains("of 9 epochs").all()
-    epochs = [len(t.user_attrs["validation_error"]) for t in study.trials]
+    epochs = [len(record_of(t).validation_error) for t in study.trials]
     assert set(epochs) <= {1, 3, 9}
     segments = [line.split()[2:] for line in (tmp_path / "log").read_text().splitlines()]
     assert sum(int(stop) - int(start) for start, stop in segments) == sum(epochs)
@@ -374,15 +373,15 @@ def test_numbers_may_be_numpys_but_must_be_whole():
 def test_evidence_that_is_not_there_leaves_the_name_free():
     run("base")
     with pytest.raises(StudyError, match="no study 'bsae'"):
-        run("next", evidence_from="bsae")
-    assert len(run("next", evidence_from="base").trials) == 12
+        run("next", warm_start_from="bsae")
+    assert len(run("next", warm_start_from="base").trials) == 12
 
 
 def test_evidence_of_which_none_lies_inside_is_refused():
     run("base")
     wider = SearchSpace.from_yaml(f"{TOY_SPACE.to_yaml()}new: {{type: int, low: 1, high: 3}}\n")
     with pytest.raises(StudyChangedError, match="must have a trial inside the space, got 6"):
-        run_study(bowl, wider, "random", 2, name="w", workers=0, evidence_from="base")
+        run_study(bowl, wider, "random", 2, name="w", workers=0, warm_start_from="base")
 
 
 @dataclass
@@ -410,7 +409,7 @@ SHORT = SegmentResult((1.0,), (1.0,), (1.0,), (1.0,))
 )
 def test_what_is_no_result_is_a_failed_trial(result, reason):
     study = run_in_memory(objective=Returning(result), n_trials=1)
-    assert study.trials[0].user_attrs["reason"].startswith(reason)
+    assert record_of(study.trials[0]).reason.startswith(reason)
 
 
 def test_a_checkpoint_may_be_a_path():
@@ -428,7 +427,7 @@ def test_settings_that_are_not_json_are_refused():
 
 def test_an_objective_that_exits_is_a_failed_trial():
     study = run_in_memory(objective=lambda c: sys.exit(3), n_trials=1)
-    assert study.trials[0].user_attrs["reason"] == "SystemExit: 3"
+    assert record_of(study.trials[0]).reason == "SystemExit: 3"
 
 
 @pytest.mark.filterwarnings("ignore:Fixed parameter lr with value 50.0")
@@ -438,7 +437,7 @@ def test_a_trial_queued_outside_the_space_fails_and_the_next_goes_on():
     open_study("toy").enqueue_trial(outside)
     study = run(n_trials=3)
     assert [t.state for t in study.trials[1:]] == [TrialState.FAIL, TrialState.COMPLETE]
-    assert "queued outside the space: {" in study.trials[1].user_attrs["reason"]
+    assert "queued outside the space: {" in record_of(study.trials[1]).reason
 
 
 class LosesEachOnce(InProcess):

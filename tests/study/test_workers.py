@@ -20,7 +20,7 @@ from hpo_lib.study.workers.local import (
     visible_gpus,
 )
 from tests.clusters import listening
-from tests.toys import TOY_SPACE, Learner, bowl
+from tests.toys import TOY_SPACE, Learner, bowl, record_of
 
 SEGMENT = Segment(seed=1, start=0, stop=1, budget=1)
 CONFIGURATION = TOY_SPACE.default_configuration()
@@ -141,7 +141,7 @@ def test_the_number_of_workers_does_not_change_values(tmp_path):
             workers=workers,
             rungs=(2,),
         )
-        return {t.number: (t.value, t.user_attrs["configuration"]) for t in study.trials}
+        return {t.number: (t.value, record_of(t).configuration) for t in study.trials}
 
     assert values(0) == values(2)
 
@@ -170,8 +170,8 @@ def test_a_trial_that_always_kills_its_worker_is_lost(tmp_path):
 
     study = run_study(crash_deep, TOY_SPACE, "random", 2, name="x", workers=1)
     lost = study.trials[0]
-    assert lost.user_attrs["status"] == "lost"
-    assert "exit code -9" in lost.user_attrs["reason"]
+    assert record_of(lost).status == "lost"
+    assert "exit code -9" in record_of(lost).reason
 
 
 @pytest.mark.slow

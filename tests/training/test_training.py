@@ -27,6 +27,7 @@ from hpo_lib.training.loaders import ImageData, Part, load_data
 from hpo_lib.training.objective import TrainingObjective
 from hpo_lib.training.optimization import focal_loss, learning_rate, make_loss, make_optimizer
 from hpo_lib.training.trainer import evaluate, make_network, train
+from tests.toys import record_of
 
 SMALL_DATA = DataConfig(n_train=150, n_validation=50)
 SMALL = TrainingConfig(n_filters=2, epochs=3, batch_size=32, flip=False, device="cpu")
@@ -476,6 +477,6 @@ def test_a_trials_logs_stay_where_the_driver_put_them_and_its_checkpoints_go() -
         points = log.Scalars("validation_accuracy")
         assert [point.step for point in points] == [1, 2, 3]
         errors = [1 - point.value for point in points]
-        assert errors == pytest.approx(trial.user_attrs["validation_error"], abs=1e-6)
+        assert errors == pytest.approx(record_of(trial).validation_error, abs=1e-6)
     delete_study("logged", "s.db")
     assert not Path("checkpoints/logged").exists()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hpo_lib.study.run import open_study
-from tests.toys import Waiting
+from tests.toys import Waiting, record_of
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -140,6 +140,6 @@ def test_a_study_is_run_stopped_and_questioned_from_the_page(lab, page, tmp_path
     shoot("9_gone_on")
     ran = open_study(EVIL, folder / "toy.db").trials[8]
     assert ran.params == queued.system_attrs["fixed_params"]
-    assert ran.user_attrs["status"] == "completed"
+    assert record_of(ran).status == "completed"
     assert page.locator("img[src=x]").count() == 0
     assert "alert" not in dialogs

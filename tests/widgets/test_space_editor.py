@@ -5,12 +5,13 @@ from hypothesis import given, settings
 
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.study.run import open_study, run_study
+from hpo_lib.trials import recorded_trials
 from hpo_lib.widgets.editor_state import (
     EditorState,
     Row,
-    evidence_count,
     file_difference,
     trial_seconds,
+    warm_start_count,
 )
 from tests.space.test_space import EXAMPLE, spaces
 
@@ -160,10 +161,10 @@ def test_evidence_is_what_a_new_study_takes():
 
     old = run_study(bowl, wide, "random", 12, name="old", storage=storage, workers=0)
     before = [trial.params for trial in old.trials]
-    inside, n = evidence_count(old, narrow)
+    inside, n = warm_start_count(old, narrow)
     assert 0 < inside < n == 12 == len(trial_seconds(old))
     new = run_study(
-        bowl, narrow, "random", 1, name="new", storage=storage, workers=0, evidence_from="old"
+        bowl, narrow, "random", 1, name="new", storage=storage, workers=0, warm_start_from="old"
     )
-    assert sum("evidence" in trial.user_attrs for trial in new.trials) == inside
+    assert sum(not trial.is_own for trial in recorded_trials(new)) == inside
     assert [trial.params for trial in open_study("old", storage).trials] == before

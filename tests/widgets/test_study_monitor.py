@@ -16,6 +16,7 @@ from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.study.background import BackgroundStudy
 from hpo_lib.study.run import open_study, run_study
 from hpo_lib.study.storage import Lease
+from hpo_lib.trials import own_trials, recorded_trials
 from hpo_lib.widgets.study_monitor import (
     StudyMonitor,
     describe,
@@ -25,7 +26,7 @@ from hpo_lib.widgets.study_monitor import (
 )
 from tests.study.test_background import other_process as other_process
 from tests.study.test_background import until
-from tests.toys import TOY_SPACE, Learner, Waiting, bowl
+from tests.toys import TOY_SPACE, Learner, Waiting, bowl, record_of
 
 EVIL = "<img src=x onerror=alert(1)>"
 PNG = b"\x89PNG"
@@ -104,19 +105,19 @@ def test_seconds_left_are_of_the_rest_of_the_budget(tmp_path):
     study = run_in_memory(4, learner)
     assert seconds_left(study) == 0
     study.set_user_attr("n_trials", 9)
-    deciding = np.mean([trial.user_attrs["deciding_seconds"] for trial in study.trials])
+    deciding = np.mean([t.record.suggest_seconds for t in recorded_trials(study)])
     assert seconds_left(study) == pytest.approx(5 * (0.04 + deciding))
 
 
 def test_copied_and_queued_trials_are_no_trials_of_its_own():
     old = run(8)
-    study = run(3, name="new", evidence_from="toy")
-    own = [trial for trial in study.trials if "evidence" not in trial.user_attrs]
-    best = min(own, key=lambda trial: trial.values[0])
+    study = run(3, name="new", warm_start_from="toy")
+    own = own_trials(study)
+    best = min(own, key=lambda trial: trial.value)
     study.enqueue_trial({"optimizer": "adamw", "lr": 0.5, "depth": 10})
-    assert old.best_value < best.values[0]
+    assert old.best_value < best.value
     assert describe(study).startswith("3 of 3 trials have ended (3 completed, 1 queued).")
-    assert f"Best: {best.values[0]:.4f}, trial {best.number}." in describe(study)
+    assert f"Best: {best.value:.4f}, trial {best.number}." in describe(study)
 
 
 def test_the_budget_is_never_below_what_has_ended():
@@ -137,7 +138,7 @@ def test_seconds_left_are_told_only_while_it_runs():
 
 def test_failures_are_listed_with_their_reasons_as_text():
     study = run_in_memory(12, sometimes, max_failures=12)
-    failed = [trial for trial in study.trials if trial.user_attrs["status"] == "failed"]
+    failed = [trial for trial in study.trials if record_of(trial).status == "failed"]
     table = failures_table(study)
     assert 0 < len(failed) == table.count("ValueError: &lt;img")
     assert "<img" not in table

@@ -14,7 +14,7 @@ from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.study.run import run_study
 from hpo_lib.study.storage import Lease
 from hpo_lib.widgets.surrogate_explorer import SurrogateExplorer, queue_trial
-from tests.toys import TOY_SPACE, bowl
+from tests.toys import TOY_SPACE, bowl, record_of
 
 PNG = b"\x89PNG"
 
@@ -162,7 +162,7 @@ def test_an_inactive_value_is_not_queued(study):
 
 
 def test_what_was_tried_or_queued_is_not_queued_again(study):
-    with pytest.raises(StudyError, match=r"trial 3 \(complete\) has this configuration"):
+    with pytest.raises(StudyError, match=r"trial 3 \(completed\) has this configuration"):
         queue_trial(study, study.trials[3].params)
     queue_trial(study, {"optimizer": "adamw", "lr": 0.5, "depth": 10})
     with pytest.raises(StudyError, match=r"trial 25 \(waiting\) has this"):
@@ -178,8 +178,8 @@ def test_a_number_that_missed_its_step_is_known_again():
     space = SearchSpace.from_yaml("x: {type: float, low: 0.0, high: 1.0, step: 0.2}")
     options = {"storage": InMemoryStorage(), "workers": 0, "default_first": False}
     study = run_study(lambda c: c["x"], space, ByAHair(), 1, name="toy", **options)
-    assert study.trials[0].params != study.trials[0].user_attrs["configuration"]
-    with pytest.raises(StudyError, match=r"trial 0 \(complete\) has this configuration"):
+    assert study.trials[0].params != record_of(study.trials[0]).configuration
+    with pytest.raises(StudyError, match=r"trial 0 \(completed\) has this configuration"):
         queue_trial(study, {"x": 0.6})
 
 
@@ -197,7 +197,7 @@ def test_a_study_that_a_driver_writes_is_left_alone(study):
 
 def test_the_explorer_begins_at_the_incumbent(study):
     explorer = SurrogateExplorer(study)
-    assert explorer.configuration == study.best_trial.user_attrs["configuration"]
+    assert explorer.configuration == record_of(study.best_trial).configuration
     assert explorer.picture().startswith(PNG)
     assert plt.get_fignums() == []
 
@@ -231,7 +231,7 @@ def test_the_explorer_queues_what_it_shows_and_says_what_is_needed(study):
     explorer.queue.click()
     assert "give it more than 25 trials" in explorer.status.value
     wanted = explorer.configuration
-    assert run(26, storage=study._storage).trials[25].user_attrs["configuration"] == wanted
+    assert record_of(run(26, storage=study._storage).trials[25]).configuration == wanted
 
 
 def test_fitting_again_sees_new_trials_and_keeps_the_sliders(study):

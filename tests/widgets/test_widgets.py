@@ -10,7 +10,7 @@ from optuna.storages import InMemoryStorage
 from hpo_lib.exceptions import SpaceError, StudyError
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.study.run import run_study
-from hpo_lib.widgets.editor_state import evidence_count
+from hpo_lib.widgets.editor_state import warm_start_count
 from hpo_lib.widgets.space_editor import SpaceEditor, prior_shape
 from tests.space.test_space import EXAMPLE
 
@@ -202,7 +202,7 @@ def test_seconds_come_from_recorded_trials_and_evidence_is_counted(tmp_path):
     assert "can go on" in editor.preview()
     assert "from 4 recorded trials" in editor.preview()
     editor.edit(0, "low", "0.8")
-    inside, _ = evidence_count(study, editor.space)
+    inside, _ = warm_start_count(study, editor.space)
     assert 1 <= inside < 4
     text = f"{inside} of the 4 trials of study &#x27;&lt;b&gt;&#x27; lie inside"
     assert text in editor.preview()

@@ -1,0 +1,386 @@
+"""The record of a study and its trials: the one module that reads and writes their attributes.
+
+Optuna stores parameters, values and states. Everything else that a study records about a trial
+stands in one JSON object under the user attribute `hpo_lib`, so that a trial's record is written
+whole or not at all and a user's own attributes never meet ours. The study has such an object, too.
+Records of version 0.1.0, which had one attribute per field, are read as well.
+
+A warm-start trial was copied from an earlier study. It is evidence for the models of the new
+study, and never its incumbent: `own_trials`, `incumbent` and `running_best` leave it out.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from enum import StrEnum
+from typing import Any, cast
+
+import numpy as np
+import optuna
+from numpy.typing import ArrayLike, NDArray
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from hpo_lib.exceptions import StudyError
+from hpo_lib.space.parameters import Configuration
+from hpo_lib.space.search_space import SearchSpace
+
+RECORD_KEY = "hpo_lib"
+"""User attribute of trials and studies that holds our record."""
+
+_LEASE_KEY = "lease"
+"""User attribute of a study that names the driver which writes it."""
+
+_QUEUED_KEY = "fixed_params"
+"""System attribute in which Optuna keeps the values of an enqueued trial."""
+
+CURVES = ("train_loss", "validation_loss", "validation_error", "seconds")
+"""Fields of a trial's record with one entry per finished epoch."""
+
+_OLD_SETTINGS = {"evidence_from": "warm_start_from"}
+_OLD_NAMES = {"suggest_seconds": "deciding_seconds", "warm_start": "evidence"}
+"""Names that fields of a trial's record had in version 0.1.0."""
+
+LARGEST_VALUE = 1e150
+"""Values beyond it are not used: their squares overflow."""
+
+
+class TrialOutcome(StrEnum):
+    """What became of a trial."""
+
+    WAITING = "waiting"
+    """Enqueued and not started yet."""
+    RUNNING = "running"
+    """Started; not at the end of its budget yet."""
+    COMPLETED = "completed"
+    """Trained to the full budget: it has a value."""
+    PRUNED = "pruned"
+    """Stopped at a rung."""
+    FAILED = "failed"
+    """Its objective raised or returned no result that can be used."""
+    DIVERGED = "diverged"
+    """Its loss or value stopped being finite."""
+    TIMED_OUT = "timed_out"
+    """A segment ran longer than its time limit."""
+    OUT_OF_MEMORY = "out_of_memory"
+    """Its process held more memory than its limit."""
+    LOST = "lost"
+    """Its worker was lost several times; this says nothing about the configuration."""
+
+
+_OUTCOME_OF_STATE = {
+    TrialState.WAITING: TrialOutcome.WAITING,
+    TrialState.RUNNING: TrialOutcome.RUNNING,
+    TrialState.COMPLETE: TrialOutcome.COMPLETED,
+    TrialState.PRUNED: TrialOutcome.PRUNED,
+}
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """What a study records of a trial beside what Optuna does.
+
+    Attributes:
+        configuration: the active values, fixed ones included.
+        suggest_seconds: time that choosing the configuration took.
+        train_loss: one entry per finished epoch.
+        validation_loss: one entry per finished epoch.
+        validation_error: one entry per finished epoch.
+        seconds: training time of each finished epoch.
+        failed_seconds: time of the segment in which the trial failed.
+        started: start of the first segment, in seconds since 1970.
+        finished: end of the last segment, in seconds since 1970.
+        worker: name of the worker that ran the last segment.
+        status: what became of a trial that has finished.
+        reason: why the trial was pruned or failed.
+        traceback: of the objective's exception.
+        checkpoints: file by the epoch after which it was written.
+        warm_start: the trial of another study that this one was copied from, as `<study>#<n>`.
+    """
+
+    configuration: Configuration | None = None
+    suggest_seconds: float = 0.0
+    train_loss: tuple[float, ...] = ()
+    validation_loss: tuple[float, ...] = ()
+    validation_error: tuple[float, ...] = ()
+    seconds: tuple[float, ...] = ()
+    failed_seconds: float = 0.0
+    started: float | None = None
+    finished: float | None = None
+    worker: str | None = None
+    status: str | None = None
+    reason: str | None = None
+    traceback: str = ""
+    checkpoints: Mapping[str, str] = field(default_factory=lambda: {})
+    warm_start: str | None = None
+
+    @classmethod
+    def read(cls, attributes: Mapping[str, Any]) -> TrialRecord:
+        """Read the record out of a trial's user attributes; an empty one where there is none."""
+        content = attributes.get(RECORD_KEY)
+        if not isinstance(content, Mapping):
+            content = _read_old_record(attributes)
+        record = cast("Mapping[str, Any]", content)
+        known = {one.name for one in fields(cls)}
+        values = {key: value for key, value in record.items() if key in known}
+        for name in CURVES:
+            values[name] = tuple(values.get(name, ()))
+        return cls(**values)
+
+    def write(self, storage: BaseStorage, trial_id: int) -> None:
+        """Write the record as one user attribute of a trial, which is one transaction."""
+        storage.set_trial_user_attr(trial_id, RECORD_KEY, self.to_dict())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields that are not empty, for JSON."""
+        return {key: value for key, value in vars(self).items() if value not in _EMPTY}
+
+
+_EMPTY: tuple[Any, ...] = (None, (), "", {})
+
+
+def _read_old_record(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Read a record of version 0.1.0, which wrote each field as an attribute of its own."""
+    is_old_record = "configuration" in attributes and (
+        "deciding_seconds" in attributes or "evidence" in attributes
+    )
+    if not is_old_record:
+        return {}
+    names = {one.name: _OLD_NAMES.get(one.name, one.name) for one in fields(TrialRecord)}
+    return {new: attributes[old] for new, old in names.items() if old in attributes}
+
+
+@dataclass(frozen=True)
+class RecordedTrial:
+    """A trial as the rest of the package sees it, made from one of Optuna's.
+
+    Attributes:
+        number: position in the study, from 0.
+        outcome: what became of it.
+        value: final value of a completed trial, else None.
+        params: the suggested values of searched parameters.
+        queued_params: the values that it was enqueued with; None where a strategy chose it.
+        intermediate_values: reported value by epoch.
+        record: what the study recorded beside this.
+    """
+
+    number: int
+    outcome: TrialOutcome
+    value: float | None
+    params: Mapping[str, Any]
+    queued_params: Mapping[str, Any] | None
+    intermediate_values: Mapping[int, float]
+    record: TrialRecord
+
+    @classmethod
+    def from_trial(cls, trial: FrozenTrial) -> RecordedTrial:
+        """Make one from an Optuna trial, whether `run_study` made it or another program."""
+        record = TrialRecord.read(trial.user_attrs)
+        outcome = _OUTCOME_OF_STATE.get(trial.state) or _failure_outcome(record.status)
+        return cls(
+            number=trial.number,
+            outcome=outcome,
+            value=trial.values[0] if trial.state == TrialState.COMPLETE else None,
+            params=trial.params,
+            queued_params=trial.system_attrs.get(_QUEUED_KEY),
+            intermediate_values=trial.intermediate_values,
+            record=record,
+        )
+
+    @property
+    def configuration(self) -> Configuration:
+        """The active values; the parameters of a trial that another program made."""
+        recorded = self.record.configuration
+        return dict(self.params) if recorded is None else recorded
+
+    @property
+    def known_params(self) -> dict[str, Any]:
+        """The suggested values, and those that an enqueued trial will get."""
+        return {**(self.queued_params or {}), **self.params}
+
+    @property
+    def is_queued(self) -> bool:
+        """Whether the trial was enqueued rather than chosen by a strategy."""
+        return self.queued_params is not None
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the trial belongs to this study: warm-start trials belong to an earlier one."""
+        return self.record.warm_start is None
+
+    @property
+    def is_chosen(self) -> bool:
+        """Whether a strategy chose it: it was neither enqueued nor copied."""
+        return self.is_own and not self.is_queued
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the trial has ended, in whatever way."""
+        return self.outcome not in (TrialOutcome.WAITING, TrialOutcome.RUNNING)
+
+    @property
+    def is_failed(self) -> bool:
+        """Whether the trial ended without a value, for another reason than pruning."""
+        return self.is_finished and self.outcome not in (
+            TrialOutcome.COMPLETED,
+            TrialOutcome.PRUNED,
+        )
+
+    @property
+    def is_completed(self) -> bool:
+        """Whether the trial was trained to its full budget."""
+        return self.outcome == TrialOutcome.COMPLETED
+
+    @property
+    def has_usable_value(self) -> bool:
+        """Whether the trial has a final value that models can take."""
+        return self.value is not None and is_usable_value(self.value)
+
+    @property
+    def training_seconds(self) -> float:
+        """Seconds of its epochs, and of the segment in which it failed."""
+        return float(sum(self.record.seconds)) + self.record.failed_seconds
+
+    @property
+    def spent_seconds(self) -> float:
+        """Seconds of training it and of choosing its configuration."""
+        return self.training_seconds + self.record.suggest_seconds
+
+
+def _failure_outcome(status: str | None) -> TrialOutcome:
+    try:
+        return TrialOutcome(status or "failed")
+    except ValueError:  # written by a version that knows more outcomes
+        return TrialOutcome.FAILED
+
+
+def is_usable_value(value: float) -> bool:
+    """Return whether models can take a value: a number whose square does not overflow."""
+    return abs(value) < LARGEST_VALUE
+
+
+def recorded_trials(source: optuna.Study | Iterable[FrozenTrial]) -> list[RecordedTrial]:
+    """Return all trials of a study, warm-start and enqueued ones included, by number."""
+    trials = source.get_trials(deepcopy=False) if isinstance(source, optuna.Study) else source
+    return [RecordedTrial.from_trial(trial) for trial in trials]
+
+
+def own_trials(study: optuna.Study) -> list[RecordedTrial]:
+    """Return the trials that count as budget: started, and not copied from another study."""
+    trials = recorded_trials(study)
+    return [trial for trial in trials if trial.is_own and trial.outcome != TrialOutcome.WAITING]
+
+
+def incumbent(source: optuna.Study | Iterable[RecordedTrial]) -> RecordedTrial | None:
+    """Return the completed trial of the study's own with the lowest value, the first of equals.
+
+    Args:
+        source: a study that minimises, or its trials; warm-start trials are passed over.
+
+    Returns:
+        The trial, or None where no trial of the study's own has a finite value.
+    """
+    trials = recorded_trials(source) if isinstance(source, optuna.Study) else source
+    best: RecordedTrial | None = None
+    best_value = math.inf
+    for trial in trials:
+        if trial.is_own and trial.value is not None and trial.value < best_value:
+            best, best_value = trial, trial.value
+    return best
+
+
+def running_best(values: ArrayLike) -> NDArray[np.float64]:
+    """Return the lowest value so far at each position, shape (n,); NaN before the first.
+
+    Args:
+        values: final values of a study's own trials in order, shape (n,); NaN for a trial
+            without one.
+    """
+    array = np.asarray(values, float)
+    return np.fmin.accumulate(array) if len(array) else array
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """What a study was begun with and how it ended.
+
+    Attributes:
+        space: the search space as canonical YAML.
+        settings: all that values and choices depend on, as JSON; empty for a study that another
+            program made.
+        n_trials: the budget that was asked for last.
+        stopped: why the study ended; None while it was never stopped.
+        is_ready: whether the default trial and the warm-start trials are all written.
+    """
+
+    space: str | None = None
+    settings: dict[str, Any] = field(default_factory=lambda: {})
+    n_trials: int | None = None
+    stopped: str | None = None
+    is_ready: bool = False
+
+    @classmethod
+    def of(cls, study: optuna.Study) -> StudyRecord:
+        """Read the record of a study; an empty one where another program made the study."""
+        attributes = study.user_attrs
+        content = attributes.get(RECORD_KEY)
+        if not isinstance(content, Mapping):
+            # Version 0.1.0 wrote each field as an attribute of its own.
+            content = {**attributes, "is_ready": attributes.get("ready", False)}
+            content = content if "settings" in attributes else {}
+            content = {**content, "settings": _read_old_settings(content.get("settings", {}))}
+        record = cast("Mapping[str, Any]", content)
+        known = {one.name for one in fields(cls)}
+        return cls(**{key: value for key, value in record.items() if key in known})
+
+    def write(self, study: optuna.Study, **changes: Any) -> StudyRecord:
+        """Write the record with some fields changed, and return it."""
+        changed = replace(self, **changes)
+        study.set_user_attr(RECORD_KEY, asdict(changed))
+        return changed
+
+
+def _read_old_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Name settings of version 0.1.0 as they are named now."""
+    renamed = {_OLD_SETTINGS.get(key, key): value for key, value in settings.items()}
+    if "strategy" in renamed:
+        # A sampler of ours was recorded with the module that it stood in then.
+        renamed["strategy"] = re.sub(r"^hpo_lib\..*\.", "", str(renamed["strategy"]))
+    return renamed
+
+
+def read_lease(study: optuna.Study) -> dict[str, Any]:
+    """Return who holds the right to write a study; empty when nobody does."""
+    return study.user_attrs.get(_LEASE_KEY) or {}
+
+
+def write_lease(study: optuna.Study, holder: Mapping[str, Any] | None) -> None:
+    """Record who holds the right to write a study; None gives it back."""
+    study.set_user_attr(_LEASE_KEY, holder)
+
+
+def stop_reason(study: optuna.Study) -> str | None:
+    """Return why a study ended; None while it was never stopped."""
+    return StudyRecord.of(study).stopped
+
+
+def study_space(study: optuna.Study) -> SearchSpace:
+    """Return the search space that a study was run with.
+
+    Raises:
+        StudyError: another program made the study, which has no space.
+    """
+    recorded = StudyRecord.of(study)
+    if recorded.space is None:
+        message = f"study {study.study_name!r} has no search space: run_study did not make it"
+        raise StudyError(message)
+    return SearchSpace.from_yaml(recorded.space)
+
+
+def sort_by_value(trials: Sequence[RecordedTrial]) -> list[RecordedTrial]:
+    """Return the study's own completed trials, the lowest value first."""
+    completed = [trial for trial in trials if trial.is_own and trial.value is not None]
+    return sorted(completed, key=lambda trial: cast("float", trial.value))
