@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,26 @@ def open_source(config: DataConfig) -> ImageSource:
         return open_cifar10(config.root)
     folder = Path(config.source.removeprefix("folder:")).expanduser()
     return open_image_folder(folder.resolve(), config.image_size)
+
+
+def content_digest(config: DataConfig) -> str | None:
+    """Return the SHA-256 of all files of a folder of images but those of a separate test part.
+
+    It follows classes, names and bytes and not the path; None stands for the data sets by name,
+    which never change.
+
+    Raises:
+        DataError: the folder is not laid out as `open_image_folder` says.
+    """
+    if not config.source.startswith("folder:"):
+        return None
+    pools = open_source(config).pools
+    digests = [
+        f"{part} {pool.content_digest()}\n"
+        for part, pool in pools.items()
+        if part != "test" and pool.content_digest is not None
+    ]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def open_digits() -> ImageSource:

@@ -12,6 +12,7 @@ import torch
 from hpo_lib.objective import LOG_FOLDER, Segment, SegmentResult
 from hpo_lib.space.search_space import Configuration
 from hpo_lib.training.config import DataConfig, TrainingConfig
+from hpo_lib.training.datasets import content_digest
 from hpo_lib.training.hardware import choose_device
 from hpo_lib.training.loaders import ImageData, load_data
 from hpo_lib.training.trainer import train
@@ -50,12 +51,29 @@ class TrainingObjective:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Settings of training and data, without the seed (the segment's) and without places."""
+        """Settings of training and data, without the seed (the segment's) and without places.
+
+        A folder of images is named by the digest of its files: the same images elsewhere are the
+        same objective, and changed images are another one.
+
+        Raises:
+            DataError: the folder of images cannot be read.
+        """
+        (settings,) = self.earlier_settings
+        digest = content_digest(self.data)
+        if digest is not None:
+            _drop_changed_data(self.data, digest)
+            settings["data"] |= {"source": "folder", "sha256": digest}
+        return settings
+
+    @property
+    def earlier_settings(self) -> tuple[dict[str, Any], ...]:
+        """Settings as earlier versions recorded them, with the path of a folder of images."""
         training = asdict(self.config)
         data = asdict(self.data)
         del training["seed"]
         del data["root"]
-        return {"training": training, "data": data}
+        return ({"training": training, "data": data},)
 
     def __call__(self, configuration: Configuration, segment: Segment) -> SegmentResult:
         """Train one segment; its checkpoint is `epoch_<stop>.pt` in the segment's folder.
@@ -96,6 +114,17 @@ class TrainingObjective:
             log_folder=folder / LOG_FOLDER if self.tensorboard else None,
             study=segment.study,
         )
+
+
+# digest of the images as this process saw them last
+_digests: dict[DataConfig, str] = {}
+
+
+def _drop_changed_data(config: DataConfig, digest: str) -> None:
+    """Forget loaded images whose files have changed since."""
+    if _digests.setdefault(config, digest) != digest:
+        _digests[config] = digest
+        load_cached.cache_clear()
 
 
 @lru_cache(maxsize=2)

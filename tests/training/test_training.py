@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,17 +15,18 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.nn import functional as F
 
-from hpo_lib.exceptions import CheckpointError
+from hpo_lib.exceptions import CheckpointError, StudyChangedError
 from hpo_lib.objective import Objective, Segment, SegmentResult
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.study.run import delete_study, run_study
 from hpo_lib.training.config import DataConfig, TrainingConfig
 from hpo_lib.training.hardware import choose_device
 from hpo_lib.training.loaders import ImageData, Part, load_data
-from hpo_lib.training.objective import TrainingObjective
+from hpo_lib.training.objective import TrainingObjective, load_cached
 from hpo_lib.training.optimization import focal_loss, learning_rate, make_loss, make_optimizer
 from hpo_lib.training.trainer import evaluate, make_network, train
 from tests.toys import record_of
@@ -447,6 +449,73 @@ def test_settings_are_json_and_follow_what_matters() -> None:
     same = TrainingObjective(replace(SMALL, seed=4), replace(SMALL_DATA, root="elsewhere"), True)
     assert same.settings == objective.settings
     assert TrainingObjective(replace(SMALL, epochs=4), SMALL_DATA).settings != objective.settings
+
+
+def a_folder(path: Path) -> Path:
+    for label, name in enumerate("ab"):
+        (path / name).mkdir(parents=True)
+        for i in range(12):
+            Image.new("L", (8, 8), 100 * label + i).save(path / name / f"{i:02}.bmp")
+    return path
+
+
+def folder_study(path: Path, n_trials: int, **options: Any) -> Any:
+    space = SearchSpace.from_yaml("lr: {type: float, low: 0.01, high: 0.1, default: 0.05}")
+    config = replace(SMALL, epochs=1, batch_size=8)
+    objective = TrainingObjective(config, DataConfig(f"folder:{path}"))
+    options = {"name": "images", "storage": "s.db", "workers": 0, **options}
+    return run_study(objective, space, "random", n_trials, **options)
+
+
+def test_a_study_of_a_folder_goes_on_with_the_same_images_only(tmp_path: Path) -> None:
+    folder = a_folder(tmp_path / "images")
+    folder_study(folder, 1)
+    moved = folder.rename(tmp_path / "moved")
+    assert len(folder_study(moved, 2).trials) == 2
+    shutil.copytree(moved, tmp_path / "touched")  # other times, same images
+    assert len(folder_study(tmp_path / "touched", 3).trials) == 3
+    # same names, same sizes, another pixel
+    Image.new("L", (8, 8), 255).save(moved / "a" / "03.bmp")
+    with pytest.raises(StudyChangedError, match="sha256"):
+        folder_study(moved, 4)
+    with pytest.raises(StudyChangedError, match="the objective must be that of study 'images'"):
+        folder_study(moved, 4, name="other", warm_start_from="images")
+
+
+def test_images_moved_to_another_class_are_another_objective(tmp_path: Path) -> None:
+    folder = a_folder(tmp_path / "images")
+    folder_study(folder, 1)
+    for i in range(6):
+        (folder / "a" / f"{i:02}.bmp").rename(folder / "b" / f"new{i}.bmp")
+    with pytest.raises(StudyChangedError, match="sha256"):
+        folder_study(folder, 2)
+
+
+def test_changed_images_are_loaded_again_in_the_same_process(tmp_path: Path) -> None:
+    folder = a_folder(tmp_path / "images")
+    objective = TrainingObjective(replace(SMALL, epochs=1), DataConfig(f"folder:{folder}"))
+    before = objective.settings
+    loaded = load_cached(objective.data, torch.device("cpu"))
+    for path in folder.glob("*/*.bmp"):
+        Image.new("L", (8, 8), 255).save(path)
+    assert objective.settings != before
+    assert load_cached(objective.data, torch.device("cpu")).sha256 != loaded.sha256
+
+
+def test_a_study_that_was_recorded_with_a_path_goes_on_there(tmp_path: Path) -> None:
+    folder = a_folder(tmp_path / "images")
+    study = folder_study(folder, 1)
+    settings = study.user_attrs["settings"]
+    data = settings["objective"]["data"]
+    assert data["source"] == "folder"
+    del data["sha256"]
+    data["source"] = f"folder:{folder}"
+    study.set_user_attr("settings", settings)
+    assert len(folder_study(folder, 2).trials) == 2
+    other = folder_study(folder, 1, name="other", warm_start_from="images")
+    assert len(other.trials) == 3
+    with pytest.raises(StudyChangedError, match="source"):
+        folder_study(a_folder(tmp_path / "elsewhere"), 3)
 
 
 def test_a_searched_seed_is_refused() -> None:
