@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import shutil
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from io import TextIOWrapper
 from pathlib import Path
 from typing import cast
 
 from hpo_lib.exceptions import RunError
-from hpo_lib.files import disk_used
+from hpo_lib.files import disk_used, shown
 from hpo_lib.runner.notebooks import notebooks_folder, user_path
 
 _FAILED, _REFUSED, _INTERRUPTED = 1, 2, 130
@@ -61,7 +61,9 @@ def _parser() -> argparse.ArgumentParser:
 
     clean = commands.add_parser("clean", help="show the disk that runs and studies use; free it")
     clean.set_defaults(command=_clean)
-    clean.add_argument("--yes", action="store_true", help="delete them (not results/reference)")
+    clean.add_argument(
+        "--yes", action="store_true", help="delete what hpo_lib wrote below results/"
+    )
     return parser
 
 
@@ -79,16 +81,16 @@ def _run(chosen: argparse.Namespace) -> int:
     folder, record, left = run_notebooks(
         chosen.notebooks, profile=chosen.profile, parameters=given, into=chosen.into
     )
-    print(f"report: {_shown(folder / 'report.html')}", flush=True)
+    print(f"report: {shown(folder / 'report.html')}", flush=True)
     if not left:
         return 0
     entry = record["notebooks"][left[0]]
     cell = f" in cell [{entry['cell']}]" if entry["cell"] else ""
     flags = [part for name, value in given.items() for part in ("-p", name, value)]
-    again = ["--profile", chosen.profile, *flags, "--into", _shown(folder), *left]
+    again = ["--profile", chosen.profile, *flags, "--into", shown(folder), *left]
     print(
         f"hpo_lib: {left[0]} {entry['status']}{cell}: {entry['error']}\n"
-        f"  what it had done: {_shown(folder / left[0])}.ipynb\n"
+        f"  what it had done: {shown(folder / left[0])}.ipynb\n"
         f"  to go on from there: python -m hpo_lib run {shlex.join(again)}",
         file=sys.stderr,
     )
@@ -107,10 +109,6 @@ def _absolute(data: str) -> str:
     return f"folder:{folder}"
 
 
-def _shown(path: Path) -> str:
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
-
-
 def _studies(chosen: argparse.Namespace) -> int:
     from hpo_lib.exceptions import StudyError
     from hpo_lib.study.run import delete_study, list_studies
@@ -118,7 +116,7 @@ def _studies(chosen: argparse.Namespace) -> int:
 
     file = sqlite_path(chosen.storage)
     if file is not None and not file.is_file():
-        found = [_shown(path) for path in _results().rglob("*.db")]
+        found = [shown(path) for path in _results().rglob("*.db")]
         message = f"no studies at {chosen.storage}; there are: {', '.join(found) or 'none'}"
         raise RunError(message)
     try:
@@ -126,45 +124,32 @@ def _studies(chosen: argparse.Namespace) -> int:
             delete_study(chosen.delete, chosen.storage)
             print(f"deleted study {chosen.delete}")
         frame = list_studies(chosen.storage)
-    except StudyError as error:
+    except (StudyError, ValueError) as error:
         raise RunError(str(error)) from error
     print(frame.to_string() if len(frame) else "no studies")
     return 0
 
 
 def _clean(chosen: argparse.Namespace) -> int:
+    # Slow to import, and of no use to the other commands.
+    from hpo_lib.runner.cleaning import check_idle, delete, others, written_by_us
+
     results = _results()
-    if chosen.yes:
-        _check_idle(results)
-    children = sorted(results.iterdir()) if results.is_dir() else []
-    found = [path for path in children if path.name not in ("reference", ".gitkeep")]
-    sizes = {path: disk_used(path) / 1e6 for path in found}
-    for path, size in sizes.items():
-        print(f"{size:10.1f} MB  {_shown(path)}")
-    print(f"{sum(sizes.values()):10.1f} MB  in all")
-    for path in found if chosen.yes else []:
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    with ExitStack() as held:
+        if chosen.yes:
+            check_idle(results, held)
+        found = written_by_us(results)
+        sizes = {path: disk_used(path) / 1e6 for path in found}
+        for path, size in sizes.items():
+            print(f"{size:10.1f} MB  {shown(path)}")
+        print(f"{sum(sizes.values()):10.1f} MB  in all")
+        for path in others(results):
+            print(f"not written by hpo_lib, left alone: {shown(path)}")
+        for path in found if chosen.yes else []:
+            delete(path)
     if found:
         print("deleted" if chosen.yes else "to delete all this: python -m hpo_lib clean --yes")
     return 0
-
-
-def _check_idle(results: Path) -> None:
-    """Refuse to delete a record that is being written."""
-    from hpo_lib.exceptions import StudyError
-    from hpo_lib.study.run import list_studies
-
-    reference = results / "reference"
-    for file in results.rglob("*.db"):
-        if file.is_relative_to(reference):
-            continue
-        try:
-            held = list_studies(file).set_index("name")["held_by"].dropna()
-        except StudyError:  # no record, or a damaged one: nobody writes it
-            continue
-        for name, holder in held.items():
-            message = f"study {name!r} in {_shown(file)} is being written by {holder}"
-            raise RunError(message)
 
 
 def _results() -> Path:

@@ -15,6 +15,14 @@ def check_member(name: str, value: str, allowed: Iterable[str]) -> None:
         raise ValueError(message)
 
 
+def check_name(name: str) -> str:
+    """Return the name of a study; an empty one is refused."""
+    if not name:
+        message = f"name must not be empty, got {name!r}"
+        raise ValueError(message)
+    return name
+
+
 def check_positive(**arguments: float | None) -> None:
     """Refuse an argument that is given and not greater than 0."""
     for name, value in arguments.items():

@@ -37,3 +37,8 @@ def disk_used(path: Path) -> int:
     if path.is_symlink() or not path.is_dir():
         return path.lstat().st_size
     return sum(disk_used(child) for child in path.iterdir())
+
+
+def shown(path: Path) -> str:
+    """Return a path as a message shows it: from where the user stands, if it lies below."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

@@ -19,7 +19,7 @@ from optuna.samplers import BaseSampler
 from scipy import stats
 from threadpoolctl import threadpool_limits
 
-from hpo_lib.checks import check_whole
+from hpo_lib.checks import check_name, check_whole
 from hpo_lib.comparison.statistics import effect_size, friedman, pairs_of, quantile, within
 from hpo_lib.comparison.surrogate_benchmark import SurrogateObjective
 from hpo_lib.objective import Objective
@@ -72,6 +72,7 @@ def compare(
         trial), `best` the incumbent's, `seconds` and `suggest_seconds` are sums since the study's
         start. What rests on a surrogate has its trust in `attrs`, and the figures say so.
     """
+    check_name(name)
     named = _named(strategies, seeds)
     idle: SimpleQueue[Workers] = SimpleQueue()
     limits: dict[str, Any] = {"time_limit": time_limit, "memory_limit": memory_limit}

@@ -112,7 +112,7 @@ class SearchSpace:
     def preset(cls, name: str) -> SearchSpace:
         """The space `small` (no GPU needed) or `reference` (the recipe's ranges)."""
         check_member("preset", name, PRESETS)
-        file = resources.files("hpo_lib.space") / "presets" / f"{name}.yaml"
+        file = resources.files("hpo_lib.space.search_space") / "presets" / f"{name}.yaml"
         return cls.from_yaml(file.read_text(encoding="utf-8"))
 
     def to_yaml(self) -> str:

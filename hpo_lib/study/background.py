@@ -12,6 +12,7 @@ import optuna
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 
+from hpo_lib.checks import check_name
 from hpo_lib.exceptions import StudyError
 from hpo_lib.objective import Objective, Segment
 from hpo_lib.space.search_space import Configuration, SearchSpace
@@ -93,12 +94,13 @@ _ALIVE: dict[tuple[str, str], BackgroundStudy] = {}
 def _key(name: str, storage: Storage | None) -> tuple[str, str]:
     path = sqlite_path(storage)
     if path is not None:
-        return str(path.absolute()), name
+        return str(path.resolve()), name  # however it is linked to
     return str(id(storage) if isinstance(storage, BaseStorage) else storage), name
 
 
 def background_study(name: str, storage: Storage | None = None) -> BackgroundStudy | None:
     """The one of that name that runs in this process now."""
+    check_name(name)
     return _ALIVE.get(_key(name, storage))
 
 
@@ -135,6 +137,7 @@ class BackgroundStudy:
         if isinstance(workers, TimedWorkers):
             message = f"workers must run by the clock that all have, got {workers!r}"
             raise TypeError(message)
+        check_name(name)
         self.name, self.n_trials, self.workers = name, n_trials, workers
         path = sqlite_path(storage)  # whole, because the working directory may change
         named = open_storage(storage) if storage == "memory" else storage

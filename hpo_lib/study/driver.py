@@ -13,17 +13,14 @@ from __future__ import annotations
 
 import copy
 import math
-import shutil
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import optuna
@@ -31,8 +28,9 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo_lib.exceptions import StudyError, StudyStoppedError
-from hpo_lib.objective import LOG_FOLDER, Objective, Segment, SegmentResult
+from hpo_lib.objective import Objective, Segment, SegmentResult
 from hpo_lib.space.search_space import Configuration, SearchSpace
+from hpo_lib.study.checkpoints import StudyFolder
 from hpo_lib.study.interrupts import first_interrupt_waits
 from hpo_lib.study.storage import LEASE_SECONDS, Lease
 from hpo_lib.study.study_file import set_trial_attributes
@@ -78,6 +76,7 @@ class Driver:
     max_failures: int
     callback: Callback | None
     stop: Sequence[StoppingRule] = ()
+    folder: StudyFolder = field(init=False)
     running: dict[Future[Evaluation], _Running] = field(default_factory=lambda: {})
     waiting: deque[FrozenTrial] = field(default_factory=lambda: deque[FrozenTrial]())
     reasons: list[str] = field(default_factory=lambda: [])
@@ -89,18 +88,25 @@ class Driver:
         trials = own_trials(self.study)
         return len(trials) >= self.n_trials and all(t.state.is_finished() for t in trials)
 
-    def run(self, workers: Workers, folder: Path, *, keep_workers: bool) -> None:
+    def run(self, workers: Workers, folder: StudyFolder, *, keep_workers: bool) -> None:
         """Go on until the budget is spent, the strategy exhausted, or somebody stops it.
+
+        Args:
+            workers: where the segments run.
+            folder: where the trials of this study write.
+            keep_workers: whether the workers are the caller's, to be closed when it is stopped
+                only.
 
         Raises:
             KeyboardInterrupt: after Ctrl-C; what ran then was finished and recorded.
         """
+        self.folder = folder
         unfinished = (t for t in own_trials(self.study) if t.state == TrialState.RUNNING)
         self.waiting.extend(unfinished)
         finished = False
         with first_interrupt_waits() as self.interrupt:
             try:
-                while self._fill(workers, folder):
+                while self._fill(workers):
                     self._collect(workers)
                 finished = not self.interrupt.is_set() or self.is_complete()
                 reason = (self.stopped or "budget spent") if finished else "interrupted"
@@ -111,19 +117,17 @@ class Driver:
         if not finished:
             message = f"study {self.study.study_name!r} stopped; the same call goes on with it"
             raise KeyboardInterrupt(message)
-        for place in folder.glob("*"):
-            _clear(place)
-        with suppress(OSError):
-            folder.rmdir()
+        # a driver killed between the verdict on a trial and its end has left some
+        folder.clear_all(trial.number for trial in own_trials(self.study))
 
-    def _fill(self, workers: Workers, folder: Path) -> bool:
+    def _fill(self, workers: Workers) -> bool:
         """Give every free slot a segment; False when nothing runs and nothing is left to ask."""
         while not self.interrupt.is_set() and len(self.running) < workers.slots:
             self.lease.check()
             trial = self._next_trial()
             if trial is None:
                 break
-            self._start(trial, workers, folder)
+            self._start(trial, workers)
         return bool(self.running)
 
     def _next_trial(self) -> optuna.Trial | None:
@@ -153,7 +157,7 @@ class Driver:
     def _trial_id(self, number: int) -> int:
         return self.backend.get_trial_id_from_study_id_trial_number(self._study_id, number)
 
-    def _start(self, trial: optuna.Trial, workers: Workers, folder: Path) -> None:
+    def _start(self, trial: optuna.Trial, workers: Workers) -> None:
         began = time.perf_counter()
         try:
             configuration = self.space.suggest(trial)
@@ -162,7 +166,7 @@ class Driver:
             if "fixed_params" not in queued:
                 raise
             reason = f"queued outside the space: {queued['fixed_params']}: {error}"
-            segment = self._segment(trial.number, 0, folder / f"{trial.number:05d}")
+            segment = self._segment(trial.number, 0)
             running = _Running(trial.number, self._trial_id(trial.number), {}, segment)
             self._fail(running, "failed", reason, "")
             return
@@ -173,7 +177,7 @@ class Driver:
             set_trial_attributes(self.backend, self._trial_id(trial.number), chosen)
         curve = record.get("validation_error", ())
         done = len(curve) if all(map(math.isfinite, curve)) else 0
-        segment = self._segment(trial.number, 0, folder / f"{trial.number:05d}")
+        segment = self._segment(trial.number, 0)
         running = _Running(trial.number, self._trial_id(trial.number), configuration, segment)
         if done:
             running.segment = segment = self._last_checkpoint(running, done)
@@ -187,16 +191,15 @@ class Driver:
         """The segment that follows the last checkpoint, up to an epoch, that is still there."""
         recorded = self.backend.get_trial(running.trial_id).user_attrs.get("checkpoints", {})
         last = min(epoch, self.objective.budget - 1)
-        kept = {int(e): file for e, file in recorded.items() if Path(file).exists()}
-        start = max((e for e in kept if e <= last), default=0)
-        segment = self._segment(running.number, start, Path(cast(str, running.segment.folder)))
-        return replace(segment, checkpoint=kept.get(start))
+        places = {int(e): self.folder.find(file) for e, file in recorded.items()}
+        start = max((e for e, file in places.items() if e <= last and file), default=0)
+        return replace(self._segment(running.number, start), checkpoint=places.get(start))
 
-    def _segment(self, number: int, start: int, folder: Path) -> Segment:
+    def _segment(self, number: int, start: int) -> Segment:
         budget = self.objective.budget
         stop = next(rung for rung in (*self.rungs, budget) if rung > start)
-        folder.mkdir(parents=True, exist_ok=True)
-        return Segment(trial_seed(self.seed, number), start, stop, budget, None, str(folder))
+        seed, folder = trial_seed(self.seed, number), str(self.folder.make(number))
+        return Segment(seed, start, stop, budget, None, folder, self.folder.identity)
 
     def _go_on(
         self, running: _Running, epoch: int, checkpoint: str | None, workers: Workers
@@ -208,8 +211,7 @@ class Driver:
         elif epoch in self.rungs and self.study.pruner.prune(self.study, _as_of(trial, epoch)):
             self._prune(running, trial.intermediate_values[epoch], epoch)
         else:
-            segment = self._segment(running.number, epoch, Path(cast(str, running.segment.folder)))
-            running.segment = replace(segment, checkpoint=checkpoint)
+            running.segment = replace(self._segment(running.number, epoch), checkpoint=checkpoint)
             self._submit(running, workers)
 
     def _submit(self, running: _Running, workers: Workers) -> None:
@@ -259,7 +261,9 @@ class Driver:
         if lost and running.lost < _RERUNS:
             running.lost += 1
             if failure.status == "no_checkpoint":
-                running.segment = self._last_checkpoint(running, running.segment.start - 1)
+                # the one before; refused, too, they are all of other data or another study
+                before = running.segment.start - 1 if running.lost < _RERUNS else 0
+                running.segment = self._last_checkpoint(running, before)
             self._submit(running, workers)
             return
         lasted = {"failed_seconds": evaluation.finished - evaluation.started}
@@ -275,7 +279,7 @@ class Driver:
         if result.checkpoint is not None:
             # by epoch: a driver killed before the curves are written goes on from the one before
             files = recorded.get("checkpoints", {})
-            written = {str(running.segment.stop): result.checkpoint}
+            written = {str(running.segment.stop): self.folder.recorded(result.checkpoint)}
             attributes["checkpoints"] = {**files, **written}
         for name in CURVES:
             values = [float(value) for value in getattr(result, name)]
@@ -316,7 +320,7 @@ class Driver:
         self._closed(running)
 
     def _closed(self, running: _Running) -> None:
-        _clear(Path(cast(str, running.segment.folder)))
+        self.folder.clear(running.number)
         if self.callback is not None:
             trial = self.backend.get_trial(running.trial_id)
             if self.callback(self.study, trial) is True:
@@ -326,20 +330,6 @@ class Driver:
 def _span(running: _Running, evaluation: Evaluation) -> dict[str, Any]:
     first = {"started": evaluation.started} if running.segment.start == 0 else {}
     return {**first, "worker": evaluation.worker, "finished": evaluation.finished}
-
-
-def _clear(folder: Path) -> None:
-    """Remove a trial's checkpoints; TensorBoard's logs are what somebody asked for."""
-    for child in folder.glob("*"):
-        if child.name == LOG_FOLDER:
-            continue
-        if child.is_dir() and not child.is_symlink():
-            shutil.rmtree(child, ignore_errors=True)
-        else:
-            with suppress(OSError):
-                child.unlink()
-    with suppress(OSError):  # not empty
-        folder.rmdir()
 
 
 def own_trials(study: optuna.Study) -> list[FrozenTrial]:

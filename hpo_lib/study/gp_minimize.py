@@ -16,7 +16,7 @@ from skopt.callbacks import VerboseCallback, check_callback
 from skopt.space import Categorical, Integer, Real
 from skopt.utils import create_result, eval_callbacks, normalize_dimensions
 
-from hpo_lib.checks import check_member, check_whole
+from hpo_lib.checks import check_member, check_name, check_whole
 from hpo_lib.exceptions import StudyError
 from hpo_lib.objective import FunctionObjective, Segment, SegmentResult
 from hpo_lib.samplers.bayes import BayesSampler
@@ -218,6 +218,8 @@ def _refuse(unsupported: Mapping[str, Any]) -> None:
 
 
 def _check(n_calls: int, n_initial_points: int, run: _Run, name: str | None, storage: Any) -> None:
+    if name is not None:
+        check_name(name)
     first = len(run.first)
     if n_initial_points < 0 or n_initial_points + first + len(run.given) < 1:
         message = f"n_initial_points must be positive where there is no x0, got {n_initial_points}"

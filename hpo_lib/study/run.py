@@ -5,15 +5,12 @@ The record is an Optuna study. One process, the driver, writes it and holds its 
 
 from __future__ import annotations
 
-import hashlib
 import math
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 import numpy as np
 import optuna
@@ -24,12 +21,18 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo_lib.checks import check_whole
+from hpo_lib.checks import check_name, check_whole
 from hpo_lib.exceptions import StudyChangedError, StudyError
 from hpo_lib.objective import Objective, Segment, as_objective
 from hpo_lib.samplers.pruners import default_rungs, make_pruner
 from hpo_lib.samplers.registry import make_sampler
 from hpo_lib.space.search_space import Configuration, SearchSpace
+from hpo_lib.study.checkpoints import (
+    StudyFolder,
+    checkpoints_beside,
+    ensure_identity,
+    study_identity,
+)
 from hpo_lib.study.driver import (
     Callback,
     Driver,
@@ -40,12 +43,14 @@ from hpo_lib.study.settings import check_comparable, check_unchanged, study_sett
 from hpo_lib.study.storage import (
     Storage,
     explained,
+    fold_record,
     holding,
     lease_holder,
     open_storage,
-    sqlite_path,
+    storage_file,
+    storage_lock,
 )
-from hpo_lib.study.study_file import written_here
+from hpo_lib.study.study_file import StudyFile, written_here
 from hpo_lib.study.workers.local import Workers, make_workers
 from hpo_lib.trials import (
     RecordedTrial,
@@ -118,9 +123,7 @@ def run_study(
         KeyboardInterrupt: after Ctrl-C, once what ran is finished and recorded; the second one at
             once. The same call goes on.
     """
-    if not name:
-        message = f"name must not be empty, got {name!r}"
-        raise ValueError(message)
+    check_name(name)
     n_trials, seed = check_whole("n_trials", n_trials, 1), check_whole("seed", seed, 0)
     check_whole("max_failures", max_failures, 1)
     evaluated = as_objective(objective)
@@ -147,7 +150,7 @@ def run_study(
             storage=backend, sampler=sampler, pruner=pruner, study_name=name, load_if_exists=True
         )
         check_unchanged(study, space, settings, evaluated)
-    with holding(study, storage) as lease:
+    with holding(study, storage, backend) as lease:
         if study.user_attrs.get("n_trials") != n_trials:  # for those who watch
             study.set_user_attr("n_trials", n_trials)
         if "ready" not in study.user_attrs:
@@ -166,26 +169,14 @@ def run_study(
             stop=stop,
         )
         if not driver.is_complete():
-            file = sqlite_path(storage)
+            file, identity = storage_file(storage), ensure_identity(study)
             with tempfile.TemporaryDirectory(prefix="hpo_lib_") as temporary:
-                place = trial_folder(file.parent, name) if file else Path(temporary)
+                root = checkpoints_beside(file) if file else Path(temporary)
                 pool = make_workers(workers, time_limit=time_limit, memory_limit=memory_limit)
                 with written_here(backend, name):
-                    driver.run(pool, place, keep_workers=pool is workers)
+                    folder = StudyFolder(root, name, identity)
+                    driver.run(pool, folder, keep_workers=pool is workers)
     return study
-
-
-def trial_folder(folder: Path, name: str) -> Path:
-    """Where the unfinished trials of a study keep their checkpoints."""
-    quoted = quote(name, safe=" ")
-    if set(quoted) <= {"."}:  # this folder and the one above
-        quoted = quoted.replace(".", "%2E")
-    if len(quoted) > _LONGEST_NAME:
-        quoted = quoted[: _LONGEST_NAME - 40] + hashlib.sha1(name.encode()).hexdigest()
-    return folder / "checkpoints" / quoted
-
-
-_LONGEST_NAME = 200  # file systems stop at 255 bytes
 
 
 def _check_rungs(rungs: Sequence[int], budget: int, *, needed: bool) -> None:
@@ -264,6 +255,7 @@ def open_study(name: str, storage: Storage | None = None) -> optuna.Study:
     Raises:
         StudyError: there is none of that name; the message lists those there are.
     """
+    check_name(name)
     backend = open_storage(storage)
     with explained(storage):
         known = optuna.get_all_study_names(backend)
@@ -279,16 +271,26 @@ def open_study(name: str, storage: Storage | None = None) -> optuna.Study:
 
 
 def delete_study(name: str, storage: Storage | None = None) -> None:
-    """Delete a study and its checkpoints; one that is being written is refused."""
+    """Delete a study and what its trials wrote into the study's own folder.
+
+    Raises:
+        StudyError: it is being written, or there is none of that name.
+    """
     study = open_study(name, storage)
-    holder = lease_holder(study)
-    if holder is not None:
-        message = f"study {name!r} is being written by {holder}: stop that first"
-        raise StudyError(message)
-    optuna.delete_study(study_name=name, storage=open_storage(storage))
-    file = sqlite_path(storage)
-    if file is not None:
-        shutil.rmtree(trial_folder(file.parent, name), ignore_errors=True)
+    backend = open_storage(storage)
+    with explained(storage), storage_lock(storage):  # nobody takes the lease meanwhile
+        holder = lease_holder(study)
+        if holder is not None:
+            message = f"study {name!r} is being written by {holder}: stop that first"
+            raise StudyError(message)
+        numbers = [trial.number for trial in study.get_trials(deepcopy=False)]
+        identity = study_identity(study)
+        optuna.delete_study(study_name=name, storage=backend)
+    if isinstance(backend, StudyFile):
+        fold_record(backend.watch)
+    file = storage_file(storage)
+    if file is not None and identity is not None:
+        StudyFolder(checkpoints_beside(file), name, identity).remove(numbers)
 
 
 def list_studies(storage: Storage | None = None) -> pd.DataFrame:

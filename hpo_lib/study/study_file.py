@@ -25,6 +25,8 @@ from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.dialects.sqlite import insert
 
+from hpo_lib.study.sqlite_file import FileWatch
+
 
 def _noted(name: str) -> Any:
     """The write of that name, after which the trial counts as changed."""
@@ -56,9 +58,10 @@ def _upsert(
 class StudyFile(_CachedStorage):
     """A storage that can be told that one process alone changes the trials of a study."""
 
-    def __init__(self, backend: RDBStorage) -> None:
+    def __init__(self, backend: RDBStorage, watch: FileWatch | None = None) -> None:
         super().__init__(backend)
         self.file = backend
+        self.watch = watch
         self._written_here: int | None = None
         self._changed: set[int] = set()
         self._seen = -1

@@ -23,7 +23,7 @@ class TrainingObjective:
     """Validation error of a ResNet whose hyperparameters a configuration names.
 
     A checkpoint is written where a segment ends before the budget. When a study closes a trial
-    its checkpoints go and its logs stay: `tensorboard --logdir <studies' folder>/checkpoints`.
+    its checkpoints go and its logs stay: `tensorboard --logdir <studies' file>.checkpoints`.
 
     Attributes:
         config: hyperparameters that the configuration leaves open; its seed is replaced by the

@@ -14,6 +14,7 @@ import optuna
 from matplotlib.transforms import Bbox
 from optuna.storages import BaseStorage
 
+from hpo_lib.checks import check_name
 from hpo_lib.exceptions import StudyError
 from hpo_lib.plots.data import Points, any_time_data, points_data
 from hpo_lib.plots.figures import plot_any_time
@@ -123,6 +124,8 @@ class StudyMonitor(Panel):
         storage: where a study given by its name is.
     """
 
+    _task: asyncio.Task[None] | None = None  # also of one whose arguments were refused
+
     def __init__(
         self, study: str | optuna.Study | BackgroundStudy, storage: Storage | None = None
     ) -> None:
@@ -133,7 +136,7 @@ class StudyMonitor(Panel):
         if isinstance(study, optuna.Study):
             self._study, self.name = study, study.study_name
         else:
-            self.name = study if isinstance(study, str) else study.name
+            self.name = check_name(study if isinstance(study, str) else study.name)
             self._backend = open_storage(storage)
             self.background = background_study(self.name, storage) or given
         place = "the storage" if isinstance(storage, BaseStorage) else storage or DEFAULT_STORAGE
@@ -141,7 +144,6 @@ class StudyMonitor(Panel):
         self._mark: object = None
         self._points: Points | None = None
         self._problem = ""
-        self._task: asyncio.Task[None] | None = None
         self._quiet = False
         self._layout: list[Bbox] = []
         self.start = self._button("Start", "Begin, or go on where the record stands", self._start)

@@ -240,4 +240,4 @@ def test_an_interrupt_in_the_last_trial_ends_a_complete_study():
     finally:
         signal.signal(signal.SIGINT, before)
     assert stop_reason(study) == "budget spent"
-    assert not list(Path("results/checkpoints").glob("*"))
+    assert not list(Path("results/studies.db.checkpoints").glob("*"))

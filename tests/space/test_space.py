@@ -624,7 +624,7 @@ def test_sizes():
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_are_canonical(name: str):
     space = SearchSpace.preset(name)
-    file = resources.files("hpo_lib.space") / "presets" / f"{name}.yaml"
+    file = resources.files("hpo_lib.space.search_space") / "presets" / f"{name}.yaml"
     assert space.to_yaml().encode() == file.read_bytes()
     assert space.contains(space.default_configuration())
 

@@ -539,8 +539,10 @@ def test_a_trials_logs_stay_where_the_driver_put_them_and_its_checkpoints_go() -
     space = SearchSpace.from_yaml("lr: {type: float, low: 0.01, high: 0.1, default: 0.05}")
     options = {"name": "logged", "storage": "s.db", "workers": 1, "rungs": (1,)}
     study = run_study(objective, space, "random", 2, **options)
+    (place,) = Path("s.db.checkpoints").iterdir()
+    assert place.name == f"logged-{study.user_attrs['identity'][:12]}"
     for trial in study.trials:
-        folder = Path(f"checkpoints/logged/{trial.number:05d}")
+        folder = place / f"{trial.number:05d}"
         assert [child.name for child in folder.iterdir()] == ["tensorboard"]
         log = EventAccumulator(str(folder / "tensorboard")).Reload()
         points = log.Scalars("validation_accuracy")
@@ -548,4 +550,4 @@ def test_a_trials_logs_stay_where_the_driver_put_them_and_its_checkpoints_go() -
         errors = [1 - point.value for point in points]
         assert errors == pytest.approx(record_of(trial).validation_error, abs=1e-6)
     delete_study("logged", "s.db")
-    assert not Path("checkpoints/logged").exists()
+    assert not place.exists()

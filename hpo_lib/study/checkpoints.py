@@ -1,0 +1,173 @@
+"""Where the trials of a study write: a folder that belongs to one study of one file.
+
+Beside `studies.db` it is `studies.db.checkpoints/<name>-<identity>/<trial number>`. The identity
+is drawn once per study and kept in its record, so no other study, no other file and nobody's own
+folder has the same place. Only trial folders of the study's own record are ever emptied, and no
+symbolic link below `studies.db.checkpoints` is followed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import uuid
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import quote
+
+import optuna
+
+from hpo_lib.exceptions import StudyError
+from hpo_lib.objective import LOG_FOLDER
+
+_LONGEST_NAME = 200  # file systems stop at 255 bytes
+_IDENTITY = re.compile(r"[0-9a-f]{32}")
+
+
+def study_identity(study: optuna.Study) -> str | None:
+    """Return the identity in a study's record; None where a driver has not given it one.
+
+    A record may come from somebody else, and a part of its identity becomes the name of a folder:
+    what is not such a number counts as none.
+    """
+    recorded = study.user_attrs.get("identity")
+    valid = isinstance(recorded, str) and _IDENTITY.fullmatch(recorded)
+    return recorded if valid else None
+
+
+def ensure_identity(study: optuna.Study) -> str:
+    """Return the identity of a study, and write one into a record that has none."""
+    identity = study_identity(study)
+    if identity is None:
+        identity = uuid.uuid4().hex
+        study.set_user_attr("identity", identity)
+    return identity
+
+
+def checkpoints_beside(file: Path) -> Path:
+    """Return the folder for the checkpoints of all studies of an SQLite file."""
+    # A file that is linked to has one place; links above it stay, since hosts may share them.
+    file = file.resolve() if file.is_symlink() else file.absolute()
+    return file.with_name(f"{file.name}.checkpoints")
+
+
+class StudyFolder:
+    """The folder of one study.
+
+    Args:
+        root: the folder for all studies of a file, or a temporary one.
+        name: the study's name.
+        identity: the study's identity.
+    """
+
+    def __init__(self, root: Path, name: str, identity: str) -> None:
+        self.root = root
+        self.identity = identity
+        self.path = root / f"{_quoted(name)}-{identity[:12]}"
+
+    def trial(self, number: int) -> Path:
+        """Return the folder of a trial, whether or not it is there."""
+        return self.path / f"{number:05d}"
+
+    def make(self, number: int) -> Path:
+        """Make the folder of a trial.
+
+        Raises:
+            StudyError: a symbolic link stands in its place, behind which are others' files.
+        """
+        folder = self.trial(number)
+        if self._through_link(folder):
+            message = (
+                f"the folder of trial {number} must be no symbolic link, nor be reached through "
+                f"one, got {folder}: remove the link"
+            )
+            raise StudyError(message)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def recorded(self, checkpoint: str) -> str:
+        """Return a checkpoint's path as it is recorded: from the root, where it lies below.
+
+        So a record that was moved together with its folder still finds its checkpoints.
+        """
+        path = Path(checkpoint)
+        for folder, file in ((self.path, path), (self.path.resolve(), path.resolve())):
+            if file.is_relative_to(folder):
+                return (self.path.name / file.relative_to(folder)).as_posix()
+        return checkpoint
+
+    def find(self, recorded: str) -> str | None:
+        """Return where a recorded checkpoint is now; None where it is not, or behind a link.
+
+        Records from before studies had an identity hold the whole path.
+        """
+        path = Path(recorded)
+        if path.parts[:1] == (self.path.name,):
+            outside = ".." in path.parts
+            path = self.root / path
+            if outside or self._through_link(path):
+                return None
+        return str(path) if path.exists() else None
+
+    def clear(self, number: int) -> None:
+        """Remove a trial's checkpoints; TensorBoard's logs are what somebody asked for."""
+        folder = self.trial(number)
+        if self._through_link(folder) or not folder.is_dir():
+            return
+
+        for child in folder.iterdir():
+            if child.name != LOG_FOLDER:
+                _remove(child)
+        _remove_empty(folder)
+
+    def clear_all(self, numbers: Iterable[int]) -> None:
+        """Remove the checkpoints of these trials, and the study's folder if nothing is left."""
+        for number in self._there(numbers):
+            self.clear(number)
+        self._remove_if_empty()
+
+    def remove(self, numbers: Iterable[int]) -> None:
+        """Remove the folders of these trials with the logs in them."""
+        for number in self._there(numbers):
+            folder = self.trial(number)
+            if not self._through_link(folder):
+                _remove(folder)
+        self._remove_if_empty()
+
+    def _there(self, numbers: Iterable[int]) -> list[int]:
+        if self._through_link(self.path) or not self.path.is_dir():
+            return []
+        names = {child.name for child in self.path.iterdir()}
+        return [number for number in numbers if self.trial(number).name in names]
+
+    def _remove_if_empty(self) -> None:
+        if not self._through_link(self.path):
+            _remove_empty(self.path)
+
+    def _through_link(self, path: Path) -> bool:
+        """Whether a part of a path below the root is a symbolic link."""
+        parts = path.relative_to(self.root).parts
+        return any(self.root.joinpath(*parts[: n + 1]).is_symlink() for n in range(len(parts)))
+
+
+def _quoted(name: str) -> str:
+    quoted = quote(name, safe=" ")
+    if len(quoted) > _LONGEST_NAME:
+        quoted = quoted[: _LONGEST_NAME - 40] + hashlib.sha1(name.encode()).hexdigest()
+    return quoted
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, a link (not what it leads to) or a folder, if the system lets us."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)  # stops at links itself
+    else:
+        with suppress(OSError):
+            path.unlink()
+
+
+def _remove_empty(folder: Path) -> None:
+    with suppress(OSError):  # not empty, or not there
+        folder.rmdir()
