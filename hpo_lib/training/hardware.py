@@ -68,7 +68,9 @@ def cpu_instructions() -> set[str]:
     """Return the names of the instruction sets that this CPU has, as far as can be told."""
     capabilities = getattr(torch.cpu, "get_capabilities", None)
     if capabilities is not None:
-        return {name for name, value in capabilities().items() if value is True}
+        # sizes of caches are among them
+        flags: dict[str, Any] = capabilities()
+        return {name for name, value in flags.items() if value is True}
 
     # torch before 2.11 says nothing in public; Linux does
     cpuinfo = Path("/proc/cpuinfo")

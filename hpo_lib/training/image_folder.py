@@ -152,16 +152,16 @@ def _content_digest(paths: tuple[str, ...], names: tuple[str, ...], state: str) 
     """Digest classes, names and bytes of the files, once per state of the folder."""
     digest = hashlib.sha256()
     for path, name in zip(paths, names, strict=True):
-        digest.update(encode_name(name) + b"\0")
-        digest.update(hashlib.sha256(Path(path).read_bytes()).digest())
+        content = Path(path).read_bytes()
+        digest.update(encode_name(name))
+        digest.update(hashlib.sha256(content).digest())
     return digest.hexdigest()
 
 
 def _visible_entries(folder: Path) -> list[os.DirEntry[str]]:
     """Return the entries in order, without those that no person put there."""
-    with os.scandir(folder) as entries:
-        visible = [entry for entry in entries if not entry.name.lower().startswith(_CLUTTER)]
-    return sorted(visible, key=lambda entry: entry.name)
+    entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    return [entry for entry in entries if not entry.name.lower().startswith(_CLUTTER)]
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:

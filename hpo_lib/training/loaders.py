@@ -61,10 +61,12 @@ class ImageData:
         """Digest of every pixel and label as split, wherever the images lie and on any device."""
         digest = hashlib.sha256(encode_name("\n".join(self.classes)))
         for part in (self.train, self.validation):
-            pixels = part.images.cpu().permute(0, 2, 3, 1).contiguous()  # as they lie in memory
+            # n, h, w, c, as they lie in memory
+            pixels = part.images.cpu().permute(0, 2, 3, 1).contiguous()
+            labels = part.labels.cpu().numpy()
             digest.update(repr(tuple(pixels.shape)).encode())
             digest.update(pixels.numpy().data)
-            digest.update(part.labels.cpu().numpy().tobytes())
+            digest.update(labels.tobytes())
         return digest.hexdigest()
 
     def to(self, device: torch.device | str) -> ImageData:

@@ -73,12 +73,16 @@ class Dropout(nn.Dropout):
             return super().forward(input)
 
         # four 16-bit numbers, uniform from -2¹⁵ to 2¹⁵ - 1, in each 64-bit word
-        words = torch.empty(math.ceil(input.numel() / 4), dtype=torch.int64)
-        bits = words.random_(-(2**63), None).view(torch.int16)
-        threshold = round(self.p * 2**16) - 2**15
+        n_words = math.ceil(input.numel() / 4)
+        words = torch.empty(n_words, dtype=torch.int64)
+        words.random_(-(2**63), None)
+        bits = words.view(torch.int16)
 
+        # in the memory layout of the input: channels-last, as a rule
         mask = torch.empty_like(input)
-        mask.copy_(bits.as_strided(mask.size(), mask.stride()) >= threshold)
+        bits = bits.as_strided(mask.size(), mask.stride())
+        threshold = round(self.p * 2**16) - 2**15
+        mask.copy_(bits >= threshold)
         return input * mask.div_(1 - self.p)
 
 
@@ -297,8 +301,15 @@ def _activation(name: str) -> nn.Module:
 
 
 def _conv_norm(n_in: int, n_out: int, size: int, stride: int = 1) -> list[nn.Module]:
-    conv = nn.Conv2d(n_in, n_out, size, stride=stride, padding=size // 2, bias=False)
-    return [conv, nn.BatchNorm2d(n_out)]
+    convolution = nn.Conv2d(
+        n_in,
+        n_out,
+        size,
+        stride=stride,
+        padding=size // 2,
+        bias=False,  # the norm has one
+    )
+    return [convolution, nn.BatchNorm2d(n_out)]
 
 
 def _shortcut(kind: str, n_in: int, n_out: int, stride: int) -> nn.Module:

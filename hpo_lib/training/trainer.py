@@ -7,10 +7,10 @@ import os
 import sys
 import time
 from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -187,12 +187,12 @@ def evaluate(
 
     part = part.to(device)
     logits = _predict(model, part, autocast(config, device))
-    predicted = logits.argmax(1)
+    loss, error = _score(logits, part.labels)
     return Predictions(
         labels=part.labels.cpu().numpy(),
-        predicted=predicted.cpu().numpy(),
-        loss=float(F.cross_entropy(logits, part.labels)),
-        error=int((predicted != part.labels).sum()) / len(part),
+        predicted=logits.argmax(1).cpu().numpy(),
+        loss=loss,
+        error=error,
     )
 
 
@@ -227,15 +227,20 @@ class Trainer:
             data: images and classes that the network has to fit.
             device: where to put it.
         """
-        with _seeded(device, config.seed, 0):
+        with _reproducible(device, config.seed, 0):
             model = make_network(config, data.train.images.shape[1], len(data.classes))
         model = model.to(device).to(memory_format=torch.channels_last)
         keep_freed_memory()
         clear_vector_registers()
 
-        optimizer = make_optimizer(config, model, device)
-        forward = torch.compile(model) if config.compile else model
-        return cls(config, device, model, cast("Callable[[Tensor], Tensor]", forward), optimizer)
+        forward: Any = torch.compile(model) if config.compile else model
+        return cls(
+            config=config,
+            device=device,
+            model=model,
+            forward=forward,
+            optimizer=make_optimizer(config, model, device),
+        )
 
     def run_epoch(self, epoch: int, data: ImageData) -> EpochResult:
         """Train one epoch, validate, and remember the best weights.
@@ -245,18 +250,25 @@ class Trainer:
             data: training and validation images, on the device.
         """
         start_time = time.perf_counter()
-        with _seeded(self.device, self.config.seed, epoch), _deterministic(self.device):
-            loss, accuracy = self.train_epoch(epoch, data.train)
-            logits = _predict(self.model, data.validation, autocast(self.config, self.device))
+        with _reproducible(self.device, self.config.seed, epoch):
+            train_loss, train_accuracy = self.train_epoch(epoch, data.train)
+            precision = autocast(self.config, self.device)
+            logits = _predict(self.model, data.validation, precision)
 
-        labels = data.validation.labels
-        validation_loss = float(F.cross_entropy(logits, labels))
-        error = int((logits.argmax(1) != labels).sum()) / len(labels)
-        if error < self.best["error"]:
-            weights = {name: value.clone() for name, value in self.model.state_dict().items()}
-            self.best = {"epoch": epoch, "error": error, "model": weights}
-        seconds = time.perf_counter() - start_time
-        return EpochResult(loss, accuracy, validation_loss, error, seconds)
+        validation_loss, validation_error = _score(logits, data.validation.labels)
+        if validation_error < self.best["error"]:
+            # copies, because training goes on with the originals
+            state = self.model.state_dict()
+            weights = {name: value.clone() for name, value in state.items()}
+            self.best = {"epoch": epoch, "error": validation_error, "model": weights}
+
+        return EpochResult(
+            train_loss,
+            train_accuracy,
+            validation_loss,
+            validation_error,
+            seconds=time.perf_counter() - start_time,
+        )
 
     def train_epoch(self, epoch: int, part: Part) -> tuple[float, float]:
         """Take one optimizer step per batch.
@@ -359,23 +371,31 @@ def _predict(model: nn.Module, part: Part, precision: Callable[[], Any]) -> Tens
     return torch.cat(outputs)
 
 
+def _score(logits: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Return the mean cross-entropy and the share of wrong predictions."""
+    loss = float(F.cross_entropy(logits, labels))
+    n_wrong = int((logits.argmax(1) != labels).sum())
+    return loss, n_wrong / len(labels)
+
+
 @contextmanager
-def _seeded(device: torch.device, *entropy: int) -> Generator[None]:
-    """Seed torch's own generators (weights, dropout) and leave the caller's as they were."""
-    cuda_devices = [torch.cuda.current_device()] if device.type == "cuda" else []
-    with torch.random.fork_rng(cuda_devices):
+def _reproducible(device: torch.device, *entropy: int) -> Generator[None]:
+    """Seed torch's own generators (weights, dropout); leave the caller's as they were."""
+    with ExitStack() as stack:
+        cuda_devices: list[int] = []
+        if device.type == "cuda":
+            cuda_devices.append(torch.cuda.current_device())
+            flags = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
+            stack.enter_context(flags)
+        stack.enter_context(torch.random.fork_rng(cuda_devices))
         torch.manual_seed(_derive_seed(*entropy))
         yield
 
 
 def _derive_seed(*entropy: int) -> int:
-    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]) >> 1
-
-
-def _deterministic(device: torch.device) -> AbstractContextManager[None]:
-    if device.type != "cuda":
-        return nullcontext()
-    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
+    """Return a seed of 63 bits, independent of those of other entropy."""
+    sequence = np.random.SeedSequence(entropy)
+    return int(sequence.generate_state(1, np.uint64)[0]) >> 1
 
 
 def _segment_result(
@@ -401,10 +421,14 @@ def _scalar_log(folder: str | Path | None, start: int) -> Generator[_EpochCallba
     with SummaryWriter(str(folder), purge_step=start + 1) as writer:
 
         def write(epoch: int, result: EpochResult) -> None:
-            writer.add_scalar("training_loss", result.train_loss, epoch)
-            writer.add_scalar("training_accuracy", result.train_accuracy, epoch)
-            writer.add_scalar("validation_loss", result.validation_loss, epoch)
-            writer.add_scalar("validation_accuracy", 1 - result.validation_error, epoch)
+            scalars = {
+                "training_loss": result.train_loss,
+                "training_accuracy": result.train_accuracy,
+                "validation_loss": result.validation_loss,
+                "validation_accuracy": 1 - result.validation_error,
+            }
+            for name, value in scalars.items():
+                writer.add_scalar(name, value, epoch)
 
         yield write
 
@@ -416,9 +440,8 @@ def _epoch_report(start: int, stop: int, *, enabled: bool) -> Generator[_EpochCa
     is_jupyter = "JPY_SESSION_NAME" in os.environ and "ipykernel" in sys.modules
     is_watched = is_jupyter or sys.stderr.isatty()
 
-    with tqdm(
-        total=stop, initial=start, unit="epoch", disable=not (enabled and is_watched)
-    ) as bar:
+    has_bar = enabled and is_watched
+    with tqdm(total=stop, initial=start, unit="epoch", disable=not has_bar) as bar:
 
         def show(epoch: int, result: EpochResult) -> None:
             if enabled and not is_watched:
