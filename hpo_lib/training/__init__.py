@@ -11,5 +11,5 @@
 | `trainer`      | `train` and `evaluate`                                                 |
 | `checkpoints`  | the file from which a training goes on                                 |
 | `objective`    | `TrainingObjective`: a training as the objective of a search           |
-| `hardware`     | device, bfloat16 where there is hardware for it, memory, registers     |
+| `hardware`     | device, precision, seeds; memory and vector registers of a CPU         |
 """

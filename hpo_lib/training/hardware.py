@@ -1,15 +1,16 @@
-"""Device and precision of a training, and settings of the process that make a CPU faster."""
+"""Device, precision and seeds of a training, and settings that make a CPU faster."""
 
 from __future__ import annotations
 
 import ctypes
 import platform
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from hpo_lib.training.config import TrainingConfig
@@ -75,6 +76,31 @@ def cpu_instructions() -> set[str]:
     # torch before 2.11 says nothing in public; Linux does
     cpuinfo = Path("/proc/cpuinfo")
     return set(cpuinfo.read_text().split()) if cpuinfo.exists() else set()
+
+
+@contextmanager
+def reproducible(device: torch.device, *entropy: int) -> Generator[None]:
+    """Seed torch's generators and choose deterministic kernels; restore both afterwards.
+
+    Args:
+        device: where the training runs.
+        *entropy: integers that fix the seed.
+    """
+    with ExitStack() as stack:
+        cuda_devices: list[int] = []
+        if device.type == "cuda":
+            cuda_devices.append(torch.cuda.current_device())
+            flags = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
+            stack.enter_context(flags)
+        stack.enter_context(torch.random.fork_rng(cuda_devices))
+        torch.manual_seed(derive_seed(*entropy))
+        yield
+
+
+def derive_seed(*entropy: int) -> int:
+    """Return a seed of 63 bits, independent of those of other entropy."""
+    sequence = np.random.SeedSequence(entropy)
+    return int(sequence.generate_state(1, np.uint64)[0]) >> 1
 
 
 @lru_cache

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,17 +35,16 @@ from hpo_lib.training.hardware import (
     autocast,
     choose_device,
     clear_vector_registers,
+    derive_seed,
     keep_freed_memory,
+    reproducible,
 )
 from hpo_lib.training.loaders import ImageData, Part, batches, make_augmentation
 from hpo_lib.training.optimization import learning_rate, make_loss, make_optimizer
 from hpo_lib.training.resnet import ResNet, resnet
 
 _EVALUATION_BATCH_SIZE = 256
-
-# steps between two looks at the loss, because a look waits for the device
-_DIVERGENCE_INTERVAL = 64
-
+_DIVERGENCE_INTERVAL = 64  # steps between two looks at the loss: a look waits for the device
 _CURVES = ("train_loss", "validation_loss", "validation_error", "seconds")
 
 
@@ -143,9 +142,8 @@ def train(
         raise CheckpointError(message)
 
     history: list[EpochResult] = []
-    log = _scalar_log(log_folder, start)
     report = _epoch_report(start, stop, enabled=progress)
-    with log as write_scalars, report as show:
+    with _scalar_log(log_folder, start) as write_scalars, report as show:
         for epoch in range(start + 1, stop + 1):
             result = trainer.run_epoch(epoch, data)
             if not result.is_finite:
@@ -183,9 +181,9 @@ def evaluate(
     model = make_network(config, part.images.shape[1], n_classes)
     with checkpoint_errors(checkpoint, MISFIT):
         model.to(device).load_state_dict(state)
-    model = model.to(memory_format=torch.channels_last)
 
     part = part.to(device)
+    model = model.to(memory_format=torch.channels_last)
     logits = _predict(model, part, autocast(config, device))
     loss, error = _score(logits, part.labels)
     return Predictions(
@@ -227,7 +225,7 @@ class Trainer:
             data: images and classes that the network has to fit.
             device: where to put it.
         """
-        with _reproducible(device, config.seed, 0):
+        with reproducible(device, config.seed, 0):
             model = make_network(config, data.train.images.shape[1], len(data.classes))
         model = model.to(device).to(memory_format=torch.channels_last)
         keep_freed_memory()
@@ -250,7 +248,7 @@ class Trainer:
             data: training and validation images, on the device.
         """
         start_time = time.perf_counter()
-        with _reproducible(self.device, self.config.seed, epoch):
+        with reproducible(self.device, self.config.seed, epoch):
             train_loss, train_accuracy = self.train_epoch(epoch, data.train)
             precision = autocast(self.config, self.device)
             logits = _predict(self.model, data.validation, precision)
@@ -290,7 +288,7 @@ class Trainer:
         epoch_batches = batches(
             part,
             config.batch_size,
-            generator=torch.Generator().manual_seed(_derive_seed(config.seed, epoch, 1)),
+            generator=torch.Generator().manual_seed(derive_seed(config.seed, epoch, 1)),
             augment=make_augmentation(config, part),
             shuffle=True,
             drop_last=has_whole_batch,
@@ -376,26 +374,6 @@ def _score(logits: Tensor, labels: Tensor) -> tuple[float, float]:
     loss = float(F.cross_entropy(logits, labels))
     n_wrong = int((logits.argmax(1) != labels).sum())
     return loss, n_wrong / len(labels)
-
-
-@contextmanager
-def _reproducible(device: torch.device, *entropy: int) -> Generator[None]:
-    """Seed torch's own generators (weights, dropout); leave the caller's as they were."""
-    with ExitStack() as stack:
-        cuda_devices: list[int] = []
-        if device.type == "cuda":
-            cuda_devices.append(torch.cuda.current_device())
-            flags = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
-            stack.enter_context(flags)
-        stack.enter_context(torch.random.fork_rng(cuda_devices))
-        torch.manual_seed(_derive_seed(*entropy))
-        yield
-
-
-def _derive_seed(*entropy: int) -> int:
-    """Return a seed of 63 bits, independent of those of other entropy."""
-    sequence = np.random.SeedSequence(entropy)
-    return int(sequence.generate_state(1, np.uint64)[0]) >> 1
 
 
 def _segment_result(
