@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import math
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import partial
+from numbers import Real
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, cast, get_args, runtime_checkable
 
 from hpo_lib.exceptions import CheckpointError
 from hpo_lib.space.search_space import Configuration
@@ -103,6 +107,10 @@ class SegmentResult:
     status: Status = "completed"
 
 
+CURVES = ("train_loss", "validation_loss", "seconds", "validation_error")
+"""Recorded per epoch. The last is written last: its length says how far the record reaches."""
+
+
 @runtime_checkable
 class Objective(Protocol):
     """A pure function of its arguments and the files that they name, in any process."""
@@ -162,7 +170,7 @@ class FunctionObjective:
             segment: not used.
         """
         start_time = time.perf_counter()
-        value = float(self.function(dict(configuration)))
+        value = _number("a number", self.function(dict(configuration)))
         seconds = time.perf_counter() - start_time
         return SegmentResult((value,), (value,), (value,), (seconds,))
 
@@ -183,3 +191,106 @@ def as_objective(objective: Objective | Callable[[Configuration], float]) -> Obj
         message = f"objective must be an Objective or a function, got {objective!r}"
         raise TypeError(message)
     return FunctionObjective(objective)
+
+
+def checked_result(result: object, segment: Segment) -> SegmentResult:
+    """Return what an objective returned as plain Python floats and strings.
+
+    Scalars and one-dimensional arrays of NumPy, PyTorch or pandas become floats. A validation
+    error may be infinite or NaN: the driver closes such a trial as diverged.
+
+    Args:
+        result: what the objective returned.
+        segment: the segment that it was called for.
+
+    Raises:
+        TypeError: a part is of another type than `SegmentResult` says.
+        ValueError: a part has another length or value than the segment allows.
+    """
+    if not isinstance(result, SegmentResult):
+        message = f"objective must return a SegmentResult, got {shown(result)}"
+        raise TypeError(message)
+    status = _checked_status(result.status)
+    curves = {name: _curve(name, getattr(result, name)) for name in CURVES}
+
+    n_epochs = segment.stop - segment.start
+    if status == "completed":
+        for name in reversed(CURVES):
+            _check_length(name, curves[name], n_epochs)
+    _check_diverged(curves, n_epochs)
+
+    unusable = [value for value in curves["seconds"] if not 0 <= value < math.inf]
+    if unusable:
+        message = f"objective must return finite seconds of at least 0, got {unusable[0]}"
+        raise ValueError(message)
+    return SegmentResult(**curves, checkpoint=_checked_path(result.checkpoint), status=status)
+
+
+def shown(value: object) -> str:
+    """Return the start of a value's `repr`, or its type where that fails."""
+    try:
+        return f"{value!r:.200}"
+    except Exception:  # somebody else's code
+        return f"an object of type {type(value).__name__} whose repr fails"
+
+
+def _checked_status(status: object) -> Status:
+    allowed = get_args(Status)
+    if not isinstance(status, str) or status not in allowed:
+        rule = f"objective must return one of {', '.join(allowed)} as status"
+        message = f"{rule}, got {shown(status)}"
+        raise ValueError(message)
+    return allowed[allowed.index(status)]
+
+
+def _curve(name: str, values: Any) -> tuple[float, ...]:
+    given = values
+    if hasattr(values, "tolist"):  # an array, a tensor, a series
+        values = values.tolist()
+    if not isinstance(values, Sequence) or isinstance(values, str | bytes | bytearray):
+        rule = f"objective must return {name} as a sequence of numbers, one for each epoch"
+        message = f"{rule}, got {shown(given)}"
+        raise TypeError(message)
+    numbers = cast("Sequence[object]", values)
+    return tuple(_number(f"numbers as {name}", value) for value in numbers)
+
+
+def _number(rule: str, value: Any) -> float:
+    """Return one real number, also that of an array or a tensor with one element, as a float."""
+    number = value
+    shape = getattr(value, "shape", None)
+    if isinstance(shape, tuple) and math.prod(cast("tuple[int, ...]", shape)) == 1:
+        number = value.item()
+    if not isinstance(number, Real | Decimal):
+        message = f"objective must return {rule}, got {shown(value)}"
+        raise TypeError(message)
+    try:
+        return float(number)
+    except (OverflowError, ValueError) as error:  # an int of 400 digits, a signalling NaN
+        message = f"objective must return {rule} within the range of a float, got {shown(value)}"
+        raise ValueError(message) from error
+
+
+def _check_length(name: str, curve: Sequence[float], n_epochs: int) -> None:
+    if len(curve) != n_epochs:
+        rule = f"objective must return a {name} for each of the segment's {n_epochs} epochs"
+        message = f"{rule}, got {len(curve)}"
+        raise ValueError(message)
+
+
+def _check_diverged(curves: dict[str, tuple[float, ...]], n_epochs: int) -> None:
+    lengths = {name: len(curve) for name, curve in curves.items()}
+    if len(set(lengths.values())) > 1 or max(lengths.values()) > n_epochs:
+        rule = f"objective must return curves of one length, at most the segment's {n_epochs}"
+        message = f"{rule} epochs, got {lengths}"
+        raise ValueError(message)
+
+
+def _checked_path(checkpoint: object) -> str | None:
+    if checkpoint is None:
+        return None
+    path = os.fspath(checkpoint) if isinstance(checkpoint, os.PathLike) else checkpoint
+    if not isinstance(path, str) or not path or "\0" in path:
+        message = f"objective must return a path or None as checkpoint, got {shown(checkpoint)}"
+        raise TypeError(message)
+    return str(path)

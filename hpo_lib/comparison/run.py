@@ -28,6 +28,7 @@ from hpo_lib.study.interrupts import first_interrupt_waits, share_interrupt
 from hpo_lib.study.run import run_study, trials_frame
 from hpo_lib.study.storage import Storage
 from hpo_lib.study.workers.local import Workers, make_workers, prepare_process
+from hpo_lib.study.workers.process_guard import end_with
 from hpo_lib.trials import running_best
 
 COLUMNS = ("strategy", "seed", "trial", "value", "best", "seconds", "suggest_seconds")
@@ -148,7 +149,8 @@ _here: list[Callable[[Cell], pd.DataFrame]] = []  # in a process of a pool: what
 
 
 def _begin_process(run: bytes, parent: int) -> None:
-    prepare_process(parent)
+    prepare_process()
+    end_with(parent)
     threadpool_limits(1)  # its libraries are loaded already
     _here.append(cloudpickle.loads(run))
 

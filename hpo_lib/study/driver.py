@@ -28,7 +28,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo_lib.exceptions import StudyError, StudyStoppedError
-from hpo_lib.objective import Objective, Segment, SegmentResult
+from hpo_lib.objective import CURVES, Objective, Segment, SegmentResult
 from hpo_lib.space.search_space import Configuration, SearchSpace
 from hpo_lib.study.checkpoints import StudyFolder
 from hpo_lib.study.interrupts import first_interrupt_waits
@@ -38,9 +38,6 @@ from hpo_lib.study.workers.local import Evaluation, Failure, Workers, wait_for_f
 
 Callback = Callable[[optuna.Study, FrozenTrial], bool | None]
 StoppingRule = Callable[[optuna.Study], str | None]
-
-CURVES = ("train_loss", "validation_loss", "seconds", "validation_error")
-"""Recorded per epoch. The last is written last: its length says how far the record reaches."""
 
 _RERUNS = 2
 """How often a segment whose worker or checkpoint was lost runs again."""

@@ -27,6 +27,9 @@ from sqlalchemy.dialects.sqlite import insert
 
 from hpo_lib.study.sqlite_file import FileWatch
 
+_ROWS_PER_STATEMENT = 200
+"""With at most 4 values each: SQLite before 3.32 takes 999 values."""
+
 
 def _noted(name: str) -> Any:
     """The write of that name, after which the trial counts as changed."""
@@ -45,14 +48,17 @@ def _noted(name: str) -> Any:
 def _upsert(
     session: Any, model: Any, trial_id: int, key: str, rows: Sequence[dict[str, Any]]
 ) -> None:
-    """Insert the rows of a trial, over those of the same key, in one statement."""
-    if not rows:
-        return
-    statement = insert(model).values([{"trial_id": trial_id, **row} for row in rows])
-    changed = {name: statement.excluded[name] for name in rows[0] if name != key}
-    session.execute(
-        statement.on_conflict_do_update(index_elements=["trial_id", key], set_=changed)
-    )
+    """Insert the rows of a trial, over those of the same key.
+
+    SQLite limits the values that one statement may have: each writes a part of the rows.
+    """
+    for first in range(0, len(rows), _ROWS_PER_STATEMENT):
+        part = rows[first : first + _ROWS_PER_STATEMENT]
+        statement = insert(model).values([{"trial_id": trial_id, **row} for row in part])
+        changed = {name: statement.excluded[name] for name in part[0] if name != key}
+        session.execute(
+            statement.on_conflict_do_update(index_elements=["trial_id", key], set_=changed)
+        )
 
 
 class StudyFile(_CachedStorage):

@@ -22,7 +22,8 @@ from tests.toys import TOY_SPACE, Learner, ending, record_of
 
 N_TRIALS = 6
 
-# Ctrl-C in a terminal reaches every process of the group.
+# Ctrl-C in a terminal reaches every process of the driver's group, which leads the session;
+# workers have groups of their own.
 PROGRAM = """
 import os, signal, sys, time
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ from tests.toys import TOY_SPACE, Learner
 @dataclass(frozen=True)
 class Interrupted(Learner):
     def _kill(self):
-        os.killpg(0, signal.SIGINT)
+        os.killpg(os.getsid(0), signal.SIGINT)
         for _ in range(6000 if self.kill == "hang" else 0):
             time.sleep(0.1)  # a signal just before one long sleep would be heard after it
 

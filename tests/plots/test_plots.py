@@ -13,8 +13,8 @@ from matplotlib.text import Text
 from optuna.trial import TrialState, create_trial
 
 from hpo_lib.objective import SegmentResult
-from hpo_lib.plots.figures import figures as plots
-from hpo_lib.plots.figures import style as plots_style
+from hpo_lib.plots import figures as plots
+from hpo_lib.plots import style as plots_style
 from hpo_lib.plots.style import label
 from hpo_lib.space.search_space import Configuration, SearchSpace
 from hpo_lib.study.run import trials_frame

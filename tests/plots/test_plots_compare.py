@@ -10,7 +10,7 @@ import pytest
 from hpo_lib.comparison.run import final_values
 from hpo_lib.comparison.statistics import rank_strategies
 from hpo_lib.comparison.surrogate_benchmark import Trust
-from hpo_lib.plots.figures import comparison as plots_compare
+from hpo_lib.plots import comparison as plots_compare
 from tests.plots.test_plots import assert_labelled, draw
 
 

@@ -5,39 +5,48 @@ Workers evaluate and nothing else: they never ask a sampler and never write the 
 
 from __future__ import annotations
 
-import multiprocessing
+import atexit
+import json
 import os
-import signal
+import pickle
 import socket
 import sys
 import threading
 import time
 import traceback
+import weakref
 from collections.abc import Collection
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from multiprocessing.connection import Connection
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import cloudpickle
-import psutil
-from pebble import ProcessExpired, ProcessPool
 
 from hpo_lib.checks import check_positive, check_whole
-from hpo_lib.exceptions import CheckpointError
+from hpo_lib.exceptions import CheckpointError, StudyError
 from hpo_lib.files import is_full_disk
-from hpo_lib.objective import Objective, Segment, SegmentResult
+from hpo_lib.objective import CURVES, Objective, Segment, SegmentResult, checked_result
 from hpo_lib.space.search_space import Configuration
+from hpo_lib.study.workers.process_guard import ProcessGuard
+from hpo_lib.study.workers.processes import (
+    READY,
+    ClosedError,
+    EndedError,
+    MemoryLimitError,
+    StartError,
+    WarmProcess,
+)
 
 FailureStatus = Literal[
     "failed", "timed_out", "out_of_memory", "lost", "no_checkpoint", "disk_full"
 ]
 
-_MEMORY_EXIT = 77
-_WATCH_SECONDS = 0.25
+_REASON_LENGTH = 2_000
+_TRACEBACK_LENGTH = 20_000
 
 
 @dataclass(frozen=True)
@@ -61,7 +70,10 @@ class Evaluation:
 
 @runtime_checkable
 class Workers(Protocol):
-    """`slots` segments at a time; a future never raises for what happens inside a segment."""
+    """`slots` segments at a time; a future never raises for what happens inside a segment.
+
+    A future raises `StudyError` where no segment could run at all: that is charged to no trial.
+    """
 
     @property
     def slots(self) -> int:
@@ -102,30 +114,49 @@ def wait_for_first(
 
 
 def evaluate(
-    objective: Objective, configuration: Configuration, segment: Segment, worker: str
+    objective: Objective,
+    configuration: Configuration,
+    segment: Segment,
+    worker: str,
+    *,
+    interruptible: bool = True,
 ) -> Evaluation:
-    """Run one segment here; an exception of the objective becomes a `Failure`."""
+    """Run one segment here; whatever the objective raises becomes a `Failure`.
+
+    Args:
+        objective: called once.
+        configuration: what it is called with.
+        segment: the epochs to train.
+        worker: the name that is recorded.
+        interruptible: whether KeyboardInterrupt in the main thread is the user's and passes. An
+            objective that raises it itself cannot be told from Ctrl-C there; in a worker
+            process, which no Ctrl-C reaches, it can.
+    """
     started = time.time()
     outcome: SegmentResult | Failure
     try:
-        outcome = _checked(objective(configuration, segment), segment)
-    except (Exception, SystemExit) as error:  # a script's main() may end with sys.exit()
-        reason = f"{type(error).__name__}: {error}"
-        outcome = Failure(_blame(error), reason, traceback.format_exc())
+        outcome = checked_result(objective(configuration, segment), segment)
+    # a script's main() may end with sys.exit(), a task of asyncio with CancelledError
+    except BaseException as error:
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        if interruptible and in_main_thread and isinstance(error, KeyboardInterrupt):
+            raise
+        outcome = _failure(error)
     return Evaluation(outcome, worker, started, time.time())
 
 
-def _checked(result: object, segment: Segment) -> SegmentResult:
-    if not isinstance(result, SegmentResult):
-        message = f"objective must return a SegmentResult, got {result!r}"
-        raise TypeError(message)
-    n = segment.stop - segment.start
-    if result.status == "completed" and len(result.validation_error) != n:
-        rule = f"objective must return a validation_error for each of the segment's {n} epochs"
-        message = f"{rule}, got {len(result.validation_error)}"
-        raise ValueError(message)
-    path = result.checkpoint
-    return replace(result, checkpoint=None if path is None else os.fspath(path))
+def _failure(error: BaseException) -> Failure:
+    """Describe an exception, also one that cannot describe itself."""
+    name = type(error).__name__
+    try:
+        reason = f"{name}: {error}"[:_REASON_LENGTH]
+    except Exception as second:
+        reason = f"{name}: its message cannot be shown, which raises {type(second).__name__}"
+    try:
+        text = "".join(traceback.format_exception(error))[-_TRACEBACK_LENGTH:]
+    except Exception as second:
+        text = f"the traceback cannot be shown, which raises {type(second).__name__}"
+    return Failure(_blame(error), reason, text)
 
 
 def _blame(error: BaseException) -> FailureStatus:
@@ -151,11 +182,19 @@ class InProcess:
         """Nothing to end."""
 
 
-class LocalWorkers:
-    """Warm processes on this machine, one pool per slot.
+@dataclass(frozen=True)
+class _Task:
+    future: Future[Evaluation]
+    message: bytes
+    name: str
+    submitted: float
 
-    A pool of one process each keeps a slot's name, its replacement and its GPU together; the GPUs
-    that this process sees are handed out in turn.
+
+class LocalWorkers:
+    """Warm processes on this machine, one per slot.
+
+    Each slot keeps its name, its process's replacement and its GPU together; the GPUs that this
+    process sees are handed out in turn.
 
     Args:
         slots: processes that run at once.
@@ -175,10 +214,11 @@ class LocalWorkers:
         self.time_limit = time_limit
         self.memory_limit = memory_limit
         self._gpus = visible_gpus()
-        self._pools: dict[int, ProcessPool] = {}
+        self._guard = ProcessGuard()
+        self._threads: dict[int, _SlotThread] = {}
         self._free = list(reversed(range(slots)))
-        self._tasks: set[Future[Evaluation]] = set()
         self._lock = threading.Lock()
+        _OPEN.add(self)
 
     def submit(
         self, objective: Objective, configuration: Configuration, segment: Segment
@@ -190,80 +230,107 @@ class LocalWorkers:
         self, payload: bytes, configuration: Configuration, segment: Segment
     ) -> Future[Evaluation]:
         """Send one segment of an objective that cloudpickle has written."""
+        task = pickle.dumps((payload, configuration, segment))
         with self._lock:
             if not self._free:
                 message = f"all {self.slots} workers are busy"
                 raise RuntimeError(message)
             slot = self._free.pop()
-            pool = self._pools.get(slot)
-            if pool is None or not pool.active:  # pebble gives up when an idle process dies
-                pool = self._pools[slot] = self._pool(slot)
+            if slot not in self._threads:
+                self._threads[slot] = self._start_thread(slot)
+            thread = self._threads[slot]
         name = f"{socket.gethostname()}/{slot}"
         future: Future[Evaluation] = Future()
-        task: Future[Evaluation] = pool.schedule(
-            _evaluate_payload,
-            args=(payload, configuration, segment, name),
-            timeout=self.time_limit,
-        )
-        self._tasks.add(task)
-        task.add_done_callback(partial(self._finish, future, slot, name, time.time()))
+        thread.tasks.put(_Task(future, task, name, time.time()))
         return future
 
     def close(self) -> None:
         """Kill every process; running segments end as `lost`."""
         with self._lock:
-            pools, self._pools = list(self._pools.values()), {}
-        for pool in pools:
-            pool.stop()
-        for pool in pools:
-            pool.join()
-        for task in list(self._tasks):  # pebble resolves not all that it stops
-            task.cancel()
+            threads, self._threads = list(self._threads.values()), {}
+        for thread in threads:
+            thread.process.closing.set()
+            thread.tasks.put(None)
+        for thread in threads:
+            thread.join()
+        self._guard.close()
 
-    def _pool(self, slot: int) -> ProcessPool:
-        gpu = self._gpus[slot % len(self._gpus)] if self._gpus else None
-        return ProcessPool(
-            max_workers=1,
-            initializer=prepare_process,
-            initargs=(os.getpid(), gpu, self.memory_limit),
-            # fork would copy the driver's threads' locks and any CUDA context
-            context=multiprocessing.get_context("spawn"),
-        )
-
-    def _finish(
-        self,
-        future: Future[Evaluation],
-        slot: int,
-        name: str,
-        submitted: float,
-        task: Future[Evaluation],
-    ) -> None:
+    def release(self, slot: int) -> None:
+        """Make a slot free again."""
         with self._lock:
             self._free.append(slot)
-            self._tasks.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if error is None and not task.cancelled():
-            future.set_result(task.result())
-        elif isinstance(error, Exception | None):
-            failure = self._explain(error)
-            future.set_result(Evaluation(failure, name, submitted, time.time()))
-        else:
-            future.set_exception(error)
 
-    def _explain(self, error: Exception | None) -> Failure:
-        if error is None:
-            return Failure("lost", "the workers were closed while it ran")
-        if isinstance(error, TimeoutError):
-            return Failure("timed_out", f"ran longer than time_limit={self.time_limit} s")
-        if isinstance(error, BrokenProcessPool):
-            return Failure("lost", f"its process died before it began: {error}")
-        if isinstance(error, ProcessExpired):
-            if error.exitcode == _MEMORY_EXIT:
-                reason = f"held more than memory_limit={self.memory_limit} bytes"
-                return Failure("out_of_memory", reason)
-            return Failure("lost", f"its process died with exit code {error.exitcode}")
-        text = "".join(traceback.format_exception(error))
-        return Failure("failed", f"{type(error).__name__}: {error}", text)
+    def _start_thread(self, slot: int) -> _SlotThread:
+        gpu = self._gpus[slot % len(self._gpus)] if self._gpus else None
+        process = WarmProcess(_serve, (gpu,), self.memory_limit, self._guard)
+        thread = _SlotThread(self, slot, process)
+        thread.start()
+        return thread
+
+
+_OPEN: weakref.WeakSet[LocalWorkers] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """End the processes before multiprocessing waits for them at the end of the program."""
+    for workers in list(_OPEN):
+        workers.close()
+
+
+class _SlotThread(threading.Thread):
+    """The owner of one slot's process: sends it one segment after another."""
+
+    def __init__(self, workers: LocalWorkers, slot: int, process: WarmProcess) -> None:
+        super().__init__(name=f"hpo_lib slot {slot}", daemon=True)
+        self.process = process
+        self.tasks: SimpleQueue[_Task | None] = SimpleQueue()
+        self._workers = workers
+        self._slot = slot
+
+    def run(self) -> None:
+        """Work until `None` comes."""
+        while (task := self.tasks.get()) is not None:
+            try:
+                evaluation = self._evaluate(task)
+            except Exception as error:  # whoever waits for the future must hear of it
+                self._workers.release(self._slot)
+                task.future.set_exception(error)
+            else:
+                self._workers.release(self._slot)
+                task.future.set_result(evaluation)
+        self.process.end()
+
+    def _evaluate(self, task: _Task) -> Evaluation:
+        workers = self._workers
+        failure: Failure
+        try:
+            answer = self.process.ask(task.message, workers.time_limit)
+            return _decoded(answer, task.name)
+        except StartError as error:
+            raise StudyError(_start_message(error)) from error
+        except ClosedError:
+            failure = Failure("lost", "the workers were closed while it ran")
+        except TimeoutError:
+            failure = Failure("timed_out", f"ran longer than time_limit={workers.time_limit} s")
+        except MemoryLimitError:
+            reason = f"held more than memory_limit={workers.memory_limit} bytes"
+            failure = Failure("out_of_memory", reason)
+        except EndedError as error:
+            failure = Failure("lost", f"its process died without a result: {error}")
+        except (ValueError, KeyError, TypeError) as error:  # the objective wrote into our pipe
+            self.process.end()
+            failure = Failure("lost", f"its process sent what is no result: {error!r}")
+        return Evaluation(failure, task.name, task.submitted, time.time())
+
+
+def _start_message(error: StartError) -> str:
+    return (
+        f"no worker process can be started: {error}. Each one runs the program's main module "
+        'again: what starts a study there belongs below `if __name__ == "__main__":`. '
+        "What the process said itself stands on stderr; no trial was charged, and the same call "
+        "goes on (workers=0 needs no process)"
+    )
 
 
 def make_workers(
@@ -308,14 +375,57 @@ def _objective(payload: bytes) -> Objective:
     return cloudpickle.loads(payload)
 
 
-def _evaluate_payload(
-    payload: bytes, configuration: Configuration, segment: Segment, worker: str
-) -> Evaluation:
-    return evaluate(_objective(payload), configuration, segment, worker)
+def _serve(pipe: Connection[bytes, bytes], gpu: str | None) -> None:
+    """Evaluate segments in a worker process until the driver is gone.
+
+    Nothing of ours runs beside the objective, neither a thread nor a signal's handler, for its
+    children would inherit them: limits and ends are the driver's work.
+    """
+    prepare_process(gpu)
+    # A group of its own: Ctrl-C in a terminal does not reach it, and a driver that ends it also
+    # finds those of an objective's children whose parent has ended.
+    os.setpgid(0, 0)
+    os.set_inheritable(pipe.fileno(), False)  # os.exec closes it, which the driver notices
+    pid = os.getpid()
+    pipe.send_bytes(READY)
+    while True:
+        try:
+            message = pipe.recv_bytes()
+        except EOFError:
+            return
+        answer = _answer(message)
+        if os.getpid() != pid:  # a child that the objective has forked returned from it, too
+            os._exit(0)
+        pipe.send_bytes(answer)
 
 
-def prepare_process(parent: int, gpu: str | None = None, memory_limit: int | None = None) -> None:
-    """Begin a worker process: one thread, one GPU, and an end with its parent or at the limit."""
+def _answer(message: bytes) -> bytes:
+    payload, configuration, segment = pickle.loads(message)
+    try:
+        objective = _objective(payload)
+    except BaseException as error:
+        return json.dumps({"refusal": _failure(error).reason}).encode()
+    evaluation = evaluate(objective, configuration, segment, "", interruptible=False)
+    return json.dumps(asdict(evaluation)).encode()
+
+
+def _decoded(answer: bytes, worker: str) -> Evaluation:
+    """Return the evaluation that a worker has written."""
+    content: dict[str, Any] = json.loads(answer)
+    if "refusal" in content:
+        message = f"the objective cannot be loaded in a worker process: {content['refusal']}"
+        raise StudyError(message)
+    outcome: dict[str, Any] = content["outcome"]
+    if "reason" in outcome:
+        result = Failure(**outcome)
+    else:
+        curves = {name: tuple(outcome.pop(name)) for name in CURVES}
+        result = SegmentResult(**curves, **outcome)
+    return Evaluation(result, worker, content["started"], content["finished"])
+
+
+def prepare_process(gpu: str | None = None) -> None:
+    """Give this process one thread and one GPU."""
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = "1"
     if gpu is not None:
@@ -323,23 +433,3 @@ def prepare_process(parent: int, gpu: str | None = None, memory_limit: int | Non
     torch: Any = sys.modules.get("torch")  # loaded already when the user's script imports it
     if torch is not None:
         torch.set_num_threads(1)
-    signal.signal(signal.SIGTERM, lambda *_: _end(1))  # sent at the time limit
-    threading.Thread(target=_watch, args=(parent, memory_limit), daemon=True).start()
-
-
-def _watch(parent: int, memory_limit: int | None) -> None:
-    """End this process when the driver is gone or the memory limit is passed."""
-    process = psutil.Process()
-    while os.getppid() == parent:
-        if memory_limit is not None and process.memory_info().rss > memory_limit:
-            _end(_MEMORY_EXIT)
-        time.sleep(_WATCH_SECONDS)
-    _end(1)
-
-
-def _end(code: int) -> None:
-    """End this process now, and those that an objective has started."""
-    for child in psutil.Process().children(recursive=True):
-        with suppress(psutil.NoSuchProcess):
-            child.kill()
-    os._exit(code)

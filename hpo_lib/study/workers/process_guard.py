@@ -1,0 +1,113 @@
+"""End worker processes with all that they started; as a program, when their driver is killed.
+
+A driver that dies of SIGKILL can end nothing, and a worker that holds the interpreter's lock does
+not notice. `ProcessGuard` keeps a small program beside the driver that waits for its death.
+Linux's parent-death signal would reach the worker alone, not what an objective has started.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+
+import psutil
+
+_LOOK_SECONDS = 0.25
+
+
+def end_tree(pid: int) -> None:
+    """Kill a process, its descendants, and what is left of the process group that it leads."""
+    processes: list[psutil.Process] = []
+    with suppress(psutil.Error):
+        first = psutil.Process(pid)
+        processes = [first, *first.children(recursive=True)]
+
+    # in the group are also those whose parent has ended already
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+    for process in processes:
+        with suppress(psutil.Error):
+            process.kill()
+
+
+def end_with(parent: int) -> None:
+    """End this process, and those that it has started, once its parent is gone."""
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_LOOK_SECONDS)
+    end_tree(os.getpid())
+
+
+class ProcessGuard:
+    """A program that ends the processes it was told of once this process is gone."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._program: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the program, if it does not run yet."""
+        with self._lock:
+            if self._program is None:
+                self._program = subprocess.Popen(
+                    # -P: the modules beside this file must not hide those of the library
+                    [sys.executable, "-P", __file__, str(os.getpid())],
+                    stdin=subprocess.PIPE,
+                    bufsize=0,
+                    start_new_session=True,  # Ctrl-C and a closed terminal are not for it
+                )
+
+    def add(self, pid: int) -> None:
+        """End this process, too, when the driver is gone."""
+        self._tell(f"+{pid}\n")
+
+    def remove(self, pid: int) -> None:
+        """Forget a process that has ended."""
+        self._tell(f"-{pid}\n")
+
+    def close(self) -> None:
+        """End the program, which ends what it still knows of."""
+        with self._lock:
+            program, self._program = self._program, None
+        if program is not None:
+            program.communicate()
+
+    def _tell(self, line: str) -> None:
+        with self._lock:
+            if self._program is not None and self._program.stdin is not None:
+                with suppress(BrokenPipeError):  # it was killed: workers end with their segments
+                    self._program.stdin.write(line.encode())
+
+
+def _guard(parent: int) -> None:
+    """Collect process numbers from stdin until the parent closes it or dies.
+
+    A child that the parent forked may hold the other end: hence the look at the parent itself.
+    """
+    alive: set[int] = set()
+    rest = b""
+    while os.getppid() == parent:
+        if not select.select([0], [], [], _LOOK_SECONDS)[0]:
+            continue
+        received = os.read(0, 65536)
+        if not received:
+            break
+        *lines, rest = (rest + received).split(b"\n")
+        for line in lines:
+            change = alive.add if line.startswith(b"+") else alive.discard
+            change(int(line[1:]))
+    for pid in alive:
+        end_tree(pid)
+
+
+if __name__ == "__main__":
+    _guard(int(sys.argv[1]))
