@@ -80,7 +80,9 @@ def _unpack(archive: Path, folder: Path) -> None:
 
 
 def _check_md5(path: Path, md5: str) -> None:
-    actual = hashlib.md5(path.read_bytes()).hexdigest() if path.is_file() else "missing"
+    actual = "missing"
+    if path.is_file():
+        actual = hashlib.md5(path.read_bytes()).hexdigest()
     if actual != md5:
         message = f"{path}: the md5 of this file of CIFAR-10 must be {md5}, it is {actual}"
         raise DataError(message)
@@ -145,7 +147,13 @@ def _fetch_once(url: str, path: Path, size: int) -> None:
     with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:
         first = size if response.status == http.HTTPStatus.PARTIAL_CONTENT else 0
         total = first + int(response.headers["Content-Length"] or 0)
-        progress = tqdm(desc=url, total=total, initial=first, unit="B", unit_scale=True)
+        progress = tqdm(
+            desc=url,
+            total=total,
+            initial=first,
+            unit="B",
+            unit_scale=True,
+        )
         with path.open("ab" if first else "wb") as file, progress:
             while block := response.read(_BLOCK_BYTES):
                 progress.update(file.write(block))

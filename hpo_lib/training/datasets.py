@@ -50,7 +50,8 @@ def open_digits() -> ImageSource:
 
     bunch: Any = load_digits()
     # 17 grey levels to 256
-    images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
+    grey = np.rint(bunch.images * (255 / 16))
+    images = grey.astype(np.uint8)[..., None]
     classes = tuple(str(name) for name in bunch.target_names)
     labels = bunch.target.astype(np.int64)
     return ImageSource(classes, {"train": ImagePool(labels, lambda: images)})

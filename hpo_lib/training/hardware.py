@@ -33,7 +33,10 @@ def choose_device(name: str = "auto") -> torch.device:
         >>> choose_device("cpu")
         device(type='cpu')
     """
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
     if name == "auto":
         name = next((kind for kind in available if available[kind]), "cpu")
     if not available.get(name, True):
@@ -90,7 +93,11 @@ def reproducible(device: torch.device, *entropy: int) -> Generator[None]:
         cuda_devices: list[int] = []
         if device.type == "cuda":
             cuda_devices.append(torch.cuda.current_device())
-            flags = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
+            flags = torch.backends.cudnn.flags(
+                enabled=True,
+                benchmark=False,  # would choose kernels by their speed
+                deterministic=True,
+            )
             stack.enter_context(flags)
         stack.enter_context(torch.random.fork_rng(cuda_devices))
         torch.manual_seed(derive_seed(*entropy))

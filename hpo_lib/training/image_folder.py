@@ -9,6 +9,7 @@ import stat
 import zlib
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -63,6 +64,27 @@ _CRC_BYTES = 4
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class _ImageFiles:
+    """Image files of one part.
+
+    Attributes:
+        folder: folder of the part.
+        paths: files, by class and by name.
+        names: class, name and size of each file.
+        state: names and times, which change when a file does.
+        size: height and width to decode to.
+        is_native: whether the first file chose the size.
+    """
+
+    folder: Path
+    paths: tuple[str, ...]
+    names: tuple[str, ...]
+    state: str
+    size: int
+    is_native: bool
+
+
 def open_image_folder(folder: Path, image_size: int | None) -> ImageSource:
     """Find the classes and images below a folder.
 
@@ -91,7 +113,8 @@ def open_image_folder(folder: Path, image_size: int | None) -> ImageSource:
             )
             raise DataError(message)
 
-    size = image_size or _native_size(_class_files(parts["train"] / classes[0])[0].path)
+    first_file = _class_files(parts["train"] / classes[0])[0]
+    size = image_size or _native_size(first_file.path)
     is_native = image_size is None
     pools = {
         part: _open_pool(part_folder, classes, size, is_native=is_native)
@@ -138,20 +161,27 @@ def _open_pool(folder: Path, classes: tuple[str, ...], size: int, *, is_native: 
             names.append(f"{class_name}/{entry.name} {status.st_size}")
             times.append(str(status.st_mtime_ns))
 
-    state = "\n".join(names + times)
+    files = _ImageFiles(
+        folder=folder,
+        paths=tuple(paths),
+        names=tuple(names),
+        state="\n".join(names + times),
+        size=size,
+        is_native=is_native,
+    )
     return ImagePool(
-        np.array(labels),
-        partial(_read_images, folder, paths, size, state, is_native=is_native),
-        tuple(names),
-        partial(_content_digest, tuple(paths), tuple(names), state),
+        labels=np.array(labels),
+        read=partial(_read_images, files),
+        names=files.names,
+        content_digest=partial(_content_digest, files),
     )
 
 
 @lru_cache(maxsize=8)
-def _content_digest(paths: tuple[str, ...], names: tuple[str, ...], state: str) -> str:
+def _content_digest(files: _ImageFiles) -> str:
     """Digest classes, names and bytes of the files, once per state of the folder."""
     digest = hashlib.sha256()
-    for path, name in zip(paths, names, strict=True):
+    for path, name in zip(files.paths, files.names, strict=True):
         content = Path(path).read_bytes()
         digest.update(encode_name(name))
         digest.update(hashlib.sha256(content).digest())
@@ -203,18 +233,18 @@ def _mode(entry: os.DirEntry[str]) -> int:
         return 0
 
 
-def _read_images(
-    folder: Path, paths: list[str], size: int, state: str, *, is_native: bool
-) -> Images:
+def _read_images(files: _ImageFiles) -> Images:
     """Decode the files to uint8 (n, size, size, 3), or read what an earlier call decoded."""
-    place = _short_digest(f"{folder}\n{size}")
-    name = f"{place}-{_short_digest(_DECODER_VERSION + state)}.images"
+    place = _short_digest(f"{files.folder}\n{files.size}")
+    state = _short_digest(_DECODER_VERSION + files.state)
+    name = f"{place}-{state}.images"
     with _optional_cache():
-        cached = _read_cache(cache_folder() / name, (len(paths), size, size, 3))
+        shape = (len(files.paths), files.size, files.size, 3)
+        cached = _read_cache(cache_folder() / name, shape)
         if cached is not None:
             return cached
 
-    images = _decode_files(folder, paths, size, is_native=is_native)
+    images = _decode_files(files)
     with _optional_cache():
         cache = cache_folder() / name
         cache.parent.mkdir(parents=True, exist_ok=True)
@@ -242,7 +272,8 @@ def _read_cache(path: Path, shape: tuple[int, ...]) -> Images | None:
         return None
     content = np.fromfile(path, dtype=np.uint8)
     images = content[:-_CRC_BYTES]
-    if images.size == np.prod(shape) and content[-_CRC_BYTES:].tobytes() == _checksum(images):
+    checksum = content[-_CRC_BYTES:].tobytes()
+    if images.size == np.prod(shape) and checksum == _checksum(images):
         return images.reshape(shape)
     logger.warning("%s: the cache is damaged, the images are decoded again", path)
     return None
@@ -256,27 +287,36 @@ def _short_digest(text: str) -> str:
     return hashlib.sha256(encode_name(text)).hexdigest()[:16]
 
 
-def _decode_files(folder: Path, paths: list[str], size: int, *, is_native: bool) -> Images:
-    images = np.empty((len(paths), size, size, 3), dtype=np.uint8)
+def _decode_files(files: _ImageFiles) -> Images:
+    size = files.size
+    n_files = len(files.paths)
+    images = np.empty((n_files, size, size, 3), dtype=np.uint8)
     file_sizes: set[tuple[int, int]] = set()
 
     def decode(index: int) -> str | None:
         try:
-            images[index], file_size = _decode_file(paths[index], size)
+            images[index], file_size = _decode_file(files.paths[index], size)
             file_sizes.add(file_size)
         except DataError as error:
             return str(error)
 
-    shown = printable(folder)
+    shown = printable(files.folder)
+    n_threads = min(8, os.cpu_count() or 1)
     Image.init()  # here, because threads would do it at the same time
-    with ThreadPool(min(8, os.cpu_count() or 1)) as pool:
-        results = pool.imap(decode, range(len(paths)), chunksize=64)
-        progress = tqdm(results, f"decoding {shown}", len(paths), unit=" images", mininterval=1)
+    with ThreadPool(n_threads) as pool:
+        results = pool.imap(decode, range(n_files), chunksize=64)
+        progress = tqdm(
+            results,
+            desc=f"decoding {shown}",
+            total=n_files,
+            unit=" images",
+            mininterval=1,
+        )
         failures = [failure for failure in progress if failure]
 
     if failures:
         raise DataError("\n".join([*failures[:5], f"{len(failures)} files to repair in all"]))
-    if is_native and file_sizes != {(size, size)}:
+    if files.is_native and file_sizes != {(size, size)}:
         logger.warning(
             "%s: image_size is not given, so every image is resized to %d×%d pixels, the shorter "
             "side of the first one; the files are %d×%d to %d×%d pixels",
@@ -303,7 +343,9 @@ def _decode_file(path: str, size: int | None) -> tuple[Images, tuple[int, int]]:
                 image.draft("RGB", (size, size))
             image.load()
             rgb = _on_white(_upright(image, path))
-            return np.asarray(rgb.resize((size, size), BILINEAR) if size else rgb), file_size
+            if size is not None:
+                rgb = rgb.resize((size, size), BILINEAR)
+            return np.asarray(rgb), file_size
     except Exception as error:  # Pillow raises a dozen kinds for damaged files
         message = f"{printable(path)}: the image cannot be read: {error}"
         raise DataError(message) from error

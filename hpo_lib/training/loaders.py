@@ -37,7 +37,10 @@ class Part:
 
     def to(self, device: torch.device | str) -> Part:
         """Return the part on a device."""
-        return Part(self.images.to(device), self.labels.to(device))
+        return Part(
+            images=self.images.to(device),
+            labels=self.labels.to(device),
+        )
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,11 @@ class ImageData:
 
     def to(self, device: torch.device | str) -> ImageData:
         """Return the data on a device."""
-        return replace(self, train=self.train.to(device), validation=self.validation.to(device))
+        return replace(
+            self,
+            train=self.train.to(device),
+            validation=self.validation.to(device),
+        )
 
 
 @dataclass(frozen=True)
@@ -157,17 +164,24 @@ def batches(
         their labels (n,).
     """
     pixels = part.images.permute(0, 2, 3, 1)  # as it lies in memory: n, h, w, c
-    order = torch.randperm(len(part), generator=generator) if shuffle else torch.arange(len(part))
+    n_images = len(part)
+    order = torch.arange(n_images)
+    if shuffle:
+        order = torch.randperm(n_images, generator=generator)
     if drop_last:
-        order = order[: len(part) - len(part) % batch_size]
+        order = order[: n_images - n_images % batch_size]
 
     for first in range(0, len(order), batch_size):
         chosen = order[first : first + batch_size].to(pixels.device)
         images = pixels.index_select(0, chosen)
         if augment is not None:
             images = _augment(images, augment, generator)
-        x = images.to(torch.float32).mul_(1 / 127.5).sub_(1)
-        yield x.permute(0, 3, 1, 2), part.labels.index_select(0, chosen)
+
+        # 0 to 255 becomes -1 to 1, in place
+        x = images.to(torch.float32)
+        x.mul_(1 / 127.5).sub_(1)
+        labels = part.labels.index_select(0, chosen)
+        yield x.permute(0, 3, 1, 2), labels
 
 
 def _augment(images: Tensor, augment: Augmentation, generator: torch.Generator | None) -> Tensor:
@@ -178,20 +192,25 @@ def _augment(images: Tensor, augment: Augmentation, generator: torch.Generator |
     flip_probability = 0.5 if augment.flip else 0
 
     # one corner and one coin per image, drawn on the CPU
-    corners = torch.randint(2 * margin + 1, (2, n, 1), generator=generator).to(device)
-    flipped = (torch.rand(n, 1, generator=generator) < flip_probability).to(device)
+    corners = torch.randint(2 * margin + 1, (2, n, 1), generator=generator)
+    corners = corners.to(device)
+    coins = torch.rand(n, 1, generator=generator)
+    flipped = (coins < flip_probability).to(device)
 
     # rows (n, h) and columns (n, w) of the padded image that each crop takes
     rows = corners[0] + torch.arange(height, device=device)
     columns = torch.arange(width, device=device)
-    columns = corners[1] + torch.where(flipped, width - 1 - columns, columns)
+    mirrored = width - 1 - columns
+    columns = corners[1] + torch.where(flipped, mirrored, columns)
 
     # padded images as a list of pixels, and the index (n, h, w) of each one taken
     padded = F.pad(images, (0, 0, margin, margin, margin, margin))
     padded_height, padded_width = padded.shape[1:3]
-    rows += torch.arange(n, device=device)[:, None] * padded_height
+    image_numbers = torch.arange(n, device=device)
+    rows += image_numbers[:, None] * padded_height
     indices = rows[:, :, None] * padded_width + columns[:, None, :]
-    crops = padded.view(-1, channels).index_select(0, indices.flatten())
+    pixels = padded.view(-1, channels)
+    crops = pixels.index_select(0, indices.flatten())
     return crops.view(n, height, width, channels)
 
 

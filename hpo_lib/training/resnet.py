@@ -112,7 +112,8 @@ class PaddingShortcut(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (n, n_in, h, w) to (n, n_out, ⌈h / stride⌉, ⌈w / stride⌉)."""
         # pooling over one pixel is slicing whose gradient stays channels-last
-        return F.pad(F.avg_pool2d(x, 1, self.stride), self.padding)
+        subsampled = F.avg_pool2d(x, 1, self.stride)
+        return F.pad(subsampled, self.padding)
 
 
 class ResidualBlock(nn.Module):
@@ -171,7 +172,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (n, n_in, h, w) to (n, n_out, ⌈h / stride⌉, ⌈w / stride⌉)."""
-        return self.activation(self.branch(x) + self.shortcut(x))
+        residual = self.branch(x)
+        return self.activation(residual + self.shortcut(x))
 
 
 class ResNet(nn.Module):
@@ -231,7 +233,10 @@ class ResNet(nn.Module):
         make_block = partial(
             ResidualBlock, block=block, dropout=dropout, activation=activation, shortcut=shortcut
         )
-        self.stem = nn.Sequential(*_conv_norm(in_channels, widths[0], 3), _activation(activation))
+        self.stem = nn.Sequential(
+            *_conv_norm(in_channels, widths[0], 3),
+            _activation(activation),
+        )
         layers: list[ResidualBlock] = []
         n_channels = widths[0]
         for stage, n_blocks in enumerate(blocks):
@@ -279,7 +284,8 @@ def architecture(depth: int) -> tuple[tuple[int, ...], dict[str, Any]]:
         kind, blocks = _FOUR_STAGES[depth]
         return blocks, {"block": kind, "n_filters": 64, "shortcut": "projection"}
     if depth >= 8 and depth % 6 == 2:
-        return ((depth - 2) // 6,) * 3, {"n_filters": 16, "shortcut": "padding"}
+        n_blocks = (depth - 2) // 6
+        return (n_blocks,) * 3, {"n_filters": 16, "shortcut": "padding"}
 
     message = (
         f"depth must be one of {', '.join(map(str, _FOUR_STAGES))} or 6n+2 (8, 14, 20, …), "

@@ -36,13 +36,15 @@ def split_source(config: DataConfig) -> tuple[ImageSource, dict[str, Integers]]:
     has_test_pool = "test" in source.pools
     if not has_test_pool:
         n_test = round(len(labels) * config.test_fraction)
-        parts["test"], parts["train"] = _draw_stratified(labels, parts["train"], n_test)
+        drawn, rest = _draw_stratified(labels, parts["train"], n_test)
+        parts["test"] = drawn
+        parts["train"] = rest
     if "validation" not in source.pools:
         fraction = config.validation_fraction or (0.1 if has_test_pool else 0.25)
         n_validation = round(len(parts["train"]) * fraction)
-        parts["validation"], parts["train"] = _draw_stratified(
-            labels, parts["train"], n_validation
-        )
+        drawn, rest = _draw_stratified(labels, parts["train"], n_validation)
+        parts["validation"] = drawn
+        parts["train"] = rest
 
     for part, indices in parts.items():
         parts[part] = _subset(config, source, part, indices)
@@ -60,7 +62,8 @@ def split_record(config: DataConfig) -> dict[str, Any]:
     digest = hashlib.sha256(encode_name("\n".join(source.classes)))
     for part, chosen in indices.items():
         pool = source.pool_of(part)
-        digest.update(pool.labels.tobytes() + encode_name("\n".join(pool.names)))
+        digest.update(pool.labels.tobytes())
+        digest.update(encode_name("\n".join(pool.names)))
         part_counts = np.bincount(pool.labels[chosen]).tolist()
         counts[part] = dict(zip(source.classes, part_counts, strict=True))
 
@@ -149,9 +152,11 @@ def _draw_stratified(labels: Integers, order: Integers, n_drawn: int) -> tuple[I
     # largest remainder method: round down, then add one where most was cut off
     quota = np.floor(exact).astype(np.int64)
     n_missing = n_drawn - quota.sum()
-    quota[np.argsort(quota - exact, kind="stable")[:n_missing]] += 1
+    by_remainder = np.argsort(quota - exact, kind="stable")
+    quota[by_remainder[:n_missing]] += 1
 
     is_drawn = np.zeros(len(order), dtype=bool)
     for label, n_of_class in enumerate(quota):
-        is_drawn[np.flatnonzero(ordered_labels == label)[:n_of_class]] = True
+        positions = np.flatnonzero(ordered_labels == label)
+        is_drawn[positions[:n_of_class]] = True
     return order[is_drawn], order[~is_drawn]

@@ -175,7 +175,8 @@ def evaluate(
     device = choose_device(config.device)
     with checkpoint_errors(checkpoint):
         content = read_checkpoint(checkpoint, config, NETWORK)
-        state: dict[str, Tensor] = (content["best"] if weights == "best" else content)["model"]
+        source = content["best"] if weights == "best" else content
+        state: dict[str, Tensor] = source["model"]
         n_classes = len(state["classifier.bias"])
 
     model = make_network(config, part.images.shape[1], n_classes)
@@ -315,7 +316,9 @@ class Trainer:
             is_check = index % _DIVERGENCE_INTERVAL == _DIVERGENCE_INTERVAL - 1
             if is_check and not math.isfinite(float(losses[-1])):
                 break
-        return float(torch.stack(losses).mean()), float(torch.cat(hits).float().mean())
+        loss = torch.stack(losses).mean()
+        accuracy = torch.cat(hits).float().mean()
+        return float(loss), float(accuracy)
 
     def save(self, path: str | Path, epoch: int) -> None:
         """Write a checkpoint.

@@ -248,9 +248,9 @@ def test_images_are_decoded_once_and_again_when_the_folder_changes(
     decoded: list[int] = []
     decode = image_folder._decode_files
 
-    def counting(folder: Path, paths: list[str], size: int, *, is_native: bool) -> Images:
-        decoded.append(len(paths))
-        return decode(folder, paths, size, is_native=is_native)
+    def counting(files: Any) -> Images:
+        decoded.append(len(files.paths))
+        return decode(files)
 
     monkeypatch.setattr(image_folder, "_decode_files", counting)
     folder = a_folder(tmp_path / "data")
