@@ -201,7 +201,7 @@ def _begin_study(
     evidence: list[FrozenTrial] = []
     if warm_start_from is not None:
         evidence = _evidence(backend, warm_start_from, space, settings, objective)
-    study.set_user_attr("space", space.to_yaml())
+    study.set_user_attr("space", space.to_yaml(comments=False))
     study.set_user_attr("settings", settings)
     trials = study.get_trials(deepcopy=False)
     if settings["default_first"] and not trials:

@@ -79,7 +79,7 @@ def check_unchanged(
     recorded_settings = in_current_form(recorded.settings, objective)
     differences = [
         *_difference(_lines(recorded_settings), _lines(settings)),
-        *_difference(recorded.space.splitlines(), space.to_yaml().splitlines()),
+        *_difference(recorded.space.splitlines(), space.to_yaml(comments=False).splitlines()),
     ]
     if differences:
         listed = "\n  ".join(differences)
