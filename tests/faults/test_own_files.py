@@ -25,7 +25,7 @@ from hpo_lib.widgets.study_monitor import StudyMonitor
 from tests.toys import TOY_SPACE, Learner, bowl, ending
 
 
-class CutError(BaseException):
+class CutError(KeyboardInterrupt):
     """Ends a driver as a kill would: nothing is tidied up."""
 
 
