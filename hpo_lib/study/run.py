@@ -145,13 +145,13 @@ def run_study(
         study = optuna.create_study(
             storage=backend, sampler=sampler, pruner=pruner, study_name=name, load_if_exists=True
         )
-        check_unchanged(study, space, settings)
+        check_unchanged(study, space, settings, evaluated)
 
     with hold_lease(study, backend) as lease:
         record = StudyRecord.of(study)
         if not record.is_ready:
             earlier = None if warm_start_from is None else open_study(warm_start_from, backend)
-            begin_study(study, space, settings, n_trials, earlier)
+            begin_study(study, evaluated, space, settings, n_trials, earlier)
         elif record.n_trials != n_trials:
             record.write(study, n_trials=n_trials)  # for those who watch
         if is_complete(study, n_trials):

@@ -47,17 +47,31 @@ def qualified_name(part: object) -> str:
     return cls.__qualname__ if is_ours else f"{cls.__module__}.{cls.__qualname__}"
 
 
-def check_comparable(name: str, recorded: dict[str, Any], asked: dict[str, Any]) -> None:
+def _in_current_form(recorded: dict[str, Any], objective: Objective) -> dict[str, Any]:
+    """Return recorded settings as they would be recorded today.
+
+    An objective may have `earlier_settings`: forms in which earlier versions recorded it.
+    """
+    if recorded.get("objective") in getattr(objective, "earlier_settings", ()):
+        return {**recorded, "objective": objective.settings}
+    return recorded
+
+
+def check_comparable(
+    name: str, recorded: dict[str, Any], asked: dict[str, Any], objective: Objective
+) -> None:
     """Refuse another objective or budget than that of an earlier study.
 
     Args:
         name: of the earlier study.
         recorded: its settings.
         asked: settings of the new study.
+        objective: the objective of the new study.
 
     Raises:
         StudyChangedError: the values of the two do not compare.
     """
+    recorded = _in_current_form(recorded, objective)
     for key in ("objective", "budget"):
         if recorded.get(key) != asked[key]:
             message = (
@@ -67,13 +81,16 @@ def check_comparable(name: str, recorded: dict[str, Any], asked: dict[str, Any])
             raise StudyChangedError(message)
 
 
-def check_unchanged(study: optuna.Study, space: SearchSpace, settings: dict[str, Any]) -> None:
+def check_unchanged(
+    study: optuna.Study, space: SearchSpace, settings: dict[str, Any], objective: Objective
+) -> None:
     """Refuse to continue a study that was recorded with another space or other settings.
 
     Args:
         study: the study to continue; a new one is never refused.
         space: the search space asked for.
         settings: the settings asked for.
+        objective: the objective asked for.
 
     Raises:
         StudyChangedError: they differ, line by line, or another program made the trials.
@@ -88,16 +105,17 @@ def check_unchanged(study: optuna.Study, space: SearchSpace, settings: dict[str,
             raise StudyChangedError(message)
         return
 
+    recorded_settings = _in_current_form(recorded.settings, objective)
     differences = [
-        *_difference(_lines(recorded.settings), _lines(settings)),
-        *_difference(recorded.space.splitlines(), space.to_yaml().splitlines()),
+        *_difference(_lines(recorded_settings), _lines(settings)),
+        *_difference(recorded.space.splitlines(), space.to_yaml(comments=False).splitlines()),
     ]
     if not differences:
         return
 
     listed = "\n  ".join(differences)
     advice = ": the values do not compare"
-    if all(recorded.settings.get(key) == settings[key] for key in ("objective", "budget")):
+    if all(recorded_settings.get(key) == settings[key] for key in ("objective", "budget")):
         advice = f", with warm_start_from={study.study_name!r} to keep its trials as evidence"
     message = (
         f"study {study.study_name!r} was recorded with other settings (- recorded, + asked):\n"
@@ -118,6 +136,7 @@ def _difference(recorded: list[str], asked: list[str]) -> list[str]:
 
 def begin_study(
     study: optuna.Study,
+    objective: Objective,
     space: SearchSpace,
     settings: dict[str, Any],
     n_trials: int,
@@ -129,6 +148,7 @@ def begin_study(
 
     Args:
         study: the study, of which nothing or a part of this is written.
+        objective: its objective.
         space: its search space.
         settings: of `study_settings`.
         n_trials: its budget.
@@ -138,9 +158,12 @@ def begin_study(
         StudyChangedError: no trial of the earlier study can be taken over. The name is not bound
             to these settings then.
     """
-    warm_start_trials = [] if earlier is None else _warm_start_trials(earlier, space, settings)
+    warm_start_trials: list[FrozenTrial] = []
+    if earlier is not None:
+        check_comparable(earlier.study_name, StudyRecord.of(earlier).settings, settings, objective)
+        warm_start_trials = _warm_start_trials(earlier, space)
     record = StudyRecord.of(study).write(
-        study, space=space.to_yaml(), settings=settings, n_trials=n_trials
+        study, space=space.to_yaml(comments=False), settings=settings, n_trials=n_trials
     )
 
     recorded = recorded_trials(study)
@@ -156,13 +179,9 @@ def begin_study(
     record.write(study, is_ready=True)
 
 
-def _warm_start_trials(
-    earlier: optuna.Study, space: SearchSpace, settings: dict[str, Any]
-) -> list[FrozenTrial]:
+def _warm_start_trials(earlier: optuna.Study, space: SearchSpace) -> list[FrozenTrial]:
     """Return the completed trials of a study that lie in a space, completed by its values."""
     name = earlier.study_name
-    check_comparable(name, StudyRecord.of(earlier).settings, settings)
-
     completed = earlier.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     copies: list[FrozenTrial] = []
     for trial in completed:
