@@ -40,7 +40,7 @@ from hpo_lib.study.workers.local import Workers, make_workers
 from hpo_lib.trials import RecordedTrial, StudyRecord, incumbent
 
 
-def run_study(
+def run_study(  # noqa: PLR0913 each is a choice of its own
     objective: Objective | Callable[[Configuration], float],
     space: SearchSpace,
     strategy: str | BaseSampler = "bayes",
