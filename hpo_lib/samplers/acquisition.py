@@ -15,7 +15,10 @@ from scipy.stats import qmc
 
 from hpo_lib.samplers.encoding import Array, Encoder, Point
 from hpo_lib.samplers.gp import AveragedProcess, GaussianProcess
-from hpo_lib.samplers.observations import Observations, output_transform
+from hpo_lib.samplers.observations import (
+    Observations,
+    output_transform,
+)
 from hpo_lib.space.search_space import SearchSpace
 
 ACQUISITIONS = ("gp_hedge", "EI", "LCB", "PI")
@@ -58,10 +61,12 @@ def log_expected_improvement(mean: Array, std: Array, best: float, noise: float 
     low = np.minimum(z, -1.0)
     ratio = np.sqrt(np.pi / 2) * erfcx(-low / np.sqrt(2)) * -low
     tail = np.log1p(-np.minimum(ratio, 1 - 1e-15))
-    far = -0.5 * low**2 - 0.5 * np.log(2 * np.pi) + tail
+    log_density = -0.5 * low**2 - 0.5 * np.log(2 * np.pi)
+    far = log_density + tail
 
     augmentation = np.log1p(-noise / np.hypot(noise, std))
-    return np.where(z > -1, near, far) + np.log(std) + augmentation
+    log_improvement = np.where(z > -1, near, far)
+    return log_improvement + np.log(std) + augmentation
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,8 @@ class Acquisition:
     def __call__(self, points: Array) -> Array:
         """Return the acquisition value of each point, shape (n,)."""
         rows = self.encoder.scale(points)
-        mean, std = self.model.predict(with_task_columns(rows, self.model), return_std=True)
+        full_training = with_task_columns(rows, self.model)
+        mean, std = self.model.predict(full_training, return_std=True)
         if self.name == "LCB":
             return self.kappa * std - mean
         if self.name == "PI":
@@ -102,7 +108,8 @@ class Acquisition:
 
         log_passing = self._log_passing(rows)
         shares = [threshold.share for threshold in self.observations.rung_thresholds]
-        epochs = np.diff([*shares, 1.0], prepend=0.0) @ np.exp(log_passing)
+        segments = np.diff([*shares, 1.0], prepend=0.0)
+        epochs = segments @ np.exp(log_passing)
 
         log_ei = log_expected_improvement(mean, std, self.best, self.model.noise_)
         log_ei += log_passing[-1] - np.log(epochs)
@@ -138,7 +145,8 @@ def with_task_columns(rows: Array, model: AveragedProcess, fidelity: float = 1.0
         model: fitted model.
         fidelity: fidelity of the values to predict; 1 for a full training.
     """
-    columns = np.ones((len(rows), model.X_.shape[1] - rows.shape[1]))
+    n_columns = model.X_.shape[1] - rows.shape[1]
+    columns = np.ones((len(rows), n_columns))
     columns[:, :1] = fidelity
     return np.c_[rows, columns]
 
@@ -150,12 +158,16 @@ def fit_cost_model(encoder: Encoder, observations: Observations) -> GaussianProc
         encoder: encoder of the points.
         observations: what was recorded.
     """
-    if not observations.epoch_seconds:
+    points: list[Point] = []
+    means: list[float] = []
+    for point, seconds in observations.epoch_seconds:
+        if any(seconds):
+            points.append(point)
+            means.append(float(np.mean(seconds)))
+    if not points:
         return None
-    points, curves = zip(*observations.epoch_seconds, strict=True)
-    seconds = [float(np.mean(curve)) for curve in curves]
-    model = GaussianProcess(np.flatnonzero(encoder.choice).tolist())
-    return model.fit(encoder.scale(points), np.log(seconds))
+    model = GaussianProcess(encoder.categories)
+    return model.fit(encoder.scale(points), np.log(means))
 
 
 def optimize_acquisition(
@@ -182,15 +194,17 @@ def optimize_acquisition(
     units = qmc.Sobol(len(encoder.axes), rng=rng).random(_N_CANDIDATES)
     # Models know least at the bounds, and corners are rarely drawn: every other point is moved
     # away from the middle, so that only one coordinate in three stays inside.
-    stretched = np.clip(_BOUNDARY_STRETCH * (units - 0.5) + 0.5, 0, 1)
-    units[::2] = np.where(encoder.choice, units, stretched)[::2]
+    stretched = _BOUNDARY_STRETCH * (units - 0.5) + 0.5
+    outer = np.where(encoder.choice, units, np.clip(stretched, 0, 1))
+    units[::2] = outer[::2]
     spread = encoder.from_unit_cube(units)
     near = encoder.neighbours(incumbents, _N_CANDIDATES // 2, _INCUMBENT_STEPS, rng)
     points = np.vstack([spread, near])
     values = acquisition(points)
 
     for _ in range(_N_LOCAL_ROUNDS):
-        highest = points[np.argsort(-values)[:_N_LOCAL_STARTS]]
+        order = np.argsort(-values)
+        highest = points[order[:_N_LOCAL_STARTS]]
         near = encoder.neighbours(highest, 10 * _N_LOCAL_STARTS, _LOCAL_STEPS, rng)
         points = np.vstack([points, near])
         values = np.r_[values, acquisition(near)]
@@ -199,7 +213,8 @@ def optimize_acquisition(
 
 def _sorted(points: Array, values: Array) -> list[Point]:
     """Return the rows as points, the highest value first."""
-    return [to_point(row) for row in points[np.argsort(-values)]]
+    order = np.argsort(-values)
+    return [to_point(row) for row in points[order]]
 
 
 def to_point(row: Array) -> Point:
@@ -218,19 +233,24 @@ class DefaultPrior:
     """
 
     def __init__(
-        self, encoder: Encoder, space: SearchSpace, prior_std: Mapping[str, float]
+        self,
+        encoder: Encoder,
+        space: SearchSpace,
+        prior_std: Mapping[str, float],
     ) -> None:
         self._encoder = encoder
-        self._std = np.array([prior_std.get(axis.name, np.inf) for axis in encoder.axes])
-        defaults = {parameter.name: parameter.default for parameter in space.searched}
-        self._mode = np.array([[axis.to_number(defaults[axis.name]) for axis in encoder.axes]])
+        stds = [prior_std.get(axis.name, np.inf) for axis in encoder.axes]
+        self._std = np.array(stds)
+        mode = [axis.to_number(space[axis.name].default) for axis in encoder.axes]
+        self._mode = np.array([mode])
 
     def log_density(self, points: Array) -> Array:
         """Return the logarithm of the density at points of shape (n, d), 0 at the defaults."""
         distance = self._encoder.scale(points) - self._encoder.scale(self._mode)
         distance = np.where(self._encoder.choice, distance != 0, distance)
         normal = np.exp(-0.5 * (distance / self._std) ** 2)
-        return np.log(_UNIFORM_SHARE + (1 - _UNIFORM_SHARE) * normal).sum(axis=1)
+        density = _UNIFORM_SHARE + (1 - _UNIFORM_SHARE) * normal
+        return np.log(density).sum(axis=1)
 
     def weight_by_prior(
         self, acquisition: AcquisitionFunction, weight: float
@@ -254,7 +274,10 @@ class DefaultPrior:
         near = np.clip(mode + std * rng.normal(size=shape), 0, 1)
 
         # Any other value, the likelier the wider the prior.
-        uniform_share = np.where(choice, np.exp(-0.5 / self._std**2), np.isinf(self._std))
-        is_uniform = rng.random(shape) < np.maximum(uniform_share, _UNIFORM_SHARE)
+        other_option = np.exp(-0.5 / self._std**2)
+        probability = np.where(choice, other_option, np.isinf(self._std))
+        probability = np.maximum(probability, _UNIFORM_SHARE)
+        is_uniform = rng.random(shape) < probability
         units = np.where(is_uniform, rng.random(shape), near)
-        return to_point(self._encoder.from_unit_cube(units[None])[0])
+        points = self._encoder.from_unit_cube(units[None])
+        return to_point(points[0])

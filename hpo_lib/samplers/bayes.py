@@ -137,7 +137,10 @@ class BayesSampler(GPSamplerBase):
         self._thetas: dict[tuple[Any, ...], Array] = {}
 
     def _choose(
-        self, encoder: Encoder, observations: Observations, rng: np.random.Generator
+        self,
+        encoder: Encoder,
+        observations: Observations,
+        rng: np.random.Generator,
     ) -> Point:
         model, training_set = self._fit(encoder, observations)
 
@@ -152,7 +155,15 @@ class BayesSampler(GPSamplerBase):
         if name == "gp_hedge":
             name = str(rng.choice(ACQUISITIONS[1:]))
         log_cost = fit_cost_model(encoder, observations) if name == "EIps" else None
-        acquisition = Acquisition(name, encoder, model, observations, best, self._kappa, log_cost)
+        acquisition = Acquisition(
+            name,
+            encoder,
+            model,
+            observations,
+            best,
+            self._kappa,
+            log_cost,
+        )
         if self._space is not None and self._prior_std:
             prior = DefaultPrior(encoder, self._space, self._prior_std)
             n_full = int((observations.task_columns == 1).all(axis=1).sum())
@@ -163,12 +174,10 @@ class BayesSampler(GPSamplerBase):
         warm_start = training_set.best_first(training_set.warm_start)
         incumbents = np.vstack([leaders[:_N_INCUMBENTS], warm_start[:_N_INCUMBENTS]])
         ranked = optimize_acquisition(encoder, acquisition, incumbents, rng)
-        for point in ranked:
-            if point not in observations.tried:
-                return point
-        if self._space is None:
+        untried = observations.untried(ranked)
+        if not untried and self._space is None:
             return ranked[0]
-        return self._untried_points(encoder, observations, rng)[0]
+        return (untried or self._untried_points(encoder, observations, rng))[0]
 
     def _fit(
         self, encoder: Encoder, observations: Observations
@@ -180,8 +189,11 @@ class BayesSampler(GPSamplerBase):
 
         # A column that is the same everywhere is no input: see `with_task_columns`.
         varies = (task_columns != 1).any(axis=0)
-        rows = np.c_[encoder.scale(observations.points), task_columns[:, varies]]
-        categories = np.flatnonzero(encoder.choice).tolist()
+        rows = np.c_[
+            encoder.scale(observations.points),
+            task_columns[:, varies],
+        ]
+        categories = encoder.categories
         thetas = self._kernel_parameters(categories, rows, observations.values, full)
         model = AveragedProcess(categories, thetas)
 
@@ -244,7 +256,11 @@ class BayesSampler(GPSamplerBase):
         return DefaultPrior(encoder, self._space, self._prior_std).sample(rng)
 
 
-def _check_prior(prior_std: Mapping[str, float], space: SearchSpace | None, acq_func: str) -> None:
+def _check_prior(
+    prior_std: Mapping[str, float],
+    space: SearchSpace | None,
+    acq_func: str,
+) -> None:
     """Refuse a prior of parameters that are not searched, or that acq_func cannot use."""
     names = [] if space is None else [parameter.name for parameter in space.searched]
     for name, std in prior_std.items():

@@ -15,14 +15,17 @@ reach from the first value, 0, to the last one, 1. Priors are not applied here: 
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    IntDistribution,
+)
 
 from hpo_lib.space.search_space import SearchSpace
 
@@ -93,28 +96,35 @@ class Encoder:
         axes: the parameters with more than one value, d of them.
         conditional: whether any parameter has a condition.
         choice: mask of the axes that are choices, shape (d,).
+        categories: indices of those axes.
     """
 
     def __init__(
-        self, distributions: Mapping[str, BaseDistribution], space: SearchSpace | None = None
+        self,
+        distributions: Mapping[str, BaseDistribution],
+        space: SearchSpace | None = None,
     ) -> None:
-        axes = [_axis(*item) for item in distributions.items() if not item[1].single()]
+        axes = _axes(distributions)
         self.axes = tuple(axes)
+        self.conditional = False
         self._space = space
         self._points: dict[str, Point | None] = {}
-        self._names = [axis.name for axis in axes]
 
-        parameters = () if space is None else space.parameters
-        searched = [parameter for parameter in parameters if parameter.fixed is None]
-        self.conditional = any(parameter.when for parameter in searched)
-        self._defaults: dict[str, Any] = {p.name: p.default for p in searched}
+        # Values of the parameters that are no axes, and defaults of the others.
+        self._names = [axis.name for axis in axes]
+        self._defaults: dict[str, Any] = {}
         self._single_values: dict[str, Any] = {}
-        for parameter in parameters:
-            if parameter.name not in self._names:
-                fixed = parameter.fixed
-                self._single_values[parameter.name] = parameter.default if fixed is None else fixed
+        for parameter in space or ():
+            if parameter.fixed is not None:
+                self._single_values[parameter.name] = parameter.fixed
+                continue
+            self.conditional = self.conditional or bool(parameter.when)
+            is_axis = parameter.name in self._names
+            values = self._defaults if is_axis else self._single_values
+            values[parameter.name] = parameter.default
 
         self.choice = np.array([axis.choice for axis in axes], bool)
+        self.categories: list[int] = np.flatnonzero(self.choice).tolist()
         self._whole = np.array([axis.whole for axis in axes], bool)
         self._log = np.array([axis.log for axis in axes], bool)
         self._low = np.array([axis.low for axis in axes], float)
@@ -188,39 +198,49 @@ class Encoder:
 
     def all_points(self) -> Array | None:
         """Return all points, shape (n, d); None when they are more than 2000."""
-        if not all(axis.whole for axis in self.axes):
+        if not self._whole.all():
             return None
-        if math.prod(axis.high - axis.low + 1 for axis in self.axes) > _MAX_LISTED_POINTS:
+        if np.prod(self._high - self._low + 1) > _MAX_LISTED_POINTS:
             return None
 
-        ranges = [range(int(axis.low), int(axis.high) + 1) for axis in self.axes]
-        points = np.array(list(itertools.product(*ranges)), float)
+        numbers = map(np.arange, self._low, self._high + 1)
+        points = np.array(list(itertools.product(*numbers)), float)
         return np.unique(self.impute(points), axis=0)
 
     def from_unit_cube(self, units: Array) -> Array:
         """Return the points at positions in the unit cube, each of shape (n, d)."""
         low, high = self._interval_ends()
-        return self._round((1 - units) * low + units * high)
+        points = self._round((1 - units) * low + units * high)
+        return self.impute(points)
 
     def to_unit_cube(self, points: Sequence[Point] | Array) -> Array:
         """Return the positions of points in the unit cube: the inverse of `from_unit_cube`."""
         low, high = self._interval_ends()
-        return (self._to_log(np.asarray(points, float)) - low) / (high - low)
+        rows = self._to_log(np.asarray(points, float))
+        return (rows - low) / (high - low)
 
     def _interval_ends(self) -> tuple[Array, Array]:
         """Return where the interval of the first value begins and that of the last one ends."""
         margin = np.where(self._whole, 0.5, 0.0)
-        return self._to_log(self._low - margin), self._to_log(self._high + margin)
+        low = self._to_log(self._low - margin)
+        high = self._to_log(self._high + margin)
+        return low, high
 
     def scale(self, points: Sequence[Point] | Array) -> Array:
         """Return points as kernels take them: numbers from 0 to 1, options as indices."""
-        rows = self._to_log(np.asarray(points, float).reshape(-1, len(self.axes)))
+        rows = np.asarray(points, float).reshape(-1, len(self.axes))
+        rows = self._to_log(rows)
         low = self._to_log(self._low)
         high = self._to_log(self._high)
-        return np.where(self.choice, rows, (rows - low) / (high - low))
+        numbers = (rows - low) / (high - low)
+        return np.where(self.choice, rows, numbers)
 
     def neighbours(
-        self, points: Array, n: int, std: Sequence[float], rng: np.random.Generator
+        self,
+        points: Array,
+        n: int,
+        std: Sequence[float],
+        rng: np.random.Generator,
     ) -> Array:
         """Draw points near given ones: one value of each is changed, or several.
 
@@ -242,14 +262,19 @@ class Encoder:
         # Every second neighbour differs in each parameter with a probability of 0.3, and all
         # of them in one parameter at least.
         changes_several = rng.random(n) < 0.5
-        is_changed = changes_several[:, None] & (rng.random(shape) < 0.3)
-        is_changed[np.arange(n), rng.integers(shape[1], size=n)] = True
-        start = points[rng.integers(len(points), size=n)]
+        is_changed = rng.random(shape) < 0.3
+        is_changed &= changes_several[:, None]
+        changed_for_sure = rng.integers(shape[1], size=n)
+        is_changed[np.arange(n), changed_for_sure] = True
+        parents = rng.integers(len(points), size=n)
+        start = points[parents]
 
         # Step of the numbers.
-        step = rng.normal(size=shape) * rng.choice(std, size=(n, 1))
+        direction = rng.normal(size=shape)
+        step = direction * rng.choice(std, size=(n, 1))
         extent = self._to_log(self._high) - self._to_log(self._low)
-        moved = self._round(self._to_log(start) + step * extent, impute=False)
+        rows = self._to_log(start) + step * extent
+        moved = self._round(rows)
 
         # A step that rounding undid moves to the next whole number.
         is_stuck = self._whole & (moved == start)
@@ -257,26 +282,39 @@ class Encoder:
         moved = np.where(is_stuck, next_number, moved)
 
         # Options have no neighbours.
-        drawn = np.floor(rng.random(shape) * (self._high + 1))
+        n_options = self._high + 1
+        drawn = np.floor(rng.random(shape) * n_options)
         moved = np.where(self.choice, drawn, moved)
-        return self.impute(np.where(is_changed, moved, start))
+        neighbours = np.where(is_changed, moved, start)
+        return self.impute(neighbours)
 
     def _to_log(self, points: Array) -> Array:
         """Return points with the logarithm of logarithmic parameters."""
-        return np.where(self._log, np.log(np.where(self._log, points, 1.0)), points)
+        logarithms = np.log(np.where(self._log, points, 1.0))
+        return np.where(self._log, logarithms, points)
 
-    def _round(self, rows: Array, impute: bool = True) -> Array:
-        """Return the nearest points to rows of `_to_log`."""
-        points = np.where(self._log, np.exp(np.where(self._log, rows, 0.0)), rows)
+    def _round(self, rows: Array) -> Array:
+        """Return the nearest points to rows of `_to_log`, inactive parameters as they are."""
+        exponentials = np.exp(np.where(self._log, rows, 0.0))
+        points = np.where(self._log, exponentials, rows)
         points = np.where(self._whole, np.round(points), points)
-        points = np.clip(points, self._low, self._high)
-        return self.impute(points) if impute else points
+        return np.clip(points, self._low, self._high)
+
+
+def _axes(distributions: Mapping[str, BaseDistribution]) -> list[Axis]:
+    """Return the axes of the distributions that have several values."""
+    axes: list[Axis] = []
+    for name, distribution in distributions.items():
+        if not distribution.single():
+            axes.append(_axis(name, distribution))
+    return axes
 
 
 def _axis(name: str, distribution: Any) -> Axis:
     """Return the axis of a distribution."""
     if isinstance(distribution, CategoricalDistribution):
-        return Axis(name, distribution, 0, len(distribution.choices) - 1, choice=True)
+        last = len(distribution.choices) - 1
+        return Axis(name, distribution, 0, last, choice=True)
 
     low = distribution.low
     high = distribution.high
@@ -285,4 +323,11 @@ def _axis(name: str, distribution: Any) -> Axis:
         return Axis(name, distribution, 0, last, stepped=True)
 
     is_whole = isinstance(distribution, IntDistribution)
-    return Axis(name, distribution, low, high, log=distribution.log, whole=is_whole)
+    return Axis(
+        name,
+        distribution,
+        low,
+        high,
+        log=distribution.log,
+        whole=is_whole,
+    )

@@ -54,7 +54,11 @@ _MIN_VARIANCE = 1e-12
 _EDGE = 1e-9  # the warp has no slope at 0 and 1
 _BOUND = 4  # standard deviations of the prior within which theta is searched
 _MINIMIZE_OPTIONS = {"maxiter": 60, "ftol": 1e-5, "gtol": 1e-2}
-_IN_PLACE: Any = {"lower": True, "overwrite_a": True, "check_finite": False}
+_IN_PLACE: Any = {
+    "lower": True,
+    "overwrite_a": True,
+    "check_finite": False,
+}
 _lapack: Any = linalg.lapack
 _blas = ThreadpoolController()  # the libraries of numpy and scipy, which are loaded by now
 
@@ -87,7 +91,12 @@ class GaussianProcess(RegressorMixin, BaseEstimator):
         self.categories = categories
 
     @one_thread
-    def fit(self, X: ArrayLike, y: ArrayLike, theta: ArrayLike | None = None) -> GaussianProcess:
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        theta: ArrayLike | None = None,
+    ) -> GaussianProcess:
         """Fit the kernel parameters and condition the process on the observations.
 
         Args:
@@ -109,7 +118,13 @@ class GaussianProcess(RegressorMixin, BaseEstimator):
             loss = self.negative_log_posterior()
             bounds = list(zip(*loss.bounds, strict=True))
             start = loss.prior_mean
-            found = minimize(loss, start, jac=True, bounds=bounds, options=_MINIMIZE_OPTIONS)
+            found = minimize(
+                loss,
+                start,
+                jac=True,
+                bounds=bounds,
+                options=_MINIMIZE_OPTIONS,
+            )
             theta = found.x
         self.theta_ = np.asarray(theta, float)
         self.noise_ = self.scale_ * np.sqrt(noise_variance(self.theta_))
@@ -139,7 +154,13 @@ class GaussianProcess(RegressorMixin, BaseEstimator):
             return mean
 
         # Rasmussen and Williams (2006), algorithm 2.1.
-        v = solve_triangular(self.factor_, k.T, lower=True, overwrite_b=True, check_finite=False).T
+        v = solve_triangular(
+            self.factor_,
+            k.T,
+            lower=True,
+            overwrite_b=True,
+            check_finite=False,
+        ).T
         variance = np.exp(self.theta_[-2]) - np.einsum("ij,ij->i", v, v)
         return mean, np.sqrt(np.maximum(variance, _MIN_VARIANCE)) * self.scale_
 
@@ -213,7 +234,11 @@ class NegativeLogPosterior:
     """
 
     def __init__(
-        self, X: Array, y: Array, numbers: NDArray[np.int_], categories: Sequence[int]
+        self,
+        X: Array,
+        y: Array,
+        numbers: NDArray[np.int_],
+        categories: Sequence[int],
     ) -> None:
         n, d = X.shape
         self._y = y
@@ -230,10 +255,18 @@ class NegativeLogPosterior:
 
         log_length_scale = np.log(_LENGTH_SCALE) + 0.5 * np.log(d)
         no_warp = np.zeros(self._n_shapes)
-        self.prior_mean = np.r_[no_warp, np.full(d, log_length_scale), 0.0, np.log(_NOISE)]
+        self.prior_mean = np.r_[
+            no_warp,
+            np.full(d, log_length_scale),
+            0.0,
+            np.log(_NOISE),
+        ]
         self.prior_std = np.r_[np.full(self._n_shapes, 0.3), np.ones(d + 1), 1.5]
         reach = _BOUND * self.prior_std
-        self.bounds = self.prior_mean - reach, self.prior_mean + reach
+        self.bounds = (
+            self.prior_mean - reach,
+            self.prior_mean + reach,
+        )
 
     def __call__(self, theta: Array) -> tuple[float, Array]:
         """Return the value and the gradient, shape (len(theta),), at theta."""
@@ -273,7 +306,12 @@ class NegativeLogPosterior:
         return float(value), gradient + z / self.prior_std
 
     def _add_input_gradient(
-        self, gradient: Array, theta: Array, warped: Array, inverse_squares: Array, slope: Array
+        self,
+        gradient: Array,
+        theta: Array,
+        warped: Array,
+        inverse_squares: Array,
+        slope: Array,
     ) -> None:
         """Write the derivatives by length scales and shapes of the warp into the gradient.
 

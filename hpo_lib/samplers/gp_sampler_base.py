@@ -76,9 +76,15 @@ class GPSamplerBase(BaseSampler):
         y0: Sequence[float] | None = None,
     ) -> None:
         check_member("acq_func", acq_func, self.acquisitions)
-        check_member("initial_point_generator", initial_point_generator, INITIAL_POINT_GENERATORS)
+        check_member(
+            "initial_point_generator",
+            initial_point_generator,
+            INITIAL_POINT_GENERATORS,
+        )
         _check_known_values(x0, y0, space)
-        self._seed = int(np.random.default_rng().integers(2**31)) if seed is None else seed
+        if seed is None:
+            seed = int(np.random.default_rng().integers(2**31))
+        self._seed = seed
         self._space = space
         self._n_initial_points = check_whole("n_initial_points", n_initial_points, 0)
         self._initial_point_generator = initial_point_generator
@@ -93,7 +99,10 @@ class GPSamplerBase(BaseSampler):
 
     @abstractmethod
     def _choose(
-        self, encoder: Encoder, observations: Observations, rng: np.random.Generator
+        self,
+        encoder: Encoder,
+        observations: Observations,
+        rng: np.random.Generator,
     ) -> Point:
         """Return the point that the model expects most of; none that was tried."""
 
@@ -122,7 +131,10 @@ class GPSamplerBase(BaseSampler):
 
     @one_thread
     def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        search_space: dict[str, BaseDistribution],
     ) -> dict[str, Any]:
         """Choose the values of all active parameters.
 
@@ -183,11 +195,17 @@ class GPSamplerBase(BaseSampler):
     def _encoder_of(self, distributions: dict[str, BaseDistribution]) -> Encoder:
         """Return the last encoder while it fits: it remembers the points of configurations."""
         if self._encoder is None or self._encoder[0] != distributions:
-            self._encoder = distributions, Encoder(distributions, self._space)
+            self._encoder = (
+                distributions,
+                Encoder(distributions, self._space),
+            )
         return self._encoder[1]
 
     def _observe(
-        self, study: optuna.Study, encoder: Encoder, number: int | None = None
+        self,
+        study: optuna.Study,
+        encoder: Encoder,
+        number: int | None = None,
     ) -> Observations:
         """Collect the observations of all trials but the one with this number."""
         trials = [t for t in study.get_trials(deepcopy=False) if t.number != number]
@@ -215,19 +233,28 @@ class GPSamplerBase(BaseSampler):
             return None
         n_dimensions = len(self._space.searched)
         design = _initial_design(
-            self._initial_point_generator, self._n_initial_points, n_dimensions, self._seed
+            self._initial_point_generator,
+            self._n_initial_points,
+            n_dimensions,
+            self._seed,
         )
-        return encoder.encode(self._space.from_unit(design[index].tolist(), self._seed))
+        configuration = self._space.from_unit(design[index].tolist(), self._seed)
+        return encoder.encode(configuration)
 
     def _untried_points(
-        self, encoder: Encoder, observations: Observations, rng: np.random.Generator
+        self,
+        encoder: Encoder,
+        observations: Observations,
+        rng: np.random.Generator,
     ) -> list[Point]:
         """Return points that were not tried so far, in random order; at least one."""
         drawn = encoder.all_points()
         if drawn is None:
-            drawn = encoder.from_unit_cube(rng.random((_MAX_CANDIDATES, len(encoder.axes))))
-        points = list(dict.fromkeys(map(to_point, rng.permutation(drawn))))
-        untried = [point for point in points if point not in observations.tried]
+            units = rng.random((_MAX_CANDIDATES, len(encoder.axes)))
+            drawn = encoder.from_unit_cube(units)
+        shuffled = map(to_point, rng.permutation(drawn))
+        points = list(dict.fromkeys(shuffled))
+        untried = observations.untried(points)
 
         # Parameters that are not shared may still make it a new configuration.
         if self._space is None:
@@ -235,8 +262,8 @@ class GPSamplerBase(BaseSampler):
 
         # Draws seldom meet the last ones of a large finite space.
         if not untried and self._space.size is not None:
-            grid = map(encoder.encode, self._space.grid(self._space.size))
-            untried = [point for point in grid if point and point not in observations.tried]
+            grid = self._space.grid(self._space.size)
+            untried = observations.untried(map(encoder.encode, grid))
             rng.shuffle(untried)
 
         if not untried:
@@ -249,7 +276,9 @@ class GPSamplerBase(BaseSampler):
 
 
 def _check_known_values(
-    x0: Sequence[Configuration], y0: Sequence[float] | None, space: SearchSpace | None
+    x0: Sequence[Configuration],
+    y0: Sequence[float] | None,
+    space: SearchSpace | None,
 ) -> None:
     """Refuse x0 without a space, and y0 that are not one usable value for each of x0."""
     if space is None and len(x0):
@@ -268,6 +297,7 @@ def _initial_design(generator: str, n: int, n_dimensions: int, seed: int) -> Arr
     if generator == "random":
         return rng.random((n, n_dimensions))
     if generator == "sobol":  # balanced for powers of two
-        return qmc.Sobol(n_dimensions, rng=rng).random_base2(max(n - 1, 0).bit_length())[:n]
+        exponent = max(n - 1, 0).bit_length()
+        return qmc.Sobol(n_dimensions, rng=rng).random_base2(exponent)[:n]
     design = qmc.Halton if generator == "halton" else qmc.LatinHypercube
     return design(n_dimensions, rng=rng).random(n)

@@ -12,9 +12,9 @@ from __future__ import annotations
 import math
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 import optuna
@@ -22,7 +22,12 @@ from numpy.typing import ArrayLike, NDArray
 from optuna.study import StudyDirection
 
 from hpo_lib.samplers.encoding import Array, Encoder, Point
-from hpo_lib.trials import RecordedTrial, TrialOutcome, is_usable_value, recorded_trials
+from hpo_lib.trials import (
+    RecordedTrial,
+    TrialOutcome,
+    is_usable_value,
+    recorded_trials,
+)
 
 MAX_TRAINING_SIZE = 500
 """How many observations a model is fitted to."""
@@ -92,8 +97,11 @@ class Observations:
     @property
     def task_columns(self) -> Array:
         """Fidelity and task of the observations, shape (n, 2)."""
-        pairs = [(observation.fidelity, observation.task) for observation in self.observed]
-        return np.array(pairs)
+        return np.array([observation[2:] for observation in self.observed])
+
+    def untried(self, points: Iterable[Point | None]) -> list[Point]:
+        """Return those of some points that no trial has."""
+        return [point for point in points if point and point not in self.tried]
 
 
 def collect_observations(
@@ -125,32 +133,44 @@ def collect_observations(
         if point is None:
             continue
         tried.add(point)
-        if any(trial.record.seconds):
-            epoch_seconds.append((point, trial.record.seconds))
+        epoch_seconds.append((point, trial.record.seconds))
 
+        # Pruned and lost trials without values are only not tried again.
         task = float(trial.is_own)
         for fidelity, value in intermediate.get(trial.number, ()):
             observed.append(Observation(point, sign * value, fidelity, task))
-
-        if trial.has_usable_value:
-            value = cast("float", trial.value)
-            observed.append(Observation(point, sign * value, 1.0, task))
+        if trial.value is not None and trial.has_usable_value:
+            observed.append(Observation(point, sign * trial.value, 1.0, task))
+        elif _is_conclusive(trial):
+            failed.append(point)
         elif not trial.is_finished:
             pending.append(point)
-        elif trial.outcome not in (TrialOutcome.PRUNED, TrialOutcome.LOST):
-            # A pruned trial has no final value, and a lost worker says nothing about its
-            # configuration: these are only not tried again.
-            failed.append(point)
 
-    # Failures count as the worst value: the search keeps away from them, and no invented number
-    # bends the scale.
-    full = [observation.value for observation in observed if observation.fidelity == 1]
-    if full:
-        observed += [Observation(point, max(full)) for point in failed]
-
+    observed += _failures(failed, observed)
     is_multi_fidelity = any(observation.fidelity < 1 for observation in observed)
     thresholds = rung_thresholds(trials, sign) if is_multi_fidelity else []
     return Observations(observed, tried, pending, epoch_seconds, thresholds)
+
+
+def _is_conclusive(trial: RecordedTrial) -> bool:
+    """Return whether a trial was trained to its end or failed.
+
+    A pruned trial has no final value, and a lost worker says nothing about its configuration.
+    """
+    inconclusive = (TrialOutcome.PRUNED, TrialOutcome.LOST)
+    return trial.is_finished and trial.outcome not in inconclusive
+
+
+def _failures(points: Sequence[Point], observed: Sequence[Observation]) -> list[Observation]:
+    """Return failed trials as observations of the worst value so far.
+
+    The search keeps away from them, and no invented number bends the scale.
+    """
+    full = [observation.value for observation in observed if observation.fidelity == 1]
+    if not full:
+        return []
+    worst = max(full)
+    return [Observation(point, worst) for point in points]
 
 
 def direction_sign(study: optuna.Study) -> float:
@@ -167,7 +187,8 @@ def choice_seed(seed: int, number: int, name: str = "") -> int:
         name: name of the parameter.
     """
     key = (seed, number, zlib.crc32(name.encode()))
-    return int(np.random.SeedSequence(key).generate_state(1)[0])
+    state = np.random.SeedSequence(key).generate_state(1)
+    return int(state[0])
 
 
 def output_transform(values: ArrayLike) -> Array:
@@ -180,7 +201,8 @@ def output_transform(values: ArrayLike) -> Array:
     spread = np.median(y) - y.min()
     if spread <= 1e-300 * np.ptp(y):
         return y
-    return np.log1p((y - y.min()) / spread)
+    distance = (y - y.min()) / spread
+    return np.log1p(distance)
 
 
 def subsample_training_set(values: Array, full: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -198,8 +220,9 @@ def subsample_training_set(values: Array, full: NDArray[np.bool_]) -> NDArray[np
     n_best = MAX_TRAINING_SIZE // 2
     order = np.lexsort((values, ~full))
     others = np.sort(order[n_best:])
-    evenly = np.linspace(0, len(others) - 1, MAX_TRAINING_SIZE - n_best).astype(int)
-    return np.sort(np.r_[order[:n_best], others[evenly]])
+    evenly = np.linspace(0, len(others) - 1, MAX_TRAINING_SIZE - n_best)
+    kept = np.r_[order[:n_best], others[evenly.astype(int)]]
+    return np.sort(kept)
 
 
 def tie_break_margin(values: Array) -> float:
@@ -243,10 +266,14 @@ class _Curves(NamedTuple):
             if trial.outcome == TrialOutcome.PRUNED and trial.intermediate_values:
                 pruned.append(trial)
 
-        last_steps = [max(trial.intermediate_values, default=0) for trial in completed]
-        first_steps = [min(t.intermediate_values, default=1) for t in (*completed, *pruned)]
-        offset = 1 - min([1, *first_steps])
-        return cls(completed, pruned, max(last_steps, default=0) + offset, offset)
+        first_step = 1
+        last_step = 0
+        for trial in (*completed, *pruned):
+            first_step = min([first_step, *trial.intermediate_values])
+        for trial in completed:
+            last_step = max([last_step, *trial.intermediate_values])
+        offset = 1 - first_step
+        return cls(completed, pruned, last_step + offset, offset)
 
     def fidelity(self, epochs: int) -> float:
         """Return the fidelity of a value after some epochs."""
@@ -274,8 +301,8 @@ def intermediate_observations(
         # epochs.
         for step, value in sorted(trial.intermediate_values.items(), reverse=True):
             epochs = step + curves.offset
-            is_thin = 3 * epochs <= 2 * later
-            if epochs < curves.budget and is_thin and is_usable_value(value):
+            is_kept = epochs < curves.budget and 3 * epochs <= 2 * later
+            if is_kept and is_usable_value(value):
                 pairs.append((curves.fidelity(epochs), value))
                 later = epochs
         observations[trial.number] = pairs[::-1]
@@ -305,9 +332,12 @@ def rung_thresholds(trials: Sequence[RecordedTrial], sign: float) -> list[RungTh
         values = sorted(filter(is_usable_value, values))
         epochs = rung + curves.offset
         if values and n_passed > 0 and epochs < curves.budget:
-            highest = values[:n_passed][-1]
-            share = epochs / curves.budget
-            thresholds.append(RungThreshold(curves.fidelity(epochs), share, highest))
+            threshold = RungThreshold(
+                fidelity=curves.fidelity(epochs),
+                share=epochs / curves.budget,
+                highest=values[:n_passed][-1],
+            )
+            thresholds.append(threshold)
     return thresholds
 
 
@@ -318,14 +348,13 @@ def final_values(study: optuna.Study) -> list[tuple[RecordedTrial, float]]:
     list is empty while no trial has a usable value.
     """
     sign = direction_sign(study)
-    finished: list[tuple[RecordedTrial, float]] = []
-    for trial in recorded_trials(study):
-        if not trial.is_finished or trial.outcome in (TrialOutcome.PRUNED, TrialOutcome.LOST):
-            continue
-        finished.append((trial, math.inf if trial.value is None else sign * trial.value))
+    trials = list(filter(_is_conclusive, recorded_trials(study)))
+    values: list[float] = []
+    for trial in trials:
+        values.append(math.inf if trial.value is None else sign * trial.value)
 
-    usable = [value for _, value in finished if is_usable_value(value)]
-    if not usable:
+    worst = max(filter(is_usable_value, values), default=None)
+    if worst is None:
         return []
-    worst = max(usable)
-    return [(trial, value if is_usable_value(value) else worst) for trial, value in finished]
+    values = [value if is_usable_value(value) else worst for value in values]
+    return list(zip(trials, values, strict=True))

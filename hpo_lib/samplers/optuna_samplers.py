@@ -46,7 +46,10 @@ class StatelessSampler(BaseSampler):
         return self._sampler(trial).infer_relative_search_space(study, trial)
 
     def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        search_space: dict[str, BaseDistribution],
     ) -> dict[str, Any]:
         """Choose the values of those parameters.
 
@@ -92,7 +95,10 @@ def make_tpe_sampler(space: SearchSpace, seed: int, n_trials: int) -> BaseSample
         seed: fixes all choices.
         n_trials: the budget, which it does not need.
     """
-    return StatelessSampler(partial(TPESampler, multivariate=True, constant_liar=True), seed)
+    return StatelessSampler(
+        partial(TPESampler, multivariate=True, constant_liar=True),
+        seed,
+    )
 
 
 def make_genetic_sampler(space: SearchSpace, seed: int, n_trials: int) -> BaseSampler:
@@ -133,7 +139,12 @@ class CmaEsSampler(SpaceSampler):
 
         # Initial distribution: Hansen has a standard deviation of 0.3 times the range.
         seed = choice_seed(self._seed, number)
-        cma = CMA(np.full(d, 0.5), 0.3, bounds=np.tile([0.0, 1.0], (d, 1)), seed=seed)
+        cma = CMA(
+            np.full(d, 0.5),
+            0.3,
+            bounds=np.tile([0.0, 1.0], (d, 1)),
+            seed=seed,
+        )
 
         points: list[Point] = []
         active: list[list[bool]] = []

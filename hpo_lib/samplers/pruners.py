@@ -18,7 +18,11 @@ from optuna.trial import FrozenTrial
 
 from hpo_lib.checks import check_whole
 from hpo_lib.samplers.observations import direction_sign
-from hpo_lib.trials import RecordedTrial, TrialOutcome, recorded_trials
+from hpo_lib.trials import (
+    RecordedTrial,
+    TrialOutcome,
+    recorded_trials,
+)
 
 RULES = ("asha", "hyperband", "median")
 
@@ -41,7 +45,10 @@ def default_rungs(budget: int, reduction_factor: int = 3) -> tuple[int, ...]:
 
 
 def halving_goes_on(
-    number: int, values: Mapping[int, float], reduction_factor: int = 3, min_trials: int = 1
+    number: int,
+    values: Mapping[int, float],
+    reduction_factor: int = 3,
+    min_trials: int = 1,
 ) -> bool:
     """Return whether the trial is in the best 1 / `reduction_factor` of those at the rung.
 
@@ -88,7 +95,8 @@ def bracket(seed: int, number: int, n_rungs: int, reduction_factor: int = 3) -> 
         reduction_factor: of the halving.
     """
     s = np.arange(n_rungs, -1, -1)  # rungs at which the bracket still halves
-    n_trials = np.ceil((n_rungs + 1) / (s + 1) * float(reduction_factor) ** s)
+    rate = float(reduction_factor) ** s
+    n_trials = np.ceil((n_rungs + 1) / (s + 1) * rate)
     drawn = np.random.default_rng([seed, number]).random()
     cumulative = np.cumsum(n_trials) / n_trials.sum()
     return int(np.searchsorted(cumulative, drawn, side="right"))
@@ -107,7 +115,11 @@ class RungPruner(BasePruner):
     """
 
     def __init__(
-        self, rule: str, rungs: tuple[int, ...], reduction_factor: int = 3, seed: int = 0
+        self,
+        rule: str,
+        rungs: tuple[int, ...],
+        reduction_factor: int = 3,
+        seed: int = 0,
     ) -> None:
         if rule not in RULES:
             message = f"pruning must be one of {', '.join(RULES)}, none, got {rule!r}"
@@ -134,7 +146,7 @@ class RungPruner(BasePruner):
         if math.isnan(trial.intermediate_values[rung]):
             return True
 
-        rivals = [one for one in recorded_trials(study) if _competes(one, rung)]
+        rivals = _rivals(study, rung)
         sign = direction_sign(study)
         values = {one.number: sign * one.intermediate_values[rung] for one in rivals}
         values[trial.number] = sign * trial.intermediate_values[rung]
@@ -156,17 +168,30 @@ class RungPruner(BasePruner):
         return not halving_goes_on(number, in_bracket, self._reduction_factor)
 
     def _bracket(self, number: int) -> int:
-        return bracket(self._seed, number, len(self._rungs), self._reduction_factor)
+        return bracket(
+            self._seed,
+            number,
+            len(self._rungs),
+            self._reduction_factor,
+        )
 
 
-def _competes(trial: RecordedTrial, rung: int) -> bool:
-    """Return whether a trial of the study's own has a value at the rung."""
-    is_started = trial.is_own and trial.outcome != TrialOutcome.WAITING
-    return is_started and not math.isnan(trial.intermediate_values.get(rung, math.nan))
+def _rivals(study: optuna.Study, rung: int) -> list[RecordedTrial]:
+    """Return the trials of the study's own that have a value at the rung."""
+    rivals: list[RecordedTrial] = []
+    for trial in recorded_trials(study):
+        value = trial.intermediate_values.get(rung, math.nan)
+        is_started = trial.is_own and trial.outcome != TrialOutcome.WAITING
+        if is_started and not math.isnan(value):
+            rivals.append(trial)
+    return rivals
 
 
 def make_pruner(
-    pruning: str | BasePruner | None, rungs: tuple[int, ...], reduction_factor: int, seed: int
+    pruning: str | BasePruner | None,
+    rungs: tuple[int, ...],
+    reduction_factor: int,
+    seed: int,
 ) -> BasePruner:
     """Return the pruner of a rule.
 

@@ -20,7 +20,11 @@ from hpo_lib.samplers.optuna_samplers import (
     make_genetic_sampler,
     make_tpe_sampler,
 )
-from hpo_lib.samplers.simple import GridSampler, RandomSampler, SobolSampler
+from hpo_lib.samplers.simple import (
+    GridSampler,
+    RandomSampler,
+    SobolSampler,
+)
 from hpo_lib.samplers.three_step import ThreeStepSampler
 from hpo_lib.space.search_space import SearchSpace
 
@@ -36,7 +40,8 @@ def make_bayes_sampler(space: SearchSpace, seed: int, n_trials: int) -> BaseSamp
         seed: fixes all choices.
         n_trials: the budget, which it does not need.
     """
-    from hpo_lib.samplers.bayes import BayesSampler  # scikit-learn takes seconds to import
+    # scikit-learn takes seconds to import.
+    from hpo_lib.samplers.bayes import BayesSampler
 
     return BayesSampler(seed, space)
 
@@ -49,7 +54,8 @@ def make_skopt_sampler(space: SearchSpace, seed: int, n_trials: int) -> BaseSamp
         seed: fixes all choices.
         n_trials: the budget, which it does not need.
     """
-    from hpo_lib.samplers.skopt_sampler import SkoptSampler  # takes seconds to import
+    # scikit-optimize does, too.
+    from hpo_lib.samplers.skopt_sampler import SkoptSampler
 
     return SkoptSampler(seed, space)
 
@@ -68,7 +74,10 @@ STRATEGIES: dict[str, SamplerFactory] = {
 
 
 def make_sampler(
-    strategy: str | BaseSampler, space: SearchSpace, seed: int, n_trials: int
+    strategy: str | BaseSampler,
+    space: SearchSpace,
+    seed: int,
+    n_trials: int,
 ) -> BaseSampler:
     """Return the sampler of a strategy.
 

@@ -48,7 +48,10 @@ class SpaceSampler(BaseSampler):
         raise NotImplementedError
 
     def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        search_space: dict[str, BaseDistribution],
     ) -> dict[str, Any]:
         """Choose the whole configuration at once.
 
@@ -103,7 +106,10 @@ class SobolSampler(SpaceSampler):
         from scipy.stats import qmc  # takes half a second to import
 
         n_dimensions = len(self._space.searched)
-        sequence = qmc.Sobol(max(n_dimensions, 1), rng=np.random.default_rng(self._seed))
+        sequence = qmc.Sobol(
+            max(n_dimensions, 1),
+            rng=np.random.default_rng(self._seed),
+        )
         if number > 0:  # scipy cannot go forward by nothing
             sequence.fast_forward(number)
         point = sequence.random(1)[0, :n_dimensions]
@@ -153,13 +159,17 @@ ConfigurationKey = frozenset[tuple[str, Any]]
 """A configuration as a member of sets."""
 
 
-def configuration_key(configuration: Configuration) -> ConfigurationKey:
+def configuration_key(
+    configuration: Configuration,
+) -> ConfigurationKey:
     """Return what tells a configuration from others."""
     return frozenset(configuration.items())
 
 
 def tried_configurations(
-    study: optuna.Study, space: SearchSpace, number: int | None = None
+    study: optuna.Study,
+    space: SearchSpace,
+    number: int | None = None,
 ) -> set[ConfigurationKey]:
     """Return the configurations of all trials, running and enqueued ones included.
 

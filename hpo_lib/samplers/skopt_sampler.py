@@ -66,7 +66,10 @@ class SkoptSampler(GPSamplerBase):
         )
 
     def _choose(
-        self, encoder: Encoder, observations: Observations, rng: np.random.Generator
+        self,
+        encoder: Encoder,
+        observations: Observations,
+        rng: np.random.Generator,
     ) -> Point:
         space = skopt_space(encoder.axes)
         optimizer: Any = Optimizer(
@@ -80,7 +83,13 @@ class SkoptSampler(GPSamplerBase):
         )
 
         # Constant liar of Ginsbourger et al. (2010) for pending trials.
-        points = [list(point) for point in (*observations.points, *observations.pending)]
+        points = [
+            list(point)
+            for point in (
+                *observations.points,
+                *observations.pending,
+            )
+        ]
         best = min(observations.values)
         lies = [best] * len(observations.pending)
 
@@ -103,7 +112,10 @@ class SkoptSampler(GPSamplerBase):
 
 
 def fit_process(
-    space: Any, rows: Sequence[Sequence[Any]], values: Sequence[float], surrogate: str
+    space: Any,
+    rows: Sequence[Sequence[Any]],
+    values: Sequence[float],
+    surrogate: str,
 ) -> Any:
     """Fit the model of a surrogate to points of a skopt space.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import optuna
 
 from hpo_lib.samplers.encoding import Array, Encoder, Point
@@ -32,7 +31,10 @@ class Surrogate:
         return self.model.predict(rows, return_std=True)
 
 
-def fit_surrogate(source: optuna.Study | Sequence[RecordedTrial], space: SearchSpace) -> Surrogate:
+def fit_surrogate(
+    source: optuna.Study | Sequence[RecordedTrial],
+    space: SearchSpace,
+) -> Surrogate:
     """Fit a Gaussian process to the completed trials inside a space.
 
     Args:
@@ -67,5 +69,5 @@ def fit_surrogate(source: optuna.Study | Sequence[RecordedTrial], space: SearchS
             f"got {len(points)} of {len(trials)} trials"
         )
         raise ValueError(message)
-    model = GaussianProcess(np.flatnonzero(encoder.choice).tolist())
+    model = GaussianProcess(encoder.categories)
     return Surrogate(model.fit(encoder.scale(points), values), encoder)

@@ -8,7 +8,10 @@ import numpy as np
 import optuna
 
 from hpo_lib.samplers.encoding import Array, Encoder
-from hpo_lib.samplers.observations import final_values, output_transform
+from hpo_lib.samplers.observations import (
+    final_values,
+    output_transform,
+)
 from hpo_lib.samplers.simple import (
     ConfigurationKey,
     SpaceSampler,
@@ -78,7 +81,11 @@ class ThreeStepSampler(SpaceSampler):
             is_range = not isinstance(parameter, ChoiceParameter)
             if is_range and parameter.count != 1 and parameter.name in start:
                 ranges.append(parameter)
-        return min(ranges, key=lambda parameter: parameter.name != "lr", default=None)
+        return min(
+            ranges,
+            key=lambda parameter: parameter.name != "lr",
+            default=None,
+        )
 
     def _search_lines(self, study: optuna.Study, number: int, block: int) -> Configuration | None:
         """Return the most promising new point on the line of a block.
@@ -108,7 +115,10 @@ class ThreeStepSampler(SpaceSampler):
         return None
 
     def _untried_on_line(
-        self, incumbent: Configuration, parameter: Parameter, tried: set[ConfigurationKey]
+        self,
+        incumbent: Configuration,
+        parameter: Parameter,
+        tried: set[ConfigurationKey],
     ) -> list[Value]:
         """Return the values of a parameter that were not tried with the incumbent's others."""
         untried: list[Value] = []
@@ -152,7 +162,8 @@ def _most_promising(
     untried: Sequence[Value],
 ) -> Value:
     """Return the untried value with the highest expected improvement, given tried ones."""
-    from hpo_lib.samplers.acquisition import log_expected_improvement  # imports take seconds
+    # These imports take seconds.
+    from hpo_lib.samplers.acquisition import log_expected_improvement
     from hpo_lib.samplers.gp import GaussianProcess
 
     encoder = Encoder({parameter.name: parameter.distribution()})
