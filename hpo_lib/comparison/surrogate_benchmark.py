@@ -233,7 +233,8 @@ def _gaussian_process(encoder: Encoder, points: Array, targets: Array) -> Predic
     Of logarithms: a process knows one scale, and near the best errors differ by less than far
     from it; it would promise configurations that are better than any.
     """
-    from hpo_lib.samplers.gp import GaussianProcess, one_thread  # take seconds to import
+    from hpo_lib.blas import one_thread  # these take seconds to import
+    from hpo_lib.samplers.gp import GaussianProcess
 
     offset = _offset(targets)
     logarithms = np.log(targets + offset)

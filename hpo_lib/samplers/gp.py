@@ -26,8 +26,8 @@ our prior of the length scales is tighter and shorter than theirs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, cast
+from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -38,8 +38,8 @@ from scipy.spatial.distance import cdist, pdist
 from scipy.special import ndtri
 from scipy.stats import qmc
 from sklearn.base import BaseEstimator, RegressorMixin
-from threadpoolctl import ThreadpoolController
 
+from hpo_lib.blas import one_thread
 from hpo_lib.samplers.encoding import Array
 
 _LENGTH_SCALE = 0.6
@@ -60,14 +60,6 @@ _IN_PLACE: Any = {
     "check_finite": False,
 }
 _lapack: Any = linalg.lapack
-_blas = ThreadpoolController()  # the libraries of numpy and scipy, which are loaded by now
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-
-
-def one_thread(function: _Function) -> _Function:
-    """Run a function with one BLAS thread, as sums are rounded differently by several."""
-    return _blas.wrap(limits=1, user_api="blas")(function)
 
 
 class GaussianProcess(RegressorMixin, BaseEstimator):

@@ -21,10 +21,10 @@ from optuna.search_space import intersection_search_space
 from optuna.trial import FrozenTrial
 from scipy.stats import qmc
 
+from hpo_lib.blas import one_thread
 from hpo_lib.checks import check_member, check_whole
 from hpo_lib.samplers.acquisition import ACQUISITIONS, to_point
 from hpo_lib.samplers.encoding import Array, Encoder, Point
-from hpo_lib.samplers.gp import one_thread
 from hpo_lib.samplers.observations import (
     Observation,
     Observations,
