@@ -16,13 +16,13 @@ from typing import Any, cast
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler
 from optuna.search_space import intersection_search_space
 from optuna.trial import FrozenTrial
 from scipy.stats import qmc
 
 from hpo_lib.blas import one_thread
 from hpo_lib.checks import check_member, check_whole
+from hpo_lib.exceptions import ExhaustedError
 from hpo_lib.samplers.acquisition import ACQUISITIONS, to_point
 from hpo_lib.samplers.encoding import Array, Encoder, Point
 from hpo_lib.samplers.observations import (
@@ -32,6 +32,7 @@ from hpo_lib.samplers.observations import (
     collect_observations,
     direction_sign,
 )
+from hpo_lib.samplers.simple import ConfigurationSampler
 from hpo_lib.space.search_space import Configuration, SearchSpace
 from hpo_lib.trials import is_usable_value, recorded_trials
 
@@ -40,7 +41,7 @@ INITIAL_POINT_GENERATORS = ("random", "sobol", "lhs", "halton")
 _MAX_CANDIDATES = 1024
 
 
-class GPSamplerBase(BaseSampler):
+class GPSamplerBase(ConfigurationSampler):
     """Observations, initial points and the promise never to repeat a configuration.
 
     Args:
@@ -75,6 +76,7 @@ class GPSamplerBase(BaseSampler):
         x0: Sequence[Configuration] = (),
         y0: Sequence[float] | None = None,
     ) -> None:
+        super().__init__()
         check_member("acq_func", acq_func, self.acquisitions)
         check_member(
             "initial_point_generator",
@@ -84,7 +86,7 @@ class GPSamplerBase(BaseSampler):
         _check_known_values(x0, y0, space)
         if seed is None:
             seed = int(np.random.default_rng().integers(2**31))
-        self._seed = seed
+        self._seed = check_whole("seed", seed, 0)
         self._space = space
         self._n_initial_points = check_whole("n_initial_points", n_initial_points, 0)
         self._initial_point_generator = initial_point_generator
@@ -130,19 +132,12 @@ class GPSamplerBase(BaseSampler):
         return {name: found for name, found in shared.items() if not found.single()}
 
     @one_thread
-    def sample_relative(
+    def _choose_params(
         self,
         study: optuna.Study,
         trial: FrozenTrial,
         search_space: dict[str, BaseDistribution],
     ) -> dict[str, Any]:
-        """Choose the values of all active parameters.
-
-        Args:
-            study: study that the trial belongs to.
-            trial: trial that values are chosen for.
-            search_space: parameters to choose.
-        """
         encoder = self._encoder_of(search_space)
         if not encoder.axes:
             return {}
@@ -208,9 +203,8 @@ class GPSamplerBase(BaseSampler):
         number: int | None = None,
     ) -> Observations:
         """Collect the observations of all trials but the one with this number."""
-        trials = [t for t in study.get_trials(deepcopy=False) if t.number != number]
-        for trial in trials:
-            if trial.constraints:
+        for trial in study.get_trials(deepcopy=False):
+            if trial.constraints and trial.number != number:
                 message = f"{type(self).__name__} knows no constraints, got {trial.constraints}"
                 raise ValueError(message)
 
@@ -220,7 +214,7 @@ class GPSamplerBase(BaseSampler):
             point = cast("Point", encoder.encode(configuration))
             known.append(Observation(point, sign * value))
         return collect_observations(
-            recorded_trials(trials),
+            self._recorded_trials(study, number),
             encoder,
             sign,
             known,
@@ -271,7 +265,7 @@ class GPSamplerBase(BaseSampler):
                 f"all {len(observations.tried)} configurations of the space have been tried; "
                 "ask is_exhausted(study) first"
             )
-            raise RuntimeError(message)
+            raise ExhaustedError(message)
         return untried[:_MAX_CANDIDATES]
 
 

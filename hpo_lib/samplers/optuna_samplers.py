@@ -16,6 +16,7 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
 from optuna.trial import FrozenTrial
 
+from hpo_lib.checks import check_whole
 from hpo_lib.samplers.encoding import Encoder, Point
 from hpo_lib.samplers.observations import choice_seed, final_values
 from hpo_lib.samplers.simple import SpaceSampler
@@ -32,7 +33,7 @@ class StatelessSampler(BaseSampler):
 
     def __init__(self, make: Callable[..., BaseSampler], seed: int) -> None:
         self._make = make
-        self._seed = seed
+        self._seed = check_whole("seed", seed, 0)
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial

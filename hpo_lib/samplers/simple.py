@@ -2,20 +2,123 @@
 
 from __future__ import annotations
 
+import threading
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
+from hpo_lib.checks import check_whole
+from hpo_lib.exceptions import ExhaustedError
+from hpo_lib.samplers.observations import choice_seed
 from hpo_lib.space.search_space import Configuration, SearchSpace
-from hpo_lib.trials import recorded_trials
+from hpo_lib.trials import RecordedTrial, recorded_trials
+
+_choosing = threading.RLock()
 
 
-class SpaceSampler(BaseSampler):
-    """Base class of samplers that choose whole configurations of one space.
+class ConfigurationSampler(BaseSampler):
+    """Base class of samplers that choose all parameters of a trial at once.
+
+    Optuna records the parameters of a trial one after the other. So that other threads do not
+    choose them meanwhile, threads choose one after the other, and what was chosen for a running
+    trial is remembered until it ends.
+    """
+
+    def __init__(self) -> None:
+        self._running: dict[tuple[str, int], dict[str, Any]] = {}
+
+    @abstractmethod
+    def _choose_params(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        search_space: dict[str, BaseDistribution],
+    ) -> dict[str, Any]:
+        """Choose values of the parameters of the search space."""
+
+    def is_exhausted(self, study: optuna.Study) -> bool:
+        """Return whether there is no configuration left that was not tried."""
+        return False
+
+    def sample_relative(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        search_space: dict[str, BaseDistribution],
+    ) -> dict[str, Any]:
+        """Choose all parameters at once.
+
+        Args:
+            study: study that the trial belongs to.
+            trial: trial that values are chosen for.
+            search_space: parameters to choose.
+
+        Raises:
+            ExhaustedError: no configuration is left.
+            TrialPruned: the same where `study.optimize` runs the study, which is stopped.
+        """
+        with _choosing:
+            try:
+                params = self._choose_params(study, trial, search_space)
+            except ExhaustedError as error:
+                if _stop(study):
+                    raise optuna.TrialPruned(str(error)) from error
+                raise
+            self._running[study.study_name, trial.number] = params
+        return params
+
+    def after_trial(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
+        """Forget a trial that ends, and stop `study.optimize` when no configuration is left.
+
+        Args:
+            study: study that the trial belongs to.
+            trial: trial that ends.
+            state: its state from now on.
+            values: its values.
+        """
+        self._running.pop((study.study_name, trial.number), None)
+        waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        if not waiting and self.is_exhausted(study):
+            _stop(study)
+
+    def _recorded_trials(
+        self, study: optuna.Study, number: int | None = None
+    ) -> list[RecordedTrial]:
+        """Return all trials but one, running ones with all that was chosen for them."""
+        trials: list[RecordedTrial] = []
+        for trial in recorded_trials(study):
+            chosen = self._running.get((study.study_name, trial.number))
+            if chosen is not None and not trial.is_finished:
+                trial = replace(trial, params={**chosen, **trial.known_params})
+            if trial.number != number:
+                trials.append(trial)
+        return trials
+
+
+def _stop(study: optuna.Study) -> bool:
+    """Stop a study; return False where it is not run by `optimize`, which alone can be stopped."""
+    try:
+        study.stop()
+    except RuntimeError:
+        return False
+    return True
+
+
+class SpaceSampler(ConfigurationSampler):
+    """Base class of samplers that choose configurations of one space.
 
     Args:
         space: the search space.
@@ -24,8 +127,9 @@ class SpaceSampler(BaseSampler):
     """
 
     def __init__(self, space: SearchSpace, seed: int, n_trials: int = 0) -> None:
+        super().__init__()
         self._space = space
-        self._seed = seed
+        self._seed = check_whole("seed", seed, 0)
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
@@ -47,19 +151,12 @@ class SpaceSampler(BaseSampler):
         """
         raise NotImplementedError
 
-    def sample_relative(
+    def _choose_params(
         self,
         study: optuna.Study,
         trial: FrozenTrial,
         search_space: dict[str, BaseDistribution],
     ) -> dict[str, Any]:
-        """Choose the whole configuration at once.
-
-        Args:
-            study: study that the trial belongs to.
-            trial: trial that values are chosen for.
-            search_space: parameters to choose.
-        """
         configuration = self.choose(study, trial.number)
         return {name: value for name, value in configuration.items() if name in search_space}
 
@@ -70,19 +167,28 @@ class SpaceSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """Refuse a parameter that the space does not have.
+        """Draw a parameter from its prior where the configuration lacks it.
+
+        That happens when other values were enqueued, or are fixed by `PartialFixedSampler`, than
+        those that the configuration was chosen with.
 
         Args:
             study: study that the trial belongs to.
             trial: trial that a value is chosen for.
             param_name: name of the parameter.
             param_distribution: its range.
+
+        Raises:
+            ValueError: the space has no such parameter.
         """
-        message = (
-            f"parameter {param_name!r} as {param_distribution} is not in the space of this "
-            f"{type(self).__name__}, which has {list(self._space.names)}"
-        )
-        raise ValueError(message)
+        if self._space.distributions().get(param_name) != param_distribution:
+            message = (
+                f"parameter {param_name!r} as {param_distribution} is not in the space of this "
+                f"{type(self).__name__}, which has {list(self._space.names)}"
+            )
+            raise ValueError(message)
+        rng = np.random.default_rng(choice_seed(self._seed, trial.number, param_name))
+        return self._space[param_name].from_unit(rng.random(), self._seed)
 
 
 class RandomSampler(SpaceSampler):
@@ -140,7 +246,7 @@ class GridSampler(SpaceSampler):
 
     def choose(self, study: optuna.Study, number: int) -> Configuration:
         """Take the first configuration that no other trial has, whatever became of it."""
-        tried = tried_configurations(study, self._space, number)
+        tried = tried_configurations(self._recorded_trials(study, number), self._space)
         for key, configuration in self._grid.items():
             if key not in tried:
                 return configuration
@@ -148,11 +254,12 @@ class GridSampler(SpaceSampler):
             f"all {len(self._grid)} configurations of the grid have been tried; "
             "ask is_exhausted(study) first"
         )
-        raise RuntimeError(message)
+        raise ExhaustedError(message)
 
     def is_exhausted(self, study: optuna.Study) -> bool:
         """Return whether every configuration of the grid was tried or is being tried."""
-        return self._grid.keys() <= tried_configurations(study, self._space)
+        tried = tried_configurations(self._recorded_trials(study), self._space)
+        return self._grid.keys() <= tried
 
 
 ConfigurationKey = frozenset[tuple[str, Any]]
@@ -167,19 +274,16 @@ def configuration_key(
 
 
 def tried_configurations(
-    study: optuna.Study,
-    space: SearchSpace,
-    number: int | None = None,
+    trials: Iterable[RecordedTrial], space: SearchSpace
 ) -> set[ConfigurationKey]:
-    """Return the configurations of all trials, running and enqueued ones included.
+    """Return the configurations of trials, running and enqueued ones included.
 
     Args:
-        study: a study.
-        space: trials outside of it are left out.
-        number: number of a trial to leave out: the one that a configuration is chosen for.
+        trials: trials of a study.
+        space: those outside of it are left out.
     """
     tried: set[ConfigurationKey] = set()
-    for trial in recorded_trials(study):
-        if trial.number != number and space.contains(trial.known_params):
+    for trial in trials:
+        if space.contains(trial.known_params):
             tried.add(configuration_key(space.complete(trial.known_params)))
     return tried

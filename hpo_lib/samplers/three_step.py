@@ -101,7 +101,7 @@ class ThreeStepSampler(SpaceSampler):
             return None
 
         incumbent, _ = min(observed, key=lambda pair: pair[1])
-        tried = tried_configurations(study, self._space, number)
+        tried = tried_configurations(self._recorded_trials(study, number), self._space)
         searched = [parameter for parameter in self._space.searched if parameter.count != 1]
         for offset in range(len(searched)):
             parameter = searched[(block + offset) % len(searched)]
