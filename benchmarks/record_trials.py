@@ -211,7 +211,7 @@ def provenance(
     """What the record rests on."""
     source = arguments.data_name or arguments.data
     return {
-        "space": space.to_yaml(),
+        "space": space.to_yaml(comments=False),
         "budget": config.epochs,
         "training": asdict(config),
         "data": {**asdict(data), "source": source, "root": None},

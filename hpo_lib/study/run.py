@@ -200,7 +200,7 @@ def _begin_study(
     evidence = (
         [] if warm_start_from is None else _evidence(backend, warm_start_from, space, settings)
     )
-    study.set_user_attr("space", space.to_yaml())
+    study.set_user_attr("space", space.to_yaml(comments=False))
     study.set_user_attr("settings", settings)
     trials = study.get_trials(deepcopy=False)
     if settings["default_first"] and not trials:

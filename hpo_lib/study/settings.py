@@ -59,7 +59,7 @@ def check_unchanged(study: optuna.Study, space: SearchSpace, settings: dict[str,
         return
     differences = [
         *_difference(_lines(recorded.settings), _lines(settings)),
-        *_difference(recorded.space.splitlines(), space.to_yaml().splitlines()),
+        *_difference(recorded.space.splitlines(), space.to_yaml(comments=False).splitlines()),
     ]
     if differences:
         listed = "\n  ".join(differences)

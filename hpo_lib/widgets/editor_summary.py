@@ -90,7 +90,7 @@ def describe_warm_start(study: optuna.Study, space: SearchSpace) -> str:
         space: the edited space.
     """
     name = repr(study.study_name)
-    if StudyRecord.of(study).space == space.to_yaml():
+    if StudyRecord.of(study).space == space.to_yaml(comments=False):
         return escape(f"Study {name} was recorded with this very space and can go on.")
 
     inside, n_trials = warm_start_count(study, space)
