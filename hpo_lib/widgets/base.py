@@ -23,10 +23,14 @@ from hpo_lib.widgets.front_end import escape_mathjax, is_watched
 SliderOptions = list[tuple[str, Any]]
 """The positions of a slider: the text that is shown, and the value."""
 
+# One step is a percent of the range.
 _GRID_POINTS = 101
 
 
-def to_png(axes: Axes | AxesArray, layout: list[Bbox] | None = None) -> bytes:
+def to_png(
+    axes: Axes | AxesArray,
+    layout: list[Bbox] | None = None,
+) -> bytes:
     """Return the figure of some axes as PNG, and close it.
 
     Args:
@@ -38,6 +42,7 @@ def to_png(axes: Axes | AxesArray, layout: list[Bbox] | None = None) -> bytes:
     figure = cast(Figure, first.figure)
     figure.set_dpi(100)
 
+    # With given positions, matplotlib does not measure all labels first.
     if layout and len(layout) == len(figure.axes):
         figure.set_layout_engine("none")
         for ax, position in zip(figure.axes, layout, strict=True):
@@ -49,6 +54,7 @@ def to_png(axes: Axes | AxesArray, layout: list[Bbox] | None = None) -> bytes:
     if layout is not None:
         layout[:] = [ax.get_position() for ax in figure.axes]
 
+    # The strongest compression takes longer than sending what it saves.
     buffer = io.BytesIO()
     pixels = np.asarray(canvas.buffer_rgba())
     Image.fromarray(pixels).save(buffer, "png", compress_level=1)
@@ -56,13 +62,17 @@ def to_png(axes: Axes | AxesArray, layout: list[Bbox] | None = None) -> bytes:
     return buffer.getvalue()
 
 
-def slider_options(parameter: Parameter, extra: Sequence[Value] = ()) -> SliderOptions:
+def slider_options(
+    parameter: Parameter,
+    extra: Sequence[Value] = (),
+) -> SliderOptions:
     """Return the positions of a parameter's slider.
 
     Args:
         parameter: a choice has its options, a range 101 points of it.
         extra: values of a range that are positions too.
     """
+    # As steps of the prior: evenly in the logarithm where the scale is one.
     values = parameter.grid_values(_GRID_POINTS)
     if isinstance(parameter, ChoiceParameter):
         return [(str(value), value) for value in values]
@@ -71,7 +81,12 @@ def slider_options(parameter: Parameter, extra: Sequence[Value] = ()) -> SliderO
     return [(f"{number:.4g}", number) for number in sorted(numbers)]
 
 
-def make_slider(kind: Any, name: str, options: SliderOptions, **settings: Any) -> Any:
+def make_slider(
+    kind: Any,
+    name: str,
+    options: SliderOptions,
+    **settings: Any,
+) -> Any:
     """Return a slider of a column of sliders with descriptions of one width.
 
     Args:
@@ -89,7 +104,12 @@ def make_slider(kind: Any, name: str, options: SliderOptions, **settings: Any) -
     )
 
 
-def make_field(kind: Any, description: str, width: int, **settings: Any) -> Any:
+def make_field(
+    kind: Any,
+    description: str,
+    width: int,
+    **settings: Any,
+) -> Any:
     """Return a field with its description before it.
 
     Args:

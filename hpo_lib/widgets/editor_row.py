@@ -10,6 +10,12 @@ from ipywidgets import HTML, Button, Dropdown, GridBox, HBox, Layout, Text, VBox
 
 from hpo_lib.widgets.editor_state import CELLS, SCALES, Row
 
+OnEdit = Callable[[int, str, str], None]
+"""Takes the number of a row, a field and its new text."""
+
+OnAction = Callable[[int, str], None]
+"""Takes the number of a row, and `up`, `down`, `copy` or `remove`."""
+
 # Shares of the width.
 COLUMNS = {
     "name": 11,
@@ -28,7 +34,9 @@ _GRID = " ".join(f"minmax(0, {share}fr)" for share in COLUMNS.values()) + " 116p
 _RANGE_FIELDS = ("low", "high", "step", "scale")
 _CELL_ORDER = ("name", "type", "options", *_RANGE_FIELDS, "default", "fixed", "when")
 
+# Fields that are chosen rather than typed, with their options.
 DROPDOWNS = {"type": list(CELLS), "scale": list(SCALES)}
+# Shown in an empty cell: what that means, or what belongs there.
 _HINTS = {
     "name": "name",
     "low": "low",
@@ -51,6 +59,7 @@ _GLYPHS = "".join(
     f".hpo-{action} i::before {{content: '{glyph}' / ''; font-family: sans-serif}}\n"
     for action, (glyph, _) in _BUTTONS.items()
 )
+# Labels are hidden from the eye but not from screen readers.
 STYLE = f"""<style>
 .hpo-editor .hpo-cell > label {{position: absolute; width: 1px; height: 1px; overflow: hidden;
   clip-path: inset(50%); margin: 0; padding: 0}}
@@ -70,16 +79,11 @@ class RowView:
 
     Args:
         i: number of the row, from 0.
-        on_edit: called with the row's number, a field and its new text.
-        on_action: called with the row's number and `up`, `down`, `copy` or `remove`.
+        on_edit: called when the text of a cell changes.
+        on_action: called when a button is pressed.
     """
 
-    def __init__(
-        self,
-        i: int,
-        on_edit: Callable[[int, str, str], None],
-        on_action: Callable[[int, str], None],
-    ) -> None:
+    def __init__(self, i: int, on_edit: OnEdit, on_action: OnAction) -> None:
         self.cells = {field: _make_cell(i, field, on_edit) for field in _CELL_ORDER}
         self.cells["options"].add_class("hpo-wide")
         self._texts: dict[str, str] = {}
@@ -98,11 +102,13 @@ class RowView:
         """
         hidden = _RANGE_FIELDS if row.type == "choice" else ("options",)
         wrong = set(messages)
+        # One cell stands for these two fields.
         if wrong & {"log", "prior"}:
             wrong.add("scale")
 
         for field, cell in self.cells.items():
             text = getattr(row, field)
+            # A cell is only set where the state has moved: it may hold newer text by now.
             if self._texts.get(field) != text:
                 self._texts[field] = text
                 cell.value = text
@@ -118,7 +124,7 @@ class RowView:
         self.message.layout.display = None if text else "none"
 
 
-def _make_cell(i: int, field: str, on_edit: Callable[[int, str, str], None]) -> Any:
+def _make_cell(i: int, field: str, on_edit: OnEdit) -> Any:
     settings: dict[str, Any] = {
         "description": f"{field}, row {i + 1}",
         "layout": {"width": "auto"},
@@ -133,7 +139,7 @@ def _make_cell(i: int, field: str, on_edit: Callable[[int, str, str], None]) -> 
     return cell
 
 
-def _make_button(i: int, action: str, on_action: Callable[[int, str], None]) -> Button:
+def _make_button(i: int, action: str, on_action: OnAction) -> Button:
     _, tooltip = _BUTTONS[action]
     layout = {"width": "27px", "padding": "0", "margin": "0 1px"}
     button = Button(icon="none", tooltip=tooltip.format(i + 1), layout=layout)

@@ -66,6 +66,7 @@ class Row:
     @classmethod
     def from_parameter(cls, parameter: Parameter) -> Row:
         """Return the row that reads as this parameter, quoted where YAML needs it."""
+        # The canonical form leaves out what goes without saying, as a person would.
         body = parameter.to_dict()
         del body["type"]
         cells = {field: _write_cell(value) for field, value in body.items()}
@@ -105,6 +106,7 @@ def _write_cell(value: Any) -> str:
     if isinstance(value, dict):
         return yaml_line("x", value).removeprefix("x: {").removesuffix("}\n")
 
+    # Within a list, YAML quotes a text that holds a comma or a bracket.
     items = value if isinstance(value, list) else [value]
     return yaml_line("x", {"v": items}).removeprefix("x: {v: [").removesuffix("]}\n")
 
@@ -168,19 +170,33 @@ class EditorState:
         """Return the state before any edit; without a space it has no rows."""
         return cls(tuple(map(Row.from_parameter, space or ())))
 
-    def _with_rows(self, rows: Iterable[Row], typing: Cell | None = None) -> EditorState:
+    def _with_rows(
+        self,
+        rows: Iterable[Row],
+        typing: Cell | None = None,
+    ) -> EditorState:
         """Return the state after one more step; nothing happens where no row changes."""
         changed = tuple(rows)
         if changed == self.rows:
             return self
         return EditorState(changed, (*self.past, self.rows), typing=typing)
 
-    def _with_row(self, row: int, typing: Cell | None = None, **cells: str) -> EditorState:
+    def _with_row(
+        self,
+        row: int,
+        typing: Cell | None = None,
+        **cells: str,
+    ) -> EditorState:
         rows = list(self.rows)
         rows[row] = replace(rows[row], **cells)
         return self._with_rows(rows, typing)
 
-    def edit(self, row: int, field: str, text: str) -> EditorState:
+    def edit(
+        self,
+        row: int,
+        field: str,
+        text: str,
+    ) -> EditorState:
         """Put text into a cell; letters typed one after the other are one step of undo.
 
         Args:
@@ -196,6 +212,7 @@ class EditorState:
         before = getattr(self.rows[row], field)
         after = self._with_row(row, typing=cell, **{field: text})
 
+        # Letters added to a text or taken from its end, without another edit between.
         goes_on = text.startswith(before) or before.startswith(text)
         if self.typing == cell and goes_on:
             return replace(after, past=self.past)
@@ -231,6 +248,7 @@ class EditorState:
         """
         rows = list(self.rows)
         moved = rows.pop(row)
+        # `insert` takes a place beyond the end for the end.
         rows.insert(max(row + by, 0), moved)
         return self._with_rows(rows)
 
@@ -279,6 +297,7 @@ class EditorState:
             for field, mistake in mistakes.items():
                 messages[i, field] = mistake
 
+            # The first row of a name keeps it; the parameters after it may refer to it.
             if not row.name:
                 messages[i, "name"] = "name is required, got nothing"
             if row.name not in numbers:
@@ -292,9 +311,12 @@ class EditorState:
 
 
 def _add_problems(
-    messages: dict[Cell, str], problems: Sequence[str], numbers: dict[str, int]
+    messages: dict[Cell, str],
+    problems: Sequence[str],
+    numbers: dict[str, int],
 ) -> list[str]:
     """Add a space's problems to the messages of their cells; return those of no cell."""
+    # The space lacks what could not be read, and complains about it in vain.
     unread = set(messages)
     others: list[str] = []
 
@@ -310,7 +332,10 @@ def _add_problems(
     return others
 
 
-def _find_cell(problem: str, numbers: dict[str, int]) -> tuple[Cell | None, str]:
+def _find_cell(
+    problem: str,
+    numbers: dict[str, int],
+) -> tuple[Cell | None, str]:
     """Return the cell that a problem of a space is about, and the problem without its name."""
     for name, row in numbers.items():
         prefix = f"{label(name)}: "

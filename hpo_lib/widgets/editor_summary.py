@@ -63,6 +63,7 @@ def describe_cost(
     if seconds_per_trial is None:
         return f"{budget}: no trial is recorded that tells the seconds"
 
+    # Workers train in rounds, the last of which may not need all.
     seconds = seconds_per_trial * math.ceil(n_trials / workers)
     total = f"{seconds:,.0f}" if seconds >= 10 else f"{seconds:.2g}"
     return (
@@ -126,6 +127,7 @@ def file_difference(space: SearchSpace, path: Path) -> list[str]:
     return [line for line in lines if line.startswith(("- ", "+ "))]
 
 
+# The same file is compared after each letter that is typed.
 @lru_cache(maxsize=1)
 def _is_space(text: str) -> bool:
     """Return whether YAML holds a space, mistakes included, or nothing yet."""
@@ -155,6 +157,7 @@ def describe_saving(space: SearchSpace, path: Path) -> str:
 
 def sample_table(space: SearchSpace) -> str:
     """Return an HTML table: the prior, the default and five draws of each hyperparameter."""
+    # The same draws after each edit, so that only the edit is seen.
     rng = np.random.default_rng(0)
     draws = [space.default_configuration()]
     draws += [space.sample(rng) for _ in range(_DRAWS)]
@@ -180,6 +183,7 @@ def prior_shape(parameter: Parameter) -> str:
     if parameter.fixed is not None:
         return "fixed"
 
+    # The highest bar is one pixel lower than the picture.
     heights = _prior_heights(parameter)
     highest = max(heights)
     width = _WIDTH / len(heights)

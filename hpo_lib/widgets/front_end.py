@@ -48,7 +48,12 @@ def escape_mathjax(text: str) -> str:
     return re.sub(r"([\\$])", r"\\\1", text)
 
 
-def show_frame(frame: pd.DataFrame, digits: int = 4, *, index: bool = True) -> None:
+def show_frame(
+    frame: pd.DataFrame,
+    digits: int = 4,
+    *,
+    index: bool = True,
+) -> None:
     """Display a table whose names and values may come from anybody: all text is escaped.
 
     Args:

@@ -41,6 +41,7 @@ def seconds_left(study: optuna.Study) -> float | None:
     if not finished or budget is None:
         return None
 
+    # Seconds already spent on the trials under way are no longer left.
     unfinished = [trial.spent_seconds for trial in trials if not trial.is_finished]
     total = float(np.mean(finished)) * (budget - len(finished))
     return max(total - sum(unfinished), 0.0) / max(len(unfinished), 1)
@@ -57,6 +58,7 @@ def describe_study(study: optuna.Study) -> str:
     text = str(n_finished)
     budget = StudyRecord.of(study).n_trials
     if budget:
+        # A study may have ended more trials than it was asked for last.
         text += f" of {max(budget, n_finished)}"
     text += f" trials have ended ({counts})."
 

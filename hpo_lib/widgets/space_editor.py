@@ -74,6 +74,7 @@ class SpaceEditor:
         seconds_per_trial: float | None = None,
         study: optuna.Study | None = None,
     ) -> None:
+        # StudyError for a study that another program made, before anything is shown.
         if study is not None:
             study_space(study)
 
@@ -105,11 +106,13 @@ class SpaceEditor:
         if not is_watched():
             return static
 
+        # A front end shows the widget, and the static form where its model is gone.
         widget: Any = self.box
         return {**widget._repr_mimebundle_(), **static}
 
     def preview(self) -> str:
         """Return HTML: size, cost, priors, draws, warm start, and the difference to the file."""
+        # While a mistake stands, the last valid space is shown, greyed.
         current = self.state.reading.space
         space = current or self._last_valid_space
         self._last_valid_space = space
@@ -181,7 +184,10 @@ class SpaceEditor:
         return first, second
 
     def _make_button(
-        self, text: str, action: Callable[[], None], participle: str = "done"
+        self,
+        text: str,
+        action: Callable[[], None],
+        participle: str = "done",
     ) -> Button:
         """Return a button; an error of its action is told as "Nothing was <participle>"."""
 
@@ -245,6 +251,7 @@ class SpaceEditor:
     @in_turn()
     def save(self) -> None:
         """Write the file; a space with mistakes is refused, and so is a file of another kind."""
+        # Both refuse with a message before the file is touched.
         space = self.space
         file_difference(space, self.path)
         space.save(self.path)
@@ -278,6 +285,7 @@ class SpaceEditor:
         self._preview.value = self.preview()
 
     def _show_rows(self) -> None:
+        # Views of removed rows are kept for rows that are added later.
         rows = self.state.rows
         while len(self._rows) < len(rows):
             self._rows.append(RowView(len(self._rows), self.edit, self.act))
@@ -291,6 +299,7 @@ class SpaceEditor:
             view.show(row, mistakes)
 
         boxes = tuple(view.box for view in views)
+        # A list that is set again takes the keyboard's focus away.
         if boxes != self._list.children:
             self._list.children = boxes
 

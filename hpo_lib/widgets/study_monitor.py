@@ -27,7 +27,7 @@ from hpo_lib.exceptions import StudyError
 from hpo_lib.plots.data import FloatArray, Points, points_data
 from hpo_lib.plots.trials import Range, brush, plot_parallel_coordinates
 from hpo_lib.space.search_space import ChoiceParameter
-from hpo_lib.study.background import BackgroundStudy, background_study
+from hpo_lib.study.background import BackgroundStudy, State, background_study
 from hpo_lib.study.storage import DEFAULT_STORAGE, Storage, lease_holder, open_storage
 from hpo_lib.trials import StudyRecord, recorded_trials
 from hpo_lib.widgets.base import (
@@ -43,6 +43,8 @@ from hpo_lib.widgets.front_end import in_turn, is_watched
 from hpo_lib.widgets.monitor_summary import describe_study, failures_table, plot_progress
 
 REFRESH_SECONDS = 1.0
+
+_RUNS_HERE = ("running", "paused", "stopping")
 
 _PROBLEM_STYLE = (
     "color: #a34700; white-space: pre-wrap; margin: 4px 0; max-height: 130px; overflow: auto"
@@ -68,7 +70,9 @@ class StudyMonitor(Panel):
     _task: asyncio.Task[None] | None = None
 
     def __init__(
-        self, study: str | optuna.Study | BackgroundStudy, storage: Storage | None = None
+        self,
+        study: str | optuna.Study | BackgroundStudy,
+        storage: Storage | None = None,
     ) -> None:
         self.background: BackgroundStudy | None = None
         self._study: optuna.Study | None = None
@@ -102,6 +106,7 @@ class StudyMonitor(Panel):
 
         self.name = check_name(str(name))
         self._storage = open_storage(storage)
+        # One that runs already is meant rather than another object of that name.
         self.background = background_study(self.name, storage) or self.background
         place = "the storage" if isinstance(storage, BaseStorage) else storage or DEFAULT_STORAGE
         self._absent = "" if self.background else f"no study of that name in {place}"
@@ -118,14 +123,24 @@ class StudyMonitor(Panel):
             "Stop", "End now; resume goes on from checkpoints", BackgroundStudy.stop
         )
         n_trials = self.background.n_trials if self.background else 1
-        self.trials = make_field(BoundedIntText, "trials", 130, value=n_trials, min=1, max=10**6)
+        self.trials = make_field(
+            BoundedIntText,
+            "trials",
+            130,
+            value=n_trials,
+            min=1,
+            max=10**6,
+        )
         self.status = HTML()
         if self.background is None:
             return []
         return [self.start, self.pause, self.stop, self.trials]
 
     def _make_button(
-        self, text: str, tooltip: str, action: Callable[[BackgroundStudy], None]
+        self,
+        text: str,
+        tooltip: str,
+        action: Callable[[BackgroundStudy], None],
     ) -> Button:
         @in_turn()
         def on_click(_: object) -> None:
@@ -160,13 +175,20 @@ class StudyMonitor(Panel):
 
         brushed = HBox([self.clear, self.inside])
         self._figures = VBox(
-            [self.image, self.coordinates, brushed, self._grid, self.failures],
+            [
+                self.image,
+                self.coordinates,
+                brushed,
+                self._grid,
+                self.failures,
+            ],
             layout={"display": "none"},
         )
 
     @property
     def study(self) -> optuna.Study | None:
         """Return the study that is watched; None until it begins."""
+        # Asked again until another process has made it.
         if self._study is None and self.name in optuna.get_all_study_names(self._storage):
             self._study = optuna.load_study(study_name=self.name, storage=self._storage)
         return self._study
@@ -193,6 +215,7 @@ class StudyMonitor(Panel):
                 for _ in self._redraw():
                     # Other widgets of the kernel answer between two figures.
                     await asyncio.sleep(0.05)
+            # Whatever the record holds, the page says so and tries again.
             except Exception as error:
                 problem = f"the record cannot be read: {type(error).__name__}: {error}"
                 self._show_status(None, problem)
@@ -207,8 +230,10 @@ class StudyMonitor(Panel):
                 return
             trials = recorded_trials(study)
             drawn = [(t.number, t.outcome, len(t.record.validation_error)) for t in trials]
+            # Trials are only ever added and extended, so these numbers tell any change.
             if drawn == self._drawn:
                 return
+            # Studies of other programs have no space, and no coordinates.
             self._points = points_data(study) if StudyRecord.of(study).space else None
             self.image.value = to_png(plot_progress(study))
 
@@ -226,16 +251,9 @@ class StudyMonitor(Panel):
     def _show_status(self, study: optuna.Study | None, unreadable: str = "") -> None:
         """Say what the study does, and enable the buttons that make sense now."""
         state = self.background.state if self.background else "not started"
-        runs_here = state in ("running", "paused", "stopping")
+        runs_here = state in _RUNS_HERE
         holder = lease_holder(study) if study is not None and not runs_here else None
-        is_held = holder is not None
-
-        can_resume = state in ("paused", "stopped", "failed")
-        self.start.description = "Resume" if can_resume else "Start"
-        self.start.disabled = is_held or state in ("running", "stopping")
-        self.pause.disabled = state != "running"
-        self.stop.disabled = state not in ("running", "paused")
-        self.trials.disabled = is_held or runs_here
+        self._enable_controls(state, is_held=holder is not None)
 
         activity: str = state
         if holder is not None:
@@ -250,6 +268,15 @@ class StudyMonitor(Panel):
             if problem:
                 html += f"<div role='alert' style='{_PROBLEM_STYLE}'>⚠ {escape(problem)}</div>"
         self.status.value = html
+
+    def _enable_controls(self, state: State, *, is_held: bool) -> None:
+        runs_here = state in _RUNS_HERE
+        can_resume = state in ("paused", "stopped", "failed")
+        self.start.description = "Resume" if can_resume else "Start"
+        self.start.disabled = is_held or state in ("running", "stopping")
+        self.pause.disabled = state != "running"
+        self.stop.disabled = state not in ("running", "paused")
+        self.trials.disabled = is_held or runs_here
 
     def _failure(self) -> str:
         """Return the error that ended the run in this process, or nothing."""
@@ -266,6 +293,7 @@ class StudyMonitor(Panel):
         low, high = _selected_range(self.values) or (values[0], values[-1])
         inside = [i for i, value in enumerate(values) if low <= value <= high] or [0]
 
+        # Each assignment would draw the figure.
         self._is_adjusting = True
         self.values.options = [(f"{value:.4g}", value) for value in values]
         self.values.index = (inside[0], inside[-1])
@@ -313,6 +341,7 @@ class StudyMonitor(Panel):
         self.coordinates.value = to_png(axes, self._layout)
 
         text = f"{shown.sum()} of {len(shown)} ended trials within the sliders"
+        # Trials without a value, and those outside, are never the best.
         values = np.where(shown & ~points.failed, points.values, np.inf)
         if np.isfinite(values).any():
             best = int(values.argmin())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import optuna
@@ -48,6 +49,7 @@ def queue_trial(study: optuna.Study, values: Mapping[str, Value]) -> Configurati
         message = f"study {study.study_name!r} is being written by {holder}: stop it, then queue"
         raise StudyError(message)
 
+    # Optuna enqueues searched parameters; the record has fixed values too.
     space = study_space(study)
     configuration = space.complete(values)
     searched_names = {parameter.name for parameter in space.searched}
@@ -90,21 +92,26 @@ class SurrogateExplorer(Panel):
         self.status = Label()
 
         self._show_incumbent()
-        for control in (self.x, self.y, self.acquisition, *self.sliders.values()):
-            control.observe(self._on_change, "value")
-
-        rows = [axes, self.image, sliders, self.expected, buttons, self.status]
+        self._connect()
+        rows = [
+            axes,
+            self.image,
+            sliders,
+            self.expected,
+            buttons,
+            self.status,
+        ]
         super().__init__(rows, layout={"max_width": "900px"})
 
     def _make_axes(self) -> HBox:
         """Make the fields that choose what is varied and what is drawn of it."""
         names = [(name, name) for name in self._fitted.names]
-        names_or_none = [("(none)", _NO_AXIS), *names]
         scales = [("logarithm", "log EI"), ("as it is", "EI")]
 
-        self.x = make_field(Dropdown, "Horizontal axis", 290, options=names)
-        self.y = make_field(Dropdown, "Vertical axis", 290, options=names_or_none)
-        self.acquisition = make_field(Dropdown, "Improvement", 290, options=scales)
+        dropdown = partial(make_field, Dropdown, width=290)
+        self.x = dropdown("Horizontal axis", options=names)
+        self.y = dropdown("Vertical axis", options=[("(none)", _NO_AXIS), *names])
+        self.acquisition = dropdown("Improvement", options=scales)
         return HBox([self.x, self.y, self.acquisition])
 
     def _make_sliders(self) -> HBox:
@@ -116,17 +123,26 @@ class SurrogateExplorer(Panel):
 
         sliders = list(self.sliders.values())
         half = (len(sliders) + 1) // 2
-        columns = [sliders[:half], sliders[half:]]
-        return HBox([VBox(column, layout={"width": "50%"}) for column in columns if column])
+        column = partial(VBox, layout={"width": "50%"})
+        columns = [column(sliders[:half])]
+        if sliders[half:]:
+            columns.append(column(sliders[half:]))
+        return HBox(columns)
 
     def _make_buttons(self) -> HBox:
         self.to_incumbent = Button(description="Go to incumbent")
-        self.to_incumbent.on_click(lambda _: self._show_incumbent())
         self.refresh = Button(description="Fit again")
-        self.refresh.on_click(lambda _: self._refit())
         self.queue = Button(description="Queue as next trial", button_style="primary")
-        self.queue.on_click(lambda _: self._queue_shown())
         return HBox([self.to_incumbent, self.refresh, self.queue])
+
+    def _connect(self) -> None:
+        controls = [self.x, self.y, self.acquisition]
+        for control in (*controls, *self.sliders.values()):
+            control.observe(self._on_change, "value")
+
+        self.to_incumbent.on_click(lambda _: self._show_incumbent())
+        self.refresh.on_click(lambda _: self._refit())
+        self.queue.on_click(lambda _: self._queue_shown())
 
     @property
     def configuration(self) -> Configuration:
@@ -135,6 +151,7 @@ class SurrogateExplorer(Panel):
 
     def _slider_values(self) -> dict[str, Value]:
         """Return a value per searched parameter, active or not."""
+        # Parameters with a single value have no slider.
         values = dict(self._fitted.incumbent)
         for name, slider in self.sliders.items():
             values[name] = slider.value
@@ -153,9 +170,12 @@ class SurrogateExplorer(Panel):
 
     def _draw(self) -> None:
         """Draw the slice, and predict the configuration that the sliders show."""
-        names = [name for name in (self.x.value, self.y.value) if name != _NO_AXIS]
+        names = [self.x.value]
+        if self.y.value != _NO_AXIS:
+            names.append(self.y.value)
         data = slice_data(self._fitted, names, self._slider_values())
         acquisition = self.acquisition.value
+        # Figures of the same axes share their layout.
         layout = self._layouts.setdefault((*names, acquisition), [])
         self.image.value = to_png(plot_slice(data, acquisition=acquisition), layout)
 
@@ -172,6 +192,7 @@ class SurrogateExplorer(Panel):
         """Move all sliders to the incumbent."""
         self._is_adjusting = True
         for name, slider in self.sliders.items():
+            # The incumbent's value need not be one of the 101 points.
             value = self._fitted.incumbent[name]
             slider.options = slider_options(self._fitted.space[name], [value])
             slider.value = value
