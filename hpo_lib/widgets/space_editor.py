@@ -27,7 +27,7 @@ from hpo_lib.widgets.editor_summary import (
     file_difference,
     sample_table,
 )
-from hpo_lib.widgets.front_end import in_turn, is_watched
+from hpo_lib.widgets.front_end import NO_MATHJAX, in_turn, is_watched
 
 _PREVIEW_STYLE = """<style>
 .hpo-preview {font-size: 12px; line-height: 1.4}
@@ -38,6 +38,7 @@ _PREVIEW_STYLE = """<style>
 .hpo-old {opacity: 0.65}
 </style>"""
 
+_PREVIEW = f"hpo-preview {NO_MATHJAX}"
 _FILE = "the file"
 
 
@@ -58,10 +59,11 @@ class SpaceEditor:
         SpaceError: the file holds a space with mistakes.
 
     Example:
+        >>> from hpo_lib import SearchSpace
         >>> editor = SpaceEditor(SearchSpace.from_yaml("lr: {type: float, low: 0.1, high: 1.0}"))
-        >>> editor.edit(0, "high", "0.5")
-        >>> editor.space["lr"].high
-        0.5
+        >>> editor.edit(0, "low", "0.2")
+        >>> editor.space["lr"].low
+        0.2
     """
 
     def __init__(
@@ -118,7 +120,7 @@ class SpaceEditor:
         self._last_valid_space = space
         if space is None:
             text = "A preview follows the first row."
-            return f"{_PREVIEW_STYLE}<div class='hpo-preview'>{text}</div>"
+            return f"{_PREVIEW_STYLE}<div class='{_PREVIEW}'>{text}</div>"
 
         lines = [
             describe_size(space),
@@ -127,10 +129,10 @@ class SpaceEditor:
         if self.study is not None:
             lines.append(describe_warm_start(self.study, space))
 
-        classes = "hpo-preview"
+        classes = _PREVIEW
         content = "".join(f"<div>{line}</div>" for line in lines)
         if current is None:
-            classes = "hpo-preview hpo-old"
+            classes = f"{_PREVIEW} hpo-old"
             content = f"<b>The last valid space:</b>{content}"
 
         content += sample_table(space) + describe_saving(space, self.path)

@@ -64,6 +64,15 @@ class StudyMonitor(Panel):
     Raises:
         ValueError: the name is empty.
         StudyError: the storage cannot be read.
+
+    Example:
+        >>> from hpo_lib import SearchSpace, run_study
+        >>> space = SearchSpace.from_yaml("lr: {type: float, low: 0.1, high: 1.0}")
+        >>> options = {"name": "doc", "storage": "memory", "workers": 0}
+        >>> study = run_study(lambda c: c["lr"] ** 2, space, "random", 5, **options)
+        >>> monitor = StudyMonitor(study)  # as the last line of a cell: shows it
+        >>> monitor.inside.value.partition(";")[0]
+        '5 of 5 ended trials within the sliders'
     """
 
     # Also of a monitor whose arguments were refused.

@@ -76,6 +76,15 @@ class SurrogateExplorer(Panel):
     Raises:
         ValueError: there are fewer completed trials.
         StudyError: another program made the study, which has no space.
+
+    Example:
+        >>> from hpo_lib import SearchSpace, run_study
+        >>> space = SearchSpace.from_yaml("lr: {type: float, low: 0.1, high: 1.0}")
+        >>> options = {"name": "doc", "storage": "memory", "workers": 0}
+        >>> study = run_study(lambda c: c["lr"] ** 2, space, "random", 5, **options)
+        >>> explorer = SurrogateExplorer(study)  # as the last line of a cell: shows it
+        >>> explorer.sliders["lr"].value == study.best_params["lr"]
+        True
     """
 
     def __init__(self, study: optuna.Study) -> None:

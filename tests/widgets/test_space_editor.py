@@ -4,6 +4,7 @@ from threading import Event, Thread
 
 import optuna
 import pytest
+from bs4 import BeautifulSoup
 from optuna.storages import InMemoryStorage
 
 from hpo_lib.exceptions import SpaceError, StudyError
@@ -185,6 +186,14 @@ def test_names_and_options_are_text(editor):
     shown += [editor._preview.value, editor._repr_mimebundle_()["text/html"]]
     assert not any("<img" in text for text in shown)
     assert "&lt;img" in shown[-1]
+
+
+def test_mathematics_in_names_stays_text_in_the_static_form(editor):
+    editor.edit(1, "name", "$lr$")
+    html = BeautifulSoup(editor._repr_mimebundle_()["text/html"], "html.parser")
+    heads = [head for head in html.find_all("th") if head.get_text() == "$lr$"]
+    assert len(heads) == 1
+    assert heads[0].find_parent(class_="mathjax_ignore")
 
 
 def test_without_a_front_end_there_is_no_widget(editor):
