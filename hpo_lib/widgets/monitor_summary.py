@@ -52,7 +52,9 @@ def describe_study(study: optuna.Study) -> str:
     # Queued trials too, which are no budget yet.
     trials = [trial for trial in recorded_trials(study) if trial.is_own]
     n_finished = sum(trial.is_finished for trial in trials)
-    states = Counter(map(_state, trials))
+    holder = lease_holder(study)
+    is_interrupted = holder is None and bool(StudyRecord.of(study).settings)
+    states = Counter(_state(trial, is_interrupted) for trial in trials)
     counts = ", ".join(f"{n} {state}" for state, n in states.items()) or "none yet"
 
     text = str(n_finished)
@@ -66,17 +68,26 @@ def describe_study(study: optuna.Study) -> str:
     if best is not None:
         text += f" Best: {best.value:.4f}, trial {best.number}."
 
-    seconds = seconds_left(study) if lease_holder(study) else None
+    seconds = seconds_left(study) if holder else None
     if seconds:
         text += f" About {max(seconds, 1):,.0f} s left."
     return text
 
 
-def _state(trial: RecordedTrial) -> str:
-    """Name the state of a trial, with one word for all kinds of failure."""
+def _state(trial: RecordedTrial, is_interrupted: bool) -> str:
+    """Name the state of a trial, with one word for all kinds of failure.
+
+    Args:
+        trial: a trial of a study's own.
+        is_interrupted: whether nobody writes the study, so that no trial can be running.
+    """
     if trial.is_failed:
         return "failed"
-    return "queued" if trial.outcome == TrialOutcome.WAITING else str(trial.outcome)
+    if trial.outcome == TrialOutcome.WAITING:
+        return "queued"
+    if trial.outcome == TrialOutcome.RUNNING and is_interrupted:
+        return "interrupted"
+    return str(trial.outcome)
 
 
 def plot_progress(study: optuna.Study) -> AxesArray:

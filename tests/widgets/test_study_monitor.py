@@ -97,7 +97,8 @@ def test_the_buttons_run_pause_and_stop_a_study_and_raise_its_budget(tmp_path):
     again.stop.click()
     study.wait()
     monitor.refresh()
-    assert "stopped · 2 of 4" in monitor.status.value
+    said = "stopped · 2 of 4 trials have ended (2 completed, 1 interrupted)"
+    assert said in monitor.status.value
     waiting.let(9)
     monitor.trials.value = 5
     monitor.start.click()
