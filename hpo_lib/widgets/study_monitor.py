@@ -131,12 +131,11 @@ class StudyMonitor(Panel):
         self.stop = self._make_button(
             "Stop", "End now; resume goes on from checkpoints", BackgroundStudy.stop
         )
-        n_trials = self.background.n_trials if self.background else 1
         self.trials = make_field(
             BoundedIntText,
             "trials",
             130,
-            value=n_trials,
+            value=self._budget(),
             min=1,
             max=10**6,
         )
@@ -144,6 +143,13 @@ class StudyMonitor(Panel):
         if self.background is None:
             return []
         return [self.start, self.pause, self.stop, self.trials]
+
+    def _budget(self) -> int:
+        """Return the trials that were asked for, by the code or on a page before."""
+        if self.background is None:
+            return 1
+        recorded = StudyRecord.of(self.study).n_trials if self.study else None
+        return max(self.background.n_trials, recorded or 0)
 
     def _make_button(
         self,
@@ -269,6 +275,9 @@ class StudyMonitor(Panel):
             activity = f"read-only: {holder} writes it"
         elif self.background is None:
             activity = "read-only: nobody runs it now"
+        elif state == "not started" and study is not None:
+            # An earlier kernel has begun it.
+            activity = "not running"
 
         summary = self._absent if study is None else describe_study(study)
         text = f"<b>{escape(self.name)}</b> · {escape(activity)} · {escape(summary)}"

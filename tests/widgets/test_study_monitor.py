@@ -107,6 +107,21 @@ def test_the_buttons_run_pause_and_stop_a_study_and_raise_its_budget(tmp_path):
     assert "finished · 5 of 5" in monitor.status.value
 
 
+def test_a_study_of_an_earlier_kernel_keeps_its_budget():
+    run(9)
+    study = BackgroundStudy(bowl, TOY_SPACE, "random", 4, name="toy", storage="toy.db", workers=0)
+    monitor = StudyMonitor(study)
+    assert "not running · 9 of 9 trials have ended" in monitor.status.value
+    assert monitor.trials.value == 9
+    monitor.trials.value = 10
+    monitor.start.click()
+    study.wait()
+    monitor.refresh()
+    assert "finished · 10 of 10" in monitor.status.value
+    longer = BackgroundStudy(bowl, TOY_SPACE, "random", 20, name="toy", storage="toy.db")
+    assert StudyMonitor(longer).trials.value == 20
+
+
 def test_a_study_of_that_name_elsewhere_is_not_controlled(tmp_path):
     waiting = Waiting(str(tmp_path))
     default = BackgroundStudy(waiting, TOY_SPACE, "random", 2, name="toy", workers=0)
