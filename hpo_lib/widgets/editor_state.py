@@ -40,7 +40,7 @@ class Row:
     Attributes:
         name: the hyperparameter's name, as it is.
         type: "float", "int" or "choice".
-        options: a list without its brackets (`adamw, sgd`).
+        options: a list, with or without its brackets (`adamw, sgd`).
         low: one number, as are `high` and `step`.
         high: the upper end.
         step: the distance between values.
@@ -48,7 +48,7 @@ class Row:
         prior: `segmented` or nothing.
         default: one value.
         fixed: one value.
-        when: a mapping without its braces (`optimizer: sgd`).
+        when: a mapping, with or without its braces (`optimizer: sgd`).
     """
 
     name: str = ""
@@ -114,9 +114,12 @@ def _write_cell(value: Any) -> str:
 def _read_cell(field: str, text: str) -> Any:
     """Return the value of a cell; ValueError with the end of a sentence about its field."""
     brackets = "{}" if field == "when" else "[]"
+    is_list = field in ("options", "when")
+    has_brackets = text.strip()[0] + text.strip()[-1] == brackets
     try:
         # The line break ends a comment.
-        value, duplicates = read_yaml(f"{brackets[0]}{text}\n{brackets[1]}")
+        wrapped = f"{brackets[0]}{text}\n{brackets[1]}"
+        value, duplicates = read_yaml(text if is_list and has_brackets else wrapped)
     except ValueError as error:
         message = f"must be YAML (quote words that hold , : # or brackets), got {text!r}"
         raise ValueError(message) from error
@@ -124,7 +127,7 @@ def _read_cell(field: str, text: str) -> Any:
     if duplicates:
         message = f"must name each parameter once, got {text!r}"
         raise ValueError(message)
-    if field in ("options", "when"):
+    if is_list:
         return value
 
     match value:

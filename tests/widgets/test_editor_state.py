@@ -76,6 +76,38 @@ def test_a_mistake_stands_beside_its_field_and_keeps_the_text(name, cells, field
     assert {f: getattr(state.rows[ROWS[name]], f) for f in cells} == cells
 
 
+@pytest.mark.parametrize(
+    ("name", "field", "text"),
+    [
+        ("optimizer", "options", "[adamw, sgd]"),
+        ("optimizer", "options", " [adamw, sgd] "),
+        ("momentum", "when", "{optimizer: sgd}"),
+        ("momentum", "when", "{ optimizer: [sgd] } "),
+    ],
+)
+def test_brackets_of_the_file_may_be_typed(name, field, text):
+    state = edited(name, **{field: text})
+    assert state.reading.space == START.reading.space
+    assert getattr(state.rows[ROWS[name]], field) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "text"),
+    [
+        ("optimizer", "options", "[adamw], [sgd]"),
+        ("optimizer", "options", "[[adamw, sgd]]"),
+        ("optimizer", "options", "{adamw: sgd}"),
+        ("optimizer", "options", "["),
+        ("lr", "default", "[0.003]"),
+        ("momentum", "when", "{optimizer: sgd}, {lr: 1}"),
+        ("momentum", "when", "[optimizer]"),
+    ],
+)
+def test_other_brackets_are_a_mistake_of_their_cell(name, field, text):
+    messages = edited(name, **{field: text}).reading.messages
+    assert list(messages) == [(ROWS[name], field)]
+
+
 def test_mistakes_of_several_rows_come_together():
     state = edited("lr", low="x", default="9").edit(ROWS["stride"], "fixed", "1.5")
     assert list(state.reading.messages) == [(1, "low"), (5, "fixed")]
