@@ -120,7 +120,7 @@ class RowView:
                 cell.remove_class("hpo-wrong")
 
         text = "<br>".join(f"⚠ {escape(message)}" for message in messages.values())
-        self.message.value = f"<div style='color: #a34700'>{text}</div>" if text else ""
+        self.message.value = f"<div class='hpo-problem'>{text}</div>" if text else ""
         self.message.layout.display = None if text else "none"
 
 

@@ -15,6 +15,12 @@ from IPython.display import display
 NO_MATHJAX = "mathjax_ignore tex2jax_ignore"
 """CSS classes of an HTML element whose text MathJax leaves as it is."""
 
+PROBLEM_STYLE = """<style>
+.hpo-problem {color: #a34700}
+[data-jp-theme-light='false'] .hpo-problem {color: #ffa869}
+</style>"""
+"""Orange for mistakes, which stands out in JupyterLab's light and dark themes."""
+
 _MAX_ROWS = 60
 _LOCK = threading.RLock()
 

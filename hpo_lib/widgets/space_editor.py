@@ -27,7 +27,7 @@ from hpo_lib.widgets.editor_summary import (
     file_difference,
     sample_table,
 )
-from hpo_lib.widgets.front_end import NO_MATHJAX, in_turn, is_watched
+from hpo_lib.widgets.front_end import NO_MATHJAX, PROBLEM_STYLE, in_turn, is_watched
 
 _PREVIEW_STYLE = """<style>
 .hpo-preview {font-size: 12px; line-height: 1.4}
@@ -148,7 +148,7 @@ class SpaceEditor:
 
         heads = [HTML(f"<b>{name}</b>") for name in COLUMNS]
         children = [
-            HTML(STYLE),
+            HTML(STYLE + PROBLEM_STYLE),
             *(HBox(line, layout={"flex_flow": "row wrap"}) for line in tools),
             self._status,
             row_grid(heads),

@@ -39,16 +39,14 @@ from hpo_lib.widgets.base import (
     slider_options,
     to_png,
 )
-from hpo_lib.widgets.front_end import in_turn, is_watched
+from hpo_lib.widgets.front_end import PROBLEM_STYLE, in_turn, is_watched
 from hpo_lib.widgets.monitor_summary import describe_study, failures_table, plot_progress
 
 REFRESH_SECONDS = 1.0
 
 _RUNS_HERE = ("running", "paused", "stopping")
 
-_PROBLEM_STYLE = (
-    "color: #a34700; white-space: pre-wrap; margin: 4px 0; max-height: 130px; overflow: auto"
-)
+_PROBLEM_LAYOUT = "white-space: pre-wrap; margin: 4px 0; max-height: 130px; overflow: auto"
 
 
 class StudyMonitor(Panel):
@@ -284,8 +282,9 @@ class StudyMonitor(Panel):
         html = f"<div role='status' aria-live='polite' style='line-height: 1.4'>{text}</div>"
         for problem in (unreadable, self._problem, self._failure()):
             if problem:
-                html += f"<div role='alert' style='{_PROBLEM_STYLE}'>⚠ {escape(problem)}</div>"
-        self.status.value = html
+                style = f"class='hpo-problem' style='{_PROBLEM_LAYOUT}'"
+                html += f"<div role='alert' {style}>⚠ {escape(problem)}</div>"
+        self.status.value = PROBLEM_STYLE + html
 
     def _enable_controls(self, state: State, *, is_held: bool) -> None:
         runs_here = state in _RUNS_HERE
