@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 
 from hpo_lib.exceptions import SpaceError
 from hpo_lib.space.search_space import Parameter, SearchSpace
-from hpo_lib.space.yaml_io import label, read_yaml, yaml_line
+from hpo_lib.space.yaml_io import Comments, label, read_yaml, yaml_line
 
 Cell = tuple[int, str]
 """A row's number from 0, and a field of `Row`."""
@@ -33,6 +34,9 @@ SCALES = {
 """Texts of the cells `log` and `prior` for each scale."""
 
 
+_NO_COMMENTS = Comments()
+
+
 @dataclass(frozen=True)
 class Row:
     """Hold one hyperparameter as typed; every cell but the name is a piece of YAML.
@@ -49,6 +53,7 @@ class Row:
         default: one value.
         fixed: one value.
         when: a mapping, with or without its braces (`optimizer: sgd`).
+        comments: comments of the file, which no cell shows.
     """
 
     name: str = ""
@@ -62,15 +67,21 @@ class Row:
     default: str = ""
     fixed: str = ""
     when: str = ""
+    comments: Comments = _NO_COMMENTS
 
     @classmethod
-    def from_parameter(cls, parameter: Parameter) -> Row:
-        """Return the row that reads as this parameter, quoted where YAML needs it."""
+    def from_parameter(cls, parameter: Parameter, comments: Comments = _NO_COMMENTS) -> Row:
+        """Return the row that reads as a parameter, quoted where YAML needs it.
+
+        Args:
+            parameter: a parameter of a space.
+            comments: its comments in the space's file.
+        """
         # The canonical form leaves out what goes without saying, as a person would.
         body = parameter.to_dict()
         del body["type"]
         cells = {field: _write_cell(value) for field, value in body.items()}
-        return cls(parameter.name, parameter.type, **cells)
+        return cls(parameter.name, parameter.type, **cells, comments=comments)
 
     @property
     def scale(self) -> str:
@@ -97,8 +108,8 @@ class Row:
         return body, mistakes
 
 
-FIELDS = tuple(field.name for field in fields(Row))
-"""The fields of a row, in the order of the file."""
+FIELDS = tuple(field.name for field in fields(Row) if field.name != "comments")
+"""The fields of a row that can be typed, in the order of the file."""
 
 
 def _write_cell(value: Any) -> str:
@@ -161,17 +172,23 @@ class EditorState:
         past: the rows before each step that can be undone, oldest first.
         future: the rows after each step that was undone, the next first.
         typing: the cell that the last step typed into.
+        footer: comments of the file below the last hyperparameter.
     """
 
     rows: tuple[Row, ...] = ()
     past: tuple[tuple[Row, ...], ...] = ()
     future: tuple[tuple[Row, ...], ...] = ()
     typing: Cell | None = None
+    footer: Comments = _NO_COMMENTS
 
     @classmethod
     def from_space(cls, space: SearchSpace | None) -> EditorState:
         """Return the state before any edit; without a space it has no rows."""
-        return cls(tuple(map(Row.from_parameter, space or ())))
+        if space is None:
+            return cls()
+        comments = defaultdict(Comments, space.comments)
+        rows = [Row.from_parameter(parameter, comments[parameter.name]) for parameter in space]
+        return cls(tuple(rows), footer=comments[None])
 
     def _with_rows(
         self,
@@ -182,7 +199,8 @@ class EditorState:
         changed = tuple(rows)
         if changed == self.rows:
             return self
-        return EditorState(changed, (*self.past, self.rows), typing=typing)
+        past = (*self.past, self.rows)
+        return replace(self, rows=changed, past=past, future=(), typing=typing)
 
     def _with_row(
         self,
@@ -233,7 +251,7 @@ class EditorState:
             name += "_copy"
 
         rows = list(self.rows)
-        rows.insert(row + 1, replace(rows[row], name=name))
+        rows.insert(row + 1, replace(rows[row], name=name, comments=_NO_COMMENTS))
         return self._with_rows(rows)
 
     def remove(self, row: int) -> EditorState:
@@ -257,21 +275,24 @@ class EditorState:
 
     def load(self, space: SearchSpace) -> EditorState:
         """Replace all rows; undo brings them back."""
-        return self._with_rows(EditorState.from_space(space).rows)
+        loaded = EditorState.from_space(space)
+        return replace(self._with_rows(loaded.rows), footer=loaded.footer)
 
     def undo(self) -> EditorState:
         """Return to the rows before the last step."""
         if not self.past:
             return self
         *past, rows = self.past
-        return EditorState(rows, tuple(past), (self.rows, *self.future))
+        future = (self.rows, *self.future)
+        return replace(self, rows=rows, past=tuple(past), future=future, typing=None)
 
     def redo(self) -> EditorState:
         """Return to the rows before the last undo."""
         if not self.future:
             return self
         rows, *future = self.future
-        return EditorState(rows, (*self.past, self.rows), tuple(future))
+        past = (*self.past, self.rows)
+        return replace(self, rows=rows, past=past, future=tuple(future), typing=None)
 
     @cached_property
     def reading(self) -> Reading:
@@ -285,9 +306,12 @@ class EditorState:
             others = _add_problems(messages, error.problems, numbers)
 
         # A space without the unreadable cells may be valid by accident.
-        if messages:
-            space = None
-        return Reading(space, messages, others)
+        if space is None or messages:
+            return Reading(None, messages, others)
+
+        comments: dict[str | None, Comments] = {row.name: row.comments for row in self.rows}
+        comments[None] = self.footer
+        return Reading(replace(space, comments=comments), messages, others)
 
     def _read_rows(self) -> tuple[dict[str, Any], dict[str, int], dict[Cell, str]]:
         """Return the space as a mapping, the row of each name, and mistakes by cell."""

@@ -47,7 +47,7 @@ class SpaceEditor:
 
     Args:
         space: the space to begin with; by default what the file holds, else nothing.
-        path: the YAML file that is saved to and compared with; comments are not kept.
+        path: the YAML file that is saved to and compared with.
         n_trials: budget of the study whose seconds are estimated.
         workers: processes that train at once.
         seconds_per_trial: for the estimate, where no study tells it.

@@ -76,6 +76,30 @@ def test_a_mistake_stands_beside_its_field_and_keeps_the_text(name, cells, field
     assert {f: getattr(state.rows[ROWS[name]], f) for f in cells} == cells
 
 
+def test_comments_stay_with_their_hyperparameters():
+    text = (
+        "# the step size\n"
+        "lr: {type: float, low: 0.1, high: 1.0, default: 0.55}  # of Adam\n"
+        "n: {type: int, low: 1, high: 9, default: 5}  # layers\n"
+        "# the end\n"
+    )
+    state = EditorState.from_space(SearchSpace.from_yaml(text))
+    assert state.reading.space.to_yaml() == text
+
+    changed = state.edit(0, "name", "rate").move(0, 1).duplicate(1).add().remove(3)
+    assert changed.reading.space.to_yaml().splitlines() == [
+        "n: {type: int, low: 1, high: 9, default: 5}  # layers",
+        "# the step size",
+        "rate: {type: float, low: 0.1, high: 1.0, default: 0.55}  # of Adam",
+        "rate_copy: {type: float, low: 0.1, high: 1.0, default: 0.55}",
+        "# the end",
+    ]
+    removed = state.remove(1)
+    assert "layers" not in removed.reading.space.to_yaml()
+    assert removed.undo().reading.space.to_yaml() == text
+    assert state.load(SearchSpace.from_yaml("x: {type: int, low: 1, high: 2}")).footer.above == ""
+
+
 @pytest.mark.parametrize(
     ("name", "field", "text"),
     [

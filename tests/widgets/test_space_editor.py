@@ -48,6 +48,16 @@ def test_what_is_saved_is_what_the_space_writes(editor):
     assert SpaceEditor(path=editor.path).space.to_yaml() == EXAMPLE
 
 
+def test_comments_of_the_file_are_saved(tmp_path):
+    path = tmp_path / "space.yaml"
+    path.write_text(f"# ours\n{EXAMPLE}")
+    editor = SpaceEditor(path=path)
+    assert "Saving changes" not in editor.preview()
+    editor.edit(1, "low", "0.001")
+    editor.save()
+    assert path.read_text() == f"# ours\n{EXAMPLE}".replace("low: 0.0001", "low: 0.001")
+
+
 def test_buttons_and_undo(editor):
     editor.act(1, "copy")
     assert len(editor._list.children) == 7
