@@ -52,13 +52,14 @@ def describe_study(study: optuna.Study) -> str:
     # Queued trials too, which are no budget yet.
     trials = [trial for trial in recorded_trials(study) if trial.is_own]
     n_finished = sum(trial.is_finished for trial in trials)
-    holder = lease_holder(study)
-    is_interrupted = holder is None and bool(StudyRecord.of(study).settings)
-    states = Counter(_state(trial, is_interrupted) for trial in trials)
-    counts = ", ".join(f"{n} {state}" for state, n in states.items()) or "none yet"
+    record = StudyRecord.of(study)
+    is_held = lease_holder(study) is not None
+    # Other programs hold no lease while they run a study.
+    is_interrupted = not is_held and bool(record.settings)
+    counts = _count_states(trials, is_interrupted) or "none yet"
 
     text = str(n_finished)
-    budget = StudyRecord.of(study).n_trials
+    budget = record.n_trials
     if budget:
         # A study may have ended more trials than it was asked for last.
         text += f" of {max(budget, n_finished)}"
@@ -68,10 +69,15 @@ def describe_study(study: optuna.Study) -> str:
     if best is not None:
         text += f" Best: {best.value:.4f}, trial {best.number}."
 
-    seconds = seconds_left(study) if holder else None
+    seconds = seconds_left(study) if is_held else None
     if seconds:
         text += f" About {max(seconds, 1):,.0f} s left."
     return text
+
+
+def _count_states(trials: list[RecordedTrial], is_interrupted: bool) -> str:
+    states = Counter(_state(trial, is_interrupted) for trial in trials)
+    return ", ".join(f"{n} {state}" for state, n in states.items())
 
 
 def _state(trial: RecordedTrial, is_interrupted: bool) -> str:

@@ -83,6 +83,7 @@ class StudyMonitor(Panel):
     ) -> None:
         self.background: BackgroundStudy | None = None
         self._study: optuna.Study | None = None
+        self._absent = ""
         if isinstance(study, optuna.Study):
             self._study = study
             self.name = study.study_name
@@ -105,18 +106,20 @@ class StudyMonitor(Panel):
 
     def _find_study(self, study: str | BackgroundStudy, storage: Storage | None) -> None:
         """Find the storage of a study by its name, and what runs it in this process."""
-        name = study
         if isinstance(study, BackgroundStudy):
-            name = study.name
-            storage = study.storage
             self.background = study
+            self.name = study.name
+            storage = study.storage
+        else:
+            self.name = check_name(study)
 
-        self.name = check_name(str(name))
         self._storage = open_storage(storage)
         # One that runs already is meant rather than another object of that name.
         self.background = background_study(self.name, storage) or self.background
-        place = "the storage" if isinstance(storage, BaseStorage) else storage or DEFAULT_STORAGE
-        self._absent = "" if self.background else f"no study of that name in {place}"
+        if self.background is None:
+            is_object = isinstance(storage, BaseStorage)
+            place = "the storage" if is_object else storage or DEFAULT_STORAGE
+            self._absent = f"no study of that name in {place}"
 
     def _make_controls(self) -> list[Any]:
         """Make the buttons and the status; return those that are shown, none where read-only."""
@@ -268,15 +271,7 @@ class StudyMonitor(Panel):
         holder = lease_holder(study) if study is not None and not runs_here else None
         self._enable_controls(state, is_held=holder is not None)
 
-        activity: str = state
-        if holder is not None:
-            activity = f"read-only: {holder} writes it"
-        elif self.background is None:
-            activity = "read-only: nobody runs it now"
-        elif state == "not started" and study is not None:
-            # An earlier kernel has begun it.
-            activity = "not running"
-
+        activity = self._activity(state, holder, is_begun=study is not None)
         summary = self._absent if study is None else describe_study(study)
         text = f"<b>{escape(self.name)}</b> · {escape(activity)} · {escape(summary)}"
         html = f"<div role='status' aria-live='polite' style='line-height: 1.4'>{text}</div>"
@@ -285,6 +280,15 @@ class StudyMonitor(Panel):
                 style = f"class='hpo-problem' style='{_PROBLEM_LAYOUT}'"
                 html += f"<div role='alert' {style}>⚠ {escape(problem)}</div>"
         self.status.value = PROBLEM_STYLE + html
+
+    def _activity(self, state: State, holder: str | None, *, is_begun: bool) -> str:
+        """Return in a few words who runs the study, or what was done to it here."""
+        if holder is not None:
+            return f"read-only: {holder} writes it"
+        if self.background is None:
+            return "read-only: nobody runs it now"
+        # An earlier kernel may have begun it.
+        return "not running" if is_begun and state == "not started" else state
 
     def _enable_controls(self, state: State, *, is_held: bool) -> None:
         runs_here = state in _RUNS_HERE

@@ -172,13 +172,14 @@ def test_a_study_that_nothing_made_yet_and_one_of_optuna_alone_are_shown():
 
 
 @pytest.mark.slow
-def test_an_open_page_is_kept_up_to_date_and_says_what_it_cannot_read(monkeypatch):
+@pytest.mark.parametrize("by_name", [True, False])
+def test_an_open_page_is_kept_up_to_date_and_says_what_it_cannot_read(monkeypatch, by_name):
     study = run(4)
     monkeypatch.setattr("hpo_lib.widgets.study_monitor.is_watched", lambda: True)
     monkeypatch.setattr("hpo_lib.widgets.study_monitor.REFRESH_SECONDS", 0.01)
 
     async def watch() -> None:
-        monitor = StudyMonitor("toy", "toy.db")
+        monitor = StudyMonitor("toy", "toy.db") if by_name else StudyMonitor(study)
         monitor._repr_mimebundle_()
         run(6)
         while "6 of 6" not in monitor.inside.value:
