@@ -19,7 +19,7 @@ from optuna.trial import TrialState
 from skopt.space import Categorical, Integer, Real
 
 from hpo_lib import gp_minimize, list_studies, open_study, run_study, trials_frame
-from hpo_lib.plots.figures import (
+from hpo_lib.plots import (
     any_time_data,
     learning_curves_data,
     plot_any_time,

@@ -16,14 +16,15 @@ from optuna.storages import BaseStorage
 
 from hpo_lib.checks import check_name
 from hpo_lib.exceptions import StudyError
-from hpo_lib.plots.data import Points, any_time_data, points_data
-from hpo_lib.plots.figures import plot_any_time
+from hpo_lib.plots.study import any_time_data, plot_any_time
 from hpo_lib.plots.style import AxesArray, panels
 from hpo_lib.plots.trials import (
+    Points,
     Range,
     brush,
     plot_parallel_coordinates,
     plot_trial_curves,
+    points_data,
     trial_curves_data,
 )
 from hpo_lib.space.search_space import ChoiceParameter

@@ -10,8 +10,7 @@ import papermill
 import pytest
 from nbconvert import HTMLExporter
 
-from hpo_lib.plots.data import points_data
-from hpo_lib.plots.trials import brush, plot_parallel_coordinates, trial_curves_data
+from hpo_lib.plots import brush, plot_parallel_coordinates, points_data, trial_curves_data
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.study.background import BackgroundStudy
 from hpo_lib.study.run import open_study, run_study

@@ -8,7 +8,7 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import create_trial
 
 from hpo_lib.exceptions import StudyError
-from hpo_lib.plots.surrogate_slice import fitted_study, plot_slice, slice_data
+from hpo_lib.plots import fitted_study, plot_slice, slice_data
 from hpo_lib.samplers.gp import log_expected_improvement
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.study.run import run_study
