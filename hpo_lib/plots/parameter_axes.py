@@ -86,23 +86,23 @@ def parameter_axis(ax: Axes, side: Side, parameter: Parameter, margin: float = 0
     axis = ax.xaxis if side == "x" else ax.yaxis
     axis.set_label_text(label(parameter.name))
     if isinstance(parameter, ChoiceParameter):
-        ax.set(**{f"{side}lim": (-0.5, len(parameter.options) - 0.5)})
+        limits = (-0.5, len(parameter.options) - 0.5)
         name_ticks(ax, side, parameter.options, 10)
+        ax.set(**{f"{side}lim": limits})
         return
 
     low, high = parameter.low, parameter.high
+    limits = tuple(parameter_norm(parameter).inverse(np.array([-margin, 1 + margin])))
     if parameter.log:
         ax.set(**{f"{side}scale": "log"})
         log_ticks(axis, high / low)
     elif is_discrete(parameter):
         half = (parameter.step or 0) / 2
-        ax.set(**{f"{side}lim": (low - half, high + half)})
+        limits = (low - half, high + half)
         axis.set_major_locator(FixedLocator(parameter.grid_values(6)))
-        return
     else:
         axis.set_major_locator(MaxNLocator(4, integer=isinstance(parameter, IntParameter)))
-    ends = parameter_norm(parameter).inverse(np.array([-margin, 1 + margin]))
-    ax.set(**{f"{side}lim": tuple(ends)})
+    ax.set(**{f"{side}lim": limits})
 
 
 def draw_mean(

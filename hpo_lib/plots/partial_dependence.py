@@ -33,8 +33,8 @@ class PairMatrix(NamedTuple):
     Attributes:
         parameters: the parameters that are shown.
         grids: positions along each parameter, shape (n,).
-        curves: mean and standard deviation along each parameter, shape (2, n); NaN where it is
-            inactive.
+        curves: mean and standard deviation along each searched parameter, shape (2, n); NaN where
+            it is inactive.
         surfaces: mean by the names of the parameters of x and y, shape (n_y, n_x).
         points: the trials of the study.
     """
@@ -73,11 +73,7 @@ def pair_matrix_data(
         ValueError: a name is unknown or twice there, or too few trials are completed.
     """
     space = study_space(study)
-    searched = [parameter.name for parameter in space.searched]
-    if not set(names) <= set(searched) or len(set(names)) < len(names):
-        message = f"names must be different searched parameters out of {searched}, got {names}"
-        raise ValueError(message)
-
+    _check_names(names, space)
     surrogate = surrogate or fit_surrogate(study, space)
     rng = np.random.default_rng(seed)
     # Every parameter gets a value, also where the draw makes it inactive.
@@ -86,18 +82,30 @@ def pair_matrix_data(
     def average(*varied: Parameter) -> FloatArray:
         return _partial_dependence(space, surrogate, draws, varied, resolution)
 
-    shown = [space[name] for name in names or searched]
+    shown = [space[name] for name in names] or list(space.searched)
     curves = {parameter.name: average(parameter) for parameter in shown}
     if not names:
+        # The parameters along which the mean varies most come first.
         spread = {name: np.nan_to_num(np.ptp(mean)) for name, (mean, _) in curves.items()}
         shown = sorted(shown, key=lambda parameter: -spread[parameter.name])[:k]
+
+    surfaces: dict[tuple[str, str], FloatArray] = {}
+    for x, y in combinations(shown, 2):
+        surfaces[x.name, y.name] = average(y, x)[0]
     return PairMatrix(
         parameters=tuple(shown),
         grids={p.name: positions(p, p.grid_values(resolution)) for p in shown},
-        curves={p.name: curves[p.name] for p in shown},
-        surfaces={(x.name, y.name): average(y, x)[0] for x, y in combinations(shown, 2)},
+        curves=curves,
+        surfaces=surfaces,
         points=points_data(study, space),
     )
+
+
+def _check_names(names: Sequence[str], space: SearchSpace) -> None:
+    searched = [parameter.name for parameter in space.searched]
+    if not set(names) <= set(searched) or len(set(names)) < len(names):
+        message = f"names must be different searched parameters out of {searched}, got {names}"
+        raise ValueError(message)
 
 
 def _partial_dependence(
@@ -184,8 +192,9 @@ def _draw_curve(ax: Any, data: PairMatrix, parameter: Parameter) -> None:
     draw_mean(ax, parameter, data.grids[parameter.name], *data.curves[parameter.name])
     ax.set_ylabel(f"predicted\n{VALUE}")
 
-    low = min(np.nanmin(mean - std) for mean, std in data.curves.values())
-    high = max(np.nanmax(mean + std) for mean, std in data.curves.values())
+    curves = [data.curves[shown.name] for shown in data.parameters]
+    low = min(np.nanmin(mean - std) for mean, std in curves)
+    high = max(np.nanmax(mean + std) for mean, std in curves)
     margin = 0.08 * (high - low)
     ax.set_ylim(low - margin, high + margin)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -78,36 +78,34 @@ def plot_prior(source: SearchSpace | Prior, n: int = 2000, seed: int = 0) -> Axe
 
 
 def _draw_histogram(ax: Axes, parameter: Parameter, draws: Sequence[Value]) -> None:
-    """Draw a bar per value where these are few, else a histogram over the range."""
+    """Draw the share of the draws in each bin."""
     at = positions(parameter, draws)
-    percent = 100 / max(len(at), 1)
-    x, counts = np.unique(at, return_counts=True)
+    edges = _bin_edges(parameter)
+    ax.hist(
+        at,
+        bins=cast(Any, edges),
+        weights=np.full(len(at), 100 / max(len(at), 1)),
+        rwidth=0.8 if len(edges) <= 13 else 1.0,
+        color=BLUE,
+    )
+
+
+def _bin_edges(parameter: Parameter) -> FloatArray:
+    """Return the edges of the bins, with each single value in the middle of its bin or bins."""
     if isinstance(parameter, ChoiceParameter):
-        ax.bar(x, counts * percent, 0.8, color=BLUE)
-    elif len(x) <= 12:
-        gap = np.diff(x).min() if len(x) > 1 else 1.0
-        width: Any = 0.1 * x if parameter.log else 0.8 * gap
-        ax.bar(x, counts * percent, width, color=BLUE)
-    else:
-        edges: Any = _bin_edges(parameter)
-        ax.hist(at, edges, weights=np.full(len(at), percent), color=BLUE)
+        return np.arange(len(parameter.options) + 1) - 0.5
 
-
-def _bin_edges(parameter: Any) -> FloatArray:
-    """Return the edges of a histogram; whole numbers lie between them."""
-    space = np.geomspace if parameter.log else np.linspace
-    edges = space(parameter.low, parameter.high, _MOST_BARS)
-    if not isinstance(parameter, IntParameter):
-        return edges
-
-    # The same number of values under each bar, or the bars would not be equally high.
-    step = parameter.step or 1
-    last = parameter.high + step
+    low, high = parameter.low, parameter.high
     if parameter.log:
-        starts = np.unique(np.round(edges[:-1]))
-    else:
-        n_values = len(parameter.grid_values(10**6))
-        width = step * -(-n_values // _MOST_BARS)
-        starts = np.arange(parameter.low, parameter.high + step, width)
-        last = starts[-1] + width
-    return np.append(starts, last) - step / 2
+        if isinstance(parameter, IntParameter):
+            starts = np.geomspace(low, high + 1, _MOST_BARS + 1).round()
+            return np.unique(starts) - 0.5
+        return np.geomspace(low, high, _MOST_BARS + 1, dtype=np.float64)
+    if parameter.count is None:
+        return np.linspace(low, high, _MOST_BARS + 1, dtype=np.float64)
+
+    # The same number of values in each bin, or the bars of a uniform prior would differ.
+    step = parameter.step or 1
+    per_bin = -(-parameter.count // _MOST_BARS)
+    n_bins = -(-parameter.count // per_bin)
+    return low - step / 2 + step * per_bin * np.arange(n_bins + 1)

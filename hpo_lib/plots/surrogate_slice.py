@@ -26,6 +26,7 @@ from hpo_lib.plots.style import (
     value_bar,
 )
 from hpo_lib.plots.trials import Points, trial_points
+from hpo_lib.samplers.encoding import Codes
 from hpo_lib.samplers.gp import log_expected_improvement
 from hpo_lib.samplers.surrogate import Surrogate, fit_surrogate
 from hpo_lib.space.search_space import (
@@ -144,26 +145,22 @@ def slice_data(
     resolution = resolution or (121 if len(names) == 1 else 25)
     grids = [parameter.grid_values(resolution) for parameter in varied]
 
-    # The shown configuration, repeated for each point of the grid, shape (n_y * n_x, d).
+    # The shown configuration as a row of the model's inputs, shape (d,).
     encoder = fitted.surrogate.codes
     row = np.array([axis.code(at[axis.name]) for axis in encoder.axes], dtype=float)
     columns = [fitted.names.index(name) for name in names]
-    axes = [encoder.axes[column] for column in columns]
-    codes = [[axis.code(value) for value in grid] for axis, grid in zip(axes, grids, strict=True)]
-    mesh = np.meshgrid(*codes)
-    rows = np.tile(row, (mesh[0].size, 1))
-    rows[:, columns] = np.stack([coordinate.ravel() for coordinate in mesh], axis=-1)
+    rows, shape = _grid_rows(encoder, row, columns, grids)
 
+    # Predictions at the points of the grid; inactive parameters have their default.
     model = fitted.surrogate.model
     mean, std = model.predict(encoder.scale(encoder.impute(rows)), return_std=True)
     if any(parameter.when for parameter in varied):
         inactive = _is_inactive(fitted.space, at, names, grids)
-        mean = np.where(inactive, np.nan, mean)
-        std = np.where(inactive, np.nan, std)
+        mean[inactive] = np.nan
+        std[inactive] = np.nan
     best = float(model.predict(model.X_).min())
     log_improvement = log_expected_improvement(mean, std, best, model.noise_)
 
-    shape = mesh[0].shape
     scaled_row = encoder.scale(encoder.impute(row[None].copy()))[0]
     return Slice(
         varied=varied,
@@ -176,6 +173,25 @@ def slice_data(
         nearness=_nearness(fitted, scaled_row, columns),
         best=best,
     )
+
+
+def _grid_rows(
+    encoder: Codes,
+    row: FloatArray,
+    columns: Sequence[int],
+    grids: Sequence[Sequence[Value]],
+) -> tuple[FloatArray, tuple[int, ...]]:
+    """Return a row per point of the grid, x varying fastest, and the shape of the grid."""
+    codes: list[list[float]] = []
+    for column, grid in zip(columns, grids, strict=True):
+        axis = encoder.axes[column]
+        codes.append([axis.code(value) for value in grid])
+
+    mesh = np.meshgrid(*codes)
+    rows = np.tile(row, (mesh[0].size, 1))
+    for column, coordinates in zip(columns, mesh, strict=True):
+        rows[:, column] = coordinates.ravel()
+    return rows, mesh[0].shape
 
 
 def _check_names(fitted: FittedStudy, names: Sequence[str], at: Mapping[str, Value]) -> None:
