@@ -67,10 +67,17 @@ def plot_comparison(
     for i, (strategy, rows) in enumerate(data.groupby("strategy", sort=False)):
         name = f"{short_name(strategy)} (n = {rows['n_seeds'].iloc[0]} seeds)"
         style = line_style(i, label=name, markevery=max(1, len(rows) // 8))
-        x = rows[by]
-        ax.step(x, finite(rows[centre]), where="post", **style)
-        band: dict[str, Any] = {"color": style["color"], "alpha": 0.15, "step": "post"}
-        ax.fill_between(x, finite(rows[low]), finite(rows[high]), **band)
+
+        # Infinite values, of seeds without an incumbent, cannot be drawn.
+        ax.step(rows[by], finite(rows[centre]), where="post", **style)
+        ax.fill_between(
+            rows[by],
+            finite(rows[low]),
+            finite(rows[high]),
+            step="post",
+            color=style["color"],
+            alpha=0.15,
+        )
 
     text = f"incumbent's {VALUE}"
     if best_known:
@@ -78,12 +85,13 @@ def plot_comparison(
     value_axis(ax, [data[low], data[high]], f"{text},\n{description}")
     spending_axis(ax, by)
     legend_above(ax)
-    annotate_quality(ax, frame.attrs.get("trust"))
+    _annotate(ax, frame)
     return ax
 
 
 def short_name(strategy: object, width: int = 24) -> str:
     """Return the name of a strategy for a figure; the class where it is an import path."""
+    # `package.module.Class` or `package.module:Class`
     parts = str(strategy).replace(":", ".").split(".")
     is_path = all(part.isidentifier() for part in parts)
     return label(parts[-1] if is_path else strategy, width)
@@ -101,6 +109,8 @@ def plot_final_values(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     data = final_values(frame)
     values = data.to_numpy(dtype=float)
     ax = one_axes(ax, max(7.0, 1.35 * len(data.columns)))
+
+    # A line per seed joins what is paired.
     ax.plot(values.T, color="0.8", linewidth=0.8, zorder=1)
     names: list[str] = []
     for i, strategy in enumerate(data):
@@ -110,18 +120,36 @@ def plot_final_values(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
         # Infinite: a seed without an incumbent; NaN: a seed that the strategy did not run.
         ran = finals[~np.isnan(finals)]
         n_reached = int(np.isfinite(ran).sum())
-        n = f"{n_reached} of {len(ran)}" if n_reached < len(ran) else f"{n_reached}"
+        n = f"{n_reached}"
+        if n_reached < len(ran):
+            n = f"{n_reached} of {len(ran)}"
         names.append(f"{short_name(strategy, 16)}\nn = {n} seeds")
+
+        # Infinite where half of the seeds have no incumbent.
         median = float(np.median(ran))
         if np.isfinite(median):
-            ax.hlines(median, i - 0.15, i + 0.15, color="black", linewidth=2.5, zorder=1.5)
-            ax.text(i + 0.18, median, f"{median:.4f}", va="center", fontsize=9, bbox=WHITE)
+            ax.hlines(
+                median,
+                i - 0.15,
+                i + 0.15,
+                color="black",
+                linewidth=2.5,
+                zorder=1.5,
+            )
+            ax.text(
+                i + 0.18,
+                median,
+                f"{median:.4f}",
+                va="center",
+                fontsize=9,
+                bbox=WHITE,
+            )
 
     ax.set_xticks(range(len(names)), names)
     ax.set(xlim=(-0.4, len(names) - 0.4), xlabel="strategy")
     value_axis(ax, [values], f"final incumbent's {VALUE}")
     ax.set_title("black bars: medians; grey lines: the same seed", fontsize=10)
-    annotate_quality(ax, frame.attrs.get("trust"))
+    _annotate(ax, frame)
     return ax
 
 
@@ -136,6 +164,11 @@ def annotate_quality(axes: Axes | AxesArray, quality: Trust | None) -> None:
         colour = "0.4" if quality.warning is None else RED
         style: dict[str, Any] = {"color": colour, "fontsize": 8}
         figure_of(axes).supxlabel(quality.caption, **style)
+
+
+def _annotate(axes: Axes | AxesArray, frame: pd.DataFrame) -> None:
+    """Write what the surrogate is worth that a comparison was replayed on, if it was."""
+    annotate_quality(axes, frame.attrs.get("trust"))
 
 
 def plot_superiority(
@@ -159,16 +192,25 @@ def plot_superiority(
     pairs = list(data.groupby("a", sort=False))
     axes = panels(len(pairs), 3, 2.9, 2.3, sharey=True)
     for ax, (strategy, rows) in zip(axes, pairs, strict=True):
+        # The colour that the strategy has in the other figures.
         colour = COLOURS[strategies.index(strategy) % 10]
+        # At 0.5 neither is ahead.
         ax.axhline(0.5, color="0.4", linestyle=":")
         ax.plot(rows[by], rows["probability"], color=colour)
-        ax.fill_between(rows[by], rows["low"], rows["high"], color=colour, alpha=0.2)
+        ax.fill_between(
+            rows[by],
+            rows["low"],
+            rows["high"],
+            color=colour,
+            alpha=0.2,
+        )
         ax.set_ylim(-0.03, 1.03)
         ax.set_title(f"{short_name(strategy)}, n = {rows['n_seeds'].iloc[0]} seeds", fontsize=10)
         spending_axis(ax, by)
+
     for ax in axes[::3]:
         ax.set_ylabel(f"P(ahead of {short_name(against, 12)})")
-    annotate_quality(axes, frame.attrs.get("trust"))
+    _annotate(axes, frame)
     return axes
 
 

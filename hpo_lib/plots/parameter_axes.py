@@ -26,6 +26,7 @@ def positions(parameter: Parameter, values: Iterable[Value | None]) -> FloatArra
     """
     if not isinstance(parameter, ChoiceParameter):
         return np.array([np.nan if value is None else float(value) for value in values])
+    # A value that is no option, for instance of another space, has no place.
     options = list(parameter.options)
     found = [options.index(value) if value in options else np.nan for value in values]
     return np.array(found, dtype=float)
@@ -46,6 +47,7 @@ def unit_heights(parameter: Parameter, at: FloatArray) -> FloatArray:
         parameter: whose range.
         at: positions, shape (n,); NaN stays NaN.
     """
+    # LogNorm masks what is not positive.
     return np.ma.filled(parameter_norm(parameter)(at), np.nan)
 
 
@@ -61,6 +63,7 @@ def unit_ticks(parameter: Parameter) -> list[tuple[float, str]]:
             locator = LogLocator()
         ticks = np.asarray(locator.tick_values(low, high), dtype=float)
         ticks = ticks[(low <= ticks) & (ticks <= high)]
+        # A range within one decade may have no power of ten.
         if len(ticks) < 2:
             ticks = np.array([low, high], dtype=float)
         texts = [f"{tick:g}" for tick in ticks]
@@ -74,7 +77,12 @@ def is_discrete(parameter: Parameter) -> bool:
     return parameter.count is not None and parameter.count <= 6 and not parameter.log
 
 
-def parameter_axis(ax: Axes, side: Side, parameter: Parameter, margin: float = 0.05) -> None:
+def parameter_axis(
+    ax: Axes,
+    side: Side,
+    parameter: Parameter,
+    margin: float = 0.05,
+) -> None:
     """Give an axis the scale, range, ticks and name of a parameter.
 
     Args:
@@ -91,12 +99,14 @@ def parameter_axis(ax: Axes, side: Side, parameter: Parameter, margin: float = 0
         ax.set(**{f"{side}lim": limits})
         return
 
+    # A margin of the same share of the range on linear and logarithmic scales.
     low, high = parameter.low, parameter.high
     limits = tuple(parameter_norm(parameter).inverse(np.array([-margin, 1 + margin])))
     if parameter.log:
         ax.set(**{f"{side}scale": "log"})
         log_ticks(axis, high / low)
     elif is_discrete(parameter):
+        # Few values: a tick at each, in the middle of its share of the axis.
         half = (parameter.step or 0) / 2
         limits = (low - half, high + half)
         axis.set_major_locator(FixedLocator(parameter.grid_values(6)))
@@ -124,14 +134,28 @@ def draw_mean(
         bands: number of standard deviations that are shown; choices have one.
     """
     if isinstance(parameter, ChoiceParameter):
-        ax.errorbar(x, mean, std, fmt="o", color=BLUE, capsize=4, label="mean ± std")
+        ax.errorbar(
+            x,
+            mean,
+            std,
+            fmt="o",
+            color=BLUE,
+            capsize=4,
+            label="mean ± std",
+        )
         return
 
     ax.plot(x, mean, color=BLUE, label="mean")
     for times in range(1, bands + 1):
-        width = times * std
-        band: dict[str, Any] = {"alpha": 0.25 / times, "label": f"± {times} std"}
-        ax.fill_between(x, mean - width, mean + width, color=BLUE, linewidth=0, **band)
+        ax.fill_between(
+            x,
+            mean - times * std,
+            mean + times * std,
+            color=BLUE,
+            alpha=0.25 / times,
+            linewidth=0,
+            label=f"± {times} std",
+        )
 
 
 def draw_surface(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,6 +76,7 @@ def pair_matrix_data(
     _check_names(names, space)
     surrogate = surrogate or fit_surrogate(study, space)
     rng = np.random.default_rng(seed)
+
     # Every parameter gets a value, also where the draw makes it inactive.
     draws = [{p.name: p.from_unit(rng.random()) for p in space.searched} for _ in range(n_samples)]
 
@@ -89,6 +90,7 @@ def pair_matrix_data(
         spread = {name: np.nan_to_num(np.ptp(mean)) for name, (mean, _) in curves.items()}
         shown = sorted(shown, key=lambda parameter: -spread[parameter.name])[:k]
 
+    # Arrays have y as their first axis, as matplotlib takes them.
     surfaces: dict[tuple[str, str], FloatArray] = {}
     for x, y in combinations(shown, 2):
         surfaces[x.name, y.name] = average(y, x)[0]
@@ -119,22 +121,24 @@ def _partial_dependence(
 
     Draws in which a varied parameter is inactive are left out.
     """
-    names = {parameter.name for parameter in varied}
+    names = [parameter.name for parameter in varied]
     grids = [parameter.grid_values(resolution) for parameter in varied]
-    shape = (*map(len, grids), len(draws))
-    predicted = np.full((2, *shape), np.nan)
-    configurations: dict[tuple[int, ...], Configuration] = {}
-    for index in np.ndindex(shape):
-        point = {p.name: grid[i] for p, grid, i in zip(varied, grids, index, strict=False)}
-        configuration = space.complete({**draws[index[-1]], **point})
-        if names <= set(configuration):
-            configurations[index] = configuration
+    configurations: list[Configuration] = []
+    for values in product(*grids):
+        point = dict(zip(names, values, strict=True))
+        configurations += [space.complete({**draw, **point}) for draw in draws]
 
-    if configurations:
-        active = tuple(np.transpose(list(configurations)))
-        predicted[:, *active] = surrogate.predict(list(configurations.values()))
-    n_active = np.isfinite(predicted).sum(axis=-1)
-    return np.where(n_active > 0, np.nansum(predicted, axis=-1) / np.maximum(n_active, 1), np.nan)
+    # Predict where the varied parameters are active, NaN elsewhere.
+    active = np.array([set(names) <= set(c) for c in configurations])
+    predicted = np.full((2, len(active)), np.nan)
+    if active.any():
+        inputs = [configurations[i] for i in np.flatnonzero(active)]
+        predicted[:, active] = surrogate.predict(inputs)
+
+    # The mean over the draws that are left, which may be none.
+    shape = (2, *map(len, grids), len(draws))
+    masked = np.ma.masked_invalid(predicted.reshape(shape))
+    return masked.mean(axis=-1).filled(np.nan)
 
 
 def plot_pair_matrix(
@@ -163,22 +167,26 @@ def plot_pair_matrix(
     if isinstance(data, optuna.Study):
         data = pair_matrix_data(data, names, k, surrogate=surrogate)
     size = len(data.parameters)
-    axes = panels(size * size, size, 2.4, 2.2).reshape(size, size)
+    axes = panels(size**2, size, 2.4, 2.2).reshape(size, size)
+
+    # One scale of colours for all surfaces.
     norm = value_norm(data.surfaces.values())
     for (row, column), ax in np.ndenumerate(axes):
-        y, x = data.parameters[row], data.parameters[column]
+        x = data.parameters[column]
         if row < column:
             ax.remove()
             axes[row, column] = None
         elif row == column:
             _draw_curve(ax, data, x)
         else:
-            _draw_surface(ax, data, x, y, norm)
+            _draw_surface(ax, data, x, data.parameters[row], norm)
 
+    # Labels at the left and at the bottom alone.
     shown = axes[np.tril_indices(size)].tolist()
     for ax in shown:
         ax.label_outer()
     value_bar(ScalarMappable(norm, "viridis"), shown, f"predicted {VALUE}")
+
     title = f"Partial dependence; {data.points.describe('crosses')}, star: incumbent"
     if any(np.isnan(surface).any() for surface in data.surfaces.values()):
         title += ", grey: inactive"
@@ -189,9 +197,11 @@ def plot_pair_matrix(
 def _draw_curve(ax: Any, data: PairMatrix, parameter: Parameter) -> None:
     """Draw the dependence on one parameter, on the same scale for all of them."""
     parameter_axis(ax, "x", parameter, margin=0)
-    draw_mean(ax, parameter, data.grids[parameter.name], *data.curves[parameter.name])
+    mean, std = data.curves[parameter.name]
+    draw_mean(ax, parameter, data.grids[parameter.name], mean, std)
     ax.set_ylabel(f"predicted\n{VALUE}")
 
+    # The lowest and the highest end of any band.
     curves = [data.curves[shown.name] for shown in data.parameters]
     low = min(np.nanmin(mean - std) for mean, std in curves)
     high = max(np.nanmax(mean + std) for mean, std in curves)
@@ -199,10 +209,17 @@ def _draw_curve(ax: Any, data: PairMatrix, parameter: Parameter) -> None:
     ax.set_ylim(low - margin, high + margin)
 
 
-def _draw_surface(ax: Any, data: PairMatrix, x: Parameter, y: Parameter, norm: Any) -> None:
+def _draw_surface(
+    ax: Any,
+    data: PairMatrix,
+    x: Parameter,
+    y: Parameter,
+    norm: Any,
+) -> None:
     """Draw the dependence on two parameters under the trials: failed ones are crosses."""
-    grids = (data.grids[x.name], data.grids[y.name])
-    draw_surface(ax, (x, y), grids, data.surfaces[x.name, y.name], norm)
+    grids = [data.grids[x.name], data.grids[y.name]]
+    surface = data.surfaces[x.name, y.name]
+    draw_surface(ax, [x, y], grids, surface, norm)
 
     points = data.points
     at = np.stack([points.positions[x.name], points.positions[y.name]])

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from matplotlib.axes import Axes
 
-from hpo_lib.plots.parameter_axes import parameter_axis, positions
+from hpo_lib.plots.parameter_axes import parameter_axis, parameter_norm, positions
 from hpo_lib.plots.style import BLUE, AxesArray, FloatArray, panels
 from hpo_lib.space.search_space import (
     ChoiceParameter,
@@ -35,7 +35,11 @@ class Prior(NamedTuple):
     n: int
 
 
-def prior_data(space: SearchSpace, n: int = 2000, seed: int = 0) -> Prior:
+def prior_data(
+    space: SearchSpace,
+    n: int = 2000,
+    seed: int = 0,
+) -> Prior:
     """Draw configurations from the priors of a search space.
 
     Args:
@@ -44,6 +48,8 @@ def prior_data(space: SearchSpace, n: int = 2000, seed: int = 0) -> Prior:
         seed: fixes the draws, and the priors that have a random part.
     """
     rng = np.random.default_rng(seed)
+
+    # Inactive parameters are not in a configuration.
     draws: dict[str, list[Value]] = {parameter.name: [] for parameter in space.searched}
     for _ in range(n):
         configuration = space.sample(rng, prior_seed=seed)
@@ -52,7 +58,11 @@ def prior_data(space: SearchSpace, n: int = 2000, seed: int = 0) -> Prior:
     return Prior(space.searched, draws, n)
 
 
-def plot_prior(source: SearchSpace | Prior, n: int = 2000, seed: int = 0) -> AxesArray:
+def plot_prior(
+    source: SearchSpace | Prior,
+    n: int = 2000,
+    seed: int = 0,
+) -> AxesArray:
     """Draw a histogram of draws from the prior of each parameter.
 
     Args:
@@ -64,20 +74,31 @@ def plot_prior(source: SearchSpace | Prior, n: int = 2000, seed: int = 0) -> Axe
         The axes, one per parameter.
     """
     data = source if isinstance(source, Prior) else prior_data(source, n, seed)
-    axes = panels(len(data.parameters), 4, 2.4, 2.0)
+    axes = panels(
+        len(data.parameters),
+        4,
+        2.4,
+        2.0,
+    )
     for ax, parameter in zip(axes, data.parameters, strict=True):
         draws = data.draws[parameter.name]
         parameter_axis(ax, "x", parameter)
         _draw_histogram(ax, parameter, draws)
         ax.grid(visible=False, axis="x")
         ax.set_ylabel("draws (%)")
+
+        # A conditional parameter is active in some draws only.
         if len(draws) < data.n:
             ax.set_title(f"active in {len(draws) / data.n:.0%}", fontsize=9)
     axes[0].figure.suptitle(f"Priors, n = {data.n:,} draws", fontsize=11)
     return axes
 
 
-def _draw_histogram(ax: Axes, parameter: Parameter, draws: Sequence[Value]) -> None:
+def _draw_histogram(
+    ax: Axes,
+    parameter: Parameter,
+    draws: Sequence[Value],
+) -> None:
     """Draw the share of the draws in each bin."""
     at = positions(parameter, draws)
     edges = _bin_edges(parameter)
@@ -91,18 +112,18 @@ def _draw_histogram(ax: Axes, parameter: Parameter, draws: Sequence[Value]) -> N
 
 
 def _bin_edges(parameter: Parameter) -> FloatArray:
-    """Return the edges of the bins, with each single value in the middle of its bin or bins."""
+    """Return the edges of the bins; single values lie between them."""
     if isinstance(parameter, ChoiceParameter):
-        return np.arange(len(parameter.options) + 1) - 0.5
+        return np.arange(len(parameter.options) + 1, dtype=np.float64) - 0.5
 
+    # Bins of equal width on the scale of the axis.
     low, high = parameter.low, parameter.high
-    if parameter.log:
-        if isinstance(parameter, IntParameter):
-            starts = np.geomspace(low, high + 1, _MOST_BARS + 1).round()
-            return np.unique(starts) - 0.5
-        return np.geomspace(low, high, _MOST_BARS + 1, dtype=np.float64)
-    if parameter.count is None:
-        return np.linspace(low, high, _MOST_BARS + 1, dtype=np.float64)
+    bins = np.arange(_MOST_BARS + 1) / _MOST_BARS
+    if parameter.log and isinstance(parameter, IntParameter):
+        starts = low * ((high + 1) / low) ** bins
+        return np.unique(starts.round()) - 0.5
+    if parameter.log or parameter.count is None:
+        return parameter_norm(parameter).inverse(bins)
 
     # The same number of values in each bin, or the bars of a uniform prior would differ.
     step = parameter.step or 1

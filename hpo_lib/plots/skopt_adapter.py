@@ -41,6 +41,7 @@ def skopt_result(study: optuna.Study) -> OptimizeResult:
         message = f"study {study.study_name!r} must have a trial with a value, got none"
         raise ValueError(message)
 
+    # skopt knows no inactive parameters: they show their default.
     searched = study_space(study).searched
     space = normalize_dimensions([_dimension(parameter) for parameter in searched])
     rows: list[list[Any]] = []
@@ -48,7 +49,14 @@ def skopt_result(study: optuna.Study) -> OptimizeResult:
         values = [trial.configuration.get(p.name, p.default) for p in searched]
         rows.append([_readable(value) for value in values])
     errors = [cast(float, trial.value) for trial in trials]
-    result = create_result(rows, errors, space, specs={"function": "run_study"})
+    result = create_result(
+        rows,
+        errors,
+        space,
+        specs={"function": "run_study"},
+    )
+
+    # plot_objective draws the last of the models.
     result.models = [fit_process(space, rows, errors, "bayes")]
     return result
 
@@ -65,4 +73,9 @@ def _dimension(parameter: Parameter) -> Dimension:
         return Categorical([_readable(option) for option in parameter.options], name=name)
     kind = Integer if isinstance(parameter, IntParameter) else Real
     prior = "log-uniform" if parameter.log else "uniform"
-    return kind(parameter.low, parameter.high, prior, name=name)
+    return kind(
+        parameter.low,
+        parameter.high,
+        prior,
+        name=name,
+    )

@@ -116,10 +116,19 @@ def any_time_data(source: Source | Mapping[str, Source]) -> list[AnyTime]:
 
     frame = _own_trials(source)
     frame = frame[frame["state"] != "running"]
+
+    # A trial that failed before it began has spent no seconds.
     seconds = np.nan_to_num(finite(frame[["seconds", "suggest_seconds"]])).sum(axis=1)
     values = finite(frame["value"])
     name = source.study_name if isinstance(source, optuna.Study) else "study"
-    return [AnyTime(name, np.cumsum(seconds), values, running_best(values))]
+    return [
+        AnyTime(
+            name,
+            np.cumsum(seconds),
+            values,
+            running_best(values),
+        )
+    ]
 
 
 def _own_trials(source: Source) -> Any:
@@ -152,13 +161,21 @@ def plot_any_time(
     failures: list[FloatArray] = [np.zeros(0)]
     for i, study in enumerate(data):
         n = len(study.values)
+        # Points show the values of the trials, steps the incumbent.
         spent = study.seconds if by == "seconds" else np.arange(1.0, n + 1)
         failures.append(spent[np.isnan(study.values)])
 
         name = "incumbent" if len(data) == 1 else label(study.study)
         style = line_style(i, label=f"{name} (n = {n} trials)", linewidth=2)
         marker = style.pop("marker")
-        ax.plot(spent, study.values, marker, color=style["color"], markersize=4, alpha=0.45)
+        ax.plot(
+            spent,
+            study.values,
+            marker,
+            color=style["color"],
+            markersize=4,
+            alpha=0.45,
+        )
         ax.step(spent, study.best, where="post", **style)
 
     failure_ticks(ax, np.concatenate(failures))
@@ -196,11 +213,17 @@ def _curves(record: Mapping[str, Any], run: str) -> Curves:
     """Return curves as long as that of the error, which a training writes last."""
     n_epochs = len(record.get("validation_error", ()))
 
+    # While a training writes its record, its losses may be longer or shorter.
     def curve(name: str) -> FloatArray:
         values = finite(record.get(name, ()))[:n_epochs]
         return np.pad(values, (0, n_epochs - len(values)), constant_values=np.nan)
 
-    return Curves(run, curve("train_loss"), curve("validation_loss"), curve("validation_error"))
+    return Curves(
+        run,
+        curve("train_loss"),
+        curve("validation_loss"),
+        curve("validation_error"),
+    )
 
 
 def plot_learning_curves(
@@ -223,21 +246,40 @@ def plot_learning_curves(
     for i, curves in enumerate(data):
         n_epochs = len(curves.validation_error)
         epochs = np.arange(1, n_epochs + 1)
+
+        # The first is the best: its lines are thicker, and it is named so.
         width = 2.2 if i == 0 else 1.2
-        style = line_style(i, "-", markevery=max(1, n_epochs // 10), linewidth=width)
+        style = line_style(
+            i,
+            "-",
+            markevery=max(1, n_epochs // 10),
+            linewidth=width,
+        )
         loss.plot(epochs, curves.validation_loss, **style)
-        loss.plot(epochs, curves.train_loss, "--", color=style["color"], linewidth=width)
+        loss.plot(
+            epochs,
+            curves.train_loss,
+            "--",
+            color=style["color"],
+            linewidth=width,
+        )
 
         name = label(curves.run)
         if i == 0 and len(data) > 1:
             name += " (incumbent)"
         last = curves.validation_error[-1] if n_epochs else np.nan
-        error.plot(epochs, curves.validation_error, label=f"{name}: {last:.4f}", **style)
+        error.plot(
+            epochs,
+            curves.validation_error,
+            label=f"{name}: {last:.4f}",
+            **style,
+        )
 
     # The legend of the loss explains the lines, that of the error the colours.
-    loss.plot([], [], "-", color="0.3", label="validation")
-    loss.plot([], [], "--", color="0.3", label="training")
-    losses = [curves.train_loss for curves in data] + [curves.validation_loss for curves in data]
+    for line, name in (("-", "validation"), ("--", "training")):
+        loss.plot([], [], line, color="0.3", label=name)
+
+    losses = [np.append(curves.train_loss, curves.validation_loss) for curves in data]
     value_axis(loss, losses, "loss (mean per image)")
     value_axis(error, [curves.validation_error for curves in data])
     for ax in axes:
@@ -249,6 +291,7 @@ def plot_learning_curves(
 
 def timeline_data(source: Source) -> Timeline:
     """Return when which worker ran each trial that has ended or reached a rung."""
+    # Trials that are running have no end, and those that never ran no start.
     frame = _own_trials(source).dropna(subset=["started", "finished"])
     starts = finite(frame["started"])
     return Timeline(
@@ -272,9 +315,11 @@ def plot_timeline(source: Source | Timeline, ax: Axes | None = None) -> Axes:
     rows = np.array([workers.index(worker) for worker in data.workers])
     outcomes = np.array(data.outcomes)
     end = (data.starts + data.lengths).max(initial=0)
-    lengths = np.maximum(data.lengths, 0.004 * end)  # so that the shortest ones are seen
+    # The shortest trials would not be seen.
+    lengths = np.maximum(data.lengths, 0.004 * end)
     ax = one_axes(ax, 7.0, 1.4 + 0.4 * len(workers))
     for i, outcome in enumerate(dict.fromkeys(data.outcomes)):
+        # Colour and hatch each tell the outcomes apart.
         part = outcomes == outcome
         ax.barh(
             rows[part],
@@ -288,10 +333,17 @@ def plot_timeline(source: Source | Timeline, ax: Axes | None = None) -> Axes:
             linewidth=0.5,
         )
 
-    numbered: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8, "bbox": WHITE}
+    # Numbers of the trials, where there is room for them.
     for i in np.flatnonzero(lengths > 0.04 * end):
-        middle = data.starts[i] + lengths[i] / 2
-        ax.text(middle, rows[i], str(data.numbers[i]), **numbered)
+        ax.text(
+            data.starts[i] + lengths[i] / 2,
+            rows[i],
+            str(data.numbers[i]),
+            ha="center",
+            va="center",
+            fontsize=8,
+            bbox=WHITE,
+        )
 
     name_ticks(ax, "y", workers)
     ax.invert_yaxis()
@@ -338,8 +390,20 @@ def plot_importance(source: optuna.Study | Importance, ax: Axes | None = None) -
     names = list(data.shares)
     percent = 100 * np.array(list(data.shares.values()))
     ax = one_axes(ax, 7.0, 1.2 + 0.35 * len(names))
-    bars = ax.barh(range(len(names)), percent, height=0.7, color=BLUE)
-    ax.bar_label(bars, fmt="{:.0f}%", padding=4, fontsize=9)
+
+    # The most important parameter stands at the top.
+    bars = ax.barh(
+        range(len(names)),
+        percent,
+        height=0.7,
+        color=BLUE,
+    )
+    ax.bar_label(
+        bars,
+        fmt="{:.0f}%",
+        padding=4,
+        fontsize=9,
+    )
 
     name_ticks(ax, "y", names, 24)
     ax.invert_yaxis()

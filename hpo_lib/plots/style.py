@@ -60,7 +60,12 @@ DOT: dict[str, Any] = {
 }
 """Mark of a trial on a coloured surface."""
 
-WHITE: dict[str, Any] = {"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 0.8}
+WHITE: dict[str, Any] = {
+    "facecolor": "white",
+    "alpha": 0.75,
+    "linewidth": 0,
+    "pad": 0.8,
+}
 """Box behind text that may stand on lines."""
 
 
@@ -71,10 +76,12 @@ def label(text: object, width: int = 24) -> str:
         text: anything; its `str` is shown.
         width: largest number of characters.
     """
+    # Control characters, as line breaks are, become blanks.
     printable = "".join(c if c.isprintable() else " " for c in str(text))
     line = " ".join(printable.split())
 
     if len(line) > width:
+        # Both ends tell names apart: prefixes and counters.
         tail = (width - 1) // 2
         head = width - 1 - tail
         line = f"{line[:head]}…{line[-tail:]}"
@@ -82,6 +89,7 @@ def label(text: object, width: int = 24) -> str:
     # matplotlib leaves a label that begins with an underscore out of the legend.
     if line.startswith("_"):
         line = f" {line}"
+    # A pair of dollars would begin and end mathematics.
     return line.replace("$", r"\$")
 
 
@@ -124,15 +132,29 @@ def panels(
     for unused in grid.flat[n:]:
         figure.delaxes(unused)
     axes = grid.flat[:n]
+    # Ticks of small axes would run into each other.
     if width < 3:
         for ax in axes:
             ax.tick_params(labelsize=8)
     return axes
 
 
-def one_axes(ax: Axes | None, width: float = 7.0, height: float = 4.0) -> Axes:
+def one_axes(
+    ax: Axes | None,
+    width: float = 7.0,
+    height: float = 4.0,
+) -> Axes:
     """Return `ax`, or the axes of a new figure of a size in inches."""
-    return panels(1, 1, width, height)[0] if ax is None else ax
+    return (
+        panels(
+            1,
+            1,
+            width,
+            height,
+        )[0]
+        if ax is None
+        else ax
+    )
 
 
 def figure_of(drawn: Any) -> Figure:
@@ -159,6 +181,7 @@ def save_figure(drawn: Axes | Figure | AxesArray, path: str | Path) -> Path:
         raise ValueError(message)
 
     figure = figure_of(drawn)
+    # A lower resolution until the picture is small enough.
     image = io.BytesIO()
     for dpi in (150, 110, 75, 50, 35):
         image = io.BytesIO()
@@ -198,7 +221,13 @@ def legend_above(ax: Axes) -> None:
     longest = max(map(len, names), default=0) + 7
     columns = max(1, int(16 * _inches(ax)) // longest)
     style: dict[str, Any] = {"ncols": columns, "frameon": False, "fontsize": 9}
-    ax.legend(handles, names, loc="lower left", bbox_to_anchor=(0, 1), **style)
+    ax.legend(
+        handles,
+        names,
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        **style,
+    )
 
 
 def failure_ticks(ax: Axes, x: FloatArray) -> None:
@@ -238,15 +267,21 @@ def value_norm(values: Iterable[ArrayLike]) -> Normalize:
     if not len(joined):
         return Normalize(0, 1)
 
-    low, high = float(joined.min()), float(joined.max())
+    low = float(joined.min())
+    high = float(joined.max())
     if low == high:
+        # Equal values still need a range.
         high = low + max(abs(low), 1.0) * 1e-3
     if low > 0 and high / low > 8:
         return LogNorm(low, high)
     return Normalize(low, high)
 
 
-def value_axis(ax: Axes, values: Iterable[ArrayLike], text: str = VALUE) -> None:
+def value_axis(
+    ax: Axes,
+    values: Iterable[ArrayLike],
+    text: str = VALUE,
+) -> None:
     """Label the y axis; make it logarithmic where the values span much.
 
     Args:
@@ -262,7 +297,11 @@ def value_axis(ax: Axes, values: Iterable[ArrayLike], text: str = VALUE) -> None
         log_ticks(ax.yaxis, cast(float, norm.vmax) / cast(float, norm.vmin))
 
 
-def value_bar(mappable: Any, ax: Any, text: str = VALUE) -> Axes:
+def value_bar(
+    mappable: Any,
+    ax: Any,
+    text: str = VALUE,
+) -> Axes:
     """Put a colour bar beside one or several axes, and return its own.
 
     Args:
@@ -271,7 +310,13 @@ def value_bar(mappable: Any, ax: Any, text: str = VALUE) -> Axes:
         text: label of the bar.
     """
     figure = (ax if isinstance(ax, Axes) else ax[0]).figure
-    bar = figure.colorbar(mappable, ax=ax, label=text, pad=0.01, aspect=30)
+    bar = figure.colorbar(
+        mappable,
+        ax=ax,
+        label=text,
+        pad=0.01,
+        aspect=30,
+    )
     if isinstance(mappable.norm, LogNorm):
         low, high = bar.ax.get_ylim()
         log_ticks(bar.ax.yaxis, high / low)
@@ -286,9 +331,11 @@ def log_ticks(axis: Axis, ratio: float) -> None:
         ratio: its upper end divided by its lower.
     """
     axis.set_minor_locator(NullLocator())
+    # Over many decades matplotlib's own ticks, written as powers, are better.
     if ratio >= 5000:
         return
 
+    # Multiples of the powers of ten that get a tick: more of them on a short axis.
     factors = (1.0,)
     if ratio < 30:
         factors = (1.0, 2.0, 5.0)
@@ -305,7 +352,12 @@ def spending_axis(ax: Axes, by: str) -> None:
     ax.xaxis.set_major_locator(MaxNLocator("auto", integer=by == "trial"))
 
 
-def name_ticks(ax: Axes, side: Side, names: Sequence[object], width: int = 14) -> None:
+def name_ticks(
+    ax: Axes,
+    side: Side,
+    names: Sequence[object],
+    width: int = 14,
+) -> None:
     """Name the positions 0, 1, … of an axis, or as many of them as can be read.
 
     Args:
@@ -314,6 +366,7 @@ def name_ticks(ax: Axes, side: Side, names: Sequence[object], width: int = 14) -
         names: untrusted text for each position.
         width: largest number of characters of a name.
     """
+    # Every name where there are up to 30, else every second, third and so on.
     step = max(1, -(-len(names) // 30))
     texts = [label(name, width) for name in names[::step]]
     axis = ax.xaxis if side == "x" else ax.yaxis
@@ -322,7 +375,12 @@ def name_ticks(ax: Axes, side: Side, names: Sequence[object], width: int = 14) -
     # Names that would run into each other are turned: a character is about 1/13 inch wide.
     longest = max(map(len, texts), default=0) + 2
     if side == "x" and 13 * _inches(ax) < longest * len(texts):
-        plt.setp(axis.get_ticklabels(), rotation=40, ha="right", rotation_mode="anchor")
+        plt.setp(
+            axis.get_ticklabels(),
+            rotation=40,
+            ha="right",
+            rotation_mode="anchor",
+        )
 
 
 def _inches(ax: Axes) -> float:

@@ -111,12 +111,20 @@ def fitted_study(study: optuna.Study) -> FittedStudy:
     surrogate = fit_surrogate(trials, space)
     points = trial_points(trials, space)
 
+    # Trials outside the space, for instance of another program, have no row.
     encoder = surrogate.codes
     outside = (np.nan,) * len(encoder.axes)
     rows = np.array([encoder.encode(trial.params) or outside for trial in trials])
+    # Inactive parameters of the incumbent stand at their default.
     best = {} if points.incumbent is None else trials[points.incumbent].params
     incumbent = {p.name: best.get(p.name, p.default) for p in space.searched}
-    return FittedStudy(space, surrogate, points, encoder.scale(rows), incumbent)
+    return FittedStudy(
+        space,
+        surrogate,
+        points,
+        encoder.scale(rows),
+        incumbent,
+    )
 
 
 def slice_data(
@@ -140,28 +148,27 @@ def slice_data(
     names = tuple(names) or fitted.names[:1]
     at = at or {}
     _check_names(fitted, names, at)
+
+    # The parameters that vary, and the values at which the others stand.
     at = {**fitted.incumbent, **at}
     varied = tuple(fitted.space[name] for name in names)
     resolution = resolution or (121 if len(names) == 1 else 25)
     grids = [parameter.grid_values(resolution) for parameter in varied]
 
-    # The shown configuration as a row of the model's inputs, shape (d,).
-    encoder = fitted.surrogate.codes
-    row = np.array([axis.code(at[axis.name]) for axis in encoder.axes], dtype=float)
-    columns = [fitted.names.index(name) for name in names]
-    rows, shape = _grid_rows(encoder, row, columns, grids)
-
     # Predictions at the points of the grid; inactive parameters have their default.
+    encoder = fitted.surrogate.codes
     model = fitted.surrogate.model
+    rows, shape = _grid_rows(encoder, at, names, grids)
     mean, std = model.predict(encoder.scale(encoder.impute(rows)), return_std=True)
     if any(parameter.when for parameter in varied):
         inactive = _is_inactive(fitted.space, at, names, grids)
         mean[inactive] = np.nan
         std[inactive] = np.nan
+
+    # Less than the best mean of a trial is an improvement.
     best = float(model.predict(model.X_).min())
     log_improvement = log_expected_improvement(mean, std, best, model.noise_)
 
-    scaled_row = encoder.scale(encoder.impute(row[None].copy()))[0]
     return Slice(
         varied=varied,
         grids=tuple(positions(p, grid) for p, grid in zip(varied, grids, strict=True)),
@@ -170,31 +177,43 @@ def slice_data(
         log_improvement=log_improvement.reshape(shape),
         at=at,
         points=fitted.points,
-        nearness=_nearness(fitted, scaled_row, columns),
+        nearness=_nearness(fitted, at, names),
         best=best,
     )
 
 
+def _row(encoder: Codes, at: Configuration) -> FloatArray:
+    """Return a configuration as a row of the model's inputs before scaling, shape (1, d)."""
+    return np.array([[axis.code(at[axis.name]) for axis in encoder.axes]], dtype=float)
+
+
 def _grid_rows(
     encoder: Codes,
-    row: FloatArray,
-    columns: Sequence[int],
+    at: Configuration,
+    names: Sequence[str],
     grids: Sequence[Sequence[Value]],
 ) -> tuple[FloatArray, tuple[int, ...]]:
     """Return a row per point of the grid, x varying fastest, and the shape of the grid."""
+    # Coordinates along each axis as numbers of the encoder.
+    axes = {axis.name: axis for axis in encoder.axes}
     codes: list[list[float]] = []
-    for column, grid in zip(columns, grids, strict=True):
-        axis = encoder.axes[column]
-        codes.append([axis.code(value) for value in grid])
+    for name, grid in zip(names, grids, strict=True):
+        codes.append([axes[name].code(value) for value in grid])
 
+    # Arrays [y, x]; everything else stands at the shown configuration.
     mesh = np.meshgrid(*codes)
-    rows = np.tile(row, (mesh[0].size, 1))
-    for column, coordinates in zip(columns, mesh, strict=True):
-        rows[:, column] = coordinates.ravel()
+    rows = np.repeat(_row(encoder, at), mesh[0].size, axis=0)
+    columns = list(axes)
+    for name, coordinates in zip(names, mesh, strict=True):
+        rows[:, columns.index(name)] = coordinates.ravel()
     return rows, mesh[0].shape
 
 
-def _check_names(fitted: FittedStudy, names: Sequence[str], at: Mapping[str, Value]) -> None:
+def _check_names(
+    fitted: FittedStudy,
+    names: Sequence[str],
+    at: Mapping[str, Value],
+) -> None:
     different = set(names)
     if len(names) > 2 or len(different) < len(names) or not different <= set(fitted.names):
         message = f"names must be one or two different ones out of {fitted.names}, got {names}"
@@ -220,22 +239,26 @@ def _is_inactive(
     return np.array(inactive)
 
 
-def _nearness(fitted: FittedStudy, row: FloatArray, free: Sequence[int]) -> FloatArray:
+def _nearness(fitted: FittedStudy, at: Configuration, names: Sequence[str]) -> FloatArray:
     """Return how similar each trial is to the nearest point of the slice, shape (n,).
 
-    It is exp(-d² / 2) for the distance d in the length scales of the surrogate. The columns
-    `free` vary along the slice, so that they keep no trial away from it.
+    It is exp(-d² / 2) for the distance d in the length scales of the surrogate. The parameters
+    that vary along the slice keep no trial away from it.
     """
-    rows = fitted.rows
-    choice = fitted.surrogate.codes.choice
+    encoder = fitted.surrogate.codes
     scaled = fitted.surrogate.model.scaled
+    row = encoder.scale(encoder.impute(_row(encoder, at)))
+    rows = fitted.rows
 
     # Two options of a choice are as far apart as any other two.
     differs = np.where(np.isnan(rows), np.nan, rows != row)
-    origin = scaled(np.where(choice, 0, row)[None])
-    distance = scaled(np.where(choice, differs, rows)) - origin
-    distance[:, list(free)] *= 0
-    return np.nan_to_num(np.exp(-0.5 * (distance**2).sum(axis=1)))
+    origin = scaled(np.where(encoder.choice, 0, row))
+    distance = scaled(np.where(encoder.choice, differs, rows)) - origin
+
+    # NaN, of trials outside the space, stays NaN and counts as far away.
+    distance[:, np.isin(fitted.names, names)] *= 0
+    squared = (distance**2).sum(axis=1)
+    return np.nan_to_num(np.exp(-0.5 * squared))
 
 
 def plot_slice(
@@ -262,6 +285,8 @@ def plot_slice(
         ValueError: a name is unknown or a value outside its range.
     """
     data = source if isinstance(source, Slice) else slice_data(source, names, at)
+
+    # Far below its maximum the logarithm would take all colours.
     highest = np.nanmax(data.log_improvement, initial=-np.inf)
     improvement = np.maximum(data.log_improvement, highest - _LOG_DEPTH)
     text = "log expected improvement (natural)"
@@ -291,23 +316,58 @@ def _draw_line(data: Slice, improvement: FloatArray, text: str) -> AxesArray:
     parameter = data.varied[0]
     x = data.grids[0]
     for ax in axes:
+        # A dashed line at the shown configuration.
         parameter_axis(ax, "x", parameter, margin=0.02)
         here = positions(parameter, [data.at[parameter.name]])[0]
-        ax.axvline(here, color="black", linewidth=1, linestyle="--", zorder=1.5)
+        ax.axvline(
+            here,
+            color="black",
+            linewidth=1,
+            linestyle="--",
+            zorder=1.5,
+        )
 
-    draw_mean(left, parameter, x, data.mean, data.std, bands=2)
+    # The mean with its uncertainty, and the trials near.
+    draw_mean(
+        left,
+        parameter,
+        x,
+        data.mean,
+        data.std,
+        bands=2,
+    )
     at = data.points.positions[parameter.name]
     near = data.near
     colours = _faded(data, ORANGE)
-    left.scatter(at[near], data.points.values[near], s=26, c=colours, linewidth=0, zorder=4)
+    left.scatter(
+        at[near],
+        data.points.values[near],
+        s=26,
+        c=colours,
+        linewidth=0,
+        zorder=4,
+    )
     failure_ticks(left, at[near & data.points.failed])
-    left.axhline(data.best, color="0.4", linewidth=1, linestyle=":", label="best mean")
+    left.axhline(
+        data.best,
+        color="0.4",
+        linewidth=1,
+        linestyle=":",
+        label="best mean",
+    )
     left.set_ylabel(VALUE)
     left.legend(fontsize=8)
 
+    # Bars stand on the lowest value, since logarithms are negative.
     if isinstance(parameter, ChoiceParameter):
         lowest = np.fmin.reduce(improvement)
-        right.bar(x, improvement - lowest, 0.5, lowest, color=GREEN)
+        right.bar(
+            x,
+            improvement - lowest,
+            0.5,
+            lowest,
+            color=GREEN,
+        )
     else:
         right.plot(x, improvement, color=GREEN)
     right.set_ylabel(text)
@@ -324,7 +384,12 @@ def _draw_surfaces(data: Slice, improvement: FloatArray, text: str) -> AxesArray
     """Draw mean, standard deviation and improvement over two parameters."""
     axes = panels(3, 3, 2.95, 3.3)
     texts = (f"mean {VALUE}", "standard deviation", text)
-    surfaces = zip(axes, (data.mean, data.std, improvement), texts, strict=True)
+    surfaces = zip(
+        axes,
+        (data.mean, data.std, improvement),
+        texts,
+        strict=True,
+    )
     for ax, surface, name in surfaces:
         colours = draw_surface(ax, data.varied, data.grids, surface)
         value_bar(colours, ax, name)
@@ -337,12 +402,23 @@ def _draw_trials(ax: Axes, data: Slice) -> None:
     """Draw the trials near, the incumbent and the shown configuration over a surface."""
     points = data.points
     at_x, at_y = (points.positions[parameter.name] for parameter in data.varied)
+
+    # White dots, the more transparent the farther from the slice.
     near = data.near
     dot: dict[str, Any] = DOT | {"color": _faded(data, (1.0, 1.0, 1.0))}
     ax.scatter(at_x[near], at_y[near], **dot)
     if points.incumbent is not None and near[points.incumbent]:
         ax.scatter(at_x[points.incumbent], at_y[points.incumbent], **STAR)
 
+    # A black cross with a white edge is seen on every colour.
     here = [positions(parameter, [data.at[parameter.name]])[0] for parameter in data.varied]
     for colour, width in (("white", 4), ("black", 1.6)):
-        ax.scatter(*here, marker="+", s=120, color=colour, lw=width, clip_on=False, zorder=6)
+        ax.scatter(
+            *here,
+            marker="+",
+            s=120,
+            color=colour,
+            lw=width,
+            clip_on=False,
+            zorder=6,
+        )

@@ -47,12 +47,18 @@ _CURVE_STYLES: dict[str, dict[str, Any]] = {
     "completed": {"color": "0.72", "linewidth": 1},
     "pruned": {"color": "0.6", "linestyle": ":"},
     "failed": {"color": RED, "linestyle": ":"},
-    "running": {"color": ORANGE, "linewidth": 1.8, "linestyle": "--", "marker": "."},
+    "running": {
+        "color": ORANGE,
+        "linewidth": 1.8,
+        "linestyle": "--",
+        "marker": ".",
+    },
     "incumbent": {"color": BLUE, "linewidth": 2.6},
 }
 """Style of each kind of trial, the last on top."""
 
 _INACTIVE_HEIGHT = -0.12
+"""Where lines pass the axis of a parameter that is inactive, below its range."""
 
 
 class Points(NamedTuple):
@@ -104,7 +110,7 @@ def trial_points(trials: Sequence[RecordedTrial], space: SearchSpace) -> Points:
     """
     finished = [trial for trial in trials if trial.is_finished]
     configurations = [trial.configuration for trial in finished]
-    best = incumbent(finished)
+    best = incumbent(finished)  # never a warm-start trial
     return Points(
         parameters=space.searched,
         positions={
@@ -154,6 +160,7 @@ def plot_slices(source: optuna.Study | Points) -> AxesArray:
         if data.incumbent is not None:
             ax.scatter(x[data.incumbent], data.values[data.incumbent], **STAR)
 
+    # One y axis per row, and one colour bar for all.
     for ax in axes[::4]:
         value_axis(ax, [data.values])
     bar = value_bar(dots, list(axes), "trial (number)")
@@ -162,7 +169,11 @@ def plot_slices(source: optuna.Study | Points) -> AxesArray:
     return axes
 
 
-def brush(points: Points, ranges: Mapping[str, Range], values: Range | None = None) -> Mask:
+def brush(
+    points: Points,
+    ranges: Mapping[str, Range],
+    values: Range | None = None,
+) -> Mask:
     """Return which trials lie within all of some ranges.
 
     Args:
@@ -178,6 +189,7 @@ def brush(points: Points, ranges: Mapping[str, Range], values: Range | None = No
     if values is not None:
         limited.append((points.values, values))
 
+    # Comparisons with NaN are false: what has no position lies outside.
     mask = np.ones(len(points.values), dtype=bool)
     for at, (low, high) in limited:
         mask &= (at >= low) & (at <= high)
@@ -215,22 +227,40 @@ def plot_parallel_coordinates(
         ax.add_collection(collection)
         return collection
 
+    # Failed trials below, then the others, of which the best are drawn last.
     draw(data.failed & bright, colors="0.7", linestyles=":")
     best_last = np.argsort(-data.values)
     best_last = best_last[(bright & ~data.failed)[best_last]]
     norm = value_norm([data.values])
     coloured = draw(best_last, array=data.values[best_last], norm=norm)
     draw(~bright, colors="0.9", zorder=0.5)
+
+    # A white halo sets the incumbent off from the lines that it crosses.
     if data.incumbent is not None and bright[data.incumbent]:
         halo = [withStroke(linewidth=5, foreground="white")]
-        draw([data.incumbent], colors="black", linewidths=2.2, zorder=4, path_effects=halo)
+        draw(
+            [data.incumbent],
+            colors="black",
+            linewidths=2.2,
+            zorder=4,
+            path_effects=halo,
+        )
 
+    # The axes of the parameters take the place of the y axis.
     for i, parameter in enumerate(data.parameters):
         _draw_coordinate(ax, i, parameter)
     bottom = -0.04
     if inactive.any():
         bottom = -0.17
-        ax.text(-0.08, _INACTIVE_HEIGHT, "inactive", ha="right", va="center", fontsize=8)
+        ax.text(
+            -0.08,
+            _INACTIVE_HEIGHT,
+            "inactive",
+            ha="right",
+            va="center",
+            fontsize=8,
+        )
+
     ax.set(xlim=(-0.6, n_parameters - 0.8), ylim=(bottom, 1.04), yticks=[])
     ax.set_xticks(range(n_parameters), [label(p.name, 14) for p in data.parameters])
     ax.set(xlabel="hyperparameter", ylabel="value of each hyperparameter")
@@ -247,8 +277,24 @@ def _draw_coordinate(ax: Axes, x: int, parameter: Parameter) -> None:
     """Draw the axis of one parameter with its ticks."""
     ax.vlines(x, 0, 1, color="0.3", linewidth=1, zorder=3)
     for y, text in unit_ticks(parameter):
-        ax.hlines(y, x - 0.03, x, color="0.3", linewidth=1, zorder=3)
-        ax.text(x - 0.05, y, text, ha="right", va="center", fontsize=8, zorder=6, bbox=WHITE)
+        ax.hlines(
+            y,
+            x - 0.03,
+            x,
+            color="0.3",
+            linewidth=1,
+            zorder=3,
+        )
+        ax.text(
+            x - 0.05,
+            y,
+            text,
+            ha="right",
+            va="center",
+            fontsize=8,
+            zorder=6,
+            bbox=WHITE,
+        )
 
 
 def trial_curves_data(study: optuna.Study, most: int = 100) -> TrialCurves:
@@ -263,6 +309,8 @@ def trial_curves_data(study: optuna.Study, most: int = 100) -> TrialCurves:
     """
     trials = [trial for trial in recorded_trials(study) if trial.record.validation_error]
     best = incumbent(trials)
+
+    # The incumbent may be older than the newest trials.
     newest = trials[-most:]
     if best is not None and best not in newest:
         newest = [best, *newest]
@@ -292,12 +340,15 @@ def plot_trial_curves(source: optuna.Study | TrialCurves, ax: Axes | None = None
             if kind == "incumbent":
                 name = f"{kind}: trial {number}"
             style: dict[str, Any] = {"label": name, **_CURVE_STYLES[kind]}
+            # A line needs two points to be seen.
             if len(errors) == 1:
                 style |= {"marker": "o", "markersize": 4}
             ax.plot(np.arange(1, len(errors) + 1), errors, **style)
             drawn.append(errors)
-            name = ""  # one entry of the legend for all of a kind
+            # One entry of the legend stands for all trials of a kind.
+            name = ""
 
+    # Some room at both ends, and ticks at whole epochs.
     longest = max(map(len, drawn), default=1)
     ax.set(xlabel="epoch", xlim=(1 - 0.05 * longest, 1.05 * longest))
     ax.xaxis.set_major_locator(MaxNLocator(min(longest, 6), integer=True))
