@@ -69,7 +69,12 @@ def plot_comparison(
         style = line_style(i, label=name, markevery=max(1, len(rows) // 8))
 
         # Infinite values, of seeds without an incumbent, cannot be drawn.
-        ax.step(rows[by], finite(rows[centre]), where="post", **style)
+        ax.step(
+            rows[by],
+            finite(rows[centre]),
+            where="post",
+            **style,
+        )
         ax.fill_between(
             rows[by],
             finite(rows[low]),
@@ -111,7 +116,12 @@ def plot_final_values(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax = one_axes(ax, max(7.0, 1.35 * len(data.columns)))
 
     # A line per seed joins what is paired.
-    ax.plot(values.T, color="0.8", linewidth=0.8, zorder=1)
+    ax.plot(
+        values.T,
+        color="0.8",
+        linewidth=0.8,
+        zorder=1,
+    )
     names: list[str] = []
     for i, strategy in enumerate(data):
         finals = values[:, i]
@@ -190,7 +200,13 @@ def plot_superiority(
     data = superiority(frame, by, against=against)
     strategies = list(dict.fromkeys(frame["strategy"]))
     pairs = list(data.groupby("a", sort=False))
-    axes = panels(len(pairs), 3, 2.9, 2.3, sharey=True)
+    axes = panels(
+        len(pairs),
+        3,
+        2.9,
+        2.3,
+        sharey=True,
+    )
     for ax, (strategy, rows) in zip(axes, pairs, strict=True):
         # The colour that the strategy has in the other figures.
         colour = COLOURS[strategies.index(strategy) % 10]

@@ -145,7 +145,12 @@ def draw_mean(
         )
         return
 
-    ax.plot(x, mean, color=BLUE, label="mean")
+    ax.plot(
+        x,
+        mean,
+        color=BLUE,
+        label="mean",
+    )
     for times in range(1, bands + 1):
         ax.fill_between(
             x,

@@ -167,7 +167,12 @@ def plot_pair_matrix(
     if isinstance(data, optuna.Study):
         data = pair_matrix_data(data, names, k, surrogate=surrogate)
     size = len(data.parameters)
-    axes = panels(size**2, size, 2.4, 2.2).reshape(size, size)
+    axes = panels(
+        size**2,
+        size,
+        2.4,
+        2.2,
+    ).reshape(size, size)
 
     # One scale of colours for all surfaces.
     norm = value_norm(data.surfaces.values())
@@ -179,7 +184,13 @@ def plot_pair_matrix(
         elif row == column:
             _draw_curve(ax, data, x)
         else:
-            _draw_surface(ax, data, x, data.parameters[row], norm)
+            _draw_surface(
+                ax,
+                data,
+                x,
+                data.parameters[row],
+                norm,
+            )
 
     # Labels at the left and at the bottom alone.
     shown = axes[np.tril_indices(size)].tolist()
@@ -198,7 +209,13 @@ def _draw_curve(ax: Any, data: PairMatrix, parameter: Parameter) -> None:
     """Draw the dependence on one parameter, on the same scale for all of them."""
     parameter_axis(ax, "x", parameter, margin=0)
     mean, std = data.curves[parameter.name]
-    draw_mean(ax, parameter, data.grids[parameter.name], mean, std)
+    draw_mean(
+        ax,
+        parameter,
+        data.grids[parameter.name],
+        mean,
+        std,
+    )
     ax.set_ylabel(f"predicted\n{VALUE}")
 
     # The lowest and the highest end of any band.
@@ -219,7 +236,13 @@ def _draw_surface(
     """Draw the dependence on two parameters under the trials: failed ones are crosses."""
     grids = [data.grids[x.name], data.grids[y.name]]
     surface = data.surfaces[x.name, y.name]
-    draw_surface(ax, [x, y], grids, surface, norm)
+    draw_surface(
+        ax,
+        [x, y],
+        grids,
+        surface,
+        norm,
+    )
 
     points = data.points
     at = np.stack([points.positions[x.name], points.positions[y.name]])

@@ -120,6 +120,7 @@ def _bin_edges(parameter: Parameter) -> FloatArray:
     low, high = parameter.low, parameter.high
     bins = np.arange(_MOST_BARS + 1) / _MOST_BARS
     if parameter.log and isinstance(parameter, IntParameter):
+        # Whole numbers from `low` to one beyond `high`.
         starts = low * ((high + 1) / low) ** bins
         return np.unique(starts.round()) - 0.5
     if parameter.log or parameter.count is None:
@@ -129,4 +130,5 @@ def _bin_edges(parameter: Parameter) -> FloatArray:
     step = parameter.step or 1
     per_bin = -(-parameter.count // _MOST_BARS)
     n_bins = -(-parameter.count // per_bin)
-    return low - step / 2 + step * per_bin * np.arange(n_bins + 1)
+    starts = step * per_bin * np.arange(n_bins + 1, dtype=np.float64)
+    return starts + (low - step / 2)

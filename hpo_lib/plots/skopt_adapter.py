@@ -57,7 +57,14 @@ def skopt_result(study: optuna.Study) -> OptimizeResult:
     )
 
     # plot_objective draws the last of the models.
-    result.models = [fit_process(space, rows, errors, "bayes")]
+    result.models = [
+        fit_process(
+            space,
+            rows,
+            errors,
+            "bayes",
+        )
+    ]
     return result
 
 

@@ -176,7 +176,12 @@ def plot_any_time(
             markersize=4,
             alpha=0.45,
         )
-        ax.step(spent, study.best, where="post", **style)
+        ax.step(
+            spent,
+            study.best,
+            where="post",
+            **style,
+        )
 
     failure_ticks(ax, np.concatenate(failures))
     value_axis(ax, [study.values for study in data])
@@ -277,7 +282,13 @@ def plot_learning_curves(
 
     # The legend of the loss explains the lines, that of the error the colours.
     for line, name in (("-", "validation"), ("--", "training")):
-        loss.plot([], [], line, color="0.3", label=name)
+        loss.plot(
+            [],
+            [],
+            line,
+            color="0.3",
+            label=name,
+        )
 
     losses = [np.append(curves.train_loss, curves.validation_loss) for curves in data]
     value_axis(loss, losses, "loss (mean per image)")

@@ -239,7 +239,11 @@ def _is_inactive(
     return np.array(inactive)
 
 
-def _nearness(fitted: FittedStudy, at: Configuration, names: Sequence[str]) -> FloatArray:
+def _nearness(
+    fitted: FittedStudy,
+    at: Configuration,
+    names: Sequence[str],
+) -> FloatArray:
     """Return how similar each trial is to the nearest point of the slice, shape (n,).
 
     It is exp(-d² / 2) for the distance d in the length scales of the surrogate. The parameters
@@ -391,7 +395,12 @@ def _draw_surfaces(data: Slice, improvement: FloatArray, text: str) -> AxesArray
         strict=True,
     )
     for ax, surface, name in surfaces:
-        colours = draw_surface(ax, data.varied, data.grids, surface)
+        colours = draw_surface(
+            ax,
+            data.varied,
+            data.grids,
+            surface,
+        )
         value_bar(colours, ax, name)
         _draw_trials(ax, data)
         ax.label_outer()

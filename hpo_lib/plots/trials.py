@@ -133,7 +133,13 @@ def plot_slices(source: optuna.Study | Points) -> AxesArray:
         The axes, one per parameter.
     """
     data = source if isinstance(source, Points) else points_data(source)
-    axes = panels(len(data.parameters), 4, 2.4, 2.4, sharey=True)
+    axes = panels(
+        len(data.parameters),
+        4,
+        2.4,
+        2.4,
+        sharey=True,
+    )
     dots: Any = None
     for ax, parameter in zip(axes, data.parameters, strict=True):
         parameter_axis(ax, "x", parameter)
@@ -275,7 +281,14 @@ def plot_parallel_coordinates(
 
 def _draw_coordinate(ax: Axes, x: int, parameter: Parameter) -> None:
     """Draw the axis of one parameter with its ticks."""
-    ax.vlines(x, 0, 1, color="0.3", linewidth=1, zorder=3)
+    ax.vlines(
+        x,
+        0,
+        1,
+        color="0.3",
+        linewidth=1,
+        zorder=3,
+    )
     for y, text in unit_ticks(parameter):
         ax.hlines(
             y,
