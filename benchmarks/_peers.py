@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from _tasks import Task
 
-from hpo_lib.space.search_space import Configuration
+from hpo_lib.space.values import Configuration
 
 N_TRIALS = 50
 

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from hpo_lib.files import atomic_write_text
-from hpo_lib.space.search_space import Configuration, SearchSpace
+from hpo_lib.space.search_space import SearchSpace
+from hpo_lib.space.values import Configuration
 
 _RESTARTS = 8
 

@@ -22,7 +22,8 @@ from scipy import stats
 from hpo_lib.comparison.run import final_values, replay, separations
 from hpo_lib.comparison.statistics import friedman, superiority
 from hpo_lib.objective import as_objective
-from hpo_lib.space.search_space import Configuration, SearchSpace
+from hpo_lib.space.search_space import SearchSpace
+from hpo_lib.space.values import Configuration
 
 SPACE = SearchSpace.from_yaml(
     """

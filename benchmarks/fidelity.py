@@ -43,7 +43,8 @@ from hpo_lib.files import atomic_write_text
 from hpo_lib.objective import Segment
 from hpo_lib.samplers.bayes import BayesSampler
 from hpo_lib.samplers.pruners import RungPruner, default_rungs
-from hpo_lib.space.search_space import Configuration, SearchSpace
+from hpo_lib.space.search_space import SearchSpace
+from hpo_lib.space.values import Configuration
 
 FULL_TRAININGS = (2, 4, 8)
 """Epochs spent at which regret is read, in full trainings."""

@@ -35,7 +35,8 @@ from scipy.stats import qmc
 
 from hpo_lib.files import atomic_write_text
 from hpo_lib.objective import Segment, SegmentResult
-from hpo_lib.space.search_space import Configuration, SearchSpace
+from hpo_lib.space.search_space import SearchSpace
+from hpo_lib.space.values import Configuration
 from hpo_lib.training.config import DataConfig, TrainingConfig
 from hpo_lib.training.hardware import autocast, cpu_instructions
 from hpo_lib.training.loaders import load_data, load_test_data

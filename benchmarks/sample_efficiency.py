@@ -28,7 +28,8 @@ from _tasks import Task, load_tasks
 from scipy.stats import qmc
 
 from hpo_lib.samplers.bayes import BayesSampler
-from hpo_lib.space.search_space import Configuration, SearchSpace
+from hpo_lib.space.search_space import SearchSpace
+from hpo_lib.space.values import Configuration
 
 BUDGETS = (10, 20, 30, 50)
 START = 5

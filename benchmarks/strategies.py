@@ -22,7 +22,8 @@ from hpo_lib.comparison.run import final_values, replay
 from hpo_lib.comparison.surrogate_benchmark import PublishedObjective
 from hpo_lib.objective import Objective, as_objective
 from hpo_lib.samplers.registry import STRATEGIES
-from hpo_lib.space.search_space import Configuration, SearchSpace
+from hpo_lib.space.search_space import SearchSpace
+from hpo_lib.space.values import Configuration
 
 PLANE = SearchSpace.from_yaml(
     """

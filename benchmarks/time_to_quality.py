@@ -39,7 +39,8 @@ from hpo_lib.comparison.training_records import read_record
 from hpo_lib.files import atomic_write_text
 from hpo_lib.objective import Objective, Segment, SegmentResult
 from hpo_lib.samplers.bayes import BayesSampler
-from hpo_lib.space.search_space import Configuration, SearchSpace
+from hpo_lib.space.search_space import SearchSpace
+from hpo_lib.space.values import Configuration
 from hpo_lib.study.catalog import trials_frame
 from hpo_lib.study.driver import trial_seed
 from hpo_lib.study.run import run_study

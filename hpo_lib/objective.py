@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, cast, get_args, runtime_checkable
 
 from hpo_lib.exceptions import CheckpointError
-from hpo_lib.space.search_space import Configuration
+from hpo_lib.space.values import Configuration
 
 Status = Literal["completed", "diverged"]
 

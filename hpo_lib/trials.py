@@ -26,8 +26,8 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hpo_lib.exceptions import StudyError
-from hpo_lib.space.parameters import Configuration
 from hpo_lib.space.search_space import SearchSpace
+from hpo_lib.space.values import Configuration
 
 RECORD_KEY = "hpo_lib"
 """User attribute of trials and studies that holds our record."""

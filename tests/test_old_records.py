@@ -19,14 +19,14 @@ from optuna.trial import TrialState
 from skopt.space import Categorical, Integer, Real
 
 from hpo_lib import gp_minimize, list_studies, open_study, run_study, trials_frame
-from hpo_lib.plots.figures import (
+from hpo_lib.plots.study import (
     any_time_data,
     learning_curves_data,
     plot_any_time,
     plot_learning_curves,
-    plot_slices,
     plot_timeline,
 )
+from hpo_lib.plots.trials import plot_slices
 from tests.toys import TOY_SPACE, Fragile, bowl, listed_bowl
 
 RECORDED = Path(__file__).parent / "data" / "studies_0_1.db.gz"

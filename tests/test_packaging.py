@@ -100,7 +100,7 @@ def test_only_the_training_package_imports_torch():
 def test_search_comparison_and_plots_open_without_torch():
     modules = ", ".join(
         f"hpo_lib.{one}"
-        for one in ("__main__", "study.run", "plots.figures", "comparison.run", "runner.run")
+        for one in ("__main__", "study.run", "plots.study", "comparison.run", "runner.run")
     )
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

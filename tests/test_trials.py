@@ -16,8 +16,8 @@ from optuna.trial import TrialState, create_trial
 from hpo_lib.comparison.run import tidy
 from hpo_lib.comparison.simulation import wall_clock_data
 from hpo_lib.exceptions import StudyError
-from hpo_lib.plots.data import any_time_data, learning_curves_data, points_data
-from hpo_lib.plots.trials import trial_curves_data
+from hpo_lib.plots.study import any_time_data, learning_curves_data
+from hpo_lib.plots.trials import points_data, trial_curves_data
 from hpo_lib.study.catalog import list_studies, open_study, trials_frame
 from hpo_lib.study.retrain import best_configuration
 from hpo_lib.study.run import print_progress, run_study
@@ -40,7 +40,7 @@ from hpo_lib.trials import (
     study_space,
     write_lease,
 )
-from hpo_lib.widgets.study_monitor import describe
+from hpo_lib.widgets.monitor_summary import describe_study
 from tests.toys import TOY_SPACE, Learner
 
 WHOLE = TrialRecord(
@@ -341,6 +341,6 @@ def test_all_places_name_the_same_best_trial(
 def test_all_texts_name_the_same_best_trial(warm: optuna.Study, capsys: Any):
     best = incumbent(warm)
     assert best is not None
-    assert f"Best: {best.value:.4f}, trial {best.number}." in describe(warm)
+    assert f"Best: {best.value:.4f}, trial {best.number}." in describe_study(warm)
     print_progress(warm, warm.trials[-1])
     assert re.search(r"best (\S+)", capsys.readouterr().out)[1] == f"{best.value:.4f}"

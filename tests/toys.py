@@ -16,7 +16,8 @@ from optuna.trial import FrozenTrial
 
 from hpo_lib.exceptions import CheckpointError
 from hpo_lib.objective import Segment, SegmentResult
-from hpo_lib.space.search_space import Configuration, SearchSpace
+from hpo_lib.space.search_space import SearchSpace
+from hpo_lib.space.values import Configuration
 from hpo_lib.trials import TrialRecord, recorded_trials
 
 TOY_SPACE = SearchSpace.from_yaml(

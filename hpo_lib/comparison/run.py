@@ -24,7 +24,8 @@ from hpo_lib.comparison.statistics import effect_size, friedman, pairs_of, quant
 from hpo_lib.comparison.surrogate_benchmark import SurrogateObjective
 from hpo_lib.interrupts import first_interrupt_waits, share_interrupt
 from hpo_lib.objective import Objective
-from hpo_lib.space.search_space import Configuration, SearchSpace
+from hpo_lib.space.search_space import SearchSpace
+from hpo_lib.space.values import Configuration
 from hpo_lib.study.catalog import trials_frame
 from hpo_lib.study.run import run_study
 from hpo_lib.study.storage import Storage
@@ -169,7 +170,7 @@ def _study(
     seconds: float | None,
     **settings: Any,
 ) -> pd.DataFrame:
-    from hpo_lib.study.stopping import MaxSeconds  # takes seconds to import
+    from hpo_lib.study.stopping import MaxSeconds
 
     label, seed = cell
     strategy = strategies[label]

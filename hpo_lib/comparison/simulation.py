@@ -32,7 +32,8 @@ from hpo_lib.plots.style import (
     panels,
     value_axis,
 )
-from hpo_lib.space.search_space import Configuration, SearchSpace
+from hpo_lib.space.search_space import SearchSpace
+from hpo_lib.space.values import Configuration
 from hpo_lib.study.catalog import trials_frame
 from hpo_lib.study.driver import trial_seed
 from hpo_lib.study.run import run_study

@@ -24,7 +24,8 @@ from hpo_lib.checks import check_member
 from hpo_lib.comparison.training_records import Array, Record, group_means
 from hpo_lib.objective import Segment, SegmentResult
 from hpo_lib.samplers.encoding import Encoder
-from hpo_lib.space.search_space import Configuration, SearchSpace
+from hpo_lib.space.search_space import SearchSpace
+from hpo_lib.space.values import Configuration
 
 TRUST_LIMIT = 0.8
 """A rank correlation below this makes a surrogate warn."""
@@ -233,7 +234,7 @@ def _gaussian_process(encoder: Encoder, points: Array, targets: Array) -> Predic
     Of logarithms: a process knows one scale, and near the best errors differ by less than far
     from it; it would promise configurations that are better than any.
     """
-    from hpo_lib.blas import one_thread  # these take seconds to import
+    from hpo_lib.blas import one_thread
     from hpo_lib.samplers.gp import GaussianProcess
 
     offset = _offset(targets)

@@ -18,7 +18,8 @@ import numpy as np
 import optuna
 from numpy.typing import NDArray
 
-from hpo_lib.space.search_space import Configuration, SearchSpace
+from hpo_lib.space.search_space import SearchSpace
+from hpo_lib.space.values import Configuration
 from hpo_lib.trials import StudyRecord, TrialOutcome, own_trials, study_space
 
 Array = NDArray[np.float64]

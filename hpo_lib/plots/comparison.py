@@ -1,25 +1,25 @@
-"""Figures of comparisons: curves, odds and ranks, each with its n and the trust it rests on."""
+"""Draw comparisons: curves, probabilities and ranks, each with its n and what it rests on."""
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from hpo_lib.checks import check_member
 from hpo_lib.comparison.run import final_values
 from hpo_lib.comparison.statistics import Ranks, Spending, any_time, superiority
 from hpo_lib.comparison.surrogate_benchmark import Trust
-from hpo_lib.plots.data import finite
 from hpo_lib.plots.style import (
     COLOURS,
     RED,
     VALUE,
     WHITE,
     AxesArray,
+    figure_of,
+    finite,
     label,
     legend_above,
     line_style,
@@ -29,12 +29,12 @@ from hpo_lib.plots.style import (
     value_axis,
 )
 
-SHOWN = {
+INTERVALS = {
     "quartiles": ("median", "q25", "q75", "median and quartiles over seeds"),
     "median": ("median", "median_low", "median_high", "median with 95 % interval"),
     "iqm": ("iqm", "iqm_low", "iqm_high", "interquartile mean with 95 % interval"),
 }
-"""What `plot_comparison` can show: columns of `any_time`, and what they are."""
+"""What `plot_comparison` can show: columns of `any_time`, and their description."""
 
 
 def plot_comparison(
@@ -44,102 +44,207 @@ def plot_comparison(
     best_known: float = 0.0,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw each strategy's incumbent over its seeds at each budget; `any_time` computes it.
+    """Draw the incumbent of each strategy over its seeds at each budget.
 
-    Its value or, where the `best_known` value is given, its regret. `show` is one of `SHOWN`:
-    quartiles tell how the seeds differ, bootstrap intervals how sure their median is, or their
-    interquartile mean; below 10 seeds they are too narrow. A seed that has no incumbent yet counts
-    as worse than all: where half of them have none, there is no line.
+    A seed that has no incumbent yet counts as worse than all: where half of them have none, there
+    is no line.
+
+    Args:
+        frame: what `compare` or `replay` returns.
+        by: what a budget is: trials, or seconds of training and suggesting.
+        show: "quartiles" tell how the seeds differ; "median" and "iqm" (interquartile mean) have
+            bootstrap intervals, which are too narrow below 10 seeds.
+        best_known: value to measure the regret from; 0 draws the values as they are.
+        ax: axes to draw into; default: a new figure.
+
+    Raises:
+        ValueError: `by` or `show` is none of these.
     """
-    check_member("show", show, SHOWN)
-    centre, low, high, said = SHOWN[show]
+    check_member("show", show, INTERVALS)
+    centre, low, high, description = INTERVALS[show]
     data = any_time(frame, by, best_known=best_known)
     ax = one_axes(ax)
-    for i, (strategy, own) in enumerate(data.groupby("strategy", sort=False)):
-        n = f"(n = {own['n_seeds'].iloc[0]} seeds)"
-        style = line_style(i, label=f"{short(strategy)} {n}", markevery=max(1, len(own) // 8))
-        x, line, below, above = (finite(own[name]) for name in (by, centre, low, high))
-        ax.step(x, line, where="post", **style)
-        ax.fill_between(x, below, above, step="post", color=style["color"], alpha=0.15)
-    what = f"regret over {best_known:.4f} (fraction)" if best_known else f"incumbent's {VALUE}"
-    value_axis(ax, [data[name].to_numpy(dtype=float) for name in (low, high)], f"{what},\n{said}")
+    for i, (strategy, rows) in enumerate(data.groupby("strategy", sort=False)):
+        name = f"{short_name(strategy)} (n = {rows['n_seeds'].iloc[0]} seeds)"
+        style = line_style(i, label=name, markevery=max(1, len(rows) // 8))
+
+        # Infinite values, of seeds without an incumbent, cannot be drawn.
+        ax.step(
+            rows[by],
+            finite(rows[centre]),
+            where="post",
+            **style,
+        )
+        ax.fill_between(
+            rows[by],
+            finite(rows[low]),
+            finite(rows[high]),
+            step="post",
+            color=style["color"],
+            alpha=0.15,
+        )
+
+    text = f"incumbent's {VALUE}"
+    if best_known:
+        text = f"regret over {best_known:.4f} (fraction)"
+    value_axis(ax, [data[low], data[high]], f"{text},\n{description}")
     spending_axis(ax, by)
     legend_above(ax)
-    note_trust(ax, frame.attrs.get("trust"))
+    _annotate(ax, frame)
     return ax
 
 
-def short(strategy: object, width: int = 24) -> str:
-    """A strategy's name as figures write it: of an import path, the class."""
+def short_name(strategy: object, width: int = 24) -> str:
+    """Return the name of a strategy for a figure; the class where it is an import path."""
+    # `package.module.Class` or `package.module:Class`
     parts = str(strategy).replace(":", ".").split(".")
-    return label(parts[-1] if all(map(str.isidentifier, parts)) else strategy, width)
+    is_path = all(part.isidentifier() for part in parts)
+    return label(parts[-1] if is_path else strategy, width)
 
 
 def plot_final_values(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Draw each seed's final incumbent per strategy; `compare.final_values` computes them.
+    """Draw the final incumbent of each seed, per strategy.
 
     Seeds without any have no point, and count in the median as worse than all.
+
+    Args:
+        frame: what `compare` or `replay` returns.
+        ax: axes to draw into; default: a new figure.
     """
     data = final_values(frame)
     values = data.to_numpy(dtype=float)
     ax = one_axes(ax, max(7.0, 1.35 * len(data.columns)))
-    ax.plot(values.T, color="0.8", linewidth=0.8, zorder=1)
+
+    # A line per seed joins what is paired.
+    ax.plot(
+        values.T,
+        color="0.8",
+        linewidth=0.8,
+        zorder=1,
+    )
     names: list[str] = []
-    for i, finals in enumerate(values.T):
+    for i, strategy in enumerate(data):
+        finals = values[:, i]
         ax.plot(np.full(len(finals), i), finals, **line_style(i, "", alpha=0.7))
-        ran, reached = finals[~np.isnan(finals)], int(np.isfinite(finals).sum())
-        n = f"{reached} of {len(ran)}" if reached < len(ran) else f"{reached}"
-        names.append(f"{short(data.columns[i], 16)}\nn = {n} seeds")
+
+        # Infinite: a seed without an incumbent; NaN: a seed that the strategy did not run.
+        ran = finals[~np.isnan(finals)]
+        n_reached = int(np.isfinite(ran).sum())
+        n = f"{n_reached}"
+        if n_reached < len(ran):
+            n = f"{n_reached} of {len(ran)}"
+        names.append(f"{short_name(strategy, 16)}\nn = {n} seeds")
+
+        # Infinite where half of the seeds have no incumbent.
         median = float(np.median(ran))
         if np.isfinite(median):
-            ax.hlines(median, i - 0.15, i + 0.15, color="black", linewidth=2.5, zorder=1.5)
-            ax.text(i + 0.18, median, f"{median:.4f}", va="center", fontsize=9, bbox=WHITE)
+            ax.hlines(
+                median,
+                i - 0.15,
+                i + 0.15,
+                color="black",
+                linewidth=2.5,
+                zorder=1.5,
+            )
+            ax.text(
+                i + 0.18,
+                median,
+                f"{median:.4f}",
+                va="center",
+                fontsize=9,
+                bbox=WHITE,
+            )
+
     ax.set_xticks(range(len(names)), names)
     ax.set(xlim=(-0.4, len(names) - 0.4), xlabel="strategy")
     value_axis(ax, [values], f"final incumbent's {VALUE}")
     ax.set_title("black bars: medians; grey lines: the same seed", fontsize=10)
-    note_trust(ax, frame.attrs.get("trust"))
+    _annotate(ax, frame)
     return ax
 
 
-def note_trust(axes: Axes | AxesArray, trust: Trust | None) -> None:
-    """Write below a figure how well the surrogate that it rests on predicts; red for a warning."""
-    first = axes if isinstance(axes, Axes) else axes.flat[0]
-    if trust is not None:
-        style = {"color": "0.4" if trust.warning is None else RED, "fontsize": 8}
-        cast(Figure, first.figure).supxlabel(trust.caption, **cast(Any, style))
+def annotate_quality(axes: Axes | AxesArray, quality: Trust | None) -> None:
+    """Write below a figure how well the surrogate that it rests on predicts.
+
+    Args:
+        axes: axes of the figure.
+        quality: that of the surrogate; red where it is too low, nothing for None.
+    """
+    if quality is not None:
+        colour = "0.4" if quality.warning is None else RED
+        style: dict[str, Any] = {"color": colour, "fontsize": 8}
+        figure_of(axes).supxlabel(quality.caption, **style)
+
+
+def _annotate(axes: Axes | AxesArray, frame: pd.DataFrame) -> None:
+    """Write what the surrogate is worth that a comparison was replayed on, if it was."""
+    annotate_quality(axes, frame.attrs.get("trust"))
 
 
 def plot_superiority(
     frame: pd.DataFrame, against: str = "random", by: Spending = "trial"
 ) -> AxesArray:
-    """Draw how probably each strategy is ahead of one at each budget, with 95 % intervals."""
+    """Draw the probability that each strategy is ahead of one, with 95 % intervals.
+
+    Args:
+        frame: what `compare` or `replay` returns.
+        against: the strategy that the others are measured against.
+        by: what a budget is: trials, or seconds of training and suggesting.
+
+    Returns:
+        The axes, one per other strategy.
+
+    Raises:
+        ValueError: there is no such strategy, or no seed that it shares with another.
+    """
     data = superiority(frame, by, against=against)
     strategies = list(dict.fromkeys(frame["strategy"]))
     pairs = list(data.groupby("a", sort=False))
-    axes = panels(len(pairs), 3, 2.9, 2.3, sharey=True)
-    for ax, (strategy, own) in zip(axes, pairs, strict=True):
+    axes = panels(
+        len(pairs),
+        3,
+        2.9,
+        2.3,
+        sharey=True,
+    )
+    for ax, (strategy, rows) in zip(axes, pairs, strict=True):
+        # The colour that the strategy has in the other figures.
         colour = COLOURS[strategies.index(strategy) % 10]
+        # At 0.5 neither is ahead.
         ax.axhline(0.5, color="0.4", linestyle=":")
-        ax.plot(own[by], own["probability"], color=colour)
-        ax.fill_between(own[by], own["low"], own["high"], color=colour, alpha=0.2)
+        ax.plot(rows[by], rows["probability"], color=colour)
+        ax.fill_between(
+            rows[by],
+            rows["low"],
+            rows["high"],
+            color=colour,
+            alpha=0.2,
+        )
         ax.set_ylim(-0.03, 1.03)
-        ax.set_title(f"{short(strategy)}, n = {own['n_seeds'].iloc[0]} seeds", fontsize=10)
+        ax.set_title(f"{short_name(strategy)}, n = {rows['n_seeds'].iloc[0]} seeds", fontsize=10)
         spending_axis(ax, by)
+
     for ax in axes[::3]:
-        ax.set_ylabel(f"P(ahead of {short(against, 12)})")
-    note_trust(axes, frame.attrs.get("trust"))
+        ax.set_ylabel(f"P(ahead of {short_name(against, 12)})")
+    _annotate(axes, frame)
     return axes
 
 
 def plot_ranks(ranks: Ranks, ax: Axes | None = None) -> Axes:
-    """Draw the critical difference diagram: a bar joins what the objectives cannot separate."""
+    """Draw the critical difference diagram: a bar joins what the objectives cannot separate.
+
+    Args:
+        ranks: what `rank_strategies` returns.
+        ax: axes to draw into; default: a new figure.
+    """
     import scikit_posthocs  # takes seconds to import
 
     draw: Any = scikit_posthocs.critical_difference_diagram
-    names = {name: short(name, 16) for name in ranks.values}
-    if len(set(names.values())) < len(names):  # classes of the same name, from different modules
+    names = {name: short_name(name, 16) for name in ranks.values}
+    # Classes of the same name, from different modules, need their modules.
+    if len(set(names.values())) < len(names):
         names = {name: label(name, 200) for name in names}
+
     ax = one_axes(ax, 7.0, 1.6 + 0.3 * len(names))
     draw(
         ranks.mean.rename(names),
@@ -157,5 +262,5 @@ def plot_ranks(ranks: Ranks, ax: Axes | None = None) -> Axes:
         f"(Nemenyi: {ranks.critical_difference:.2f} apart)",
         fontsize=10,
     )
-    note_trust(ax, ranks.trust)
+    annotate_quality(ax, ranks.trust)
     return ax

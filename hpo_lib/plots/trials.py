@@ -1,9 +1,9 @@
-"""The trials of a study at a glance: how they progress, and coordinates that can be brushed."""
+"""Draw the trials of a study: slices, coordinates that can be brushed, and learning curves."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import optuna
@@ -14,137 +14,358 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from hpo_lib.plots.data import Points, points_data
+from hpo_lib.plots.parameter_axes import parameter_axis, positions, unit_heights, unit_ticks
 from hpo_lib.plots.style import (
     BLUE,
     ORANGE,
     RED,
+    STAR,
+    VALUE,
     WHITE,
-    colour_norm,
+    AxesArray,
+    FloatArray,
+    failure_ticks,
+    finite,
     label,
     legend_above,
     one_axes,
-    unit_heights,
-    unit_ticks,
+    panels,
     value_axis,
     value_bar,
+    value_norm,
 )
-from hpo_lib.space.search_space import Parameter, SearchSpace
-from hpo_lib.trials import incumbent, recorded_trials
+from hpo_lib.space.parameters import ChoiceParameter, Parameter
+from hpo_lib.space.search_space import SearchSpace
+from hpo_lib.trials import RecordedTrial, incumbent, recorded_trials, study_space
 
 Mask = NDArray[np.bool_]
 Range = tuple[float, float]
 
-
-TrialCurves = dict[str, dict[int, NDArray[np.float64]]]
+TrialCurves = dict[str, dict[int, FloatArray]]
 """Validation error per epoch, by trial number, of the trials of each kind."""
 
-
-_KINDS: dict[str, dict[str, Any]] = {
+_CURVE_STYLES: dict[str, dict[str, Any]] = {
     "completed": {"color": "0.72", "linewidth": 1},
     "pruned": {"color": "0.6", "linestyle": ":"},
     "failed": {"color": RED, "linestyle": ":"},
-    "running": {"color": ORANGE, "linewidth": 1.8, "linestyle": "--", "marker": "."},
+    "running": {
+        "color": ORANGE,
+        "linewidth": 1.8,
+        "linestyle": "--",
+        "marker": ".",
+    },
     "incumbent": {"color": BLUE, "linewidth": 2.6},
 }
+"""Style of each kind of trial, the last on top."""
+
+_INACTIVE_HEIGHT = -0.12
+"""Where lines pass the axis of a parameter that is inactive, below its range."""
 
 
-def trial_curves_data(study: optuna.Study, most: int = 100) -> TrialCurves:
-    """The curves of the newest trials, as far as each has come, and of the incumbent."""
-    trials = [t for t in recorded_trials(study) if t.record.validation_error]
-    best = incumbent(trials)
-    kinds: TrialCurves = {kind: {} for kind in _KINDS}
-    newest = trials[-most:]
-    for trial in newest if best is None or best in newest else [best, *newest]:
-        outcome = str(trial.outcome) if trial.outcome in _KINDS else "failed"
-        kind = "incumbent" if trial is best else outcome
-        errors = np.asarray(trial.record.validation_error, dtype=float)
-        kinds[kind][trial.number] = np.where(np.isfinite(errors), errors, np.nan)
-    return kinds
+class Points(NamedTuple):
+    """Finished trials as points of a search space.
 
-
-def plot_trial_curves(source: optuna.Study | TrialCurves, ax: Axes | None = None) -> Axes:
-    """Draw the learning curves of running and finished trials, the incumbent's on top."""
-    data = trial_curves_data(source) if isinstance(source, optuna.Study) else source
-    ax = one_axes(ax)
-    for kind, curves in data.items():
-        for i, (number, errors) in enumerate(curves.items()):
-            name = f"trial {number}" if kind == "incumbent" else f"n = {len(curves)}"
-            style: dict[str, Any] = {"label": "" if i else f"{kind}: {name}", **_KINDS[kind]}
-            style |= {"marker": "o", "markersize": 4} if len(errors) == 1 else {}
-            ax.plot(np.arange(1, len(errors) + 1), errors, **style)
-    ax.set_xlabel("epoch")
-    longest = max((len(e) for curves in data.values() for e in curves.values()), default=1)
-    ax.set_xlim(1 - 0.05 * longest, 1.05 * longest)
-    ax.xaxis.set_major_locator(MaxNLocator(min(longest, 6), integer=True))
-    value_axis(ax, [errors for curves in data.values() for errors in curves.values()])
-    legend_above(ax)
-    return ax
-
-
-def brush(points: Points, ranges: Mapping[str, Range], values: Range | None = None) -> Mask:
-    """Which trials lie within all the ranges of positions, and within that of values.
-
-    One in which a ranged parameter is inactive lies outside; so does a failure, given `values`.
+    Attributes:
+        parameters: the searched parameters.
+        positions: for each parameter an array over trials, shape (n,): a number, or the index of
+            an option; NaN where the parameter is inactive.
+        values: final values, shape (n,); NaN where a trial failed or was pruned.
+        numbers: numbers of the trials, shape (n,).
+        incumbent: index of the incumbent in these arrays, None where there is none.
     """
+
+    parameters: tuple[Parameter, ...]
+    positions: dict[str, FloatArray]
+    values: FloatArray
+    numbers: NDArray[np.int64]
+    incumbent: int | None
+
+    @property
+    def failed(self) -> Mask:
+        """Whether each trial is without a final value, as pruned ones are."""
+        return np.isnan(self.values)
+
+    def describe(self, mark: str) -> str:
+        """Return how many trials there are, and how many without a value, shown by a mark."""
+        n_failed = int(self.failed.sum())
+        text = f"n = {len(self.values)} trials"
+        return f"{text}, {n_failed} failed/pruned ({mark})" if n_failed else text
+
+
+def points_data(study: optuna.Study, space: SearchSpace | None = None) -> Points:
+    """Return the finished trials of a study as points.
+
+    Args:
+        study: any study.
+        space: its search space; default: the one that it was run with.
+    """
+    return trial_points(recorded_trials(study), space or study_space(study))
+
+
+def trial_points(trials: Sequence[RecordedTrial], space: SearchSpace) -> Points:
+    """Return the finished ones of some trials as points of a search space.
+
+    Args:
+        trials: trials of one study.
+        space: the search space; of a trial outside it, what lies inside is shown.
+    """
+    finished = [trial for trial in trials if trial.is_finished]
+    configurations = [trial.configuration for trial in finished]
+    best = incumbent(finished)  # never a warm-start trial
+    return Points(
+        parameters=space.searched,
+        positions={
+            parameter.name: positions(parameter, [c.get(parameter.name) for c in configurations])
+            for parameter in space.searched
+        },
+        values=finite([trial.value for trial in finished]),
+        numbers=np.array([trial.number for trial in finished], dtype=np.int64),
+        incumbent=None if best is None else finished.index(best),
+    )
+
+
+def plot_slices(source: optuna.Study | Points) -> AxesArray:
+    """Draw value against each parameter, coloured by trial, failures as ticks at the top.
+
+    Args:
+        source: a study, or what `points_data` returns.
+
+    Returns:
+        The axes, one per parameter.
+    """
+    data = source if isinstance(source, Points) else points_data(source)
+    axes = panels(
+        len(data.parameters),
+        4,
+        2.4,
+        2.4,
+        sharey=True,
+    )
+    dots: Any = None
+    for ax, parameter in zip(axes, data.parameters, strict=True):
+        parameter_axis(ax, "x", parameter)
+        x = data.positions[parameter.name]
+        n_active = int(np.isfinite(x).sum())
+        if n_active < len(x):
+            ax.set_title(f"active in {n_active} of {len(x)}", fontsize=9)
+
+        # Dots of one option stand side by side: multiples of the golden ratio never meet.
+        if isinstance(parameter, ChoiceParameter):
+            x = x + 0.4 * (data.numbers * 0.618 % 1 - 0.5)
+        dots = ax.scatter(
+            x,
+            data.values,
+            s=22,
+            c=data.numbers,
+            cmap="cividis_r",
+            vmin=0,
+            vmax=data.numbers.max(initial=1),
+            edgecolor="0.3",
+            linewidth=0.4,
+        )
+        failure_ticks(ax, x[data.failed])
+        if data.incumbent is not None:
+            ax.scatter(x[data.incumbent], data.values[data.incumbent], **STAR)
+
+    # One y axis per row, and one colour bar for all.
+    for ax in axes[::4]:
+        value_axis(ax, [data.values])
+    bar = value_bar(dots, list(axes), "trial (number)")
+    bar.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes[0].figure.suptitle(f"{data.describe('red ticks')}, star: incumbent", fontsize=11)
+    return axes
+
+
+def brush(
+    points: Points,
+    ranges: Mapping[str, Range],
+    values: Range | None = None,
+) -> Mask:
+    """Return which trials lie within all of some ranges.
+
+    Args:
+        points: the trials.
+        ranges: lowest and highest position, by the name of a parameter; a trial in which it is
+            inactive lies outside.
+        values: lowest and highest final value; trials without one lie outside.
+
+    Returns:
+        Shape (n,).
+    """
+    limited = [(points.positions[name], ends) for name, ends in ranges.items()]
+    if values is not None:
+        limited.append((points.values, values))
+
+    # Comparisons with NaN are false: what has no position lies outside.
     mask = np.ones(len(points.values), dtype=bool)
-    axes = [(points.positions[name], ends) for name, ends in ranges.items()]
-    for at, (low, high) in [*axes, *([(points.values, values)] if values else [])]:
+    for at, (low, high) in limited:
         mask &= (at >= low) & (at <= high)
     return mask
 
 
 def plot_parallel_coordinates(
     source: optuna.Study | Points,
-    space: SearchSpace | None = None,
     ax: Axes | None = None,
     shown: Mask | None = None,
 ) -> Axes:
     """Draw a line per trial across one axis per parameter, the best on top.
 
-    Trials that are not `shown` (a mask; default: all are) stay as faint lines.
+    Args:
+        source: a study, or what `points_data` returns.
+        ax: axes to draw into; default: a new figure.
+        shown: whether each trial is drawn in full, shape (n,), as `brush` returns it; the others
+            stay as faint lines. Default: all are.
     """
-    data = source if isinstance(source, Points) else points_data(source, space)
+    data = source if isinstance(source, Points) else points_data(source)
+    n_parameters = len(data.parameters)
+    ax = one_axes(ax, max(7.0, 1.15 * n_parameters))
     bright = np.ones(len(data.values), dtype=bool) if shown is None else shown
-    n = len(data.parameters)
-    ax = one_axes(ax, max(7.0, 1.15 * n))
-    heights = np.column_stack([unit_heights(p, data.positions[p.name]) for p in data.parameters])
-    inactive = np.isnan(heights)
-    x, y = np.broadcast_arrays(np.arange(n), np.where(inactive, -0.12, heights))
+
+    # Heights of the lines at each axis, shape (trials, parameters).
+    columns = [unit_heights(p, data.positions[p.name]) for p in data.parameters]
+    y = np.column_stack(columns)
+    inactive = np.isnan(y)
+    y[inactive] = _INACTIVE_HEIGHT
+    x = np.broadcast_to(np.arange(n_parameters), y.shape)
     lines = np.stack([x, y], axis=-1)
-    order = np.argsort(-data.values)[: np.isfinite(data.values).sum()]
-    order = order[bright[order]]
-    failed = list(lines[data.failed & bright])
-    ax.add_collection(LineCollection(failed, colors="0.7", linestyles=":"))
-    norm = colour_norm([data.values])
-    ax.add_collection(LineCollection(list(lines[order]), array=data.values[order], norm=norm))
-    ax.add_collection(LineCollection(list(lines[~bright]), colors="0.9", zorder=0.5))
+
+    def draw(chosen: Any, **style: Any) -> LineCollection:
+        collection = LineCollection(list(lines[chosen]), **style)
+        ax.add_collection(collection)
+        return collection
+
+    # Failed trials below, then the others, of which the best are drawn last.
+    draw(data.failed & bright, colors="0.7", linestyles=":")
+    best_last = np.argsort(-data.values)
+    best_last = best_last[(bright & ~data.failed)[best_last]]
+    norm = value_norm([data.values])
+    coloured = draw(best_last, array=data.values[best_last], norm=norm)
+    draw(~bright, colors="0.9", zorder=0.5)
+
+    # A white halo sets the incumbent off from the lines that it crosses.
     if data.incumbent is not None and bright[data.incumbent]:
         halo = [withStroke(linewidth=5, foreground="white")]
-        ax.plot(x[0], y[data.incumbent], color="black", lw=2.2, zorder=4, path_effects=halo)
+        draw(
+            [data.incumbent],
+            colors="black",
+            linewidths=2.2,
+            zorder=4,
+            path_effects=halo,
+        )
+
+    # The axes of the parameters take the place of the y axis.
     for i, parameter in enumerate(data.parameters):
         _draw_coordinate(ax, i, parameter)
+    bottom = -0.04
     if inactive.any():
-        ax.text(-0.08, -0.12, "inactive", ha="right", va="center", fontsize=8)
-    ax.set_xticks(range(n), [label(p.name, 14) for p in data.parameters])
-    ax.set(xlim=(-0.6, n - 0.8), ylim=(-0.17 if inactive.any() else -0.04, 1.04), yticks=[])
+        bottom = -0.17
+        ax.text(
+            -0.08,
+            _INACTIVE_HEIGHT,
+            "inactive",
+            ha="right",
+            va="center",
+            fontsize=8,
+        )
+
+    ax.set(xlim=(-0.6, n_parameters - 0.8), ylim=(bottom, 1.04), yticks=[])
+    ax.set_xticks(range(n_parameters), [label(p.name, 14) for p in data.parameters])
     ax.set(xlabel="hyperparameter", ylabel="value of each hyperparameter")
     ax.grid(visible=False)
     sns.despine(ax=ax, left=True, bottom=True)
+
     within = "" if bright.all() else f"{int(bright.sum())} of "
-    ax.set_title(f"{within}{trial_counts(data, 'dotted')}, incumbent in black", fontsize=10)
-    value_bar(norm, ax)
+    ax.set_title(f"{within}{data.describe('dotted')}, incumbent in black", fontsize=10)
+    value_bar(coloured, ax, VALUE)
     return ax
 
 
-def trial_counts(data: Points, mark: str) -> str:
-    """How many trials a figure shows, and how many of them without a value."""
-    n = int(data.failed.sum())
-    return f"n = {len(data.values)} trials" + (f", {n} failed/pruned ({mark})" if n else "")
-
-
 def _draw_coordinate(ax: Axes, x: int, parameter: Parameter) -> None:
-    ax.vlines(x, 0, 1, color="0.3", linewidth=1, zorder=3)
+    """Draw the axis of one parameter with its ticks."""
+    ax.vlines(
+        x,
+        0,
+        1,
+        color="0.3",
+        linewidth=1,
+        zorder=3,
+    )
     for y, text in unit_ticks(parameter):
-        ax.plot([x - 0.03, x], [y, y], color="0.3", linewidth=1, zorder=3)
-        ax.text(x - 0.05, y, text, ha="right", va="center", fontsize=8, zorder=6, bbox=WHITE)
+        ax.hlines(
+            y,
+            x - 0.03,
+            x,
+            color="0.3",
+            linewidth=1,
+            zorder=3,
+        )
+        ax.text(
+            x - 0.05,
+            y,
+            text,
+            ha="right",
+            va="center",
+            fontsize=8,
+            zorder=6,
+            bbox=WHITE,
+        )
+
+
+def trial_curves_data(study: optuna.Study, most: int = 100) -> TrialCurves:
+    """Return the learning curves of the newest trials, as far as each has come.
+
+    Args:
+        study: a study whose trials have curves.
+        most: largest number of trials; the incumbent is there in any case.
+
+    Returns:
+        Validation errors per epoch by trial number, for each kind of trial.
+    """
+    trials = [trial for trial in recorded_trials(study) if trial.record.validation_error]
+    best = incumbent(trials)
+
+    # The incumbent may be older than the newest trials.
+    newest = trials[-most:]
+    if best is not None and best not in newest:
+        newest = [best, *newest]
+
+    curves: TrialCurves = {kind: {} for kind in _CURVE_STYLES}
+    for trial in newest:
+        kind = "failed" if trial.is_failed else str(trial.outcome)
+        if trial is best:
+            kind = "incumbent"
+        curves[kind][trial.number] = finite(trial.record.validation_error)
+    return curves
+
+
+def plot_trial_curves(source: optuna.Study | TrialCurves, ax: Axes | None = None) -> Axes:
+    """Draw the learning curves of running and finished trials, the incumbent's on top.
+
+    Args:
+        source: a study, or what `trial_curves_data` returns.
+        ax: axes to draw into; default: a new figure.
+    """
+    data = trial_curves_data(source) if isinstance(source, optuna.Study) else source
+    ax = one_axes(ax)
+    drawn: list[FloatArray] = []
+    for kind, curves in data.items():
+        name = f"{kind}: n = {len(curves)}"
+        for number, errors in curves.items():
+            if kind == "incumbent":
+                name = f"{kind}: trial {number}"
+            style: dict[str, Any] = {"label": name, **_CURVE_STYLES[kind]}
+            # A line needs two points to be seen.
+            if len(errors) == 1:
+                style |= {"marker": "o", "markersize": 4}
+            ax.plot(np.arange(1, len(errors) + 1), errors, **style)
+            drawn.append(errors)
+            # One entry of the legend stands for all trials of a kind.
+            name = ""
+
+    # Some room at both ends, and ticks at whole epochs.
+    longest = max(map(len, drawn), default=1)
+    ax.set(xlabel="epoch", xlim=(1 - 0.05 * longest, 1.05 * longest))
+    ax.xaxis.set_major_locator(MaxNLocator(min(longest, 6), integer=True))
+    value_axis(ax, cast("list[Any]", drawn))
+    legend_above(ax)
+    return ax

@@ -10,12 +10,7 @@ from typing import NamedTuple
 
 from hpo_lib.exceptions import RunError
 from hpo_lib.runner.execution import execute
-from hpo_lib.runner.notebooks import (
-    choose_notebooks,
-    find_notebooks,
-    notebooks_folder,
-    user_path,
-)
+from hpo_lib.runner.notebooks import choose_notebooks, find_notebooks, notebooks_folder, user_path
 from hpo_lib.runner.parameters import Values, assign_values, read_profile
 from hpo_lib.runner.record import (
     LOCK_NAME,
@@ -102,7 +97,7 @@ def finish(folder: Path, record: RunRecord) -> None:
     record.finish()
     record.write(folder)
 
-    from hpo_lib.runner.report import write_report  # slow to import, like papermill
+    from hpo_lib.runner.report import write_report
 
     write_report(folder, record)
 

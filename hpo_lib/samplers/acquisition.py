@@ -15,10 +15,7 @@ from scipy.stats import qmc
 
 from hpo_lib.samplers.encoding import Array, Encoder, Point
 from hpo_lib.samplers.gp import AveragedProcess, GaussianProcess
-from hpo_lib.samplers.observations import (
-    Observations,
-    output_transform,
-)
+from hpo_lib.samplers.observations import Observations, output_transform
 from hpo_lib.space.search_space import SearchSpace
 
 ACQUISITIONS = ("gp_hedge", "EI", "LCB", "PI")

@@ -31,7 +31,8 @@ from hpo_lib.samplers.observations import (
     subsample_training_set,
     tie_break_margin,
 )
-from hpo_lib.space.search_space import Configuration, SearchSpace
+from hpo_lib.space.search_space import SearchSpace
+from hpo_lib.space.values import Configuration
 
 _N_INCUMBENTS = 5
 _REFIT_UP_TO = 60

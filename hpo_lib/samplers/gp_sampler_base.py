@@ -33,7 +33,8 @@ from hpo_lib.samplers.observations import (
     direction_sign,
 )
 from hpo_lib.samplers.simple import ConfigurationSampler
-from hpo_lib.space.search_space import Configuration, SearchSpace
+from hpo_lib.space.search_space import SearchSpace
+from hpo_lib.space.values import Configuration
 from hpo_lib.trials import is_usable_value, recorded_trials
 
 INITIAL_POINT_GENERATORS = ("random", "sobol", "lhs", "halton")

@@ -22,12 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from optuna.study import StudyDirection
 
 from hpo_lib.samplers.encoding import Array, Encoder, Point
-from hpo_lib.trials import (
-    RecordedTrial,
-    TrialOutcome,
-    is_usable_value,
-    recorded_trials,
-)
+from hpo_lib.trials import RecordedTrial, TrialOutcome, is_usable_value, recorded_trials
 
 MAX_TRAINING_SIZE = 500
 """How many observations a model is fitted to."""

@@ -20,7 +20,8 @@ from hpo_lib.checks import check_whole
 from hpo_lib.samplers.encoding import Encoder, Point
 from hpo_lib.samplers.observations import choice_seed, final_values
 from hpo_lib.samplers.simple import SpaceSampler
-from hpo_lib.space.search_space import Configuration, SearchSpace
+from hpo_lib.space.search_space import SearchSpace
+from hpo_lib.space.values import Configuration
 
 
 class StatelessSampler(BaseSampler):

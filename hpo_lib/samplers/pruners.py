@@ -18,11 +18,7 @@ from optuna.trial import FrozenTrial
 
 from hpo_lib.checks import check_whole
 from hpo_lib.samplers.observations import direction_sign
-from hpo_lib.trials import (
-    RecordedTrial,
-    TrialOutcome,
-    recorded_trials,
-)
+from hpo_lib.trials import RecordedTrial, TrialOutcome, recorded_trials
 
 RULES = ("asha", "hyperband", "median")
 

@@ -15,16 +15,8 @@ from contextlib import suppress
 from optuna.samplers import BaseSampler
 
 from hpo_lib.checks import check_whole
-from hpo_lib.samplers.optuna_samplers import (
-    CmaEsSampler,
-    make_genetic_sampler,
-    make_tpe_sampler,
-)
-from hpo_lib.samplers.simple import (
-    GridSampler,
-    RandomSampler,
-    SobolSampler,
-)
+from hpo_lib.samplers.optuna_samplers import CmaEsSampler, make_genetic_sampler, make_tpe_sampler
+from hpo_lib.samplers.simple import GridSampler, RandomSampler, SobolSampler
 from hpo_lib.samplers.three_step import ThreeStepSampler
 from hpo_lib.space.search_space import SearchSpace
 

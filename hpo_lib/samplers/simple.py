@@ -17,7 +17,8 @@ from optuna.trial import FrozenTrial, TrialState
 from hpo_lib.checks import check_whole
 from hpo_lib.exceptions import ExhaustedError
 from hpo_lib.samplers.observations import choice_seed
-from hpo_lib.space.search_space import Configuration, SearchSpace
+from hpo_lib.space.search_space import SearchSpace
+from hpo_lib.space.values import Configuration
 from hpo_lib.trials import RecordedTrial, recorded_trials
 
 _choosing = threading.RLock()

@@ -19,7 +19,8 @@ from hpo_lib.samplers.encoding import Axis, Encoder, Point
 from hpo_lib.samplers.gp import GaussianProcess
 from hpo_lib.samplers.gp_sampler_base import GPSamplerBase
 from hpo_lib.samplers.observations import Observations
-from hpo_lib.space.search_space import Configuration, SearchSpace
+from hpo_lib.space.search_space import SearchSpace
+from hpo_lib.space.values import Configuration
 
 
 class SkoptSampler(GPSamplerBase):

@@ -9,7 +9,8 @@ import optuna
 
 from hpo_lib.samplers.encoding import Array, Encoder, Point
 from hpo_lib.samplers.gp import GaussianProcess
-from hpo_lib.space.search_space import Configuration, SearchSpace
+from hpo_lib.space.search_space import SearchSpace
+from hpo_lib.space.values import Configuration
 from hpo_lib.trials import RecordedTrial, recorded_trials
 
 

@@ -8,24 +8,15 @@ import numpy as np
 import optuna
 
 from hpo_lib.samplers.encoding import Array, Encoder
-from hpo_lib.samplers.observations import (
-    final_values,
-    output_transform,
-)
+from hpo_lib.samplers.observations import final_values, output_transform
 from hpo_lib.samplers.simple import (
     ConfigurationKey,
     SpaceSampler,
     configuration_key,
     tried_configurations,
 )
-from hpo_lib.space.search_space import (
-    ChoiceParameter,
-    Configuration,
-    FloatParameter,
-    IntParameter,
-    Parameter,
-    Value,
-)
+from hpo_lib.space.parameters import ChoiceParameter, FloatParameter, IntParameter, Parameter
+from hpo_lib.space.values import Configuration, Value
 from hpo_lib.trials import recorded_trials
 
 _BLOCK = 3

@@ -15,7 +15,8 @@ from optuna.storages import BaseStorage
 from hpo_lib.checks import check_name
 from hpo_lib.exceptions import StudyError
 from hpo_lib.objective import Objective, Segment
-from hpo_lib.space.search_space import Configuration, SearchSpace
+from hpo_lib.space.search_space import SearchSpace
+from hpo_lib.space.values import Configuration
 from hpo_lib.study.lease import LEASE_SECONDS
 from hpo_lib.study.run import run_study
 from hpo_lib.study.storage import Storage, open_storage, sqlite_path

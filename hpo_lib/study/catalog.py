@@ -11,7 +11,7 @@ from optuna.study import StudyDirection
 
 from hpo_lib.checks import check_name
 from hpo_lib.exceptions import StudyError
-from hpo_lib.space.search_space import Configuration
+from hpo_lib.space.values import Configuration
 from hpo_lib.study.checkpoints import StudyFolder, checkpoints_beside, study_identity
 from hpo_lib.study.lease import lease_holder
 from hpo_lib.study.storage import (

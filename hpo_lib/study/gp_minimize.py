@@ -21,7 +21,8 @@ from hpo_lib.exceptions import StudyError
 from hpo_lib.objective import FunctionObjective, Segment, SegmentResult
 from hpo_lib.samplers.bayes import BayesSampler
 from hpo_lib.samplers.skopt_sampler import SkoptSampler, fit_process
-from hpo_lib.space.search_space import Configuration, SearchSpace
+from hpo_lib.space.search_space import SearchSpace
+from hpo_lib.space.values import Configuration
 from hpo_lib.study.run import run_study
 from hpo_lib.study.stopping import RULES
 from hpo_lib.study.storage import Storage

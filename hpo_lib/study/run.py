@@ -23,19 +23,15 @@ from hpo_lib.checks import check_name, check_whole
 from hpo_lib.objective import Objective, Segment, as_objective
 from hpo_lib.samplers.pruners import default_rungs, make_pruner
 from hpo_lib.samplers.registry import make_sampler
-from hpo_lib.space.search_space import Configuration, SearchSpace
+from hpo_lib.space.search_space import SearchSpace
+from hpo_lib.space.values import Configuration
 from hpo_lib.study.catalog import open_study
 from hpo_lib.study.checkpoints import StudyFolder, checkpoints_beside, ensure_identity
 from hpo_lib.study.driver import Callback, Driver, StoppingRule, is_complete, trial_seed
 from hpo_lib.study.lease import hold_lease
 from hpo_lib.study.settings import begin_study, check_unchanged, qualified_name, study_settings
 from hpo_lib.study.single_writer import SingleWriterStorage
-from hpo_lib.study.storage import (
-    Storage,
-    open_storage,
-    storage_file,
-    translate_storage_errors,
-)
+from hpo_lib.study.storage import Storage, open_storage, storage_file, translate_storage_errors
 from hpo_lib.study.workers.local import Workers, make_workers
 from hpo_lib.trials import RecordedTrial, StudyRecord, incumbent
 

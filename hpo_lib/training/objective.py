@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from hpo_lib.objective import LOG_FOLDER, Segment, SegmentResult
-from hpo_lib.space.search_space import Configuration
+from hpo_lib.space.values import Configuration
 from hpo_lib.training.config import DataConfig, TrainingConfig
 from hpo_lib.training.datasets import content_digest
 from hpo_lib.training.hardware import choose_device

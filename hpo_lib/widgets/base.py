@@ -17,7 +17,8 @@ from matplotlib.transforms import Bbox
 from PIL import Image
 
 from hpo_lib.plots.style import AxesArray
-from hpo_lib.space.search_space import ChoiceParameter, Parameter, Value
+from hpo_lib.space.parameters import ChoiceParameter, Parameter
+from hpo_lib.space.values import Value
 from hpo_lib.widgets.front_end import escape_mathjax, is_watched
 
 SliderOptions = list[tuple[str, Any]]

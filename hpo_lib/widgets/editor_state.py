@@ -9,7 +9,8 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from hpo_lib.exceptions import SpaceError
-from hpo_lib.space.search_space import Parameter, SearchSpace
+from hpo_lib.space.parameters import Parameter
+from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.yaml_io import Comments, label, read_yaml, yaml_line
 
 Cell = tuple[int, str]

@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import optuna
 
-from hpo_lib.space.search_space import ChoiceParameter, Parameter, SearchSpace, Value
+from hpo_lib.space.parameters import ChoiceParameter, Parameter
+from hpo_lib.space.search_space import SearchSpace
+from hpo_lib.space.values import Value
 from hpo_lib.space.yaml_io import read_yaml
 from hpo_lib.trials import StudyRecord, own_trials, recorded_trials
 

@@ -8,8 +8,7 @@ from html import escape
 import numpy as np
 import optuna
 
-from hpo_lib.plots.data import any_time_data
-from hpo_lib.plots.figures import plot_any_time
+from hpo_lib.plots.study import any_time_data, plot_any_time
 from hpo_lib.plots.style import AxesArray, panels
 from hpo_lib.plots.trials import plot_trial_curves, trial_curves_data
 from hpo_lib.study.lease import lease_holder

@@ -24,9 +24,9 @@ from optuna.storages import BaseStorage
 
 from hpo_lib.checks import check_name
 from hpo_lib.exceptions import StudyError
-from hpo_lib.plots.data import FloatArray, Points, points_data
-from hpo_lib.plots.trials import Range, brush, plot_parallel_coordinates
-from hpo_lib.space.search_space import ChoiceParameter
+from hpo_lib.plots.style import FloatArray
+from hpo_lib.plots.trials import Points, Range, brush, plot_parallel_coordinates, points_data
+from hpo_lib.space.parameters import ChoiceParameter
 from hpo_lib.study.background import BackgroundStudy, State, background_study
 from hpo_lib.study.lease import lease_holder
 from hpo_lib.study.storage import DEFAULT_STORAGE, Storage, open_storage

@@ -11,17 +11,10 @@ from ipywidgets import Button, Dropdown, HBox, Label, SelectionSlider, VBox
 
 from hpo_lib.exceptions import StudyError
 from hpo_lib.plots.surrogate_slice import FittedStudy, fitted_study, plot_slice, slice_data
-from hpo_lib.space.search_space import Configuration, Value
+from hpo_lib.space.values import Configuration, Value
 from hpo_lib.study.lease import lease_holder
 from hpo_lib.trials import own_trials, recorded_trials, stop_reason, study_space
-from hpo_lib.widgets.base import (
-    Panel,
-    make_field,
-    make_image,
-    make_slider,
-    slider_options,
-    to_png,
-)
+from hpo_lib.widgets.base import Panel, make_field, make_image, make_slider, slider_options, to_png
 from hpo_lib.widgets.front_end import escape_mathjax, in_turn
 
 # A value of None would leave the field blank.

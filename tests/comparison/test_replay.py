@@ -21,7 +21,8 @@ from hpo_lib.comparison.surrogate_benchmark import (
 )
 from hpo_lib.comparison.training_records import Record, read_record, study_record
 from hpo_lib.objective import Objective, Segment, as_objective
-from hpo_lib.space.search_space import Configuration, SearchSpace
+from hpo_lib.space.search_space import SearchSpace
+from hpo_lib.space.values import Configuration
 from hpo_lib.study.driver import trial_seed
 from hpo_lib.study.run import run_study
 from tests.toys import TOY_SPACE, Learner, bowl, record_of

@@ -11,7 +11,7 @@ import pytest
 from optuna.trial import TrialState
 
 from hpo_lib.exceptions import StudyError
-from hpo_lib.plots.data import any_time_data
+from hpo_lib.plots.study import any_time_data
 from hpo_lib.study.catalog import list_studies, open_study, trials_frame
 from hpo_lib.study.run import run_study
 from hpo_lib.widgets.surrogate_explorer import SurrogateExplorer

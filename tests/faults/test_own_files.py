@@ -288,7 +288,7 @@ def test_clean_refuses_while_a_study_is_written_whatever_its_files_name(results,
 def test_a_training_refuses_the_checkpoint_of_another_study_and_of_other_data(tmp_path):
     from hpo_lib.exceptions import CheckpointError
     from hpo_lib.training.config import DataConfig, TrainingConfig
-    from hpo_lib.training.objective import TrainingObjective  # imports torch
+    from hpo_lib.training.objective import TrainingObjective
 
     config = TrainingConfig(depth=8, n_filters=2, epochs=2)
     data = DataConfig("digits", n_train=64, n_validation=32)

@@ -16,14 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpo_lib.exceptions import SpaceError
-from hpo_lib.space.search_space import (
-    PRESETS,
-    ChoiceParameter,
-    Configuration,
-    FloatParameter,
-    IntParameter,
-    SearchSpace,
-)
+from hpo_lib.space.parameters import ChoiceParameter, FloatParameter, IntParameter
+from hpo_lib.space.search_space import PRESETS, SearchSpace
+from hpo_lib.space.values import Configuration
 
 EXAMPLE = """\
 optimizer: {type: choice, options: [adamw, sgd], default: adamw}

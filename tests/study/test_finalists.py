@@ -10,7 +10,8 @@ from optuna.trial import TrialState
 
 from hpo_lib.exceptions import StudyChangedError, StudyError
 from hpo_lib.objective import Segment, SegmentResult
-from hpo_lib.space.search_space import Configuration, SearchSpace
+from hpo_lib.space.search_space import SearchSpace
+from hpo_lib.space.values import Configuration
 from hpo_lib.study.catalog import open_study
 from hpo_lib.study.retrain import (
     best_configuration,

@@ -4,10 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hpo_lib.training.loaders import (
-    ImageData,
-    load_data,
-)
+from hpo_lib.training.loaders import ImageData, load_data
 from hpo_lib.training.trainer import train
 from tests.training.images import SMALL, SMALL_DATA
 

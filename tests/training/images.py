@@ -10,9 +10,7 @@ from PIL import Image
 
 from hpo_lib.objective import SegmentResult
 from hpo_lib.training.config import DataConfig, TrainingConfig
-from hpo_lib.training.loaders import (
-    Part,
-)
+from hpo_lib.training.loaders import Part
 
 
 def a_part(n: int = 6, channels: int = 3) -> Part:

@@ -8,9 +8,7 @@ import pytest
 import torch
 
 from hpo_lib.exceptions import CheckpointError
-from hpo_lib.training.loaders import (
-    ImageData,
-)
+from hpo_lib.training.loaders import ImageData
 from hpo_lib.training.trainer import evaluate, train
 from tests.training.images import SMALL
 

@@ -21,10 +21,7 @@ import pytest
 from hpo_lib.exceptions import DataError
 from hpo_lib.training import cifar10
 from hpo_lib.training.config import DataConfig
-from hpo_lib.training.loaders import (
-    load_data,
-    load_test_data,
-)
+from hpo_lib.training.loaders import load_data, load_test_data
 
 
 def test_cifar10_without_a_home_names_the_variables(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,12 +3,7 @@ from __future__ import annotations
 import torch
 
 from hpo_lib.training.config import DataConfig
-from hpo_lib.training.loaders import (
-    Augmentation,
-    batches,
-    load_data,
-    load_test_data,
-)
+from hpo_lib.training.loaders import Augmentation, batches, load_data, load_test_data
 from tests.training.images import a_part
 
 

@@ -12,9 +12,7 @@ from hypothesis import strategies as st
 from hpo_lib.exceptions import DataError
 from hpo_lib.training.config import DataConfig
 from hpo_lib.training.image_pool import ImagePool, ImageSource
-from hpo_lib.training.loaders import (
-    load_data,
-)
+from hpo_lib.training.loaders import load_data
 from hpo_lib.training.splits import split_record, verify_split, write_split
 from tests.training.images import a_folder, save, two_parts
 

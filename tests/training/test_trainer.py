@@ -14,11 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from hpo_lib.exceptions import CheckpointError
 from hpo_lib.training.config import DataConfig, TrainingConfig
-from hpo_lib.training.loaders import (
-    ImageData,
-    Part,
-    load_data,
-)
+from hpo_lib.training.loaders import ImageData, Part, load_data
 from hpo_lib.training.trainer import evaluate, train
 from tests.training.images import SMALL, curves
 

@@ -6,9 +6,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from hpo_lib.plots.data import points_data
-from hpo_lib.plots.trials import brush, plot_parallel_coordinates, trial_curves_data
-from hpo_lib.study.storage import Lease
+from hpo_lib.plots.trials import brush, plot_parallel_coordinates, points_data, trial_curves_data
+from hpo_lib.study.lease import Lease
 from hpo_lib.trials import StudyRecord, own_trials, recorded_trials
 from hpo_lib.widgets.monitor_summary import (
     describe_study,

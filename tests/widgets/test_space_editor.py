@@ -5,15 +5,12 @@ from threading import Event, Thread
 import optuna
 import pytest
 from bs4 import BeautifulSoup
-from hpo_lib.widgets.space_editor.editor_summary import warm_start_count
 from optuna.storages import InMemoryStorage
 
 from hpo_lib.exceptions import SpaceError, StudyError
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.study.run import run_study
-from hpo_lib.widgets.editor_state import (
-    warm_start_count,
-)
+from hpo_lib.widgets.editor_summary import warm_start_count
 from hpo_lib.widgets.space_editor import SpaceEditor
 from tests.space.test_space import EXAMPLE
 

@@ -9,12 +9,12 @@ import papermill
 import pytest
 from nbconvert import HTMLExporter
 
-from hpo_lib.plots.data import points_data
-from hpo_lib.plots.trials import brush
+from hpo_lib.plots.trials import brush, points_data
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.study.background import BackgroundStudy
-from hpo_lib.study.run import open_study, run_study
-from hpo_lib.study.storage import Lease
+from hpo_lib.study.catalog import open_study
+from hpo_lib.study.lease import Lease
+from hpo_lib.study.run import run_study
 from hpo_lib.widgets.study_monitor import StudyMonitor
 from tests.study.test_background import other_process as other_process
 from tests.study.test_background import until

@@ -25,7 +25,7 @@ import cloudpickle
 from hpo_lib.checks import check_positive
 from hpo_lib.exceptions import StudyError
 from hpo_lib.objective import Objective, Segment
-from hpo_lib.space.search_space import Configuration
+from hpo_lib.space.values import Configuration
 from hpo_lib.study.workers.local import Evaluation, Failure, LocalWorkers
 
 try:

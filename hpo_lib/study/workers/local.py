@@ -30,7 +30,7 @@ from hpo_lib.checks import check_positive, check_whole
 from hpo_lib.exceptions import CheckpointError, StudyError
 from hpo_lib.files import is_full_disk
 from hpo_lib.objective import CURVES, Objective, Segment, SegmentResult, checked_result
-from hpo_lib.space.search_space import Configuration
+from hpo_lib.space.values import Configuration
 from hpo_lib.study.workers.process_guard import ProcessGuard
 from hpo_lib.study.workers.processes import (
     READY,
@@ -345,7 +345,7 @@ def make_workers(
     """
     limited = time_limit is not None or memory_limit is not None
     if isinstance(workers, str):
-        from hpo_lib.study.workers.dask_cluster import DaskWorkers  # needs an extra
+        from hpo_lib.study.workers.dask_cluster import DaskWorkers
 
         return DaskWorkers(workers, time_limit=time_limit, memory_limit=memory_limit)
     if isinstance(workers, Workers):

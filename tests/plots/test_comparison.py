@@ -11,7 +11,7 @@ from hpo_lib.comparison.run import final_values
 from hpo_lib.comparison.statistics import rank_strategies
 from hpo_lib.comparison.surrogate_benchmark import Trust
 from hpo_lib.plots import comparison as plots_compare
-from tests.plots.test_plots import assert_labelled, draw
+from tests.plots.recorded import assert_labelled, draw
 
 
 def make_comparison(seeds: int = 5, n: int = 20) -> pd.DataFrame:
@@ -90,7 +90,7 @@ def test_import_paths_are_told_apart_by_their_class():
     frame = make_comparison().replace({"strategy": paths})
     texts = draw(plots_compare.plot_final_values(frame))
     assert {"NSGAIISampler\nn = 5 seeds", "TPESampler\nn = 5 seeds"} <= set(texts)
-    assert plots_compare.short("tpe, gamma 0.25") == "tpe, gamma 0.25"
+    assert plots_compare.short_name("tpe, gamma 0.25") == "tpe, gamma 0.25"
     ranks = rank_strategies({"a": frame, "b": frame})
     assert any("TPESampler" in text for text in draw(plots_compare.plot_ranks(ranks)))
 

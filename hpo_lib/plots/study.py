@@ -1,0 +1,428 @@
+"""Draw the course of a study: incumbent, learning curves, workers' time and importance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import optuna
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+from optuna.trial import TrialState
+
+from hpo_lib.objective import SegmentResult
+from hpo_lib.plots.style import (
+    BLUE,
+    COLOURS,
+    WHITE,
+    AxesArray,
+    FloatArray,
+    failure_ticks,
+    finite,
+    label,
+    legend_above,
+    line_style,
+    name_ticks,
+    one_axes,
+    panels,
+    spending_axis,
+    value_axis,
+)
+from hpo_lib.study.catalog import trials_frame
+from hpo_lib.trials import recorded_trials, running_best, sort_by_value
+
+Source = optuna.Study | pd.DataFrame
+"""A study or its `trials_frame`; warm-start trials are left out of either."""
+
+MIN_TRIALS = 4
+"""Importance is refused for fewer completed trials."""
+
+
+class AnyTime(NamedTuple):
+    """Finished trials of a study in order, each array of shape (n,).
+
+    Attributes:
+        study: name of the study.
+        seconds: seconds spent until each trial ended.
+        values: final values; NaN for failed and pruned trials.
+        best: value of the incumbent; NaN before the first.
+    """
+
+    study: str
+    seconds: FloatArray
+    values: FloatArray
+    best: FloatArray
+
+
+class Curves(NamedTuple):
+    """Learning curves of one training, shape (epochs,); NaN where a number was not finite.
+
+    Attributes:
+        run: name of the training.
+        train_loss: mean loss per training image.
+        validation_loss: mean loss per validation image.
+        validation_error: share of validation images that are classified wrongly.
+    """
+
+    run: str
+    train_loss: FloatArray
+    validation_loss: FloatArray
+    validation_error: FloatArray
+
+
+class Timeline(NamedTuple):
+    """Trials that ran, each array of shape (n,).
+
+    Attributes:
+        numbers: numbers of the trials.
+        workers: names of their workers.
+        starts: seconds since the first start.
+        lengths: seconds from start to end.
+        outcomes: what became of them.
+    """
+
+    numbers: NDArray[np.int64]
+    workers: list[str]
+    starts: FloatArray
+    lengths: FloatArray
+    outcomes: list[str]
+
+
+class Importance(NamedTuple):
+    """Importance of parameters for being among the best trials.
+
+    Attributes:
+        shares: share of the importance by the name of a parameter, largest first.
+        quantile: share of the trials that count as the best.
+        n: number of trials.
+    """
+
+    shares: dict[str, float]
+    quantile: float
+    n: int
+
+
+def any_time_data(source: Source | Mapping[str, Source]) -> list[AnyTime]:
+    """Return what was spent and reached in one study, or in several by name.
+
+    Seconds are those of training and suggesting, summed over trials, whatever ran side by side.
+    """
+    if isinstance(source, Mapping):
+        return [any_time_data(one)[0]._replace(study=name) for name, one in source.items()]
+
+    frame = _own_trials(source)
+    frame = frame[frame["state"] != "running"]
+
+    # A trial that failed before it began has spent no seconds.
+    seconds = np.nan_to_num(finite(frame[["seconds", "suggest_seconds"]])).sum(axis=1)
+    values = finite(frame["value"])
+    name = source.study_name if isinstance(source, optuna.Study) else "study"
+    return [
+        AnyTime(
+            name,
+            np.cumsum(seconds),
+            values,
+            running_best(values),
+        )
+    ]
+
+
+def _own_trials(source: Source) -> Any:
+    """Return the frame of the study's own trials: the others were paid for elsewhere."""
+    frame: Any = trials_frame(source) if isinstance(source, optuna.Study) else source
+    return frame[frame["warm_start"].isna()] if "warm_start" in frame else frame
+
+
+def plot_any_time(
+    source: Source | Mapping[str, Source] | list[AnyTime],
+    by: Literal["trial", "seconds"] = "trial",
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw the incumbent of one study or several against what was spent.
+
+    Args:
+        source: a study or its `trials_frame`, several of them by name, or what `any_time_data`
+            returns.
+        by: what was spent: trials, or seconds of training and suggesting.
+        ax: axes to draw into; default: a new figure.
+
+    Example:
+        >>> study = optuna.create_study()
+        >>> study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=5)
+        >>> plot_any_time(study).get_xlabel()
+        'trials finished (count)'
+    """
+    data = source if isinstance(source, list) else any_time_data(source)
+    ax = one_axes(ax)
+    failures: list[FloatArray] = [np.zeros(0)]
+    for i, study in enumerate(data):
+        n = len(study.values)
+        # Points show the values of the trials, steps the incumbent.
+        spent = study.seconds if by == "seconds" else np.arange(1.0, n + 1)
+        failures.append(spent[np.isnan(study.values)])
+
+        name = "incumbent" if len(data) == 1 else label(study.study)
+        style = line_style(i, label=f"{name} (n = {n} trials)", linewidth=2)
+        marker = style.pop("marker")
+        ax.plot(
+            spent,
+            study.values,
+            marker,
+            color=style["color"],
+            markersize=4,
+            alpha=0.45,
+        )
+        ax.step(
+            spent,
+            study.best,
+            where="post",
+            **style,
+        )
+
+    failure_ticks(ax, np.concatenate(failures))
+    value_axis(ax, [study.values for study in data])
+    spending_axis(ax, by)
+    legend_above(ax)
+    return ax
+
+
+def learning_curves_data(
+    source: optuna.Study | SegmentResult | Mapping[str, Sequence[float]], k: int = 5
+) -> list[Curves]:
+    """Return the curves of one training, or of the best trials of a study, best first.
+
+    Args:
+        source: a study, the result of a training, or its curves by name.
+        k: largest number of trials of a study.
+
+    Raises:
+        ValueError: no completed trial of the study has curves.
+    """
+    if isinstance(source, Mapping):
+        return [_curves(source, "this run")]
+    if isinstance(source, SegmentResult):
+        return [_curves(vars(source), "this run")]
+
+    trials = [t for t in sort_by_value(recorded_trials(source)) if t.record.validation_error]
+    if not trials:
+        message = f"study {source.study_name!r} must have a completed trial with curves"
+        raise ValueError(message)
+    return [_curves(vars(trial.record), f"trial {trial.number}") for trial in trials[:k]]
+
+
+def _curves(record: Mapping[str, Any], run: str) -> Curves:
+    """Return curves as long as that of the error, which a training writes last."""
+    n_epochs = len(record.get("validation_error", ()))
+
+    # While a training writes its record, its losses may be longer or shorter.
+    def curve(name: str) -> FloatArray:
+        values = finite(record.get(name, ()))[:n_epochs]
+        return np.pad(values, (0, n_epochs - len(values)), constant_values=np.nan)
+
+    return Curves(
+        run,
+        curve("train_loss"),
+        curve("validation_loss"),
+        curve("validation_error"),
+    )
+
+
+def plot_learning_curves(
+    source: optuna.Study | SegmentResult | Mapping[str, Sequence[float]] | list[Curves],
+    k: int = 5,
+) -> AxesArray:
+    """Draw loss and validation error per epoch of one training, or of a study's best trials.
+
+    Args:
+        source: a study, the result of a training, its curves by name, or what
+            `learning_curves_data` returns.
+        k: largest number of trials of a study.
+
+    Returns:
+        The axes of the loss and of the error.
+    """
+    data = source if isinstance(source, list) else learning_curves_data(source, k)
+    axes = panels(2, 2, 4.2, 3.6)
+    loss, error = axes
+    for i, curves in enumerate(data):
+        n_epochs = len(curves.validation_error)
+        epochs = np.arange(1, n_epochs + 1)
+
+        # The first is the best: its lines are thicker, and it is named so.
+        width = 2.2 if i == 0 else 1.2
+        style = line_style(
+            i,
+            "-",
+            markevery=max(1, n_epochs // 10),
+            linewidth=width,
+        )
+        loss.plot(epochs, curves.validation_loss, **style)
+        loss.plot(
+            epochs,
+            curves.train_loss,
+            "--",
+            color=style["color"],
+            linewidth=width,
+        )
+
+        name = label(curves.run)
+        if i == 0 and len(data) > 1:
+            name += " (incumbent)"
+        last = curves.validation_error[-1] if n_epochs else np.nan
+        error.plot(
+            epochs,
+            curves.validation_error,
+            label=f"{name}: {last:.4f}",
+            **style,
+        )
+
+    # The legend of the loss explains the lines, that of the error the colours.
+    for line, name in (("-", "validation"), ("--", "training")):
+        loss.plot(
+            [],
+            [],
+            line,
+            color="0.3",
+            label=name,
+        )
+
+    losses = [np.append(curves.train_loss, curves.validation_loss) for curves in data]
+    value_axis(loss, losses, "loss (mean per image)")
+    value_axis(error, [curves.validation_error for curves in data])
+    for ax in axes:
+        ax.set_xlabel("epoch")
+        ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        ax.legend(fontsize=8)
+    return axes
+
+
+def timeline_data(source: Source) -> Timeline:
+    """Return when which worker ran each trial that has ended or reached a rung."""
+    # Trials that are running have no end, and those that never ran no start.
+    frame = _own_trials(source).dropna(subset=["started", "finished"])
+    starts = finite(frame["started"])
+    return Timeline(
+        numbers=np.asarray(frame["number"], dtype=np.int64),
+        workers=[str(worker) for worker in frame["worker"].fillna("unknown")],
+        starts=starts - starts.min(initial=np.inf),
+        lengths=finite(frame["finished"]) - starts,
+        outcomes=[str(status) for status in frame["status"].fillna("running")],
+    )
+
+
+def plot_timeline(source: Source | Timeline, ax: Axes | None = None) -> Axes:
+    """Draw which worker ran which trial when.
+
+    Args:
+        source: a study or its `trials_frame`, or what `timeline_data` returns.
+        ax: axes to draw into; default: a new figure.
+    """
+    data = source if isinstance(source, Timeline) else timeline_data(source)
+    workers = list(dict.fromkeys(data.workers))
+    rows = np.array([workers.index(worker) for worker in data.workers])
+    outcomes = np.array(data.outcomes)
+    end = (data.starts + data.lengths).max(initial=0)
+    # The shortest trials would not be seen.
+    lengths = np.maximum(data.lengths, 0.004 * end)
+    ax = one_axes(ax, 7.0, 1.4 + 0.4 * len(workers))
+    for i, outcome in enumerate(dict.fromkeys(data.outcomes)):
+        # Colour and hatch each tell the outcomes apart.
+        part = outcomes == outcome
+        ax.barh(
+            rows[part],
+            lengths[part],
+            height=0.7,
+            left=data.starts[part],
+            label=f"{label(outcome)} (n = {part.sum()})",
+            color=COLOURS[i % 10],
+            hatch=("", "//", "..", "xx", "--")[i % 5],
+            edgecolor="white",
+            linewidth=0.5,
+        )
+
+    # Numbers of the trials, where there is room for them.
+    for i in np.flatnonzero(lengths > 0.04 * end):
+        ax.text(
+            data.starts[i] + lengths[i] / 2,
+            rows[i],
+            str(data.numbers[i]),
+            ha="center",
+            va="center",
+            fontsize=8,
+            bbox=WHITE,
+        )
+
+    name_ticks(ax, "y", workers)
+    ax.invert_yaxis()
+    ax.grid(visible=False, axis="y")
+    ax.set(xlabel="time since the start of the first trial (s)", ylabel="worker")
+    legend_above(ax)
+    return ax
+
+
+def importance_data(study: optuna.Study) -> Importance:
+    """Estimate how much each parameter matters for being among the best trials (PED-ANOVA).
+
+    A conditional parameter counts by how often it was active (https://arxiv.org/abs/2601.20800).
+
+    Raises:
+        ValueError: fewer than `MIN_TRIALS` completed trials, or all of the same value.
+    """
+    completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    values = [trial.values[0] for trial in completed if np.isfinite(trial.values[0])]
+    if len(values) < MIN_TRIALS or len(set(values)) == 1:
+        message = (
+            f"importance needs at least {MIN_TRIALS} completed trials that differ in value, "
+            f"got {len(values)} with {len(set(values))} different values"
+        )
+        raise ValueError(message)
+
+    # The estimate is unsteady with fewer than five trials above the quantile (Optuna's advice).
+    quantile = max(0.1, min(0.5, 5 / len(values)))
+    evaluator = PedAnovaImportanceEvaluator(target_quantile=quantile)
+    return Importance(get_param_importances(study, evaluator=evaluator), quantile, len(values))
+
+
+def plot_importance(source: optuna.Study | Importance, ax: Axes | None = None) -> Axes:
+    """Draw how much each parameter matters for being among the best trials.
+
+    Args:
+        source: a study, or what `importance_data` returns.
+        ax: axes to draw into; default: a new figure.
+
+    Raises:
+        ValueError: the study has too few trials to tell.
+    """
+    data = source if isinstance(source, Importance) else importance_data(source)
+    names = list(data.shares)
+    percent = 100 * np.array(list(data.shares.values()))
+    ax = one_axes(ax, 7.0, 1.2 + 0.35 * len(names))
+
+    # The most important parameter stands at the top.
+    bars = ax.barh(
+        range(len(names)),
+        percent,
+        height=0.7,
+        color=BLUE,
+    )
+    ax.bar_label(
+        bars,
+        fmt="{:.0f}%",
+        padding=4,
+        fontsize=9,
+    )
+
+    name_ticks(ax, "y", names, 24)
+    ax.invert_yaxis()
+    ax.grid(visible=False, axis="y")
+    ax.set(xlim=(0, percent.max() + 6), xlabel="share of importance (%)")
+    ax.set_ylabel("hyperparameter")
+    ax.set_title(
+        f"for reaching the best {data.quantile:.0%} of n = {data.n} trials (PED-ANOVA)",
+        fontsize=10,
+    )
+    return ax

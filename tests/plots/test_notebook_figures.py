@@ -1,0 +1,95 @@
+"""The figures that notebooks draw with pandas, matplotlib and scikit-learn alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import matplotlib.image
+import matplotlib.pyplot as plt
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
+
+from hpo_lib.plots.style import MAX_BYTES, label, save_figure
+from hpo_lib.runner.notebooks import notebooks_folder
+from tests.plots.recorded import draw
+
+N_IMAGES = 5000
+
+
+def run_cell(notebook: str, text: str, names: dict[str, Any]) -> None:
+    """Run the cell of a notebook that has a text."""
+    cells = nbformat.read(notebooks_folder() / notebook, as_version=4).cells
+    (source,) = (c.source for c in cells if c.cell_type == "code" and text in c.source)
+    exec(source, names)
+
+
+@pytest.fixture(params=[10, 1000])
+def names(request, tmp_path) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(request.param, size=N_IMAGES)
+    predicted = np.where(rng.random(N_IMAGES) < 0.8, labels, labels[::-1])
+    pictures = torch.tensor(rng.integers(256, size=(30, 3, 8, 8)), dtype=torch.uint8)
+    train = SimpleNamespace(labels=torch.tensor(labels), images=pictures)
+    return {
+        "ConfusionMatrixDisplay": ConfusionMatrixDisplay,
+        "confusion_matrix": confusion_matrix,
+        "folder": tmp_path,
+        "images": SimpleNamespace(
+            classes=[f"$class_{i}^$" for i in range(request.param)],
+            train=train,
+            validation=SimpleNamespace(labels=torch.tensor(labels[:900])),
+        ),
+        "label": label,
+        "np": np,
+        "pd": pd,
+        "plt": plt,
+        "save_figure": save_figure,
+        "test": range(N_IMAGES),
+        "tests": [SimpleNamespace(labels=labels, predicted=predicted, error=0.2)],
+    }
+
+
+def coloured_share(path: Path) -> float:
+    """Return the share of the pixels of a picture that are neither white nor grey."""
+    pixels = matplotlib.image.imread(path)[..., :3]
+    return float((np.ptp(pixels, axis=-1) > 0.1).mean())
+
+
+def test_class_counts_are_seen_whatever_the_number_of_classes(names):
+    run_cell("01_data_preparation.ipynb", "counts.plot.bar", names)
+    path = names["folder"] / "figures" / "class_counts.png"
+    assert path.stat().st_size <= MAX_BYTES
+    assert coloured_share(path) > 0.05
+    ax = names["ax"]
+    heights = [bar.get_height() for bar in ax.containers[0]]
+    assert sum(heights) == N_IMAGES
+    ticks = [text for text in draw(ax) if "class" in text and text != "class"]
+    assert 2 < len(ticks) <= 31
+    assert all(text.startswith(r"\$class") for text in ticks)
+
+
+def test_images_stand_under_the_names_of_their_classes(names):
+    run_cell("01_data_preparation.ipynb", "def plot_images", names)
+    path = names["folder"] / "figures" / "images.png"
+    assert path.stat().st_size <= MAX_BYTES
+    first, *others = names["figure"].axes
+    assert len(others) == 23
+    assert first.get_title() == label(f"$class_{names['images'].train.labels[0]}^$", 12)
+    assert (first.images[0].get_array() == names["images"].train.images[0].permute(1, 2, 0)).all()
+
+
+def test_a_confusion_matrix_is_readable_whatever_the_number_of_classes(names):
+    run_cell("06_visualization.ipynb", "ConfusionMatrixDisplay(", names)
+    path = names["folder"] / "figures" / "confusion_matrix.png"
+    assert path.stat().st_size <= MAX_BYTES
+    assert coloured_share(path) > 0.001
+    texts = draw(names["ax"])
+    assert "accuracy 80.00%, n = 5000 images" in texts
+    ticks = [text for text in texts if text.startswith(r"\$class")]
+    assert 4 < len(ticks) <= 42
