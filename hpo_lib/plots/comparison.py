@@ -159,3 +159,36 @@ def plot_ranks(ranks: Ranks, ax: Axes | None = None) -> Axes:
     )
     note_trust(ax, ranks.trust)
     return ax
+
+
+def plot_scaling(frame: pd.DataFrame) -> AxesArray:
+    """Draw speed-up, utilisation and the driver's share against the number of workers.
+
+    Args:
+        frame: one row per number of `workers`, with the columns `speed_up` (seconds of training
+            per second), `utilisation` and `driver_share` (fractions of the time), as
+            `results/reference/scaling.csv` has them.
+
+    Returns:
+        Two axes: the speed-up, and the shares.
+    """
+    workers = frame["workers"]
+    axes = panels(2, 2, 5.0, 3.6)
+    speed_up, shares = axes
+
+    speed_up.plot(workers, workers, ":", color="0.4", label="ideal")
+    speed_up.plot(workers, frame["speed_up"], label="simulated", **line_style(0))
+    speed_up.set_yscale("log", base=2)
+    speed_up.yaxis.set_major_formatter("{x:g}")
+    speed_up.set_ylabel("speed-up (training seconds per second)")
+
+    shares.plot(workers, frame["utilisation"], label="workers", **line_style(0))
+    shares.plot(workers, frame["driver_share"], label="driver", **line_style(1))
+    shares.set(ylabel="share of the time that is busy", ylim=(-0.05, 1.05))
+
+    for ax in axes:
+        ax.set_xscale("log", base=2)
+        ax.set_xticks(workers, [str(n) for n in workers])
+        ax.set_xlabel("workers")
+        legend_above(ax)
+    return axes

@@ -159,3 +159,11 @@ def test_a_figure_says_what_surrogate_it_rests_on(plot, spearman, said):
     axes = plot(frame[frame["seed"] < 4])
     first = axes.flat[0] if isinstance(axes, np.ndarray) else axes
     assert said in first.figure.get_supxlabel()
+
+
+def test_more_workers_are_drawn_against_fewer():
+    columns = {"speed_up": [1.0, 3.5, 9.0], "utilisation": [1.0, 0.9, 0.6]}
+    frame = pd.DataFrame({"workers": [1, 4, 16], **columns, "driver_share": [0.1, 0.4, 1.0]})
+    for ax in plots_compare.plot_scaling(frame):
+        assert_labelled(ax)
+        assert [tick.get_text() for tick in ax.get_xticklabels()] == ["1", "4", "16"]
