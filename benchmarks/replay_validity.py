@@ -28,8 +28,9 @@ import optuna
 import pandas as pd
 import record_trials
 
-from hpo_lib.comparison.run import compare, final_values, replay
-from hpo_lib.comparison.surrogate_benchmark import SurrogateObjective, TrustWarning
+from hpo_lib.comparison.run import compare, replay
+from hpo_lib.comparison.statistics import final_values
+from hpo_lib.comparison.surrogate_benchmark import SurrogateObjective, SurrogateQualityWarning
 from hpo_lib.comparison.training_records import Record, group_means, read_record
 from hpo_lib.files import atomic_write_text
 from hpo_lib.training.loaders import DataConfig
@@ -56,11 +57,11 @@ def main() -> None:
     if chosen.quick:
         chosen.replays, chosen.live = 10, False
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    warnings.simplefilter("ignore", TrustWarning)  # what it says is printed
+    warnings.simplefilter("ignore", SurrogateQualityWarning)  # what it says is printed
     record = _without(chosen.record, chosen.strategies)
     models = {name: SurrogateObjective(record, model=name) for name in ("gp", "trees")}
     for name, surrogate in models.items():
-        print(f"{name}: {surrogate.trust}", flush=True)
+        print(f"{name}: {surrogate.quality}", flush=True)
     unseen = pd.DataFrame([_unseen(record, name, s) for s in (0.1, 0.3) for name in models])
     print(unseen.round(4).to_string(index=False), flush=True)
     frames = {
@@ -77,9 +78,9 @@ def main() -> None:
     live = _live(record, chosen) if chosen.live else None
     table = pd.concat([_table(name, frame, live, chosen.seeds) for name, frame in frames.items()])
     print(table.round(4).to_string(index=False))
-    trust = {name: surrogate.trust.spearman for name, surrogate in models.items()}
+    spearman = {name: surrogate.quality.spearman for name, surrogate in models.items()}
     rows, best = (json.loads(one.to_json(orient="records")) for one in (table, unseen))
-    print(json.dumps({"spearman": trust, "unseen": best, "rows": rows}))
+    print(json.dumps({"spearman": spearman, "unseen": best, "rows": rows}))
 
 
 def _unseen(record: Record, model: str, share: float) -> dict[str, object]:

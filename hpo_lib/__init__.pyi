@@ -1,4 +1,4 @@
-from .comparison.surrogate_benchmark import PublishedObjective as PublishedObjective
+from .comparison.published import PublishedObjective as PublishedObjective
 from .comparison.surrogate_benchmark import SurrogateObjective as SurrogateObjective
 from .comparison.training_records import read_record as read_record
 from .comparison.training_records import study_record as study_record

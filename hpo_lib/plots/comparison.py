@@ -1,4 +1,4 @@
-"""Figures of comparisons: curves, odds and ranks, each with its n and the trust it rests on."""
+"""Figures of comparisons: curves, odds and ranks, each with its n and its surrogate's quality."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hpo_lib.checks import check_member
-from hpo_lib.comparison.run import final_values
-from hpo_lib.comparison.statistics import Ranks, Spending, any_time, superiority
-from hpo_lib.comparison.surrogate_benchmark import Trust
+from hpo_lib.comparison.hypothesis_tests import Ranks, superiority
+from hpo_lib.comparison.statistics import Spending, any_time, final_values
+from hpo_lib.comparison.surrogate_benchmark import SurrogateQuality
 from hpo_lib.plots.data import finite
 from hpo_lib.plots.style import (
     COLOURS,
@@ -65,7 +65,7 @@ def plot_comparison(
     value_axis(ax, [data[name].to_numpy(dtype=float) for name in (low, high)], f"{what},\n{said}")
     spending_axis(ax, by)
     legend_above(ax)
-    note_trust(ax, frame.attrs.get("trust"))
+    annotate_quality(ax, frame.attrs.get("surrogate_quality"))
     return ax
 
 
@@ -98,16 +98,16 @@ def plot_final_values(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set(xlim=(-0.4, len(names) - 0.4), xlabel="strategy")
     value_axis(ax, [values], f"final incumbent's {VALUE}")
     ax.set_title("black bars: medians; grey lines: the same seed", fontsize=10)
-    note_trust(ax, frame.attrs.get("trust"))
+    annotate_quality(ax, frame.attrs.get("surrogate_quality"))
     return ax
 
 
-def note_trust(axes: Axes | AxesArray, trust: Trust | None) -> None:
+def annotate_quality(axes: Axes | AxesArray, quality: SurrogateQuality | None) -> None:
     """Write below a figure how well the surrogate that it rests on predicts; red for a warning."""
     first = axes if isinstance(axes, Axes) else axes.flat[0]
-    if trust is not None:
-        style = {"color": "0.4" if trust.warning is None else RED, "fontsize": 8}
-        cast(Figure, first.figure).supxlabel(trust.caption, **cast(Any, style))
+    if quality is not None:
+        style = {"color": "0.4" if quality.warning is None else RED, "fontsize": 8}
+        cast(Figure, first.figure).supxlabel(quality.caption, **cast(Any, style))
 
 
 def plot_superiority(
@@ -128,7 +128,7 @@ def plot_superiority(
         spending_axis(ax, by)
     for ax in axes[::3]:
         ax.set_ylabel(f"P(ahead of {short(against, 12)})")
-    note_trust(axes, frame.attrs.get("trust"))
+    annotate_quality(axes, frame.attrs.get("surrogate_quality"))
     return axes
 
 
@@ -157,7 +157,7 @@ def plot_ranks(ranks: Ranks, ax: Axes | None = None) -> Axes:
         f"(Nemenyi: {ranks.critical_difference:.2f} apart)",
         fontsize=10,
     )
-    note_trust(ax, ranks.trust)
+    annotate_quality(ax, ranks.quality)
     return ax
 
 
