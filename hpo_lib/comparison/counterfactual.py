@@ -92,17 +92,25 @@ def counterfactual(
     surrogate = SurrogateObjective(study_record(study), limit=limit)
     recorded = StudyRecord.of(study).settings
     settings = {key: recorded[key] for key in _KEPT_SETTINGS if key in recorded}
-    own_strategy = [recorded["strategy"]] if recorded["strategy"] in STRATEGIES else []
-    trials = own_trials(study)
+    replayed = list(strategies)
+    if recorded["strategy"] in STRATEGIES:
+        replayed.insert(0, recorded["strategy"])
 
+    trials = own_trials(study)
     frames: list[pd.DataFrame] = []
     for factor in factors:
         budget = factor * (n_trials or len(trials))
         labels: dict[str, str | MakeSampler] = {
-            f"{strategy} × {budget}": strategy for strategy in (*own_strategy, *strategies)
+            f"{strategy} × {budget}": strategy for strategy in replayed
         }
         frame = replay(
-            surrogate, surrogate.space, labels, seeds, budget, processes=processes, **settings
+            surrogate,
+            surrogate.space,
+            labels,
+            seeds,
+            budget,
+            processes=processes,
+            **settings,
         )
         frames.append(frame)
     joined = pd.concat(frames, ignore_index=True)
@@ -117,7 +125,8 @@ def counterfactual(
 def _table(frame: pd.DataFrame) -> pd.DataFrame:
     table: Any = summary(frame)[["n_seeds", "median", "q25", "q75"]]
     if len(table) > 1:
-        pairs = separations(frame, against=table.index[0]).set_index("a")
+        pairs = separations(frame, against=table.index[0])
+        pairs = pairs.set_index("a")
         table["wins"] = pairs["a_wins"]
         table["p"] = pairs["p"]
     return table

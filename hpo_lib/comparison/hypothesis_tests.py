@@ -20,7 +20,10 @@ from hpo_lib.comparison.statistics import Array, Spending, final_values, incumbe
 from hpo_lib.comparison.surrogate_benchmark import SurrogateQuality
 
 
-def pairs_of(strategies: Iterable[str], against: str | None = None) -> list[tuple[str, str]]:
+def pairs_of(
+    strategies: Iterable[str],
+    against: str | None = None,
+) -> list[tuple[str, str]]:
     """Return every pair once; with `against`, those in which it is the second.
 
     Args:
@@ -41,7 +44,10 @@ def pairs_of(strategies: Iterable[str], against: str | None = None) -> list[tupl
 
 
 def superiority(
-    frame: pd.DataFrame, by: Spending = "trial", *, against: str | None = None
+    frame: pd.DataFrame,
+    by: Spending = "trial",
+    *,
+    against: str | None = None,
 ) -> pd.DataFrame:
     """Return the probability that A is ahead of B at each budget, a tie counting half.
 
@@ -61,17 +67,20 @@ def superiority(
     z2 = float(stats.norm.ppf(0.975)) ** 2
     parts: list[pd.DataFrame] = []
     for a, b in pairs_of(tables, against):
-        shared = tables[a].index.intersection(tables[b].index)
-        n = len(shared)
+        seeds = tables[a].index.intersection(tables[b].index)
+        n = len(seeds)
         if n == 0:
             continue
-        values_a = tables[a].loc[shared].to_numpy()
-        values_b = tables[b].loc[shared].to_numpy()
-        p = ((values_a < values_b) + 0.5 * (values_a == values_b)).mean(axis=0)
+        values_a = tables[a].loc[seeds].to_numpy()
+        values_b = tables[b].loc[seeds].to_numpy()
+        is_ahead = values_a < values_b
+        is_tie = values_a == values_b
+        p = (is_ahead + 0.5 * is_tie).mean(axis=0)
 
         # Wilson's interval: (centre ± half) / (1 + z² / n).
         centre = p + z2 / (2 * n)
-        half = np.sqrt(z2 * (p * (1 - p) + z2 / (4 * n)) / n)
+        variance = p * (1 - p) + z2 / (4 * n)
+        half = np.sqrt(z2 * variance / n)
         columns: dict[str, Any] = {
             "a": a,
             "b": b,
@@ -88,7 +97,10 @@ def superiority(
     return pd.concat(parts, ignore_index=True)
 
 
-def separations(frame: pd.DataFrame, against: str | None = None) -> pd.DataFrame:
+def separations(
+    frame: pd.DataFrame,
+    against: str | None = None,
+) -> pd.DataFrame:
     """Return, for every pair of strategies, how often A ends below B, and whether by chance.
 
     From the seeds that both were run with; a study without any value ends above all others.
@@ -111,22 +123,25 @@ def separations(frame: pd.DataFrame, against: str | None = None) -> pd.DataFrame
         n = len(shared)
         # Two infinities are a tie; their difference would be NaN.
         is_tie = shared[a] == shared[b]
-        difference = (shared[a] - shared[b]).mask(is_tie, 0.0).to_numpy()
-        rows.append(
-            {
-                "a": a,
-                "b": b,
-                "n_seeds": n,
-                "a_wins": int((difference < 0).sum()),
-                "ties": int((difference == 0).sum()),
-                "median_difference": float(np.median(difference)) if n else math.nan,
-                "effect": effect_size(difference),
-                "p": _wilcoxon(difference),
-                "smallest_p": min(1.0, len(pairs) * 2.0 ** (1 - n)),
-            }
-        )
+        difference = (shared[a] - shared[b]).mask(is_tie, 0.0)
+        # All signs alike have this p, before Holm's correction.
+        least_p = 2.0 ** (1 - n)
+        row = {
+            "a": a,
+            "b": b,
+            "n_seeds": n,
+            "a_wins": (difference < 0).sum(),
+            "ties": is_tie.sum(),
+            "median_difference": difference.median(),
+            "effect": effect_size(difference.to_numpy()),
+            "p": _wilcoxon(difference.to_numpy()),
+            "smallest_p": min(1.0, len(pairs) * least_p),
+        }
+        rows.append(row)
+
     table = pd.DataFrame(rows)
-    return table.assign(p=_holm(table["p"].to_numpy()))
+    corrected = _holm(table["p"].to_numpy())
+    return table.assign(p=corrected)
 
 
 def effect_size(difference: Array) -> float:
@@ -138,7 +153,8 @@ def effect_size(difference: Array) -> float:
     if not len(values):
         return 0.0
     ranks = stats.rankdata(np.abs(values))
-    return float((ranks * np.sign(values)).sum() / ranks.sum())
+    signed = ranks * np.sign(values)
+    return float(signed.sum() / ranks.sum())
 
 
 def _wilcoxon(difference: Array) -> float:
@@ -151,9 +167,10 @@ def _wilcoxon(difference: Array) -> float:
 
 def _holm(p: Array) -> Array:
     order = np.argsort(p)
-    steps = p[order] * np.arange(len(p), 0, -1)
+    n_left = np.arange(len(p), 0, -1)
+    steps = np.maximum.accumulate(p[order] * n_left)
     corrected = np.empty_like(p)
-    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    corrected[order] = np.minimum(steps, 1.0)
     return corrected
 
 
@@ -168,7 +185,8 @@ def friedman(values: Array) -> float:
     Returns:
         The p; NaN for fewer than 2 blocks or 3 strategies.
     """
-    if values.shape[0] < 2 or values.shape[1] < 3:
+    n_blocks, n_strategies = values.shape
+    if n_blocks < 2 or n_strategies < 3:
         return math.nan
     if (values == values[:, :1]).all():
         return 1.0
@@ -186,7 +204,9 @@ def verdict(frame: pd.DataFrame, level: float = 0.05) -> str:
         level: of significance.
     """
     seconds = frame.attrs.get("seconds")
-    budget = f"at {frame['trial'].max()} trials" if seconds is None else f"within {seconds:g} s"
+    trials = f"at {frame['trial'].max()} trials"
+    budget = trials if seconds is None else f"within {seconds:g} s"
+
     lines: list[str] = []
     finals = final_values(frame).dropna()
     p = friedman(finals.to_numpy(dtype=float))
@@ -196,17 +216,21 @@ def verdict(frame: pd.DataFrame, level: float = 0.05) -> str:
             f"{len(finals)} seeds, {finals.shape[1]} strategies: they {differ} {budget} "
             f"(Friedman's test, p = {p:.2g})."
         )
-    pairs = separations(frame).to_dict("records")
-    return "\n".join([*lines, *(_pair_verdict(pair, budget, level) for pair in pairs)])
+    for pair in separations(frame).to_dict("records"):
+        lines.append(_pair_verdict(pair, budget, level))
+    return "\n".join(lines)
 
 
 def _pair_verdict(pair: Mapping[Any, Any], budget: str, level: float) -> str:
-    a, b, p = pair["a"], pair["b"], pair["p"]
+    a = pair["a"]
+    b = pair["b"]
+    p = pair["p"]
     seeds = f"{pair['n_seeds']} seeds"
     if p <= level:
         better, worse = (a, b) if pair["effect"] < 0 else (b, a)
         effect = f"effect size {abs(pair['effect']):.2f}"
         return f"{seeds}: {better} ends below {worse} {budget} (p = {p:.2g}, {effect})."
+
     text = f"{seeds} cannot separate {a} from {b} {budget}"
     if pair["smallest_p"] > level:
         smallest = f"smallest possible p = {pair['smallest_p']:.2f}"
@@ -237,15 +261,16 @@ class Ranks:
     @property
     def mean(self) -> pd.Series:
         """Return the mean rank of each strategy, 1 the best, ties shared; the best comes first."""
-        return self.values.rank(axis=1).mean().sort_values(kind="stable")
+        means = self.values.rank(axis=1).mean()
+        return means.sort_values(kind="stable")
 
     @property
     def table(self) -> pd.DataFrame:
         """Return a row per strategy: `mean_rank`, `times_best` and `n_objectives`."""
-        times_best = (self.values.rank(axis=1, method="min") == 1).sum()
+        ranks = self.values.rank(axis=1, method="min")
         columns = {
             "mean_rank": self.mean,
-            "times_best": times_best,
+            "times_best": (ranks == 1).sum(),
             "n_objectives": len(self.values),
         }
         return pd.DataFrame(columns, index=self.mean.index)
@@ -279,22 +304,30 @@ def rank_strategies(frames: Mapping[str, pd.DataFrame]) -> Ranks:
     from scikit_posthocs import posthoc_nemenyi_friedman  # takes seconds to import
 
     finals = [final_values(frame) for frame in frames.values()]
-    medians: Any = pd.DataFrame([table.median() for table in finals], index=list(frames))
-    values = medians.dropna(axis=1).rename_axis(columns=None)
-    n, k = values.shape
+    medians = [table.median() for table in finals]
+    values: Any = pd.DataFrame(medians, index=list(frames))
+    values = values.dropna(axis=1).rename_axis(columns=None)
+    n, k = values.shape  # objectives, strategies
     if n < 2 or k < 3:
         message = f"ranks need 2 objectives that share 3 strategies, got {n} and {k}"
         raise ValueError(message)
 
-    p = posthoc_nemenyi_friedman(values.reset_index(drop=True))
+    # Two mean ranks differ at the 5 % level where they are q sqrt(k (k + 1) / 6 n) apart.
     q = float(stats.studentized_range.ppf(0.95, k, np.inf)) / math.sqrt(2)
-    attributes = [frame.attrs.get("surrogate_quality") for frame in frames.values()]
-    qualities = [quality for quality in attributes if quality is not None]
+    qualities = [
+        frame.attrs["surrogate_quality"]
+        for frame in frames.values()
+        if "surrogate_quality" in frame.attrs
+    ]
     return Ranks(
-        values,
-        p,
-        friedman(values.to_numpy()),
-        q * math.sqrt(k * (k + 1) / (6 * n)),
+        values=values,
+        p=posthoc_nemenyi_friedman(values.reset_index(drop=True)),
+        friedman=friedman(values.to_numpy()),
+        critical_difference=q * math.sqrt(k * (k + 1) / (6 * n)),
         n_seeds=min(int(table.count().min()) for table in finals),
-        quality=min(qualities, key=lambda quality: quality.spearman, default=None),
+        quality=min(qualities, key=_rank_correlation, default=None),
     )
+
+
+def _rank_correlation(quality: SurrogateQuality) -> float:
+    return quality.spearman

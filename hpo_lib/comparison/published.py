@@ -51,11 +51,13 @@ class PublishedObjective:
     def space(self) -> SearchSpace:
         """Return the search space of the table."""
         bodies: dict[str, dict[str, Any]] = {}
-        for name, values in _open_table(self.name).search_space.items():
+        table = _open_table(self.name)
+        for name, values in table.search_space.items():
             if isinstance(values[0], str):
                 bodies[name] = {"type": "choice", "options": values}
             else:
-                bodies[name] = {"type": "int", "low": 0, "high": len(values) - 1}
+                last = len(values) - 1
+                bodies[name] = {"type": "int", "low": 0, "high": last}
         return SearchSpace.from_dict(bodies)
 
     def __call__(self, configuration: Configuration, segment: Segment) -> SegmentResult:
@@ -66,11 +68,12 @@ class PublishedObjective:
             segment: the whole training; its seed chooses among the recorded ones.
         """
         table = _open_table(self.name)
+        values_of = table.search_space
         table.reseed(segment.seed)
         arguments: dict[str, Any] = {}
         for name, value in configuration.items():
             is_word = isinstance(value, str)
-            arguments[name] = value if is_word else table.search_space[name][int(value)]
+            arguments[name] = value if is_word else values_of[name][int(value)]
 
         result = table(arguments)
         seconds = float(result.pop("train_time"))

@@ -38,8 +38,7 @@ Strategies = Sequence[str] | Mapping[str, str | MakeSampler]
 Progress = Callable[[str], None]
 """Called with a line for each study that has ended."""
 
-COLUMNS = ("strategy", "seed", "trial", "value", "best", "seconds", "suggest_seconds")
-"""The columns of the frame of a comparison."""
+_LIMITS = ("time_limit", "memory_limit")  # arguments of `run_study` that go to the workers
 
 _Cell = tuple[str, int]
 """A strategy's label and a seed."""
@@ -94,10 +93,15 @@ def compare(
         [3, 3]
     """
     check_name(name)
-    limits = {key: settings.pop(key, None) for key in ("time_limit", "memory_limit")}
-    studies = _Studies(objective, space, _named(strategies, seeds), n_trials, seconds, settings)
+    labelled = _labelled(strategies, seeds)
+    limits = {key: settings.pop(key, None) for key in _LIMITS}
+    studies = _Studies(objective, space, labelled, n_trials, seconds, settings)
+
+    # One slot for each study that runs at once.
+    n_slots = min(workers, 1)
+    n_studies = max(workers, 1)
+    pools = [make_workers(n_slots, **limits) for _ in range(n_studies)]
     idle: SimpleQueue[Workers] = SimpleQueue()
-    pools = [make_workers(min(workers, 1), **limits) for _ in range(max(workers, 1))]
     for pool in pools:
         idle.put(pool)
 
@@ -106,14 +110,24 @@ def compare(
         pool = idle.get()
         try:
             study_name = f"{name} {label} seed {seed}"
-            frame = studies.run(cell, name=study_name, storage=storage, workers=pool)
+            frame = studies.run(
+                cell,
+                name=study_name,
+                storage=storage,
+                workers=pool,
+            )
         finally:
             idle.put(pool)
         return _reported(frame, progress)
 
     with (
         first_interrupt_waits() as interrupt,
-        ThreadPoolExecutor(len(pools), "compare", share_interrupt, (interrupt,)) as threads,
+        ThreadPoolExecutor(
+            n_studies,
+            thread_name_prefix="compare",
+            initializer=share_interrupt,
+            initargs=(interrupt,),
+        ) as threads,
     ):
         futures = [threads.submit(run, cell) for cell in studies.cells(seeds)]
         try:
@@ -166,7 +180,8 @@ def replay(
         >>> len(frame)
         24
     """
-    studies = _Studies(objective, space, _named(strategies, seeds), n_trials, seconds, settings)
+    labelled = _labelled(strategies, seeds)
+    studies = _Studies(objective, space, labelled, n_trials, seconds, settings)
     check_whole("processes", processes, 1)
     cells = studies.cells(seeds)
     if processes == 1:
@@ -202,14 +217,16 @@ class _Studies:
 
         label, seed = cell
         strategy = self.strategies[label]
+        stop = [] if self.seconds is None else [MaxSeconds(self.seconds)]
+        defaults = {"name": label, "storage": "memory", "workers": 0}
         study = run_study(
             self.objective,
             self.space,
             strategy if isinstance(strategy, str) else strategy(seed),
             self.n_trials,
             seed=seed,
-            stop=[] if self.seconds is None else [MaxSeconds(self.seconds)],
-            **({"name": label, "storage": "memory", "workers": 0} | options),
+            stop=stop,
+            **{**defaults, **options},
             **self.settings,
         )
         return comparison_frame(study, label, seed)
@@ -219,7 +236,9 @@ class _Studies:
         frame = pd.concat(list(frames), ignore_index=True)
         if isinstance(self.objective, SurrogateObjective):
             frame.attrs["surrogate_quality"] = self.objective.quality
-        return frame if self.seconds is None else within(frame, self.seconds)
+        if self.seconds is not None:
+            frame = within(frame, self.seconds)
+        return frame
 
 
 _studies: list[_Studies] = []  # in a process of a pool: what it runs
@@ -252,7 +271,9 @@ def comparison_frame(study: optuna.Study, strategy: str, seed: int) -> pd.DataFr
         seed: its seed.
     """
     recorded = trials_frame(study)
-    frame: Any = recorded[recorded["warm_start"].isna()].reset_index(drop=True)
+    is_own = recorded["warm_start"].isna()
+    frame: Any = recorded[is_own].reset_index(drop=True)
+    suggest_seconds = frame["suggest_seconds"].astype(float)
     columns = {
         "strategy": strategy,
         "seed": seed,
@@ -260,19 +281,20 @@ def comparison_frame(study: optuna.Study, strategy: str, seed: int) -> pd.DataFr
         "value": frame["value"],
         "best": running_best(frame["value"]),
         "seconds": frame["seconds"].cumsum(),
-        "suggest_seconds": frame["suggest_seconds"].astype(float).fillna(0.0).cumsum(),
+        "suggest_seconds": suggest_seconds.fillna(0.0).cumsum(),
     }
-    return pd.DataFrame(columns, columns=list(COLUMNS))
+    return pd.DataFrame(columns)
 
 
-def _named(strategies: Strategies, seeds: Sequence[int]) -> dict[str, str | MakeSampler]:
+def _labelled(
+    strategies: Strategies,
+    seeds: Sequence[int],
+) -> dict[str, str | MakeSampler]:
     """Return the strategies by their labels; refuse what cannot be compared."""
     if not isinstance(strategies, Mapping):
         strategies = {strategy: strategy for strategy in strategies}
-    for name, values in {"strategies": list(strategies), "seeds": list(seeds)}.items():
-        if not values or len(set(values)) < len(values):
-            message = f"{name} must be at least one and all different, got {values}"
-            raise ValueError(message)
+    _check_different("strategies", list(strategies))
+    _check_different("seeds", list(seeds))
     for label, strategy in strategies.items():
         if not isinstance(strategy, str) and not callable(strategy):
             message = (
@@ -281,3 +303,9 @@ def _named(strategies: Strategies, seeds: Sequence[int]) -> dict[str, str | Make
             )
             raise ValueError(message)
     return dict(strategies)
+
+
+def _check_different(name: str, values: list[Any]) -> None:
+    if not values or len(set(values)) < len(values):
+        message = f"{name} must be at least one and all different, got {values}"
+        raise ValueError(message)

@@ -6,7 +6,7 @@ Each function takes the frame that `compare` returns, and each row that it retur
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -33,10 +33,9 @@ def final_values(frame: pd.DataFrame) -> pd.DataFrame:
 
     Infinity where no trial had a value; NaN where the strategy was not run with that seed.
     """
-    last: Any = frame.sort_values("trial").groupby(STUDY).tail(1)
-    last = last.fillna({"best": math.inf})
-    table = last.pivot(index="seed", columns="strategy", values="best").sort_index()
-    return table[strategies_of(frame)]
+    studies = frame.sort_values("trial").groupby(STUDY)
+    finals: Any = studies["best"].last().fillna(math.inf)
+    return finals.unstack("strategy")[strategies_of(frame)]
 
 
 def strategies_of(frame: pd.DataFrame) -> list[str]:
@@ -47,12 +46,16 @@ def strategies_of(frame: pd.DataFrame) -> list[str]:
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a row per strategy: seeds, trials, quartiles of the final value, median seconds."""
     finals = final_values(frame)
-    last: Any = frame.groupby(STUDY)[["trial", "seconds", "suggest_seconds"]].max()
-    medians = last.groupby("strategy").median().loc[list(finals)]
-    quartiles = [
-        quantile(values.dropna().to_numpy(), (0.25, 0.5, 0.75)) for _, values in finals.items()
-    ]
+    quartiles: list[Array] = []
+    for strategy in finals:
+        values = finals[strategy].dropna().to_numpy()
+        quartiles.append(quantile(values, (0.25, 0.5, 0.75)))
     q25, median, q75 = np.array(quartiles).T
+
+    # Sums since the start of each study: the largest is that of its end.
+    columns = ["trial", "seconds", "suggest_seconds"]
+    totals: Any = frame.groupby(STUDY)[columns].max()
+    medians = totals.groupby("strategy").median().loc[list(finals)]
     return pd.DataFrame(
         {
             "n_seeds": finals.count(),
@@ -66,17 +69,12 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def spent(frame: pd.DataFrame, by: Spending = "trial") -> Any:
-    """Return what a study had spent when each trial ended.
-
-    Args:
-        frame: what `compare` returns.
-        by: trials, or seconds of training and suggesting.
-    """
+def _with_spent(frame: pd.DataFrame, by: Spending) -> Any:
+    """Add the column `spent`: what the study had spent when the trial ended."""
     check_member("by", by, get_args(Spending))
-    if by == "trial":
-        return frame["trial"]
-    return frame["seconds"] + frame["suggest_seconds"]
+    seconds = frame["seconds"] + frame["suggest_seconds"]
+    spent = frame["trial"] if by == "trial" else seconds
+    return frame.assign(spent=spent.astype(float))
 
 
 def within(frame: pd.DataFrame, seconds: float) -> pd.DataFrame:
@@ -88,18 +86,27 @@ def within(frame: pd.DataFrame, seconds: float) -> pd.DataFrame:
         frame: what `compare` returns.
         seconds: of training and suggesting.
     """
-    first: Any = frame.sort_values("trial").drop_duplicates(STUDY)
-    late = first[spent(first, "seconds") > seconds]
-    empty = late.assign(
-        trial=0, value=math.nan, best=math.nan, seconds=seconds, suggest_seconds=0.0
+    trials = _with_spent(frame, "seconds")
+    first = trials.sort_values("trial").drop_duplicates(STUDY)
+    empty = first[first["spent"] > seconds].assign(
+        trial=0,
+        value=math.nan,
+        best=math.nan,
+        seconds=seconds,
+        suggest_seconds=0.0,
     )
-    early: Any = frame[spent(frame, "seconds") <= seconds]
-    cut = pd.concat([empty, early]).sort_index()
+    early = trials[trials["spent"] <= seconds]
+
+    cut: Any = pd.concat([empty, early]).sort_index()
+    cut = cut.drop(columns="spent")
     cut.attrs = {**frame.attrs, "seconds": seconds}
     return cut
 
 
-def incumbents(frame: pd.DataFrame, by: Spending = "trial") -> dict[str, pd.DataFrame]:
+def incumbents(
+    frame: pd.DataFrame,
+    by: Spending = "trial",
+) -> dict[str, pd.DataFrame]:
     """Return the incumbent's values of each strategy: a row per seed, a column per budget.
 
     A study that ended early, its grid exhausted, keeps its incumbent; before the first trial that
@@ -110,26 +117,33 @@ def incumbents(frame: pd.DataFrame, by: Spending = "trial") -> dict[str, pd.Data
         frame: what `compare` returns.
         by: what a budget is.
     """
-    studies: Any = frame.assign(spent=spent(frame, by).astype(float)).sort_values("trial")
-    budgets = _budgets(studies, by)
+    trials = _with_spent(frame, by).sort_values("trial")
+    budgets = _budgets(trials, by)
     tables: dict[str, pd.DataFrame] = {}
     for strategy in strategies_of(frame):
+        own_trials = trials[trials["strategy"] == strategy]
         rows: dict[int, Array] = {}
-        for seed, run in studies[studies["strategy"] == strategy].groupby("seed"):
+        for seed, run in own_trials.groupby("seed"):
+            # Before the n-th trial ends, the incumbent is that of the trials before it.
             best = run["best"].astype(float).fillna(math.inf)
-            before_each = np.r_[math.inf, best]
-            rows[seed] = before_each[np.searchsorted(run["spent"], budgets, side="right")]
-        tables[str(strategy)] = pd.DataFrame.from_dict(rows, "index", columns=budgets)
+            before = np.r_[math.inf, best]
+            n_ended = np.searchsorted(run["spent"], budgets, side="right")
+            rows[seed] = before[n_ended]
+        table = pd.DataFrame.from_dict(rows, "index", columns=budgets)
+        tables[str(strategy)] = table
     return tables
 
 
-def _budgets(studies: Any, by: Spending) -> Array:
-    ends = studies.groupby(STUDY)["spent"].agg(["min", "max"])
+def _budgets(trials: Any, by: Spending) -> Array:
+    ends = trials.groupby(STUDY)["spent"].max()
     if by == "trial":
-        return np.arange(1.0, ends["max"].max() + 1)
-    last = studies.attrs.get("seconds", ends["max"].min())
-    first = studies[studies["trial"] > 0].groupby(STUDY)["spent"].min().max()
-    return np.unique(np.linspace(np.fmin(first, last), last, _N_STEPS))
+        return np.arange(1.0, ends.max() + 1)
+
+    started = trials[trials["trial"] > 0]
+    first = started.groupby(STUDY)["spent"].min().max()
+    last = trials.attrs.get("seconds", ends.min())
+    steps = np.linspace(np.fmin(first, last), last, _N_STEPS)
+    return np.unique(steps)
 
 
 def any_time(
@@ -167,19 +181,31 @@ def any_time(
             "q25": quantile(regret, 0.25),
             "q75": quantile(regret, 0.75),
         }
-        # Resamples in 20 parts: all at once would take much memory.
-        samples = np.array_split(rng.integers(n_seeds, size=(_N_RESAMPLES, n_seeds)), 20)
-        for name, average in (("median", np.median), ("iqm", _interquartile_mean)):
-            averages = np.concatenate([average(regret[rows], axis=1) for rows in samples])
-            columns[name] = average(regret, axis=0)
-            columns[f"{name}_low"] = np.quantile(averages, 0.025, axis=0, method="lower")
-            columns[f"{name}_high"] = np.quantile(averages, 0.975, axis=0, method="higher")
+
+        # A percentile bootstrap, in 20 parts: all at once would take much memory.
+        resamples = rng.integers(n_seeds, size=(_N_RESAMPLES, n_seeds))
+        parts_of_resamples = np.array_split(resamples, 20)
+        for name, average in _AVERAGES.items():
+            resampled = np.concatenate(
+                [average(regret[rows], axis=1) for rows in parts_of_resamples]
+            )
+            columns |= {
+                name: average(regret, axis=0),
+                f"{name}_low": np.quantile(resampled, 0.025, axis=0, method="lower"),
+                f"{name}_high": np.quantile(resampled, 0.975, axis=0, method="higher"),
+            }
         parts.append(pd.DataFrame(columns))
     return pd.concat(parts, ignore_index=True)
 
 
 def _interquartile_mean(values: Array, axis: int) -> Any:
     return stats.trim_mean(values, 0.25, axis)
+
+
+_AVERAGES: dict[str, Callable[..., Any]] = {
+    "median": np.median,
+    "iqm": _interquartile_mean,
+}
 
 
 def quantile(values: Array, q: float | Sequence[float]) -> Array:
@@ -196,7 +222,11 @@ def quantile(values: Array, q: float | Sequence[float]) -> Array:
 
 
 def budget_to_target(
-    frame: pd.DataFrame, target: float, by: Spending = "trial", *, baseline: str = "random"
+    frame: pd.DataFrame,
+    target: float,
+    by: Spending = "trial",
+    *,
+    baseline: str = "random",
 ) -> pd.DataFrame:
     """Return trials or seconds until the incumbent is at or below `target`, and the speed-up.
 
@@ -212,17 +242,20 @@ def budget_to_target(
     """
     strategies = strategies_of(frame)
     check_member("baseline", baseline, strategies)
-    studies: Any = frame.assign(spent=spent(frame, by).astype(float))
-    reached = studies[studies["best"] <= target].groupby(STUDY)["spent"].min()
-    every_study = studies.groupby(STUDY).size().index
-    table = reached.reindex(every_study, fill_value=math.inf).unstack("strategy")[strategies]
+    trials = _with_spent(frame, by)
+    reached = trials[trials["best"] <= target]
+    first_reached = reached.groupby(STUDY)["spent"].min()
+    studies = trials.groupby(STUDY).size().index
+    table = first_reached.reindex(studies, fill_value=math.inf)
+    table = table.unstack("strategy")[strategies]
 
     medians = table.median()
+    speed_ups = medians[baseline] / medians
     is_known = np.isfinite(medians) & np.isfinite(medians[baseline])
     columns = {
         "n_seeds": table.count(),
         "reached": np.isfinite(table).sum(),
         "median_trials" if by == "trial" else "median_seconds": medians,
-        "speed_up": (medians[baseline] / medians).where(is_known),
+        "speed_up": speed_ups.where(is_known),
     }
     return pd.DataFrame(columns)

@@ -138,7 +138,8 @@ class SurrogateObjective:
         self.record = record
         self._model = model
         self._noise = noise
-        self._encoder = Codes(record.space.distributions(), record.space)
+        space = record.space
+        self._encoder = Codes(space.distributions(), space)
         fit = partial(_MODELS[model], self._encoder)
         points = self._encoder.points(record.configurations)
         self._errors = _CurveModel(fit, points, record.errors)
@@ -162,7 +163,11 @@ class SurrogateObjective:
     @property
     def settings(self) -> dict[str, Any]:
         """Return the record and the model that the surrogate rests on."""
-        return {"surrogate": self.record.settings, "noise": self._noise, "model": self._model}
+        return {
+            "surrogate": self.record.settings,
+            "noise": self._noise,
+            "model": self._model,
+        }
 
     def predict(self, configurations: Sequence[Configuration]) -> Array:
         """Predict errors without noise, of shape (configurations, epochs)."""
@@ -177,14 +182,20 @@ class SurrogateObjective:
         """
         point = self._encoder.points([configuration])
         errors = self._errors.predict(point)[0]
+
+        # The deviation of one of the trainings with the most similar errors.
         if self._noise and len(self._levels):
             distances = np.abs(self._levels - errors[-1])
             nearest = np.argsort(distances, kind="stable")[:_N_NEAREST]
-            errors = errors + self._deviations[nearest[segment.seed % len(nearest)]]
+            drawn = nearest[segment.seed % len(nearest)]
+            errors = errors + self._deviations[drawn]
+
         # Final errors are NaN where a training was stopped.
-        if not (self.record.errors[:, -1] < 0).any():
+        is_negative = self.record.errors[:, -1] < 0
+        if not is_negative.any():
             errors = np.maximum(errors, 0.0)
-        seconds = np.maximum(self._seconds.predict(point)[0], 0.0)
+        seconds = self._seconds.predict(point)[0]
+        seconds = np.maximum(seconds, 0.0)
 
         epochs = slice(segment.start, segment.stop)
         # A replayed search looks at no other curve than the error.
@@ -200,7 +211,11 @@ Fit = Callable[[Array, Array], Predictor]
 """From points and targets, of shape (n, d) and (n, epochs), to what predicts them."""
 
 
-def _fit_gaussian_process(encoder: Codes, points: Array, targets: Array) -> Predictor:
+def _fit_gaussian_process(
+    encoder: Codes,
+    points: Array,
+    targets: Array,
+) -> Predictor:
     """Fit one kernel for all epochs, to the last: they differ in their weights alone.
 
     The process is of logarithms: it knows one scale, and near the best errors differ by less than
@@ -213,14 +228,21 @@ def _fit_gaussian_process(encoder: Codes, points: Array, targets: Array) -> Pred
     means = logarithms.mean(axis=0)
     rows = encoder.scale(points)
 
-    subsample = np.random.default_rng(0).permutation(len(rows))[:_MAX_FIT]
-    model = GaussianProcess(np.flatnonzero(encoder.choice).tolist())
-    theta = model.fit(rows[subsample], logarithms[subsample, -1]).theta_
-    model.fit(rows, logarithms[:, -1], theta)
-    weights = one_thread(cho_solve)((model.factor_, True), logarithms - means)
+    # The kernel is fitted to a subsample, which takes far less time.
+    rng = np.random.default_rng(0)
+    subsample = rng.permutation(len(rows))[:_MAX_FIT]
+    categories = np.flatnonzero(encoder.choice)
+    model = GaussianProcess(categories.tolist())
+    model.fit(rows[subsample], logarithms[subsample, -1])
+    model.fit(rows, logarithms[:, -1], model.theta_)
+
+    # weights = K^-1 (logarithms - means), shape (n, epochs).
+    solve = one_thread(cho_solve)
+    weights = solve((model.factor_, True), logarithms - means)
 
     def predict(new: Array) -> Array:
-        return np.exp(model.kernel(encoder.scale(new)) @ weights + means) - offset
+        kernel = model.kernel(encoder.scale(new))
+        return np.exp(kernel @ weights + means) - offset
 
     return predict
 
@@ -233,26 +255,35 @@ def _log_offset(values: Array) -> float:
         offset = median - 2 * low
     elif low == 0:
         # The logarithm of the lowest must not be infinitely far from the others.
-        least_positive = float(values[values > 0].min(initial=values.max()))
-        offset = max(1e-6 * median, least_positive)
+        positive = values[values > 0]
+        least = float(positive.min(initial=values.max()))
+        offset = max(1e-6 * median, least)
     else:
         offset = 1e-6 * median
     return offset if low + offset > 0 else 1 - low
 
 
-def _fit_trees(encoder: Codes, points: Array, targets: Array) -> Predictor:
+def _fit_trees(
+    encoder: Codes,
+    points: Array,
+    targets: Array,
+) -> Predictor:
     """Fit a forest, and predict the mean of its trees.
 
     Past the checks of scikit-learn, which cost more than the trees.
     """
     from sklearn.ensemble import ExtraTreesRegressor  # takes a second to import
 
+    # A single epoch is a target of one dimension for scikit-learn.
+    if targets.shape[1] == 1:
+        targets = targets[:, 0]
     forest: Any = ExtraTreesRegressor(_N_TREES, random_state=0)
-    forest.fit(np.float32(points), targets if targets.shape[1] > 1 else targets[:, 0])
+    forest.fit(np.float32(points), targets)
     trees = [estimator.tree_ for estimator in forest.estimators_]
 
     def predict(new: Array) -> Array:
-        total: Any = sum(tree.predict(np.asarray(new, np.float32)) for tree in trees)
+        rows = np.asarray(new, np.float32)
+        total: Any = sum(tree.predict(rows) for tree in trees)
         return np.reshape(total, (len(new), -1)) / len(trees)
 
     return predict
@@ -273,12 +304,18 @@ class _CurveModel:
     def __init__(self, fit: Fit, points: Array, curves: Array) -> None:
         self._n_epochs = curves.shape[1]
         self._parts: list[tuple[NDArray[np.int64], Predictor]] = []
-        patterns, pattern_of_epoch = np.unique(np.isfinite(curves), axis=1, return_inverse=True)
+        patterns, pattern_of_epoch = np.unique(
+            np.isfinite(curves),
+            axis=1,
+            return_inverse=True,
+        )
         for number, is_reached in enumerate(patterns.T):
+            if not is_reached.any():
+                continue
             epochs = np.flatnonzero(pattern_of_epoch.ravel() == number)
-            if is_reached.any():
-                predictor = fit(points[is_reached], curves[np.ix_(is_reached, epochs)])
-                self._parts.append((epochs, predictor))
+            targets = curves[np.ix_(is_reached, epochs)]
+            predictor = fit(points[is_reached], targets)
+            self._parts.append((epochs, predictor))
 
     def predict(self, points: Array) -> Array:
         """Predict curves of shape (n, epochs); NaN in epochs that no training reached."""
@@ -294,21 +331,27 @@ def _deviations(record: Record) -> tuple[Array, Array]:
     They are scaled by sqrt(k / (k - 1)) for k repeats, so that their variance is that between
     seeds.
     """
-    levels: list[float] = []
-    deviations: list[Array] = []
+    levels = [np.zeros(0)]
+    deviations = [np.zeros((0, record.budget))]
     is_complete = np.isfinite(record.errors).all(axis=1)
-    for group in np.unique(record.groups[is_complete]):
-        curves = record.errors[is_complete & (record.groups == group)]
+    errors = record.errors[is_complete]
+    groups = record.groups[is_complete]
+    for group in np.unique(groups):
+        curves = errors[groups == group]
         k = len(curves)
         if k > 1:
             mean = curves.mean(axis=0)
-            levels += [float(mean[-1])] * k
-            deviations += list((curves - mean) * math.sqrt(k / (k - 1)))
-    return np.array(levels), np.array(deviations).reshape(-1, record.budget)
+            levels.append(np.full(k, mean[-1]))
+            deviations.append((curves - mean) * math.sqrt(k / (k - 1)))
+    return np.concatenate(levels), np.concatenate(deviations)
 
 
 def _cross_validate(
-    fit: Fit, points: Array, record: Record, deviations: Array, limit: float
+    fit: Fit,
+    points: Array,
+    record: Record,
+    deviations: Array,
+    limit: float,
 ) -> SurrogateQuality:
     """Measure how well final errors of configurations that were held out are predicted."""
     from sklearn.model_selection import GroupKFold
@@ -320,30 +363,39 @@ def _cross_validate(
 
     # Repeats of a configuration are in the same fold.
     predictions = np.empty(len(errors))
-    folds = GroupKFold(min(_N_FOLDS, len(np.unique(groups))))
+    _, n_repeats = np.unique(groups, return_counts=True)
+    folds = GroupKFold(min(_N_FOLDS, len(n_repeats)))
     for train, test in folds.split(points, errors, groups):
         predictor = fit(points[train], errors[train, None])
-        predictions[test] = predictor(points[test])[:, 0]
+        predictions[test] = predictor(points[test]).ravel()
 
     # One value per configuration.
     means = group_means(errors, groups)
     predictions = group_means(predictions, groups)
     residuals = predictions - means
-    near_best = np.argsort(means, kind="stable")[: math.ceil(len(means) / 10)]
+    n_near_best = math.ceil(len(means) / 10)
+    near_best = np.argsort(means, kind="stable")[:n_near_best]
+    error_near_best = np.abs(residuals[near_best]).mean()
+
+    # Neither is defined where all errors are equal.
+    spearman = 0.0
+    r2 = 0.0
     variation = float(((means - means.mean()) ** 2).sum())
-    spearman = r2 = 0.0
     if variation:
         correlation: Any = stats.spearmanr(predictions, means)
         spearman = float(correlation.statistic)
         r2 = 1 - float((residuals**2).sum()) / variation
-    noise = np.sqrt((deviations[:, -1] ** 2).mean()) if len(deviations) else math.nan
+
+    noise = math.nan
+    if len(deviations):
+        noise = math.sqrt((deviations[:, -1] ** 2).mean())
     return SurrogateQuality(
         n_configurations=len(means),
         n_trainings=len(groups),
-        n_repeated=int((np.unique(groups, return_counts=True)[1] > 1).sum()),
+        n_repeated=int((n_repeats > 1).sum()),
         spearman=spearman,
         r2=r2,
-        error_near_best=float(np.abs(residuals[near_best]).mean()),
-        noise=float(noise),
+        error_near_best=float(error_near_best),
+        noise=noise,
         limit=limit,
     )

@@ -27,6 +27,12 @@ from hpo_lib.trials import StudyRecord, TrialOutcome, own_trials, study_space
 
 Array = NDArray[np.float64]
 
+_TRAINED = (
+    TrialOutcome.COMPLETED,
+    TrialOutcome.PRUNED,
+    TrialOutcome.DIVERGED,
+)
+
 
 @dataclass(frozen=True)
 class Record:
@@ -62,22 +68,24 @@ class Record:
     def groups(self) -> NDArray[np.int64]:
         """Number the configuration of each training, alike for its repeats; shape (trainings,)."""
         numbers: dict[frozenset[tuple[str, Value]], int] = {}
-        groups = [
-            numbers.setdefault(frozenset(configuration.items()), len(numbers))
-            for configuration in self.configurations
-        ]
+        groups: list[int] = []
+        for configuration in self.configurations:
+            key = frozenset(configuration.items())
+            groups.append(numbers.setdefault(key, len(numbers)))
         return np.array(groups)
 
     @property
     def n_complete(self) -> int:
         """Count the configurations that were trained to the full budget."""
-        return len(np.unique(self.groups[self._is_complete]))
+        complete = self.groups[self._is_complete]
+        return len(np.unique(complete))
 
     @property
     def best(self) -> float:
         """Return the lowest mean over the repeats of a configuration, at the full budget."""
         is_complete = self._is_complete
-        means = group_means(self.errors[is_complete, -1], self.groups[is_complete])
+        errors = self.errors[is_complete, -1]
+        means = group_means(errors, self.groups[is_complete])
         return float(means.min())
 
     @property
@@ -100,7 +108,7 @@ def group_means(values: Array, groups: NDArray[np.int64]) -> Array:
         values: what is averaged, shape (n,).
         groups: the number of the group of each value, shape (n,).
     """
-    inverse = np.unique(groups, return_inverse=True)[1].ravel()
+    _, inverse = np.unique(groups, return_inverse=True)
     return np.bincount(inverse, values) / np.bincount(inverse)
 
 
@@ -111,19 +119,19 @@ def study_record(study: optuna.Study) -> Record:
         StudyError: another program made the study, which has no space.
         ValueError: no trial was trained to the full budget.
     """
-    trained = (TrialOutcome.COMPLETED, TrialOutcome.PRUNED, TrialOutcome.DIVERGED)
-    trials = [trial for trial in own_trials(study) if trial.outcome in trained]
-    errors = [
-        [error for error in trial.record.validation_error if math.isfinite(error)]
-        for trial in trials
-    ]
+    settings = StudyRecord.of(study).settings
+    trials = [trial for trial in own_trials(study) if trial.outcome in _TRAINED]
+    errors: list[list[float]] = []
+    for trial in trials:
+        curve = trial.record.validation_error
+        errors.append([error for error in curve if math.isfinite(error)])
     return _make_record(
         study_space(study),
         [trial.configuration for trial in trials],
         errors,
         [trial.record.seconds for trial in trials],
         diverged=[trial.outcome == TrialOutcome.DIVERGED for trial in trials],
-        budget=int(StudyRecord.of(study).settings["budget"]),
+        budget=int(settings["budget"]),
         source=f"study {study.study_name}",
     )
 
@@ -146,7 +154,8 @@ def read_record(path: str | Path, space: SearchSpace | None = None) -> Record:
         ValueError: a column is missing or a cell is wrong; the message names row and column.
     """
     path = Path(path)
-    about_path = path.with_name(path.name.removesuffix(".gz")).with_suffix(".json")
+    stem = path.name.removesuffix(".gz")
+    about_path = path.with_name(stem).with_suffix(".json")
     about = _read_about(about_path)
     if space is None:
         if "space" not in about:
@@ -155,6 +164,7 @@ def read_record(path: str | Path, space: SearchSpace | None = None) -> Record:
             raise ValueError(message)
         space = SearchSpace.from_yaml(str(about["space"]))
 
+    # One training per row.
     rows = _read_rows(path, space)
     configurations = [_read_configuration(row, space) for row in rows]
     errors = [_read_numbers(row, "validation_error") for row in rows]
@@ -193,7 +203,10 @@ def _read_about(path: Path) -> dict[str, Any]:
 
 
 def _checked_budget(
-    about: Mapping[str, Any], errors: Sequence[Sequence[float]], about_path: Path, path: Path
+    about: Mapping[str, Any],
+    errors: Sequence[Sequence[float]],
+    about_path: Path,
+    path: Path,
 ) -> int:
     """Return the epochs of a full training: those of the longest one, if nothing else is said."""
     longest = max([1, *map(len, errors)])
@@ -227,21 +240,30 @@ def _read_rows(path: Path, space: SearchSpace) -> list[_Row]:
     if "validation_error" not in header:
         header = ["validation_error" if name == "value" else name for name in header]
     _check_table(table, header, path, space)
-    return [
-        _Row(f"{path}, row {number}", dict(zip(header, row, strict=True)))
-        for number, row in enumerate(cells)
-    ]
+
+    rows: list[_Row] = []
+    for number, row in enumerate(cells):
+        named_cells = dict(zip(header, row, strict=True))
+        rows.append(_Row(f"{path}, row {number}", named_cells))
+    return rows
 
 
-def _check_table(table: pd.DataFrame, header: list[str], path: Path, space: SearchSpace) -> None:
+def _check_table(
+    table: pd.DataFrame,
+    header: list[str],
+    path: Path,
+    space: SearchSpace,
+) -> None:
     """Refuse a table without a column that every row needs, or with a row that is too short."""
-    always_active = [parameter.name for parameter in space.searched if not parameter.when]
-    missing = [name for name in (*always_active, "validation_error") if name not in header]
+    needed = [parameter.name for parameter in space.searched if not parameter.when]
+    needed.append("validation_error")
+    missing = [name for name in needed if name not in header]
     if missing:
         message = f"{path} must have a column for each of {missing}, got {header}"
         raise ValueError(message)
 
-    n_cells = table.notna().sum(axis="columns").tolist()
+    # The first row is the header.
+    n_cells = table.notna().sum(axis="columns")
     for number, n in enumerate(n_cells[1:]):
         if n < len(header):
             message = f"{path}, row {number} must have {len(header)} cells, got {n}"
@@ -250,14 +272,17 @@ def _check_table(table: pd.DataFrame, header: list[str], path: Path, space: Sear
 
 def _read_seconds(rows: Sequence[_Row]) -> list[list[float]]:
     """Read the seconds of each epoch; none of trainings on another than the commonest machine."""
-    column = "cpu_seconds" if rows and "cpu_seconds" in rows[0].cells else "seconds"
-    machines = [row.cells.get("machine") for row in rows]
-    commonest = Counter(machines).most_common(1)
+    if not rows:
+        return []
+    column = "cpu_seconds" if "cpu_seconds" in rows[0].cells else "seconds"
+    machines = Counter(row.cells.get("machine") for row in rows)
+    [(commonest, _)] = machines.most_common(1)
 
     seconds: list[list[float]] = []
-    for row, machine in zip(rows, machines, strict=True):
+    for row in rows:
         numbers = _read_numbers(row, column)
-        seconds.append(numbers if machine == commonest[0][0] else [])
+        is_comparable = row.cells.get("machine") == commonest
+        seconds.append(numbers if is_comparable else [])
     return seconds
 
 
@@ -333,7 +358,13 @@ def _make_record(
     if is_recorded.any():
         is_diverged = np.asarray(diverged, bool)[:, None]
         padded[~is_recorded & is_diverged] = padded[is_recorded].max()
-    return Record(space, tuple(configurations), padded, _pad(seconds, budget), source)
+    return Record(
+        space,
+        tuple(configurations),
+        errors=padded,
+        seconds=_pad(seconds, budget),
+        source=source,
+    )
 
 
 def _pad(curves: Sequence[Sequence[float]], budget: int) -> Array:

@@ -29,7 +29,7 @@ def test_one_call_says_what_else_would_have_found_and_how_far_to_trust_it(study)
     assert (table.q25 <= table["median"]).all()
     assert table["median"].iloc[2] <= table["median"].iloc[0]
     assert np.isnan(table.p.iloc[0])
-    assert result.found == study.best_value
+    assert result.best_value == study.best_value
     assert result.frame.attrs["surrogate_quality"] == result.quality
     text = str(result)
     assert f"The study found {study.best_value:.4f}." in text
@@ -98,4 +98,4 @@ def test_what_evidence_had_reached_is_not_what_the_study_found(tmp_path):
     )
     values = [t.value for t in own_trials(mine)]
     result = counterfactual(mine, ["random"], n_trials=3, factors=(1,), seeds=range(2))
-    assert result.found == min(values) > mine.best_value
+    assert result.best_value == min(values) > mine.best_value
