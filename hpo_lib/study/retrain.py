@@ -70,7 +70,7 @@ def retrain_best(
     search = open_study(name, storage)
     space, settings = study_space(search), StudyRecord.of(search).settings
     evaluated = as_objective(objective)
-    check_comparable(name, settings, study_settings(evaluated))
+    check_comparable(name, settings, study_settings(evaluated), evaluated)
     sampler = _Repeats(space, [trial.configuration for trial in _best(search, k)])
     again = _retrained(name, storage)
     recorded = [] if again is None else own_trials(again)
