@@ -21,7 +21,7 @@ from scipy.linalg import cho_solve
 from hpo_lib.checks import check_member
 from hpo_lib.comparison.training_records import Array, Record, group_means
 from hpo_lib.objective import Segment, SegmentResult
-from hpo_lib.samplers.encoding import Codes
+from hpo_lib.samplers.encoding import Encoder
 from hpo_lib.space.search_space import Configuration, SearchSpace
 
 MIN_RANK_CORRELATION = 0.8
@@ -139,7 +139,7 @@ class SurrogateObjective:
         self._model = model
         self._noise = noise
         space = record.space
-        self._encoder = Codes(space.distributions(), space)
+        self._encoder = Encoder(space.distributions(), space)
         fit = partial(_MODELS[model], self._encoder)
         points = self._encoder.points(record.configurations)
         self._errors = _CurveModel(fit, points, record.errors)
@@ -212,7 +212,7 @@ Fit = Callable[[Array, Array], Predictor]
 
 
 def _fit_gaussian_process(
-    encoder: Codes,
+    encoder: Encoder,
     points: Array,
     targets: Array,
 ) -> Predictor:
@@ -221,7 +221,8 @@ def _fit_gaussian_process(
     The process is of logarithms: it knows one scale, and near the best errors differ by less than
     far from it; it would promise configurations that are better than any.
     """
-    from hpo_lib.samplers.gp import GaussianProcess, one_thread  # take seconds to import
+    from hpo_lib.blas import one_thread  # these take seconds to import
+    from hpo_lib.samplers.gp import GaussianProcess
 
     offset = _log_offset(targets)
     logarithms = np.log(targets + offset)
@@ -264,7 +265,7 @@ def _log_offset(values: Array) -> float:
 
 
 def _fit_trees(
-    encoder: Codes,
+    encoder: Encoder,
     points: Array,
     targets: Array,
 ) -> Predictor:

@@ -27,7 +27,7 @@ from hpo_lib.plots.style import (
     parameter_axis,
     value_bar,
 )
-from hpo_lib.samplers.gp import log_expected_improvement
+from hpo_lib.samplers.acquisition import log_expected_improvement
 from hpo_lib.samplers.surrogate import Surrogate, fit_surrogate
 from hpo_lib.space.search_space import ChoiceParameter, Parameter, SearchSpace, Value
 from hpo_lib.trials import recorded_trials, study_space
@@ -55,7 +55,7 @@ class FittedStudy:
     @property
     def names(self) -> tuple[str, ...]:
         """The hyperparameters that can be varied: those with more than one value."""
-        return tuple(axis.name for axis in self.surrogate.codes.axes)
+        return tuple(axis.name for axis in self.surrogate.encoder.axes)
 
 
 class Slice(NamedTuple):
@@ -86,10 +86,10 @@ def fitted_study(study: optuna.Study) -> FittedStudy:
     space = study_space(study)
     trials = [trial for trial in recorded_trials(study) if trial.is_finished]
     surrogate = fit_surrogate(trials, space)
-    codes = surrogate.codes
-    known = [codes.encode(trial.params) for trial in trials]
-    outside = (np.nan,) * len(codes.axes)
-    rows = codes.scale(np.array([outside if point is None else point for point in known]))
+    encoder = surrogate.encoder
+    known = [encoder.encode(trial.params) for trial in trials]
+    outside = (np.nan,) * len(encoder.axes)
+    rows = encoder.scale(np.array([outside if point is None else point for point in known]))
     points = trial_points(trials, space)
     best = {} if points.incumbent is None else trials[points.incumbent].params
     incumbent = {p.name: best.get(p.name, p.default) for p in space.searched}
@@ -126,13 +126,13 @@ def slice_data(
     varied = tuple(fitted.space[name] for name in names)
     values = [p.grid_values(resolution or (121 if len(names) == 1 else 25)) for p in varied]
     combinations = list(itertools.product(*reversed(values)))  # rows of y, columns of x
-    codes, model = fitted.surrogate.codes, fitted.surrogate.model
-    at_row = np.array([axis.code(shown[axis.name]) for axis in codes.axes])
+    encoder, model = fitted.surrogate.encoder, fitted.surrogate.model
+    at_row = np.array([axis.to_number(shown[axis.name]) for axis in encoder.axes])
     rows = np.tile(at_row, (len(combinations), 1))
     columns = [fitted.names.index(name) for name in reversed(names)]
     for column, grid in zip(columns, zip(*combinations, strict=True), strict=True):
-        rows[:, column] = [codes.axes[column].code(value) for value in grid]
-    mean, std = model.predict(codes.scale(codes.impute(rows)), return_std=True)
+        rows[:, column] = [encoder.axes[column].to_number(value) for value in grid]
+    mean, std = model.predict(encoder.scale(encoder.impute(rows)), return_std=True)
     if any(parameter.when for parameter in varied):
         tried = (dict(zip(reversed(names), c, strict=True)) for c in combinations)
         completed = (fitted.space.complete({**shown, **one}) for one in tried)
@@ -145,7 +145,7 @@ def slice_data(
         np.array([position(p, value) for value in grid])
         for p, grid in zip(varied, values, strict=True)
     )
-    scaled = codes.scale(codes.impute(at_row[None].copy()))
+    scaled = encoder.scale(encoder.impute(at_row[None].copy()))
     near = _nearness(fitted, scaled[0], columns)
     mean, std, improvement = (one.reshape(shape) for one in (mean, std, log_improvement))
     return Slice(varied, positions, mean, std, improvement, shown, fitted.points, near, best)
@@ -153,7 +153,7 @@ def slice_data(
 
 def _nearness(fitted: FittedStudy, at: FloatArray, free: Sequence[int]) -> FloatArray:
     """How alike the surrogate takes each trial to be to the nearest point of the slice."""
-    rows, choice = fitted.rows, fitted.surrogate.codes.choice
+    rows, choice = fitted.rows, fitted.surrogate.encoder.choice
     unlike = np.where(np.isnan(rows), np.nan, rows != at)
     scaled = fitted.surrogate.model.scaled
     apart = scaled(np.where(choice, unlike, rows)) - scaled(np.where(choice, 0, at)[None])

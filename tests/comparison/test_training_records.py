@@ -6,7 +6,8 @@ import pytest
 
 from hpo_lib.comparison.training_records import read_record, study_record
 from hpo_lib.space.search_space import SearchSpace
-from hpo_lib.study.run import run_study, trials_frame
+from hpo_lib.study.catalog import trials_frame
+from hpo_lib.study.run import run_study
 from tests.comparison.trainings import (
     EPOCHS,
     GRID,
