@@ -107,7 +107,7 @@ def _unseen(record: Record, model: str, share: float) -> dict[str, object]:
 
 
 def _without(path: Path, strategies: Sequence[str]) -> Record:
-    """The record without the trainings that live searches by these strategies chose."""
+    """Return the record without the trainings that live searches by these strategies chose."""
     rows = [row for row in record_trials.read(path) if row["chosen_by"] not in strategies]
     with tempfile.TemporaryDirectory() as folder:
         kept = Path(folder) / path.name
@@ -117,7 +117,7 @@ def _without(path: Path, strategies: Sequence[str]) -> Record:
 
 
 def _live(record: Record, chosen: argparse.Namespace) -> pd.DataFrame:
-    """The live searches: those that were kept, or else run now."""
+    """Return the live searches: those that were kept, or else run now."""
     file = chosen.raw / f"live_{chosen.record.stem}.csv"
     kept = pd.read_csv(file) if file.exists() else pd.DataFrame(columns=LIVE)
     seeds, frames = range(1000, 1000 + chosen.seeds), []  # none of the replays' seeds
@@ -156,7 +156,7 @@ def _search(
 
 
 def _table(model: str, replayed: pd.DataFrame, live: pd.DataFrame | None, n: int) -> pd.DataFrame:
-    """A row per strategy: the live mean and where 95 % of the means of n replays lie."""
+    """Return a row per strategy: the live mean and where 95 % of the means of n replays lie."""
     rng = np.random.default_rng(0)
     finals = final_values(replayed)
     rows = []
