@@ -38,7 +38,7 @@ TASKS: dict[str, Task] = {}
 
 
 def run(side: str, name: str, seed: int, n_workers: int) -> float:
-    """The normalised regret of the best of all trials."""
+    """Return the normalised regret of the best of all trials."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     task = TASKS[name]
     durations = np.random.default_rng(seed).lognormal(sigma=0.5, size=N_TRIALS)

@@ -198,7 +198,7 @@ def _opda(file: Path, budget: int = 27) -> Curves:
     errors = np.array([parts for _, parts in kept])
     record = Record(space, tuple(c for c, _ in kept), errors, np.ones_like(errors), file.stem)
     surrogate = SurrogateObjective(record, model="trees")
-    print(f"{file.stem}: {surrogate.trust}", flush=True)
+    print(f"{file.stem}: {surrogate.quality}", flush=True)
     whole = Segment(0, 0, budget, budget)
     return Curves(space, budget, lambda c: surrogate(c, whole).validation_error)
 

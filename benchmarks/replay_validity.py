@@ -28,8 +28,9 @@ import optuna
 import pandas as pd
 import record_trials
 
-from hpo_lib.comparison.run import compare, final_values, replay
-from hpo_lib.comparison.surrogate_benchmark import SurrogateObjective, TrustWarning
+from hpo_lib.comparison.run import compare, replay
+from hpo_lib.comparison.statistics import final_values
+from hpo_lib.comparison.surrogate_benchmark import SurrogateObjective, SurrogateQualityWarning
 from hpo_lib.comparison.training_records import Record, group_means, read_record
 from hpo_lib.files import atomic_write_text
 from hpo_lib.training.config import DataConfig, TrainingConfig
@@ -55,11 +56,11 @@ def main() -> None:
     if chosen.quick:
         chosen.replays, chosen.live = 10, False
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    warnings.simplefilter("ignore", TrustWarning)  # what it says is printed
+    warnings.simplefilter("ignore", SurrogateQualityWarning)  # what it says is printed
     record = _without(chosen.record, chosen.strategies)
     models = {name: SurrogateObjective(record, model=name) for name in ("gp", "trees")}
     for name, surrogate in models.items():
-        print(f"{name}: {surrogate.trust}", flush=True)
+        print(f"{name}: {surrogate.quality}", flush=True)
     unseen = pd.DataFrame([_unseen(record, name, s) for s in (0.1, 0.3) for name in models])
     print(unseen.round(4).to_string(index=False), flush=True)
     frames = {
@@ -76,9 +77,9 @@ def main() -> None:
     live = _live(record, chosen) if chosen.live else None
     table = pd.concat([_table(name, frame, live, chosen.seeds) for name, frame in frames.items()])
     print(table.round(4).to_string(index=False))
-    trust = {name: surrogate.trust.spearman for name, surrogate in models.items()}
+    spearman = {name: surrogate.quality.spearman for name, surrogate in models.items()}
     rows, best = (json.loads(one.to_json(orient="records")) for one in (table, unseen))
-    print(json.dumps({"spearman": trust, "unseen": best, "rows": rows}))
+    print(json.dumps({"spearman": spearman, "unseen": best, "rows": rows}))
 
 
 def _unseen(record: Record, model: str, share: float) -> dict[str, object]:
@@ -106,7 +107,7 @@ def _unseen(record: Record, model: str, share: float) -> dict[str, object]:
 
 
 def _without(path: Path, strategies: Sequence[str]) -> Record:
-    """The record without the trainings that live searches by these strategies chose."""
+    """Return the record without the trainings that live searches by these strategies chose."""
     rows = [row for row in record_trials.read(path) if row["chosen_by"] not in strategies]
     with tempfile.TemporaryDirectory() as folder:
         kept = Path(folder) / path.name
@@ -116,7 +117,7 @@ def _without(path: Path, strategies: Sequence[str]) -> Record:
 
 
 def _live(record: Record, chosen: argparse.Namespace) -> pd.DataFrame:
-    """The live searches: those that were kept, or else run now."""
+    """Return the live searches: those that were kept, or else run now."""
     file = chosen.raw / f"live_{chosen.record.stem}.csv"
     kept = pd.read_csv(file) if file.exists() else pd.DataFrame(columns=LIVE)
     seeds, frames = range(1000, 1000 + chosen.seeds), []  # none of the replays' seeds
@@ -155,7 +156,7 @@ def _search(
 
 
 def _table(model: str, replayed: pd.DataFrame, live: pd.DataFrame | None, n: int) -> pd.DataFrame:
-    """A row per strategy: the live mean and where 95 % of the means of n replays lie."""
+    """Return a row per strategy: the live mean and where 95 % of the means of n replays lie."""
     rng = np.random.default_rng(0)
     finals = final_values(replayed)
     rows = []

@@ -7,6 +7,11 @@ record on disk costing the seconds that really pass; where the machine is busy o
 is the driver, and its processor time is printed beside. Optuna's own parallel optimisation has no
 driver: each process asks and tells by itself. So four processes do that at once, as fast as they
 can, on one SQLite file with 256 running trials: the rate that they reach bounds the utilisation.
+
+With `--record`, only simulations run: `bayes` on 1 to 256 workers, two trials of 15 seconds for
+each of them: so short that the driver becomes the bottleneck. It costs its processor time, which
+other work on the machine hardly changes. Notebook 07 draws results/reference/scaling.csv, which
+holds what they had.
 """
 
 from __future__ import annotations
@@ -23,13 +28,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.toys import record_of
-
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import optuna
+import pandas as pd
+from _simulation import RecordedObjective, SimulatedWorkers, scaling_frame, simulate
 
-from hpo_lib.comparison.simulation import RecordedObjective, SimulatedWorkers, simulate
+from hpo_lib.files import atomic_write_text
 from hpo_lib.objective import Segment, SegmentResult
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.study.catalog import trials_frame
@@ -39,6 +44,7 @@ from hpo_lib.study.storage import open_storage
 from hpo_lib.study.workers.local import LocalWorkers
 from hpo_lib.training.config import DataConfig, TrainingConfig
 from hpo_lib.training.objective import TrainingObjective
+from hpo_lib.trials import own_trials
 
 # Nothing in here changes what a training costs.
 SPACE = SearchSpace.from_yaml(
@@ -49,10 +55,14 @@ weight_decay: {type: float, low: 0.0, high: 0.001, default: 0.0}
 )
 TRIAL_SECONDS = 60.0
 PROCESSES = 4
+RECORDED_WORKERS = (1, 4, 16, 64, 128, 256)
+RECORDED_SECONDS = 15.0
+LEAST_TRIALS = 32
+RECORD = Path("results/reference/scaling.csv")
 
 
 def objective(epochs: int) -> TrainingObjective:
-    """A ResNet-8 on the digits."""
+    """Return a ResNet-8 on the digits."""
     return TrainingObjective(
         TrainingConfig(depth=8, epochs=epochs, flip=False), DataConfig("digits")
     )
@@ -124,7 +134,7 @@ def measure(n_trials: int, epochs: int, repeats: int, folder: Path) -> dict[str,
             simulated[n].append((replay.seconds, span))
             if n == 1:
                 driver.append((seconds - (frame["finished"] - frame["started"]).sum()) / n_trials)
-            trials = [(t.number, record_of(t).configuration) for t in done.trials]
+            trials = [(t.number, t.configuration) for t in own_trials(done)]
             taken.setdefault(f"plain_{n}", []).append(plain[n].seconds(trials))
     for pool in pools.values():
         pool.close()
@@ -153,20 +163,21 @@ def measure(n_trials: int, epochs: int, repeats: int, folder: Path) -> dict[str,
 
 
 @dataclass(frozen=True)
-class Minute:
-    """A trial of 60 seconds, a bowl around the default."""
+class Bowl:
+    """A bowl around the default, whose trials report so many seconds."""
 
+    seconds: float = TRIAL_SECONDS
     budget: int = 1
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Nothing to tell apart."""
+        """Return nothing: there is nothing to tell apart."""
         return {}
 
     def __call__(self, configuration: dict[str, Any], segment: Segment) -> SegmentResult:
-        """Its value and its seconds, at once."""
+        """Return its value and its seconds, at once."""
         value = (abs(float(configuration["lr"]) - 0.003) + 0.1,)
-        return SegmentResult(value, value, value, (TRIAL_SECONDS,))
+        return SegmentResult(value, value, value, (self.seconds,))
 
 
 def simulated(strategy: str, workers: int, n_trials: int, folder: Path) -> dict[str, Any]:
@@ -174,7 +185,7 @@ def simulated(strategy: str, workers: int, n_trials: int, folder: Path) -> dict[
     pool = SimulatedWorkers(workers)
     storage = folder / f"{strategy}.db"
     began = time.process_time()
-    found = simulate(Minute(), SPACE, strategy, n_trials, pool, storage=storage)
+    found = simulate(Bowl(), SPACE, strategy, n_trials, pool, storage=storage)
     cost = pool.driver_busy / n_trials
     return {
         "utilisation": round(found.utilisation, 4),
@@ -182,6 +193,21 @@ def simulated(strategy: str, workers: int, n_trials: int, folder: Path) -> dict[
         "cpu_seconds_per_trial": round((time.process_time() - began) / n_trials, 4),
         "driver_is_busy_at_workers": round(TRIAL_SECONDS / cost),
     }
+
+
+def record_scaling(folder: Path) -> pd.DataFrame:
+    """Simulate `bayes` on ever more workers: a row of the recorded table for each number."""
+    bowl = Bowl(RECORDED_SECONDS)
+    simulations = []
+    for workers in RECORDED_WORKERS:
+        pool = SimulatedWorkers(workers, clock=time.process_time)
+        n_trials = max(LEAST_TRIALS, 2 * workers)
+        storage = folder / f"{workers}.db"
+        simulations.append(simulate(bowl, SPACE, "bayes", n_trials, pool, storage=storage))
+        print(f"  {workers} workers, {n_trials} trials", flush=True)
+    frame = scaling_frame(simulations)
+    frame["trials"] = [len(own_trials(simulation.study)) for simulation in simulations]
+    return frame[["workers", "trials", "speed_up", "utilisation", "driver_share"]]
 
 
 def ask_and_tell(storage: str, sampler: Any, seconds: float) -> float:
@@ -198,7 +224,7 @@ def ask_and_tell(storage: str, sampler: Any, seconds: float) -> float:
 
 
 def optuna_alone(sampler: Any, workers: int, seconds: float, folder: Path) -> dict[str, Any]:
-    """The rate at which processes that share a record get trials, with `workers` running ones."""
+    """Measure the rate at which processes that share a record get trials, `workers` running."""
     storage = str(folder / f"optuna_{type(sampler).__name__}.db")
     random = optuna.samplers.RandomSampler(seed=0)
     study = optuna.create_study(study_name="shared", storage=open_storage(storage), sampler=random)
@@ -221,8 +247,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="4 trials, once; 32 workers")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--record", action="store_true", help=f"simulate alone, into {RECORD}")
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if arguments.record:
+        with tempfile.TemporaryDirectory(prefix="hpo_lib_scaling_", dir=".") as name:
+            table = record_scaling(Path(name)).round(4)
+        atomic_write_text(RECORD, table.to_csv(index=False))
+        print(table.to_string(index=False))
+        return
     repeats, n_trials, epochs = (1, 4, 1) if arguments.quick else (arguments.repeats, 16, 4)
     workers = 32 if arguments.quick else 256
     per_study = 8 * workers  # in the first round the driver sends out all of them at once

@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from hpo_lib.comparison.run import final_values, replay
-from hpo_lib.comparison.surrogate_benchmark import PublishedObjective
+from hpo_lib.comparison.published import PublishedObjective
+from hpo_lib.comparison.run import replay
+from hpo_lib.comparison.statistics import final_values
 from hpo_lib.objective import Objective, as_objective
 from hpo_lib.samplers.registry import STRATEGIES
 from hpo_lib.space.search_space import SearchSpace

@@ -379,7 +379,7 @@ def main() -> None:
     seeds = range(3 if arguments.quick else arguments.seeds)
     pruning = None if arguments.pruning == "none" else arguments.pruning
     surrogate = SurrogateObjective(read_record(arguments.record))
-    print(surrogate.trust)
+    print(surrogate.quality)
     space, budget = surrogate.space, surrogate.budget
     costs_file = arguments.raw / "costs.json"
     arguments.raw.mkdir(parents=True, exist_ok=True)

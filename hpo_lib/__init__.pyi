@@ -1,8 +1,5 @@
-from .comparison.simulation import SimulatedWorkers as SimulatedWorkers
-from .comparison.simulation import simulate as simulate
-from .comparison.surrogate_benchmark import PublishedObjective as PublishedObjective
+from .comparison.published import PublishedObjective as PublishedObjective
 from .comparison.surrogate_benchmark import SurrogateObjective as SurrogateObjective
-from .comparison.surrogate_benchmark import TableObjective as TableObjective
 from .comparison.training_records import read_record as read_record
 from .comparison.training_records import study_record as study_record
 from .exceptions import SpaceError as SpaceError

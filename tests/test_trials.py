@@ -11,10 +11,10 @@ from typing import Any
 
 import optuna
 import pytest
+from hpo_lib.comparison.simulation import wall_clock_data
 from optuna.trial import TrialState, create_trial
 
 from hpo_lib.comparison.run import tidy
-from hpo_lib.comparison.simulation import wall_clock_data
 from hpo_lib.exceptions import StudyError
 from hpo_lib.plots.study import any_time_data, learning_curves_data
 from hpo_lib.plots.trials import points_data, trial_curves_data

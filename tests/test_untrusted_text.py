@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 
-from hpo_lib.comparison.statistics import Ranks
+from hpo_lib.comparison.hypothesis_tests import Ranks
 from hpo_lib.plots.comparison import plot_ranks
 from hpo_lib.runner.notebooks import find_notebooks, notebooks_folder
 from hpo_lib.space.search_space import SearchSpace

@@ -1,8 +1,10 @@
-"""Trials that were trained once and kept, to be replayed: read from a file or from a study."""
+"""Trainings that were made once and recorded: read from a CSV file or from a study.
+
+A record is what replays rest on: `surrogate_benchmark` fits a model to it.
+"""
 
 from __future__ import annotations
 
-import csv
 import gzip
 import json
 import math
@@ -16,21 +18,35 @@ from typing import Any, cast
 
 import numpy as np
 import optuna
+import pandas as pd
 from numpy.typing import NDArray
 
+from hpo_lib.space.parameters import ChoiceParameter, Parameter
 from hpo_lib.space.search_space import SearchSpace
-from hpo_lib.space.values import Configuration
+from hpo_lib.space.values import Configuration, Value
 from hpo_lib.trials import StudyRecord, TrialOutcome, own_trials, study_space
 
 Array = NDArray[np.float64]
+
+_TRAINED = (
+    TrialOutcome.COMPLETED,
+    TrialOutcome.PRUNED,
+    TrialOutcome.DIVERGED,
+)
 
 
 @dataclass(frozen=True)
 class Record:
     """Trainings of configurations of one space, each up to `budget` epochs.
 
-    `errors` and `seconds` have shape (trainings, budget): NaN behind the epoch in which a training
-    was stopped. Behind the one in which it diverged, its error is the worst that any training had.
+    Attributes:
+        space: the search space.
+        configurations: the configuration of each training; repeats stand as often as they were
+            trained.
+        errors: validation errors, shape (trainings, budget). NaN after the epoch in which a
+            training was stopped; after the one in which it diverged, the worst error recorded.
+        seconds: training time of each epoch, shape (trainings, budget); NaN where unknown.
+        source: where the record comes from, for messages.
     """
 
     space: SearchSpace
@@ -40,45 +56,85 @@ class Record:
     source: str
 
     def __post_init__(self) -> None:
-        if not self.configurations or not np.isfinite(self.errors[:, -1]).any():
+        if not self.configurations or not self._is_complete.any():
             message = f"a record needs at least one training to the full budget, got {self.source}"
             raise ValueError(message)
 
     @property
     def budget(self) -> int:
-        """Epochs of a training that runs to its end."""
+        """Return the number of epochs of a training that runs to its end."""
         return self.errors.shape[1]
 
     @cached_property
     def groups(self) -> NDArray[np.int64]:
-        """The number of each training's configuration, the same for its repeats."""
-        numbers: dict[frozenset[tuple[str, Any]], int] = {}
-        keys = (frozenset(one.items()) for one in self.configurations)
-        return np.array([numbers.setdefault(key, len(numbers)) for key in keys])
+        """Number the configuration of each training, alike for its repeats; shape (trainings,)."""
+        numbers: dict[frozenset[tuple[str, Value]], int] = {}
+        groups: list[int] = []
+        for configuration in self.configurations:
+            key = frozenset(configuration.items())
+            groups.append(numbers.setdefault(key, len(numbers)))
+        return np.array(groups)
 
     @property
     def n_complete(self) -> int:
-        """How many different configurations were trained to the full budget."""
-        return len(np.unique(self.groups[np.isfinite(self.errors[:, -1])]))
+        """Count the configurations that were trained to the full budget."""
+        complete = self.groups[self._is_complete]
+        return len(np.unique(complete))
 
     @property
     def best(self) -> float:
-        """The lowest mean over the repeats of a configuration, at the full budget."""
-        reached = np.isfinite(self.errors[:, -1])
-        return float(group_means(self.errors[reached, -1], self.groups[reached]).min())
+        """Return the lowest mean over the repeats of a configuration, at the full budget."""
+        is_complete = self._is_complete
+        errors = self.errors[is_complete, -1]
+        means = group_means(errors, self.groups[is_complete])
+        return float(means.min())
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Names the record and its content, so that a grown record is not taken for the old."""
+        """Name the record and its content, so that a grown record is not taken for the old."""
         content = repr(self.configurations).encode()
-        content += self.errors.tobytes() + self.seconds.tobytes()
+        content += self.errors.tobytes()
+        content += self.seconds.tobytes()
         return {"record": self.source, "content": zlib.crc32(content)}
+
+    @property
+    def _is_complete(self) -> NDArray[np.bool_]:
+        return np.isfinite(self.errors[:, -1])
 
 
 def group_means(values: Array, groups: NDArray[np.int64]) -> Array:
-    """The mean of each group, in the order of their numbers."""
-    which = np.unique(groups, return_inverse=True)[1].ravel()
-    return np.bincount(which, values) / np.bincount(which)
+    """Return the mean of each group, in the order of their numbers.
+
+    Args:
+        values: what is averaged, shape (n,).
+        groups: the number of the group of each value, shape (n,).
+    """
+    _, inverse = np.unique(groups, return_inverse=True)
+    return np.bincount(inverse, values) / np.bincount(inverse)
+
+
+def study_record(study: optuna.Study) -> Record:
+    """Return the trials of a study as a record; pruned ones up to where they were stopped.
+
+    Raises:
+        StudyError: another program made the study, which has no space.
+        ValueError: no trial was trained to the full budget.
+    """
+    settings = StudyRecord.of(study).settings
+    trials = [trial for trial in own_trials(study) if trial.outcome in _TRAINED]
+    errors: list[list[float]] = []
+    for trial in trials:
+        curve = trial.record.validation_error
+        errors.append([error for error in curve if math.isfinite(error)])
+    return _make_record(
+        study_space(study),
+        [trial.configuration for trial in trials],
+        errors,
+        [trial.record.seconds for trial in trials],
+        diverged=[trial.outcome == TrialOutcome.DIVERGED for trial in trials],
+        budget=int(settings["budget"]),
+        source=f"study {study.study_name}",
+    )
 
 
 def read_record(path: str | Path, space: SearchSpace | None = None) -> Record:
@@ -88,7 +144,8 @@ def read_record(path: str | Path, space: SearchSpace | None = None) -> Record:
     and, if there is one, `seconds` hold one number per epoch, separated by spaces; `cpu_seconds`,
     which other work on the machine hardly changes, go before `seconds`. Where `machine` names
     several, the seconds are those of the commonest alone. A training that is shorter than the
-    budget has diverged. Other columns, the test errors among them, are not read.
+    budget has diverged. Other columns, the test errors among them, are not read. A file that
+    `trials_frame(study).to_csv` wrote has this form.
 
     Args:
         path: the file; a JSON file of the same stem may hold `space` (as YAML) and `budget`.
@@ -98,35 +155,44 @@ def read_record(path: str | Path, space: SearchSpace | None = None) -> Record:
         ValueError: a column is missing or a cell is wrong; the message names row and column.
     """
     path = Path(path)
-    beside = path.with_name(path.name.removesuffix(".gz")).with_suffix(".json")
-    about = _about(beside) if beside.exists() else {}
+    stem = path.name.removesuffix(".gz")
+    about_path = path.with_name(stem).with_suffix(".json")
+    about = _read_about(about_path)
     if space is None:
         if "space" not in about:
-            message = f"space must be given where {beside.name} holds none, got None for {path}"
+            rule = f"space must be given where {about_path.name} holds none"
+            message = f"{rule}, got None for {path}"
             raise ValueError(message)
         space = SearchSpace.from_yaml(str(about["space"]))
-    always = [one.name for one in space.searched if not one.when]
-    rows = _rows(path, always)
-    configurations = [_configuration(row, space, f"{path}, row {i}") for i, row in enumerate(rows)]
-    clock = "cpu_seconds" if rows and "cpu_seconds" in rows[0] else "seconds"
-    errors, seconds = (
-        [_numbers(row.get(name, ""), f"{path}, row {i}, {name}") for i, row in enumerate(rows)]
-        for name in ("validation_error", clock)
+
+    # One training per row.
+    rows = _read_rows(path, space)
+    configurations = [_read_configuration(row, space) for row in rows]
+    errors = [_read_numbers(row, "validation_error") for row in rows]
+    budget = _checked_budget(about, errors, about_path, path)
+    return _make_record(
+        space,
+        configurations,
+        errors,
+        _read_seconds(rows),
+        diverged=[len(curve) < budget for curve in errors],
+        budget=budget,
+        source=path.name,
     )
-    longest = max([1, *map(len, errors)])
-    budget = about.get("budget", longest)
-    if not isinstance(budget, int) or not 1 <= budget <= longest:
-        rule = f"budget in {beside.name} must be a whole number of epochs up to {longest}"
-        message = f"{rule}, the longest training in {path.name}, got {budget!r}"
-        raise ValueError(message)
-    machines = [row.get("machine") for row in rows]
-    commonest = Counter(machines).most_common(1)[0][0] if rows else None
-    seconds = [one if m == commonest else [] for one, m in zip(seconds, machines, strict=True)]
-    diverged = [len(curve) < budget for curve in errors]
-    return _record(space, configurations, errors, seconds, diverged, budget, path.name)
 
 
-def _about(path: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Row:
+    """One row of the file: where it stands, and its cells by the names of the columns."""
+
+    place: str
+    cells: Mapping[str, str]
+
+
+def _read_about(path: Path) -> dict[str, Any]:
+    """Return what the JSON file beside a record says; nothing where there is none."""
+    if not path.exists():
+        return {}
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -137,96 +203,174 @@ def _about(path: Path) -> dict[str, Any]:
     return cast("dict[str, Any]", about)
 
 
-def _rows(path: Path, always: Sequence[str]) -> list[dict[str, str]]:
-    """The rows of a CSV as text, `value` being another name of `validation_error`."""
-    opened = gzip.open if path.suffix == ".gz" else open
+def _checked_budget(
+    about: Mapping[str, Any],
+    errors: Sequence[Sequence[float]],
+    about_path: Path,
+    path: Path,
+) -> int:
+    """Return the epochs of a full training: those of the longest one, if nothing else is said."""
+    longest = max([1, *map(len, errors)])
+    budget = about.get("budget", longest)
+    # True is an int for Python, but no number of epochs.
+    if type(budget) is not int or not 1 <= budget <= longest:
+        rule = f"budget in {about_path.name} must be a whole number of epochs up to {longest}"
+        message = f"{rule}, the longest training in {path.name}, got {budget!r}"
+        raise ValueError(message)
+    return budget
+
+
+def _read_rows(path: Path, space: SearchSpace) -> list[_Row]:
+    """Read the rows of a CSV as text; `value` is another name of `validation_error`."""
     try:
-        with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
-            header, *rows = [row for row in csv.reader(file, strict=True) if row] or [[]]
-    except (UnicodeDecodeError, csv.Error, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        # Without a header, pandas neither renames columns nor takes the first for an index; its
+        # Python engine tells a row that is too short from one with empty cells.
+        table = pd.read_csv(
+            path,
+            header=None,
+            dtype=str,
+            keep_default_na=False,
+            encoding="utf-8-sig",
+            engine="python",
+        )
+    except (ValueError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         message = f"{path} must be a CSV file in UTF-8, got {error}"
         raise ValueError(message) from error
+
+    header, *cells = table.to_numpy().tolist()
     if "validation_error" not in header:
         header = ["validation_error" if name == "value" else name for name in header]
-    missing = [name for name in (*always, "validation_error") if name not in header]
+    _check_table(table, header, path, space)
+
+    rows: list[_Row] = []
+    for number, row in enumerate(cells):
+        named_cells = dict(zip(header, row, strict=True))
+        rows.append(_Row(f"{path}, row {number}", named_cells))
+    return rows
+
+
+def _check_table(
+    table: pd.DataFrame,
+    header: list[str],
+    path: Path,
+    space: SearchSpace,
+) -> None:
+    """Refuse a table without a column that every row needs, or with a row that is too short."""
+    needed = [parameter.name for parameter in space.searched if not parameter.when]
+    needed.append("validation_error")
+    missing = [name for name in needed if name not in header]
     if missing:
         message = f"{path} must have a column for each of {missing}, got {header}"
         raise ValueError(message)
-    for i, row in enumerate(rows):
-        if len(row) != len(header):
-            message = f"{path}, row {i} must have {len(header)} cells, got {len(row)}"
+
+    # The first row is the header.
+    n_cells = table.notna().sum(axis="columns")
+    for number, n in enumerate(n_cells[1:]):
+        if n < len(header):
+            message = f"{path}, row {number} must have {len(header)} cells, got {n}"
             raise ValueError(message)
-    return [dict(zip(header, row, strict=True)) for row in rows]
 
 
-def study_record(study: optuna.Study) -> Record:
-    """The trials of a study; pruned ones count up to where they were stopped."""
-    space = study_space(study)
-    settings = StudyRecord.of(study).settings
-    budget = int(settings["budget"])
-    trained = (TrialOutcome.COMPLETED, TrialOutcome.PRUNED, TrialOutcome.DIVERGED)
-    trials = [trial for trial in own_trials(study) if trial.outcome in trained]
-    return _record(
-        space,
-        [trial.configuration for trial in trials],
-        [[x for x in trial.record.validation_error if math.isfinite(x)] for trial in trials],
-        [trial.record.seconds for trial in trials],
-        [trial.outcome == TrialOutcome.DIVERGED for trial in trials],
-        budget,
-        f"study {study.study_name}",
-    )
+def _read_seconds(rows: Sequence[_Row]) -> list[list[float]]:
+    """Read the seconds of each epoch; none of trainings on another than the commonest machine."""
+    if not rows:
+        return []
+    column = "cpu_seconds" if "cpu_seconds" in rows[0].cells else "seconds"
+    machines = Counter(row.cells.get("machine") for row in rows)
+    [(commonest, _)] = machines.most_common(1)
+
+    seconds: list[list[float]] = []
+    for row in rows:
+        numbers = _read_numbers(row, column)
+        is_comparable = row.cells.get("machine") == commonest
+        seconds.append(numbers if is_comparable else [])
+    return seconds
 
 
-def _record(
-    space: SearchSpace,
-    configurations: Sequence[Configuration],
-    errors: Sequence[Sequence[float]],
-    seconds: Sequence[Sequence[float]],
-    diverged: Sequence[bool],
-    budget: int,
-    source: str,
-) -> Record:
-    padded = np.full((2, len(errors), budget), np.nan)
-    for part, curves in zip(padded, (errors, seconds), strict=True):
-        for row, curve in zip(part, curves, strict=True):
-            row[: len(curve)] = curve[:budget]
-    recorded = padded[0][np.isfinite(padded[0])]
-    if len(recorded):
-        fill = np.isnan(padded[0]) & np.asarray(diverged, bool)[:, None]
-        padded[0][fill] = recorded.max()
-    return Record(space, tuple(configurations), padded[0], padded[1], source)
-
-
-def _configuration(row: Mapping[str, str], space: SearchSpace, place: str) -> Configuration:
-    values: dict[str, Any] = {}
-    for one in space.searched:
-        text = row.get(one.name, "")
-        options: Sequence[Any] = getattr(one, "options", ())
-        # a file holds words: an option is the one that is written so
-        named = {str(option): option for option in options}
-        if text != "":
-            values[one.name] = named.get(text, text) if options else _number(text, place, one.name)
+def _read_configuration(row: _Row, space: SearchSpace) -> Configuration:
+    values = {
+        parameter.name: _read_value(row, parameter)
+        for parameter in space.searched
+        if row.cells.get(parameter.name)
+    }
     try:
         return space.complete(values)
     except ValueError as error:
-        message = f"{place}: {error}"
+        message = f"{row.place}: {error}"
         raise ValueError(message) from error
 
 
-def _number(text: str, place: str, name: str) -> float:
-    numbers = _numbers(text, f"{place}, {name}")
+def _read_value(row: _Row, parameter: Parameter) -> Value:
+    text = row.cells[parameter.name]
+    if isinstance(parameter, ChoiceParameter):
+        # The space refuses what is no option, with the options in the message.
+        return _spellings(parameter.options).get(text, text)
+    numbers = _read_numbers(row, parameter.name)
     if len(numbers) != 1:
-        message = f"{place}, {name} must be one number, got {text!r}"
+        message = f"{row.place}, {parameter.name} must be one number, got {text!r}"
         raise ValueError(message)
     return numbers[0]
 
 
-def _numbers(text: str, place: str) -> list[float]:
+def _spellings(options: Sequence[Value]) -> dict[str, Value]:
+    """Map texts to the options that they mean.
+
+    A column of numbers with empty cells comes back with 0 as 0.0, and spreadsheets write TRUE.
+    """
+    spellings: dict[str, Value] = {}
+    for option in options:
+        if isinstance(option, bool):
+            spellings[str(option).upper()] = option
+            spellings[str(option).lower()] = option
+        elif isinstance(option, int):
+            spellings[f"{option}.0"] = option
+        elif isinstance(option, float):
+            spellings[f"{option:g}"] = option
+    return spellings | {str(option): option for option in options}
+
+
+def _read_numbers(row: _Row, column: str) -> list[float]:
+    """Read the numbers of a cell; none where there is no such column."""
+    text = row.cells.get(column, "")
     try:
         numbers = [float(word) for word in text.split()]
     except ValueError:
         numbers = [math.nan]
     if not all(map(math.isfinite, numbers)):
-        message = f"{place} must be finite numbers separated by spaces, got {text!r}"
+        rule = "must be finite numbers separated by spaces"
+        message = f"{row.place}, {column} {rule}, got {text!r}"
         raise ValueError(message)
     return numbers
+
+
+def _make_record(
+    space: SearchSpace,
+    configurations: Sequence[Configuration],
+    errors: Sequence[Sequence[float]],
+    seconds: Sequence[Sequence[float]],
+    *,
+    diverged: Sequence[bool],
+    budget: int,
+    source: str,
+) -> Record:
+    """Make a record of curves of different lengths."""
+    padded = _pad(errors, budget)
+    is_recorded = np.isfinite(padded)
+    if is_recorded.any():
+        is_diverged = np.asarray(diverged, bool)[:, None]
+        padded[~is_recorded & is_diverged] = padded[is_recorded].max()
+    return Record(
+        space,
+        tuple(configurations),
+        errors=padded,
+        seconds=_pad(seconds, budget),
+        source=source,
+    )
+
+
+def _pad(curves: Sequence[Sequence[float]], budget: int) -> Array:
+    """Return curves as rows of shape (trainings, budget), with NaN after their ends."""
+    padded = np.full((len(curves), budget), np.nan)
+    for row, curve in zip(padded, curves, strict=True):
+        row[: len(curve)] = curve[:budget]
+    return padded

@@ -9,9 +9,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from hpo_lib.checks import check_member
-from hpo_lib.comparison.run import final_values
-from hpo_lib.comparison.statistics import Ranks, Spending, any_time, superiority
-from hpo_lib.comparison.surrogate_benchmark import Trust
+from hpo_lib.comparison.hypothesis_tests import Ranks, superiority
+from hpo_lib.comparison.statistics import Spending, any_time, final_values
+from hpo_lib.comparison.surrogate_benchmark import SurrogateQuality
 from hpo_lib.plots.style import (
     COLOURS,
     RED,
@@ -163,7 +163,7 @@ def plot_final_values(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def annotate_quality(axes: Axes | AxesArray, quality: Trust | None) -> None:
+def annotate_quality(axes: Axes | AxesArray, quality: SurrogateQuality | None) -> None:
     """Write below a figure how well the surrogate that it rests on predicts.
 
     Args:
@@ -178,7 +178,7 @@ def annotate_quality(axes: Axes | AxesArray, quality: Trust | None) -> None:
 
 def _annotate(axes: Axes | AxesArray, frame: pd.DataFrame) -> None:
     """Write what the surrogate is worth that a comparison was replayed on, if it was."""
-    annotate_quality(axes, frame.attrs.get("trust"))
+    annotate_quality(axes, frame.attrs.get("surrogate_quality"))
 
 
 def plot_superiority(
@@ -262,5 +262,38 @@ def plot_ranks(ranks: Ranks, ax: Axes | None = None) -> Axes:
         f"(Nemenyi: {ranks.critical_difference:.2f} apart)",
         fontsize=10,
     )
-    annotate_quality(ax, ranks.trust)
+    annotate_quality(ax, ranks.quality)
     return ax
+
+
+def plot_scaling(frame: pd.DataFrame) -> AxesArray:
+    """Draw speed-up, utilisation and the driver's share against the number of workers.
+
+    Args:
+        frame: one row per number of `workers`, with the columns `speed_up` (seconds of training
+            per second), `utilisation` and `driver_share` (fractions of the time), as
+            `results/reference/scaling.csv` has them.
+
+    Returns:
+        Two axes: the speed-up, and the shares.
+    """
+    workers = frame["workers"]
+    axes = panels(2, 2, 5.0, 3.6)
+    speed_up, shares = axes
+
+    speed_up.plot(workers, workers, ":", color="0.4", label="ideal")
+    speed_up.plot(workers, frame["speed_up"], label="simulated", **line_style(0))
+    speed_up.set_yscale("log", base=2)
+    speed_up.yaxis.set_major_formatter("{x:g}")
+    speed_up.set_ylabel("speed-up (training seconds per second)")
+
+    shares.plot(workers, frame["utilisation"], label="workers", **line_style(0))
+    shares.plot(workers, frame["driver_share"], label="driver", **line_style(1))
+    shares.set(ylabel="share of the time that is busy", ylim=(-0.05, 1.05))
+
+    for ax in axes:
+        ax.set_xscale("log", base=2)
+        ax.set_xticks(workers, [str(n) for n in workers])
+        ax.set_xlabel("workers")
+        legend_above(ax)
+    return axes

@@ -7,7 +7,7 @@ import optuna
 import pytest
 
 from hpo_lib.comparison.counterfactual import counterfactual
-from hpo_lib.comparison.surrogate_benchmark import TrustWarning
+from hpo_lib.comparison.surrogate_benchmark import SurrogateQualityWarning
 from hpo_lib.study.run import run_study
 from hpo_lib.trials import own_trials
 from tests.toys import TOY_SPACE, Learner, bowl
@@ -21,7 +21,7 @@ def study():
 @pytest.mark.slow
 def test_one_call_says_what_else_would_have_found_and_how_far_to_trust_it(study):
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", TrustWarning)
+        warnings.simplefilter("ignore", SurrogateQualityWarning)
         result = counterfactual(study, ["bayes"], n_trials=8, seeds=range(6))
     table = result.table
     assert list(table.index) == [f"{s} × {n}" for n in (8, 16) for s in ("random", "bayes")]
@@ -29,8 +29,8 @@ def test_one_call_says_what_else_would_have_found_and_how_far_to_trust_it(study)
     assert (table.q25 <= table["median"]).all()
     assert table["median"].iloc[2] <= table["median"].iloc[0]
     assert np.isnan(table.p.iloc[0])
-    assert result.found == study.best_value
-    assert result.frame.attrs["trust"] == result.trust
+    assert result.best_value == study.best_value
+    assert result.frame.attrs["surrogate_quality"] == result.quality
     text = str(result)
     assert f"The study found {study.best_value:.4f}." in text
     assert "rank correlation" in text
@@ -38,7 +38,7 @@ def test_one_call_says_what_else_would_have_found_and_how_far_to_trust_it(study)
 
 
 def test_doubt_in_the_surrogate_is_said(study):
-    with pytest.warns(TrustWarning, match="surrogate not to be trusted"):
+    with pytest.warns(SurrogateQualityWarning, match="surrogate not to be trusted"):
         result = counterfactual(
             study, ["random"], n_trials=3, factors=(1,), seeds=range(2), limit=1.0
         )
@@ -51,7 +51,9 @@ def test_a_short_study_says_what_it_lacks():
         counterfactual(short)
 
 
-@pytest.mark.filterwarnings("ignore::hpo_lib.comparison.surrogate_benchmark.TrustWarning")
+@pytest.mark.filterwarnings(
+    "ignore::hpo_lib.comparison.surrogate_benchmark.SurrogateQualityWarning"
+)
 def test_the_budget_counts_failures_and_trials_are_pruned_as_they_were(tmp_path):
     def sometimes(configuration):
         if configuration["depth"] == 2:
@@ -78,14 +80,16 @@ def test_a_sampler_that_was_handed_in_is_not_replayed():
     sampler = optuna.samplers.RandomSampler(seed=0)
     mine = run_study(bowl, TOY_SPACE, sampler, 20, **options)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", TrustWarning)
+        warnings.simplefilter("ignore", SurrogateQualityWarning)
         result = counterfactual(mine, ["random", "sobol"], factors=(1,), seeds=range(3))
     assert "sobol × 20" in str(result)
     assert "ahead of random × 20 in" in str(result)
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::hpo_lib.comparison.surrogate_benchmark.TrustWarning")
+@pytest.mark.filterwarnings(
+    "ignore::hpo_lib.comparison.surrogate_benchmark.SurrogateQualityWarning"
+)
 def test_what_evidence_had_reached_is_not_what_the_study_found(tmp_path):
     place = {"storage": tmp_path / "a.db", "workers": 0}
     run_study(bowl, TOY_SPACE, "bayes", 30, name="earlier", seed=1, **place)
@@ -94,4 +98,4 @@ def test_what_evidence_had_reached_is_not_what_the_study_found(tmp_path):
     )
     values = [t.value for t in own_trials(mine)]
     result = counterfactual(mine, ["random"], n_trials=3, factors=(1,), seeds=range(2))
-    assert result.found == min(values) > mine.best_value
+    assert result.best_value == min(values) > mine.best_value

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hpo_lib.comparison.run import final_values
-from hpo_lib.comparison.statistics import rank_strategies
-from hpo_lib.comparison.surrogate_benchmark import Trust
+from hpo_lib.comparison.hypothesis_tests import rank_strategies
+from hpo_lib.comparison.statistics import final_values
+from hpo_lib.comparison.surrogate_benchmark import SurrogateQuality
 from hpo_lib.plots import comparison as plots_compare
 from tests.plots.recorded import assert_labelled, draw
 
@@ -105,8 +105,8 @@ def test_final_values_mark_medians():
     assert "bayes\nn = 5 seeds" in texts
 
 
-def trust(spearman: float) -> Trust:
-    return Trust(80, 100, 10, spearman, 0.8, 0.01, 0.005)
+def quality(spearman: float) -> SurrogateQuality:
+    return SurrogateQuality(80, 100, 10, spearman, 0.8, 0.01, 0.005)
 
 
 def test_intervals_name_the_centre_the_regret_and_n():
@@ -155,7 +155,15 @@ def test_ranks_say_over_how_many_objectives():
 )
 def test_a_figure_says_what_surrogate_it_rests_on(plot, spearman, said):
     frame = make_comparison()
-    frame.attrs["trust"] = trust(spearman)
+    frame.attrs["surrogate_quality"] = quality(spearman)
     axes = plot(frame[frame["seed"] < 4])
     first = axes.flat[0] if isinstance(axes, np.ndarray) else axes
     assert said in first.figure.get_supxlabel()
+
+
+def test_more_workers_are_drawn_against_fewer():
+    columns = {"speed_up": [1.0, 3.5, 9.0], "utilisation": [1.0, 0.9, 0.6]}
+    frame = pd.DataFrame({"workers": [1, 4, 16], **columns, "driver_share": [0.1, 0.4, 1.0]})
+    for ax in plots_compare.plot_scaling(frame):
+        assert_labelled(ax)
+        assert [tick.get_text() for tick in ax.get_xticklabels()] == ["1", "4", "16"]

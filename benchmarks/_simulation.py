@@ -1,4 +1,4 @@
-"""How a study would run on many workers: the real driver and sampler, with simulated time.
+"""Simulate a study on many workers: the real driver and sampler, with simulated time.
 
 A trial costs the seconds that its objective reports, not those that pass; the driver costs the
 seconds that it really takes between two segments (or a modelled number). So one laptop shows where
@@ -8,9 +8,8 @@ seconds that it really takes between two segments (or a modelled number). So one
 from __future__ import annotations
 
 import heapq
-import math
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -18,20 +17,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import optuna
 import pandas as pd
-from matplotlib.axes import Axes
 from optuna.samplers import BaseSampler
 
 from hpo_lib.checks import check_positive
 from hpo_lib.objective import Objective, Segment, SegmentResult
-from hpo_lib.plots.style import (
-    AxesArray,
-    legend_above,
-    line_style,
-    log_ticks,
-    one_axes,
-    panels,
-    value_axis,
-)
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration
 from hpo_lib.study.catalog import trials_frame
@@ -51,6 +40,7 @@ class SimulatedWorkers:
         losses_per_hour: how often each worker is lost while it works (a Poisson process); it is
             back after `restart_seconds`.
         driver_seconds: what the driver spends per segment; None: what it really spends.
+        clock: the seconds of the driver, `time.process_time` for those of its processor alone.
         seed: fixes stragglers and losses.
     """
 
@@ -60,6 +50,7 @@ class SimulatedWorkers:
     losses_per_hour: float = 0.0
     restart_seconds: float = 60.0
     driver_seconds: float | None = None
+    clock: Callable[[], float] = time.perf_counter
     seed: int = 0
     now: float = field(default=0.0, init=False)
     driver_busy: float = field(default=0.0, init=False)
@@ -99,7 +90,7 @@ class SimulatedWorkers:
         future: Future[Evaluation] = Future()
         heapq.heappush(self._events, (end, len(self.spans), slot, ready, future, evaluation))
         self.spans.append((start, end))
-        self._mark = time.perf_counter()  # the evaluation was not the driver's work
+        self._mark = self.clock()  # the evaluation was not the driver's work
         return future
 
     def wait(self, running: Collection[Future[Evaluation]]) -> set[Future[Evaluation]]:
@@ -112,7 +103,7 @@ class SimulatedWorkers:
             heapq.heappush(self._idle, (ready, slot))
             future.set_result(evaluation)
             done.add(future)
-        self._mark = time.perf_counter()
+        self._mark = self.clock()
         return done
 
     def close(self) -> None:
@@ -120,7 +111,7 @@ class SimulatedWorkers:
 
     def _charge_driver(self, modelled: float | None) -> None:
         if self.driver_seconds is None:
-            spent = 0.0 if self._mark is None else time.perf_counter() - self._mark
+            spent = 0.0 if self._mark is None else self.clock() - self._mark
         else:
             spent = modelled or 0.0
         self.now += spent
@@ -209,7 +200,7 @@ class RecordedObjective:
         return {"recorded": self.study.study_name}
 
     def __call__(self, configuration: Configuration, segment: Segment) -> SegmentResult:
-        """What was recorded of the trial with the segment's seed."""
+        """Return what was recorded of the trial with the segment's seed."""
         seed = int(_settings(self.study)["seed"])
         for trial in own_trials(self.study):
             if trial_seed(seed, trial.number) == segment.seed:
@@ -237,51 +228,3 @@ def scaling_frame(simulations: Sequence[Simulation]) -> pd.DataFrame:
     frame["best"] = [one["value"].min() for one in trials]
     frame["speed_up"] = [one["seconds"].sum() for one in trials] / frame["seconds"]
     return frame
-
-
-def plot_scaling(frame: pd.DataFrame) -> AxesArray:
-    """Draw speed-up, utilisation and the driver's share against the number of workers."""
-    axes = panels(2, 2, 5.0, 3.6)
-    ideal, shares = axes
-    ideal.plot(frame["workers"], frame["workers"], ":", color="0.4", label="ideal")
-    ideal.plot(frame["workers"], frame["speed_up"], label="simulated", **line_style(0))
-    ideal.set_yscale("log", base=2)
-    ideal.yaxis.set_major_formatter("{x:g}")
-    ideal.set_ylabel("speed-up (training seconds per second)")
-    shares.plot(frame["workers"], frame["utilisation"], label="workers", **line_style(0))
-    shares.plot(frame["workers"], frame["driver_share"], label="driver", **line_style(1))
-    shares.set(ylabel="share of the time that is busy", ylim=(-0.05, 1.05))
-    for ax in axes:
-        ax.set_xscale("log", base=2)
-        ax.set_xticks(frame["workers"], [str(n) for n in frame["workers"]])
-        ax.set_xlabel("workers")
-        legend_above(ax)
-    return axes
-
-
-def wall_clock_data(study: optuna.Study) -> tuple[list[float], list[float]]:
-    """Seconds since the first trial began, and the incumbent's value from then on."""
-    frame: Any = trials_frame(study)
-    frame = frame[frame["warm_start"].isna()]
-    began = frame["started"].min()
-    frame = frame.dropna(subset=["value", "finished"]).sort_values("finished")
-    seconds = frame["finished"] - began
-    return seconds.astype(float).tolist(), frame["value"].cummin().tolist()
-
-
-def plot_wall_clock(studies: Mapping[str, optuna.Study], ax: Axes | None = None) -> Axes:
-    """Draw the incumbents of studies against wall-clock time."""
-    ax = one_axes(ax)
-    curves = {name: wall_clock_data(study) for name, study in studies.items()}
-    end = max((x[-1] for x, _ in curves.values() if x), default=math.nan)
-    for i, (name, (seconds, values)) in enumerate(curves.items()):
-        ends = [*seconds, *([end] if seconds else [])]
-        style = line_style(i, marker="")
-        ax.plot(ends, [*values, *values[-1:]], drawstyle="steps-post", label=name, **style)
-    ax.set(xlabel="wall-clock time (s)", xscale="log")
-    first = min((x[0] for x, _ in curves.values() if x), default=math.nan)
-    if end > first > 0:
-        log_ticks(ax.xaxis, end / first)
-    value_axis(ax, [np.array(values) for _, values in curves.values()])
-    legend_above(ax)
-    return ax

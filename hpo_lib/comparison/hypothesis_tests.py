@@ -1,0 +1,333 @@
+"""Test whether strategies differ: pairs over seeds, and ranks over objectives.
+
+Each function takes frames that `compare` returns, and each row that it returns says its n.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from hpo_lib.checks import check_member
+from hpo_lib.comparison.statistics import Array, Spending, final_values, incumbents
+from hpo_lib.comparison.surrogate_benchmark import SurrogateQuality
+
+
+def pairs_of(
+    strategies: Iterable[str],
+    against: str | None = None,
+) -> list[tuple[str, str]]:
+    """Return every pair once; with `against`, those in which it is the second.
+
+    Args:
+        strategies: their names.
+        against: one of them.
+
+    Raises:
+        ValueError: there is no pair, or no such strategy.
+    """
+    names = list(strategies)
+    if len(names) < 2:
+        message = f"a comparison needs at least two strategies, got {names}"
+        raise ValueError(message)
+    if against is None:
+        return list(combinations(names, 2))
+    check_member("against", against, names)
+    return [(name, against) for name in names if name != against]
+
+
+def superiority(
+    frame: pd.DataFrame,
+    by: Spending = "trial",
+    *,
+    against: str | None = None,
+) -> pd.DataFrame:
+    """Return the probability that A is ahead of B at each budget, a tie counting half.
+
+    From the seeds that both have, paired, with 95 % score intervals (Wilson 1927, Probable
+    inference, the law of succession, and statistical inference), which stay honest where all seeds
+    agree. Pairs without a shared seed are left out.
+
+    Args:
+        frame: what `compare` returns.
+        by: what a budget is.
+        against: leaves the pairs in which B is that strategy; else there are all, each once.
+
+    Raises:
+        ValueError: no pair shares a seed.
+    """
+    tables = incumbents(frame, by)
+    z2 = float(stats.norm.ppf(0.975)) ** 2
+    parts: list[pd.DataFrame] = []
+    for a, b in pairs_of(tables, against):
+        seeds = tables[a].index.intersection(tables[b].index)
+        n = len(seeds)
+        if n == 0:
+            continue
+        values_a = tables[a].loc[seeds].to_numpy()
+        values_b = tables[b].loc[seeds].to_numpy()
+        is_ahead = values_a < values_b
+        is_tie = values_a == values_b
+        p = (is_ahead + 0.5 * is_tie).mean(axis=0)
+
+        # Wilson's interval: (centre ± half) / (1 + z² / n).
+        centre = p + z2 / (2 * n)
+        variance = p * (1 - p) + z2 / (4 * n)
+        half = np.sqrt(z2 * variance / n)
+        columns: dict[str, Any] = {
+            "a": a,
+            "b": b,
+            by: tables[a].columns,
+            "n_seeds": n,
+            "probability": p,
+            "low": (centre - half) / (1 + z2 / n),
+            "high": (centre + half) / (1 + z2 / n),
+        }
+        parts.append(pd.DataFrame(columns))
+    if not parts:
+        message = "superiority needs two strategies that were run with the same seeds, got none"
+        raise ValueError(message)
+    return pd.concat(parts, ignore_index=True)
+
+
+def separations(
+    frame: pd.DataFrame,
+    against: str | None = None,
+) -> pd.DataFrame:
+    """Return, for every pair of strategies, how often A ends below B, and whether by chance.
+
+    From the seeds that both were run with; a study without any value ends above all others.
+
+    Args:
+        frame: what `compare` returns.
+        against: leaves the pairs in which B is that strategy.
+
+    Returns:
+        A row per pair. `p` is that of Wilcoxon's signed-rank test on the paired final values,
+        two-sided, corrected by Holm (1979) for the number of pairs. `effect` is the matched-pairs
+        rank-biserial correlation, -1 where A always ends below B and 1 where B does. `smallest_p`
+        is the least that this many seeds could show: above 0.05, no result separates any two.
+    """
+    finals: Any = final_values(frame)
+    pairs = pairs_of(finals, against)
+    rows: list[dict[str, Any]] = []
+    for a, b in pairs:
+        shared = finals[[a, b]].dropna()
+        n = len(shared)
+        # Two infinities are a tie; their difference would be NaN.
+        is_tie = shared[a] == shared[b]
+        difference = (shared[a] - shared[b]).mask(is_tie, 0.0)
+        # All signs alike have this p, before Holm's correction.
+        least_p = 2.0 ** (1 - n)
+        row = {
+            "a": a,
+            "b": b,
+            "n_seeds": n,
+            "a_wins": (difference < 0).sum(),
+            "ties": is_tie.sum(),
+            "median_difference": difference.median(),
+            "effect": effect_size(difference.to_numpy()),
+            "p": _wilcoxon(difference.to_numpy()),
+            "smallest_p": min(1.0, len(pairs) * least_p),
+        }
+        rows.append(row)
+
+    table = pd.DataFrame(rows)
+    corrected = _holm(table["p"].to_numpy())
+    return table.assign(p=corrected)
+
+
+def effect_size(difference: Array) -> float:
+    """Return the matched-pairs rank-biserial correlation: -1 when A is always below B.
+
+    Kerby, The simple difference formula, Comprehensive Psychology 3 (2014).
+    """
+    values = difference[difference != 0]
+    if not len(values):
+        return 0.0
+    ranks = stats.rankdata(np.abs(values))
+    signed = ranks * np.sign(values)
+    return float(signed.sum() / ranks.sum())
+
+
+def _wilcoxon(difference: Array) -> float:
+    values = difference[difference != 0]
+    if not len(values):
+        return 1.0
+    result: Any = stats.wilcoxon(values)
+    return float(result.pvalue)
+
+
+def _holm(p: Array) -> Array:
+    order = np.argsort(p)
+    n_left = np.arange(len(p), 0, -1)
+    steps = np.maximum.accumulate(p[order] * n_left)
+    corrected = np.empty_like(p)
+    corrected[order] = np.minimum(steps, 1.0)
+    return corrected
+
+
+def friedman(values: Array) -> float:
+    """Return the p of Friedman's test that strategies differ at all.
+
+    Where every block is a tie, they do not.
+
+    Args:
+        values: shape (blocks, strategies).
+
+    Returns:
+        The p; NaN for fewer than 2 blocks or 3 strategies.
+    """
+    n_blocks, n_strategies = values.shape
+    if n_blocks < 2 or n_strategies < 3:
+        return math.nan
+    if (values == values[:, :1]).all():
+        return 1.0
+    test: Any = stats.friedmanchisquare(*values.T)
+    return float(test.pvalue)
+
+
+def verdict(frame: pd.DataFrame, level: float = 0.05) -> str:
+    """Say in words what the comparison can and cannot tell, one line per pair.
+
+    Before them, from three strategies on, stands Friedman's test that they differ at all.
+
+    Args:
+        frame: what `compare` returns.
+        level: of significance.
+    """
+    seconds = frame.attrs.get("seconds")
+    trials = f"at {frame['trial'].max()} trials"
+    budget = trials if seconds is None else f"within {seconds:g} s"
+
+    lines: list[str] = []
+    finals = final_values(frame).dropna()
+    p = friedman(finals.to_numpy(dtype=float))
+    if math.isfinite(p):
+        differ = "differ" if p <= level else "cannot be told apart"
+        lines.append(
+            f"{len(finals)} seeds, {finals.shape[1]} strategies: they {differ} {budget} "
+            f"(Friedman's test, p = {p:.2g})."
+        )
+    for pair in separations(frame).to_dict("records"):
+        lines.append(_pair_verdict(pair, budget, level))
+    return "\n".join(lines)
+
+
+def _pair_verdict(pair: Mapping[Any, Any], budget: str, level: float) -> str:
+    a = pair["a"]
+    b = pair["b"]
+    p = pair["p"]
+    seeds = f"{pair['n_seeds']} seeds"
+    if p <= level:
+        better, worse = (a, b) if pair["effect"] < 0 else (b, a)
+        effect = f"effect size {abs(pair['effect']):.2f}"
+        return f"{seeds}: {better} ends below {worse} {budget} (p = {p:.2g}, {effect})."
+
+    text = f"{seeds} cannot separate {a} from {b} {budget}"
+    if pair["smallest_p"] > level:
+        smallest = f"smallest possible p = {pair['smallest_p']:.2f}"
+        return f"{text}, whatever they had shown ({smallest}, here p = {p:.2f})."
+    return f"{text} (p = {p:.2f})."
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Strategies ranked over several objectives, each of which counts once.
+
+    Attributes:
+        values: median final values, a row per objective, a column per strategy.
+        p: Nemenyi's, for each pair; rows and columns are strategies.
+        friedman: the p of Friedman's test that the strategies differ at all.
+        critical_difference: of mean ranks at the 5 % level.
+        n_seeds: behind each median, the fewest.
+        quality: of the worst of the surrogates that it rests on; None without any.
+    """
+
+    values: pd.DataFrame
+    p: pd.DataFrame
+    friedman: float
+    critical_difference: float
+    n_seeds: int
+    quality: SurrogateQuality | None
+
+    @property
+    def mean(self) -> pd.Series:
+        """Return the mean rank of each strategy, 1 the best, ties shared; the best comes first."""
+        means = self.values.rank(axis=1).mean()
+        return means.sort_values(kind="stable")
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """Return a row per strategy: `mean_rank`, `times_best` and `n_objectives`."""
+        ranks = self.values.rank(axis=1, method="min")
+        columns = {
+            "mean_rank": self.mean,
+            "times_best": (ranks == 1).sum(),
+            "n_objectives": len(self.values),
+        }
+        return pd.DataFrame(columns, index=self.mean.index)
+
+    def __str__(self) -> str:
+        n = f"{len(self.values)} objectives"
+        friedman = f"(Friedman's p = {self.friedman:.2g})"
+        nemenyi = f"critical difference of mean ranks: {self.critical_difference:.2f} (Nemenyi)"
+        if not self.friedman <= 0.05:
+            return f"{n} cannot tell the strategies apart {friedman}\n{nemenyi}"
+
+        lines = [f"{n}: the strategies differ {friedman}"]
+        mean = self.mean
+        for a, b in combinations(mean.index, 2):
+            p = self.p.loc[a, b]
+            is_separate = p <= 0.05
+            text = f"{a} ranks before {b}" if is_separate else f"cannot separate {a} from {b}"
+            lines.append(f"{n}: {text} (p = {p:.2g}, mean ranks {mean[b] - mean[a]:.2f} apart)")
+        return "\n".join([*lines, nemenyi])
+
+
+def rank_strategies(frames: Mapping[str, pd.DataFrame]) -> Ranks:
+    """Rank the strategies that all objectives share by their median final values.
+
+    Friedman's test and Nemenyi's after it (Demsar 2006, Statistical comparisons of classifiers
+    over multiple data sets): with few objectives the critical difference is large.
+
+    Raises:
+        ValueError: fewer than 3 shared strategies or 2 objectives, where there is no such test.
+    """
+    from scikit_posthocs import posthoc_nemenyi_friedman  # takes seconds to import
+
+    finals = [final_values(frame) for frame in frames.values()]
+    medians = [table.median() for table in finals]
+    values: Any = pd.DataFrame(medians, index=list(frames))
+    values = values.dropna(axis=1).rename_axis(columns=None)
+    n, k = values.shape  # objectives, strategies
+    if n < 2 or k < 3:
+        message = f"ranks need 2 objectives that share 3 strategies, got {n} and {k}"
+        raise ValueError(message)
+
+    # Two mean ranks differ at the 5 % level where they are q sqrt(k (k + 1) / 6 n) apart.
+    q = float(stats.studentized_range.ppf(0.95, k, np.inf)) / math.sqrt(2)
+    qualities = [
+        frame.attrs["surrogate_quality"]
+        for frame in frames.values()
+        if "surrogate_quality" in frame.attrs
+    ]
+    return Ranks(
+        values=values,
+        p=posthoc_nemenyi_friedman(values.reset_index(drop=True)),
+        friedman=friedman(values.to_numpy()),
+        critical_difference=q * math.sqrt(k * (k + 1) / (6 * n)),
+        n_seeds=min(int(table.count().min()) for table in finals),
+        quality=min(qualities, key=_rank_correlation, default=None),
+    )
+
+
+def _rank_correlation(quality: SurrogateQuality) -> float:
+    return quality.spearman
