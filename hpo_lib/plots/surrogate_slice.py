@@ -293,7 +293,7 @@ def plot_slice(
     # Far below its maximum the logarithm would take all colours.
     highest = np.nanmax(data.log_improvement, initial=-np.inf)
     improvement = np.maximum(data.log_improvement, highest - _LOG_DEPTH)
-    text = "log expected improvement (natural)"
+    text = "log expected improvement"
     if acquisition == "EI":
         improvement = np.exp(improvement)
         text = "expected improvement (fraction)"
