@@ -40,8 +40,9 @@ from hpo_lib.files import atomic_write_text
 from hpo_lib.objective import Objective, Segment, SegmentResult
 from hpo_lib.samplers.bayes import BayesSampler
 from hpo_lib.space.search_space import Configuration, SearchSpace
+from hpo_lib.study.catalog import trials_frame
 from hpo_lib.study.driver import trial_seed
-from hpo_lib.study.run import run_study, trials_frame
+from hpo_lib.study.run import run_study
 
 RECIPE_TRIALS = 10
 LOOPS = ("plain", "engine")

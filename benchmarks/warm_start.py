@@ -83,8 +83,8 @@ def with_prior(pick: Callable[..., Any]) -> Callable[[Task, int], list[float]]:
         space = SearchSpace.from_dict(
             {name: {**one, "default": centre[name]} for name, one in described.items()}
         )
-        widths = dict.fromkeys(described, WIDTH)
-        return search(task, BayesSampler(seed, space, widths=widths), [], trust=True)
+        prior_std = dict.fromkeys(described, WIDTH)
+        return search(task, BayesSampler(seed, space, prior_std=prior_std), [], trust=True)
 
     return run
 

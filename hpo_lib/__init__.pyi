@@ -17,13 +17,14 @@ from .samplers.surrogate import fit_surrogate as fit_surrogate
 from .space.search_space import Configuration as Configuration
 from .space.search_space import SearchSpace as SearchSpace
 from .study.background import BackgroundStudy as BackgroundStudy
+from .study.catalog import delete_study as delete_study
+from .study.catalog import list_studies as list_studies
+from .study.catalog import open_study as open_study
+from .study.catalog import trials_frame as trials_frame
 from .study.gp_minimize import gp_minimize as gp_minimize
-from .study.run import delete_study as delete_study
 from .study.run import estimate_cost as estimate_cost
-from .study.run import list_studies as list_studies
-from .study.run import open_study as open_study
+from .study.run import print_progress as print_progress
 from .study.run import run_study as run_study
-from .study.run import trials_frame as trials_frame
 from .study.workers.dask_cluster import DaskWorkers as DaskWorkers
 from .study.workers.local import LocalWorkers as LocalWorkers
 from .training.config import DataConfig as DataConfig
@@ -33,6 +34,7 @@ from .training.loaders import load_test_data as load_test_data
 from .training.objective import TrainingObjective as TrainingObjective
 from .training.trainer import evaluate as evaluate
 from .training.trainer import train as train
+from .trials import study_space as study_space
 from .widgets.space_editor import SpaceEditor as SpaceEditor
 from .widgets.study_monitor import StudyMonitor as StudyMonitor
 from .widgets.surrogate_explorer import SurrogateExplorer as SurrogateExplorer

@@ -129,7 +129,7 @@ def _resolve_paths(parameters: dict[str, str]) -> None:
 
 def _studies(chosen: argparse.Namespace) -> int:
     from hpo_lib.exceptions import StudyError
-    from hpo_lib.study.run import delete_study, list_studies
+    from hpo_lib.study.catalog import delete_study, list_studies
     from hpo_lib.study.storage import sqlite_path
 
     file = sqlite_path(chosen.storage)

@@ -35,6 +35,10 @@ class RunError(ValueError):
     """A run cannot begin: a notebook, a parameter, a profile or a folder is not as it must be."""
 
 
+class ExhaustedError(RuntimeError):
+    """All configurations of a finite space or grid have been tried."""
+
+
 class StudyError(RuntimeError):
     """A study cannot be opened, continued or written; the message says what to do."""
 

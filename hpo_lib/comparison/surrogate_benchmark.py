@@ -23,7 +23,7 @@ from scipy.linalg import cho_solve
 from hpo_lib.checks import check_member
 from hpo_lib.comparison.training_records import Array, Record, group_means
 from hpo_lib.objective import Segment, SegmentResult
-from hpo_lib.samplers.encoding import Codes
+from hpo_lib.samplers.encoding import Encoder
 from hpo_lib.space.search_space import Configuration, SearchSpace
 
 TRUST_LIMIT = 0.8
@@ -188,9 +188,9 @@ class SurrogateObjective(_RecordedObjective):
         self.record = record
         self._model = model
         self._noise = noise
-        self._codes = Codes(record.space.distributions(), record.space)
-        fit = partial(_MODELS[model], self._codes)
-        points = self._codes.points(record.configurations)
+        self._encoder = Encoder(record.space.distributions(), record.space)
+        fit = partial(_MODELS[model], self._encoder)
+        points = self._encoder.points(record.configurations)
         self._errors = _curves(fit, points, record.errors)
         self._seconds = _curves(fit, points, record.seconds)
         self._levels, self._deviations = _deviations(record)
@@ -205,11 +205,11 @@ class SurrogateObjective(_RecordedObjective):
 
     def predict(self, configurations: Sequence[Configuration]) -> Array:
         """Errors without noise, of shape (configurations, epochs)."""
-        return _predict(self._errors, self._codes.points(configurations), self.budget)
+        return _predict(self._errors, self._encoder.points(configurations), self.budget)
 
     def __call__(self, configuration: Configuration, segment: Segment) -> SegmentResult:
         """The predicted epochs of the segment; the same trial always deviates in the same way."""
-        points = self._codes.points([configuration])
+        points = self._encoder.points([configuration])
         errors = _predict(self._errors, points, self.budget)[0]
         if self._noise and len(self._levels):
             nearest = np.argsort(np.abs(self._levels - errors[-1]), kind="stable")[:_NEAR]
@@ -227,23 +227,24 @@ Fit = Callable[[Array, Array], Predictor]
 """From points and targets, of shape (n, d) and (n, epochs), to what predicts them."""
 
 
-def _gaussian_process(codes: Codes, points: Array, targets: Array) -> Predictor:
+def _gaussian_process(encoder: Encoder, points: Array, targets: Array) -> Predictor:
     """One kernel for all epochs, fitted to the last: they differ in their weights alone.
 
     Of logarithms: a process knows one scale, and near the best errors differ by less than far
     from it; it would promise configurations that are better than any.
     """
-    from hpo_lib.samplers.gp import GaussianProcess, one_thread  # take seconds to import
+    from hpo_lib.blas import one_thread  # these take seconds to import
+    from hpo_lib.samplers.gp import GaussianProcess
 
     offset = _offset(targets)
     logarithms = np.log(targets + offset)
-    rows, means = codes.scale(points), logarithms.mean(axis=0)
+    rows, means = encoder.scale(points), logarithms.mean(axis=0)
     some = np.random.default_rng(0).permutation(len(rows))[:_FITTED]
-    model = GaussianProcess(np.flatnonzero(codes.choice).tolist())
+    model = GaussianProcess(np.flatnonzero(encoder.choice).tolist())
     theta = model.fit(rows[some], logarithms[some, -1]).theta_
     model.fit(rows, logarithms[:, -1], theta)
     weights = one_thread(cho_solve)((model.factor_, True), logarithms - means)
-    return lambda new: np.exp(model.kernel(codes.scale(new)) @ weights + means) - offset
+    return lambda new: np.exp(model.kernel(encoder.scale(new)) @ weights + means) - offset
 
 
 def _offset(values: Array) -> float:
@@ -257,7 +258,7 @@ def _offset(values: Array) -> float:
     return offset if low + offset > 0 else 1 - low
 
 
-def _trees(codes: Codes, points: Array, targets: Array) -> Predictor:
+def _trees(encoder: Encoder, points: Array, targets: Array) -> Predictor:
     """The mean of the trees, past the checks of scikit-learn, which cost more than the trees."""
     from sklearn.ensemble import ExtraTreesRegressor  # takes a second to import
 

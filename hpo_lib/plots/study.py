@@ -32,7 +32,7 @@ from hpo_lib.plots.style import (
     spending_axis,
     value_axis,
 )
-from hpo_lib.study.run import trials_frame
+from hpo_lib.study.catalog import trials_frame
 from hpo_lib.trials import recorded_trials, running_best, sort_by_value
 
 Source = optuna.Study | pd.DataFrame

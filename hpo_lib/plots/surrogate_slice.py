@@ -26,8 +26,8 @@ from hpo_lib.plots.style import (
     value_bar,
 )
 from hpo_lib.plots.trials import Points, trial_points
-from hpo_lib.samplers.encoding import Codes
-from hpo_lib.samplers.gp import log_expected_improvement
+from hpo_lib.samplers.acquisition import log_expected_improvement
+from hpo_lib.samplers.encoding import Encoder
 from hpo_lib.samplers.surrogate import Surrogate, fit_surrogate
 from hpo_lib.space.search_space import (
     ChoiceParameter,
@@ -66,7 +66,7 @@ class FittedStudy:
     @property
     def names(self) -> tuple[str, ...]:
         """Parameters that can be varied: those with more than one value."""
-        return tuple(axis.name for axis in self.surrogate.codes.axes)
+        return tuple(axis.name for axis in self.surrogate.encoder.axes)
 
 
 class Slice(NamedTuple):
@@ -112,7 +112,7 @@ def fitted_study(study: optuna.Study) -> FittedStudy:
     points = trial_points(trials, space)
 
     # Trials outside the space, for instance of another program, have no row.
-    encoder = surrogate.codes
+    encoder = surrogate.encoder
     outside = (np.nan,) * len(encoder.axes)
     rows = np.array([encoder.encode(trial.params) or outside for trial in trials])
     # Inactive parameters of the incumbent stand at their default.
@@ -156,7 +156,7 @@ def slice_data(
     grids = [parameter.grid_values(resolution) for parameter in varied]
 
     # Predictions at the points of the grid; inactive parameters have their default.
-    encoder = fitted.surrogate.codes
+    encoder = fitted.surrogate.encoder
     model = fitted.surrogate.model
     rows, shape = _grid_rows(encoder, at, names, grids)
     mean, std = model.predict(encoder.scale(encoder.impute(rows)), return_std=True)
@@ -182,13 +182,13 @@ def slice_data(
     )
 
 
-def _row(encoder: Codes, at: Configuration) -> FloatArray:
+def _row(encoder: Encoder, at: Configuration) -> FloatArray:
     """Return a configuration as a row of the model's inputs before scaling, shape (1, d)."""
-    return np.array([[axis.code(at[axis.name]) for axis in encoder.axes]], dtype=float)
+    return np.array([[axis.to_number(at[axis.name]) for axis in encoder.axes]], dtype=float)
 
 
 def _grid_rows(
-    encoder: Codes,
+    encoder: Encoder,
     at: Configuration,
     names: Sequence[str],
     grids: Sequence[Sequence[Value]],
@@ -198,7 +198,7 @@ def _grid_rows(
     axes = {axis.name: axis for axis in encoder.axes}
     codes: list[list[float]] = []
     for name, grid in zip(names, grids, strict=True):
-        codes.append([axes[name].code(value) for value in grid])
+        codes.append([axes[name].to_number(value) for value in grid])
 
     # Arrays [y, x]; everything else stands at the shown configuration.
     mesh = np.meshgrid(*codes)
@@ -249,7 +249,7 @@ def _nearness(
     It is exp(-d² / 2) for the distance d in the length scales of the surrogate. The parameters
     that vary along the slice keep no trial away from it.
     """
-    encoder = fitted.surrogate.codes
+    encoder = fitted.surrogate.encoder
     scaled = fitted.surrogate.model.scaled
     row = encoder.scale(encoder.impute(_row(encoder, at)))
     rows = fitted.rows

@@ -15,8 +15,10 @@ from optuna.storages.journal import JournalFileBackend
 from hpo_lib.exceptions import RunError
 from hpo_lib.files import shown
 from hpo_lib.runner.record import LOCK_NAME, RECORD_NAME, lock_run
+from hpo_lib.study.lease import living_holder
 from hpo_lib.study.sqlite_file import is_sqlite, recorded_leases
-from hpo_lib.study.storage import DEFAULT_STORAGE, living_holder, storage_lock
+from hpo_lib.study.storage import DEFAULT_STORAGE, storage_lock
+from hpo_lib.trials import read_lease
 
 # Names directly below the results that belong to the repository, and those of folders of runs.
 _KEPT = ("reference", ".gitkeep")
@@ -124,7 +126,7 @@ def _journal_leases(path: Path) -> _Leases | None:
             return None
     storage = JournalStorage(JournalFileBackend(str(path)))
     studies = storage.get_all_studies()
-    return {study.study_name: study.user_attrs.get("lease") for study in studies}
+    return {study.study_name: read_lease(study) for study in studies}
 
 
 def delete(path: Path) -> None:

@@ -1,84 +1,283 @@
-"""What trying a configuration promises, by the models of what was recorded."""
+"""Acquisition functions, and how they are maximised.
+
+`Acquisition` is the function: by default the logarithm of the expected improvement per cost.
+`optimize_acquisition` maximises it. `DefaultPrior` adds a user's belief to it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import log_ndtr
+from scipy.special import erfcx, log_ndtr
+from scipy.stats import qmc
 
-from hpo_lib.samplers.encoding import Array, Codes
-from hpo_lib.samplers.gp import (
-    AveragedProcess,
-    GaussianProcess,
-    compress,
-    log_expected_improvement,
+from hpo_lib.samplers.encoding import Array, Encoder, Point
+from hpo_lib.samplers.gp import AveragedProcess, GaussianProcess
+from hpo_lib.samplers.observations import (
+    Observations,
+    output_transform,
 )
-from hpo_lib.samplers.history import History
+from hpo_lib.space.search_space import SearchSpace
 
 ACQUISITIONS = ("gp_hedge", "EI", "LCB", "PI")
+
+AcquisitionFunction = Callable[[Array], Array]
+"""From points, shape (n, d), to values, shape (n,); higher is better."""
+
+_N_CANDIDATES = 1024
+_N_LOCAL_STARTS = 20
+_N_LOCAL_ROUNDS = 4
+_INCUMBENT_STEPS = (0.02, 0.05, 0.1, 0.2)
+_LOCAL_STEPS = (0.005, 0.02, 0.1, 0.4)
+_BOUNDARY_STRETCH = 3.0
+_UNIFORM_SHARE = 0.05
+"""Share of a belief that is spread evenly, so that a wrong one rules nothing out."""
+
+
+def log_expected_improvement(mean: Array, std: Array, best: float, noise: float = 0.0) -> Array:
+    """Return the logarithm of the expected improvement, finite where the latter underflows.
+
+    Ament et al. (2023), "Unexpected improvements to expected improvement", equation 9. With
+    noise it is the augmented expected improvement of Huang et al. (2006, "Global optimization of
+    stochastic black-box systems via sequential kriging meta-models"), which is lower where the
+    noise outweighs the uncertainty of the model.
+
+    Args:
+        mean: predicted means, shape (n,).
+        std: predicted standard deviations, shape (n,).
+        best: value to improve on; lower is better.
+        noise: standard deviation of the noise.
+    """
+    z = (best - mean) / std
+
+    # z > -1: log(phi(z) + z Phi(z))
+    high = np.maximum(z, -1.0)
+    density = np.exp(-0.5 * high**2) / np.sqrt(2 * np.pi)
+    near = np.log(density + high * np.exp(log_ndtr(high)))
+
+    # Else: log(phi(z)) + log(1 - |z| Phi(z) / phi(z)), by the scaled complementary error function
+    low = np.minimum(z, -1.0)
+    ratio = np.sqrt(np.pi / 2) * erfcx(-low / np.sqrt(2)) * -low
+    tail = np.log1p(-np.minimum(ratio, 1 - 1e-15))
+    log_density = -0.5 * low**2 - 0.5 * np.log(2 * np.pi)
+    far = log_density + tail
+
+    augmentation = np.log1p(-noise / np.hypot(noise, std))
+    log_improvement = np.where(z > -1, near, far)
+    return log_improvement + np.log(std) + augmentation
 
 
 @dataclass(frozen=True)
 class Acquisition:
-    """The acquisition function `name`: points, shape (n, axes), to values (n,), higher is better.
+    """Acquisition function of a fitted model.
 
-    `best` is to be improved on, in the units of `model`. EI is the logarithm of the augmented
-    expected improvement (see `log_expected_improvement`). It counts only in a trial that passes
-    every gate, and it is divided by the epochs until the trial is expected to end: as many as the
-    budget's where none is pruned. "EIps" divides by their seconds.
+    "EI" is the logarithm of the augmented expected improvement, weighted with the probability
+    that the trial passes all rungs and divided by the epochs that it is expected to last: an
+    improvement per cost as in Snoek et al. (2012, "Practical Bayesian optimization of machine
+    learning algorithms", section 3.2). "EIps" is divided by their seconds instead.
+
+    Attributes:
+        name: "EI", "EIps", "LCB" or "PI".
+        encoder: encoder of the points.
+        model: fitted model of the values.
+        observations: what was recorded.
+        best: value to improve on, in the units of the model.
+        kappa: weight of the standard deviation in LCB.
+        log_cost: model of the logarithm of an epoch's seconds; None to count epochs.
     """
 
     name: str
-    codes: Codes
+    encoder: Encoder
     model: AveragedProcess
-    history: History
+    observations: Observations
     best: float
     kappa: float
     log_cost: GaussianProcess | None
 
     def __call__(self, points: Array) -> Array:
-        """What each point promises."""
-        rows = self.codes.scale(points)
-        mean, std = self.model.predict(trusted(rows, self.model), return_std=True)
+        """Return the acquisition value of each point, shape (n,)."""
+        rows = self.encoder.scale(points)
+        full_training = with_task_columns(rows, self.model)
+        mean, std = self.model.predict(full_training, return_std=True)
         if self.name == "LCB":
             return self.kappa * std - mean
         if self.name == "PI":
             return log_ndtr((self.best - mean) / std)
-        passing = self._log_passing(rows)
-        ends = [*(gate.share for gate in self.history.gates), 1.0]
-        epochs = np.diff(ends, prepend=0.0) @ np.exp(passing)
-        gain = log_expected_improvement(mean, std, self.best, self.model.noise_)
-        gain += passing[-1] - np.log(epochs)
-        return gain if self.log_cost is None else gain - self.log_cost.predict(rows)
+
+        log_passing = self._log_passing(rows)
+        shares = [threshold.share for threshold in self.observations.rung_thresholds]
+        segments = np.diff([*shares, 1.0], prepend=0.0)
+        epochs = segments @ np.exp(log_passing)
+
+        log_ei = log_expected_improvement(mean, std, self.best, self.model.noise_)
+        log_ei += log_passing[-1] - np.log(epochs)
+        if self.log_cost is None:
+            return log_ei
+        return log_ei - self.log_cost.predict(rows)
 
     def _log_passing(self, rows: Array) -> Array:
-        """Of getting behind none of the gates, one, …: shape (gates + 1, n).
+        """Return log probabilities to pass the first k rungs, k = 0, 1, ...: (rungs + 1, n).
 
-        The least likely gate's, as the values of one trial are much alike.
+        It is the probability of the least likely of the k rungs, as the values of one trial are
+        strongly correlated.
         """
-        values = np.sort(self.history.values)
-        compressed = compress(values)
-        passing = [np.zeros(len(rows))]
-        for gate in self.history.gates:
-            highest = np.interp(gate.highest, values, compressed)
-            there = trusted(rows, self.model, gate.fidelity)
-            mean, std = self.model.predict(there, return_std=True)
-            passing.append(np.minimum(passing[-1], log_ndtr((highest - mean) / std)))
-        return np.array(passing)
+        # The model predicts transformed values.
+        values = np.sort(self.observations.values)
+        transformed = output_transform(values)
+
+        log_passing = [np.zeros(len(rows))]
+        for threshold in self.observations.rung_thresholds:
+            highest = np.interp(threshold.highest, values, transformed)
+            at_rung = with_task_columns(rows, self.model, threshold.fidelity)
+            mean, std = self.model.predict(at_rung, return_std=True)
+            log_probability = log_ndtr((highest - mean) / std)
+            log_passing.append(np.minimum(log_passing[-1], log_probability))
+        return np.array(log_passing)
 
 
-def cost_model(codes: Codes, history: History) -> GaussianProcess | None:
-    """The logarithm of an epoch's seconds; None where none were recorded."""
-    if not history.seconds:
+def with_task_columns(rows: Array, model: AveragedProcess, fidelity: float = 1.0) -> Array:
+    """Append the fidelity and the study's own task, as far as they are inputs of the model.
+
+    Args:
+        rows: scaled points, shape (n, d).
+        model: fitted model.
+        fidelity: fidelity of the values to predict; 1 for a full training.
+    """
+    n_columns = model.X_.shape[1] - rows.shape[1]
+    columns = np.ones((len(rows), n_columns))
+    columns[:, :1] = fidelity
+    return np.c_[rows, columns]
+
+
+def fit_cost_model(encoder: Encoder, observations: Observations) -> GaussianProcess | None:
+    """Fit a model to the logarithm of an epoch's seconds; None where none were recorded.
+
+    Args:
+        encoder: encoder of the points.
+        observations: what was recorded.
+    """
+    points: list[Point] = []
+    means: list[float] = []
+    for point, seconds in observations.epoch_seconds:
+        if any(seconds):
+            points.append(point)
+            means.append(float(np.mean(seconds)))
+    if not points:
         return None
-    points, seconds = zip(*history.seconds, strict=True)
-    model = GaussianProcess(np.flatnonzero(codes.choice).tolist())
-    return model.fit(codes.scale(points), np.log(seconds))
+    model = GaussianProcess(encoder.categories)
+    return model.fit(encoder.scale(points), np.log(means))
 
 
-def trusted(rows: Array, model: AveragedProcess, fidelity: float = 1.0) -> Array:
-    """The rows as the model takes them: with what it knows of fidelity and origin (our own)."""
-    added = np.ones((len(rows), model.X_.shape[1] - rows.shape[1]))
-    added[:, :1] = fidelity
-    return np.c_[rows, added]
+def optimize_acquisition(
+    encoder: Encoder,
+    acquisition: AcquisitionFunction,
+    incumbents: Array,
+    rng: np.random.Generator,
+) -> list[Point]:
+    """Maximise an acquisition function; return points, the highest value first.
+
+    A small finite space is compared whole. Otherwise candidates are spread over the space and
+    around the incumbents, and the search goes on around the best of them.
+
+    Args:
+        encoder: encoder of the space.
+        acquisition: function to maximise.
+        incumbents: best points so far, shape (m, d).
+        rng: random numbers.
+    """
+    points = encoder.all_points()
+    if points is not None:
+        return _sorted(points, acquisition(points))
+
+    units = qmc.Sobol(len(encoder.axes), rng=rng).random(_N_CANDIDATES)
+    # Models know least at the bounds, and corners are rarely drawn: every other point is moved
+    # away from the middle, so that only one coordinate in three stays inside.
+    stretched = _BOUNDARY_STRETCH * (units - 0.5) + 0.5
+    outer = np.where(encoder.choice, units, np.clip(stretched, 0, 1))
+    units[::2] = outer[::2]
+    spread = encoder.from_unit_cube(units)
+    near = encoder.neighbours(incumbents, _N_CANDIDATES // 2, _INCUMBENT_STEPS, rng)
+    points = np.vstack([spread, near])
+    values = acquisition(points)
+
+    for _ in range(_N_LOCAL_ROUNDS):
+        order = np.argsort(-values)
+        highest = points[order[:_N_LOCAL_STARTS]]
+        near = encoder.neighbours(highest, 10 * _N_LOCAL_STARTS, _LOCAL_STEPS, rng)
+        points = np.vstack([points, near])
+        values = np.r_[values, acquisition(near)]
+    return _sorted(points, values)
+
+
+def _sorted(points: Array, values: Array) -> list[Point]:
+    """Return the rows as points, the highest value first."""
+    order = np.argsort(-values)
+    return [to_point(row) for row in points[order]]
+
+
+def to_point(row: Array) -> Point:
+    """Return a row as a point."""
+    return tuple(row.tolist())
+
+
+class DefaultPrior:
+    """Belief that good values lie around the defaults: a normal density around each of them.
+
+    Args:
+        encoder: encoder of the space.
+        space: the search space with the defaults.
+        prior_std: standard deviations by parameter, as fractions of the range; two options are
+            at distance one. A parameter that is left out has a uniform prior.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        space: SearchSpace,
+        prior_std: Mapping[str, float],
+    ) -> None:
+        self._encoder = encoder
+        stds = [prior_std.get(axis.name, np.inf) for axis in encoder.axes]
+        self._std = np.array(stds)
+        mode = [axis.to_number(space[axis.name].default) for axis in encoder.axes]
+        self._mode = np.array([mode])
+
+    def log_density(self, points: Array) -> Array:
+        """Return the logarithm of the density at points of shape (n, d), 0 at the defaults."""
+        distance = self._encoder.scale(points) - self._encoder.scale(self._mode)
+        distance = np.where(self._encoder.choice, distance != 0, distance)
+        normal = np.exp(-0.5 * (distance / self._std) ** 2)
+        density = _UNIFORM_SHARE + (1 - _UNIFORM_SHARE) * normal
+        return np.log(density).sum(axis=1)
+
+    def weight_by_prior(
+        self, acquisition: AcquisitionFunction, weight: float
+    ) -> AcquisitionFunction:
+        """Return the acquisition function with the prior added (Hvarfner et al., 2022, πBO).
+
+        Args:
+            acquisition: logarithm of an acquisition function.
+            weight: exponent of the prior: beta / n there.
+        """
+        return lambda points: acquisition(points) + weight * self.log_density(points)
+
+    def sample(self, rng: np.random.Generator) -> Point:
+        """Draw a point from the prior."""
+        choice = self._encoder.choice
+        shape = self._std.shape
+
+        # Numbers near the default.
+        mode = self._encoder.to_unit_cube(self._mode)[0]
+        std = np.where(choice, 0, np.minimum(self._std, 1))
+        near = np.clip(mode + std * rng.normal(size=shape), 0, 1)
+
+        # Any other value, the likelier the wider the prior.
+        other_option = np.exp(-0.5 / self._std**2)
+        probability = np.where(choice, other_option, np.isinf(self._std))
+        probability = np.maximum(probability, _UNIFORM_SHARE)
+        is_uniform = rng.random(shape) < probability
+        units = np.where(is_uniform, rng.random(shape), near)
+        points = self._encoder.from_unit_cube(units[None])
+        return to_point(points[0])

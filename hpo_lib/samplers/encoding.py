@@ -1,27 +1,31 @@
-"""Configurations as points: one number per parameter, for models that know numbers alone.
+"""Encode configurations as points: one number per searched parameter.
 
-| form          | of lr from 0.0001 to 0.1, logarithmic | of a choice out of 4         |
-| ------------- | ------------------------------------- | ---------------------------- |
-| configuration | 0.001                                 | "relu", left out if inactive |
-| point         | 0.001                                 | 2.0, its index               |
-| unit          | 0.333, the share of the range below   | 0.625, in the third quarter  |
-| scaled row    | 0.333                                 | 2.0, as kernels tell them    |
+| form          | lr from 0.0001 to 0.1, logarithmic   | one of 4 options             |
+| ------------- | ------------------------------------ | ---------------------------- |
+| configuration | 0.001                                | "relu", left out if inactive |
+| point         | 0.001                                | 2.0, its index               |
+| unit cube     | 0.333, its position in the log range | 0.625, in the third quarter  |
+| scaled row    | 0.333                                | 2.0, as kernels take it      |
 
-Steps and whole numbers have a share of the unit range around each value, as choices have; a row's
-ends are the first and the last value. Priors have no part in this: `Parameter.from_unit` has.
+In the unit cube, an option, a step or a whole number has an interval of its own; scaled rows
+reach from the first value, 0, to the last one, 1. Priors are not applied here: see
+`Parameter.from_unit`.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    IntDistribution,
+)
 
 from hpo_lib.space.search_space import SearchSpace
 
@@ -30,202 +34,300 @@ Point = tuple[float, ...]
 
 Array = NDArray[np.float64]
 
-_LISTABLE = 2000
+_MAX_LISTED_POINTS = 2000
 
 
 @dataclass(frozen=True)
 class Axis:
-    """A parameter's numbers, `low` to `high`: a choice's or a step's index, else the value."""
+    """A searched parameter as a range of numbers.
+
+    Attributes:
+        name: name of the parameter.
+        distribution: the parameter as Optuna describes it.
+        low: the first number: 0 for options and steps, which have an index, else a value.
+        high: the last number.
+        log: whether the range is logarithmic.
+        whole: whether only whole numbers lie on the axis.
+        choice: whether the numbers are indices of options.
+        stepped: whether the numbers are indices of steps.
+    """
 
     name: str
     distribution: Any
     low: float
     high: float
-    log: bool
-    whole: bool
-    choice: bool
-    stepped: bool
+    log: bool = False
+    whole: bool = True
+    choice: bool = False
+    stepped: bool = False
 
-    def code(self, value: Any) -> float:
-        """The number of a value; ValueError when it is not on the axis."""
-        code = self.distribution.to_internal_repr(value)
+    def to_number(self, value: Any) -> float:
+        """Return the number of a value; ValueError when it is not on the axis."""
+        number = self.distribution.to_internal_repr(value)
         if self.stepped:
-            code = round((code - self.distribution.low) / self.distribution.step)
-        if not self.low <= code <= self.high:
+            number = round((number - self.distribution.low) / self.distribution.step)
+        if not self.low <= number <= self.high:
             message = f"{self.name} must lie within {self.distribution}, got {value!r}"
             raise ValueError(message)
-        return code
+        return number
 
-    def value(self, code: float) -> Any:
-        """The plain Python value of a number."""
+    def from_number(self, number: float) -> Any:
+        """Return the plain Python value of a number."""
         if self.choice:
-            return self.distribution.choices[int(code)]
-        low, high = self.distribution.low, self.distribution.high
-        number = low + int(code) * self.distribution.step if self.stepped else code
-        return type(low)(min(max(number, low), high))
+            return self.distribution.choices[int(number)]
+
+        low = self.distribution.low
+        if self.stepped:
+            number = low + int(number) * self.distribution.step
+        clipped = min(max(number, low), self.distribution.high)
+        return type(low)(clipped)
 
 
-class Codes:
-    """The way from configurations to points and back.
+class Encoder:
+    """Encode configurations of a space as points, and decode them.
 
-    Inactive parameters have their default's number. Without a space, everything is active.
+    An inactive parameter has the number of its default. Without a space, all are active.
+
+    Args:
+        distributions: searched parameters by name.
+        space: the search space, for its conditions and defaults.
+
+    Attributes:
+        axes: the parameters with more than one value, d of them.
+        conditional: whether any parameter has a condition.
+        choice: mask of the axes that are choices, shape (d,).
+        categories: indices of those axes.
     """
 
     def __init__(
-        self, distributions: Mapping[str, BaseDistribution], space: SearchSpace | None = None
+        self,
+        distributions: Mapping[str, BaseDistribution],
+        space: SearchSpace | None = None,
     ) -> None:
-        searched = () if space is None else space.searched
-        self.axes = tuple(_axis(n, d) for n, d in distributions.items() if not d.single())
-        self.conditional = any(one.when for one in searched)
+        axes = _axes(distributions)
+        self.axes = tuple(axes)
+        self.conditional = False
         self._space = space
         self._points: dict[str, Point | None] = {}
-        self._names = tuple(axis.name for axis in self.axes)
-        self._defaults: dict[str, Any] = {one.name: one.default for one in searched}
-        self._single: dict[str, Any] = {
-            one.name: one.default if one.fixed is None else one.fixed
-            for one in (space.parameters if space else ())
-            if one.name not in self._names
-        }
-        self.choice = np.array([axis.choice for axis in self.axes], bool)
-        self._whole = np.array([axis.whole for axis in self.axes], bool)
-        self._log = np.array([axis.log for axis in self.axes], bool)
-        self._low = np.array([axis.low for axis in self.axes], float)
-        self._high = np.array([axis.high for axis in self.axes], float)
+
+        # Values of the parameters that are no axes, and defaults of the others.
+        self._names = [axis.name for axis in axes]
+        self._defaults: dict[str, Any] = {}
+        self._single_values: dict[str, Any] = {}
+        for parameter in space or ():
+            if parameter.fixed is not None:
+                self._single_values[parameter.name] = parameter.fixed
+                continue
+            self.conditional = self.conditional or bool(parameter.when)
+            is_axis = parameter.name in self._names
+            values = self._defaults if is_axis else self._single_values
+            values[parameter.name] = parameter.default
+
+        self.choice = np.array([axis.choice for axis in axes], bool)
+        self.categories: list[int] = np.flatnonzero(self.choice).tolist()
+        self._whole = np.array([axis.whole for axis in axes], bool)
+        self._log = np.array([axis.log for axis in axes], bool)
+        self._low = np.array([axis.low for axis in axes], float)
+        self._high = np.array([axis.high for axis in axes], float)
 
     def encode(self, params: Mapping[str, Any]) -> Point | None:
-        """The point of a configuration; None when a value is missing or out of range."""
-        written = repr(params)  # 1 and True are not the same
-        if written not in self._points:
-            self._points[written] = self._encode(params)
-        return self._points[written]
-
-    def points(self, configurations: Sequence[Mapping[str, Any]]) -> Array:
-        """Their points, shape (n, d).
-
-        Raises:
-            ValueError: one has no point; the message shows it.
-        """
-        found = [self.encode(one) for one in configurations]
-        if None in found:
-            outside = configurations[found.index(None)]
-            message = f"configurations must lie inside the space, got {outside}"
-            raise ValueError(message)
-        return np.array(found, float)
+        """Return the point of a configuration; None when a value is missing or out of range."""
+        key = repr(params)  # the values themselves are no key: 1 == True
+        if key not in self._points:
+            self._points[key] = self._encode(params)
+        return self._points[key]
 
     def _encode(self, params: Mapping[str, Any]) -> Point | None:
         try:
             values = {**self._defaults, **self.active(params)}
-            return tuple(axis.code(values[axis.name]) for axis in self.axes)
+            return tuple(axis.to_number(values[axis.name]) for axis in self.axes)
         except (KeyError, ValueError):
             return None
 
+    def points(self, configurations: Sequence[Mapping[str, Any]]) -> Array:
+        """Return the points of configurations, shape (n, d).
+
+        Raises:
+            ValueError: a configuration has no point; the message shows it.
+        """
+        points = [self.encode(configuration) for configuration in configurations]
+        if None in points:
+            outside = configurations[points.index(None)]
+            message = f"configurations must lie inside the space, got {outside}"
+            raise ValueError(message)
+        return np.array(points, float)
+
     def decode(self, point: Sequence[float]) -> dict[str, Any]:
-        """The active values at a point, as plain Python values."""
-        items = zip(self.axes, point, strict=True)
-        return self.active({axis.name: axis.value(code) for axis, code in items})
+        """Return the active values at a point, as plain Python values."""
+        values: dict[str, Any] = {}
+        for axis, number in zip(self.axes, point, strict=True):
+            values[axis.name] = axis.from_number(number)
+        return self.active(values)
 
     def active(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """The active values; KeyError or SpaceError when one is missing."""
+        """Return the active values of the axes; KeyError or SpaceError when one is missing."""
         if self._space is None:
             return {name: params[name] for name in self._names}
-        completed = self._space.complete({**self._single, **params})
+        completed = self._space.complete({**self._single_values, **params})
         return {name: value for name, value in completed.items() if name in self._names}
 
-    def impute(self, rows: Array) -> Array:
-        """The same configurations with inactive parameters at their default; in place."""
-        if not self.conditional or self._space is None:
-            return rows
-        column = {name: index for index, name in enumerate(self._names)}
-        active: dict[str, NDArray[np.bool_]] = {}
-        for one in self._space.parameters:
-            met = np.ones(len(rows), bool)
-            for parent, required in one.when.items():
-                met &= active[parent]
-                if parent in column:
-                    axis = self.axes[column[parent]]
-                    met &= np.isin(rows[:, column[parent]], [axis.code(v) for v in required])
+    def impute(self, points: Array) -> Array:
+        """Set inactive parameters to their default, in place; shape (n, d)."""
+        if self._space is None or not self.conditional:
+            return points
+
+        is_active: dict[str, NDArray[np.bool_]] = {}
+        for parameter in self._space.parameters:
+            met = np.ones(len(points), bool)
+            for parent, required in parameter.when.items():
+                met &= is_active[parent]
+                if parent in self._names:
+                    column = self._names.index(parent)
+                    axis = self.axes[column]
+                    numbers = [axis.to_number(value) for value in required]
+                    met &= np.isin(points[:, column], numbers)
                 else:
-                    met &= self._single[parent] in required
-            active[one.name] = met
-            if one.name in column:
-                index = column[one.name]
-                rows[~met, index] = self.axes[index].code(self._defaults[one.name])
-        return rows
+                    met &= self._single_values[parent] in required
 
-    def every(self) -> Array | None:
-        """All points, of shape (n, d); None when they are too many or infinitely many."""
-        n_points = math.prod(a.high - a.low + 1 if a.whole else math.inf for a in self.axes)
-        if n_points > _LISTABLE:
+            is_active[parameter.name] = met
+            if parameter.name in self._names:
+                column = self._names.index(parameter.name)
+                default = self._defaults[parameter.name]
+                points[~met, column] = self.axes[column].to_number(default)
+        return points
+
+    def all_points(self) -> Array | None:
+        """Return all points, shape (n, d); None when they are more than 2000."""
+        if not self._whole.all():
             return None
-        ranges = [range(int(axis.low), int(axis.high) + 1) for axis in self.axes]
-        rows = np.array(list(itertools.product(*ranges)), float)
-        return np.unique(self.impute(rows), axis=0)
+        if np.prod(self._high - self._low + 1) > _MAX_LISTED_POINTS:
+            return None
 
-    def draw(self, units: Array) -> Array:
-        """The points below which the shares `units` of the ranges lie, whatever the priors."""
-        low, high = self._ends()
-        return self._snap((1 - units) * low + units * high)
+        numbers = map(np.arange, self._low, self._high + 1)
+        points = np.array(list(itertools.product(*numbers)), float)
+        return np.unique(self.impute(points), axis=0)
 
-    def units(self, points: Sequence[Point] | Array) -> Array:
-        """The shares of the ranges below points: the inverse of `draw`."""
-        low, high = self._ends()
-        return (self._stretch(np.asarray(points, float)) - low) / (high - low)
+    def from_unit_cube(self, units: Array) -> Array:
+        """Return the points at positions in the unit cube, each of shape (n, d)."""
+        low, high = self._interval_ends()
+        points = self._round((1 - units) * low + units * high)
+        return self.impute(points)
 
-    def _ends(self) -> tuple[Array, Array]:
-        """Where the share of the first value begins and that of the last one ends."""
+    def to_unit_cube(self, points: Sequence[Point] | Array) -> Array:
+        """Return the positions of points in the unit cube: the inverse of `from_unit_cube`."""
+        low, high = self._interval_ends()
+        rows = self._to_log(np.asarray(points, float))
+        return (rows - low) / (high - low)
+
+    def _interval_ends(self) -> tuple[Array, Array]:
+        """Return where the interval of the first value begins and that of the last one ends."""
         margin = np.where(self._whole, 0.5, 0.0)
-        return self._stretch(self._low - margin), self._stretch(self._high + margin)
+        low = self._to_log(self._low - margin)
+        high = self._to_log(self._high + margin)
+        return low, high
 
     def scale(self, points: Sequence[Point] | Array) -> Array:
-        """Coordinates of points: numbers from 0 to 1, logarithmic ones so; choices as indices."""
-        rows = self._stretch(np.asarray(points, float).reshape(-1, len(self.axes)))
-        low, high = self._stretch(self._low), self._stretch(self._high)
-        return np.where(self.choice, rows, (rows - low) / (high - low))
+        """Return points as kernels take them: numbers from 0 to 1, options as indices."""
+        rows = np.asarray(points, float).reshape(-1, len(self.axes))
+        rows = self._to_log(rows)
+        low = self._to_log(self._low)
+        high = self._to_log(self._high)
+        numbers = (rows - low) / (high - low)
+        return np.where(self.choice, rows, numbers)
 
     def neighbours(
-        self, points: Array, n: int, reach: Sequence[float], rng: np.random.Generator
+        self,
+        points: Array,
+        n: int,
+        std: Sequence[float],
+        rng: np.random.Generator,
     ) -> Array:
-        """Points near some of these: one value of each is changed, or several.
+        """Draw points near given ones: one value of each is changed, or several.
+
+        Numbers move by a normal step, whole ones by one at least; a step beyond the range ends
+        on the bound, where optima often are. Options are drawn anew.
 
         Args:
-            points: shape (m, d).
-            n: how many.
-            reach: standard deviations of a change, in shares of the range; drawn from evenly. A
-                change that leaves the range ends on the bound, where optima often are, and a
-                whole number moves by one at least.
-            rng: draws.
+            points: points to start from, shape (m, d).
+            n: how many neighbours to draw.
+            std: standard deviations of a step as fractions of the range; one is drawn for each
+                neighbour.
+            rng: random numbers.
+
+        Returns:
+            The neighbours, shape (n, d).
         """
         shape = (n, len(self.axes))
-        rows = np.arange(n)
-        several = (rng.random(n) < 0.5)[:, None] & (rng.random(shape) < 0.3)
-        several[rows, rng.integers(shape[1], size=n)] = True
-        start = points[rng.integers(len(points), size=n)]
-        low, high = self._stretch(self._low), self._stretch(self._high)
-        change = rng.normal(size=shape) * rng.choice(reach, size=(n, 1))
-        moved = self._snap(self._stretch(start) + change * (high - low), impute=False)
-        stuck = self._whole & (moved == start)
-        moved = np.where(stuck, np.clip(start + np.sign(change), self._low, self._high), moved)
-        drawn = np.floor(rng.random(shape) * (self._high + 1))
+
+        # Every second neighbour differs in each parameter with a probability of 0.3, and all
+        # of them in one parameter at least.
+        changes_several = rng.random(n) < 0.5
+        is_changed = rng.random(shape) < 0.3
+        is_changed &= changes_several[:, None]
+        changed_for_sure = rng.integers(shape[1], size=n)
+        is_changed[np.arange(n), changed_for_sure] = True
+        parents = rng.integers(len(points), size=n)
+        start = points[parents]
+
+        # Step of the numbers.
+        direction = rng.normal(size=shape)
+        step = direction * rng.choice(std, size=(n, 1))
+        extent = self._to_log(self._high) - self._to_log(self._low)
+        rows = self._to_log(start) + step * extent
+        moved = self._round(rows)
+
+        # A step that rounding undid moves to the next whole number.
+        is_stuck = self._whole & (moved == start)
+        next_number = np.clip(start + np.sign(step), self._low, self._high)
+        moved = np.where(is_stuck, next_number, moved)
+
+        # Options have no neighbours.
+        n_options = self._high + 1
+        drawn = np.floor(rng.random(shape) * n_options)
         moved = np.where(self.choice, drawn, moved)
-        return self.impute(np.where(several, moved, start))
+        neighbours = np.where(is_changed, moved, start)
+        return self.impute(neighbours)
 
-    def _stretch(self, rows: Array) -> Array:
-        return np.where(self._log, np.log(np.where(self._log, rows, 1.0)), rows)
+    def _to_log(self, points: Array) -> Array:
+        """Return points with the logarithm of logarithmic parameters."""
+        logarithms = np.log(np.where(self._log, points, 1.0))
+        return np.where(self._log, logarithms, points)
 
-    def _snap(self, rows: Array, impute: bool = True) -> Array:
-        codes = np.where(self._log, np.exp(np.where(self._log, rows, 0.0)), rows)
-        codes = np.where(self._whole, np.round(codes), codes)
-        codes = np.clip(codes, self._low, self._high)
-        return self.impute(codes) if impute else codes
+    def _round(self, rows: Array) -> Array:
+        """Return the nearest points to rows of `_to_log`, inactive parameters as they are."""
+        exponentials = np.exp(np.where(self._log, rows, 0.0))
+        points = np.where(self._log, exponentials, rows)
+        points = np.where(self._whole, np.round(points), points)
+        return np.clip(points, self._low, self._high)
+
+
+def _axes(distributions: Mapping[str, BaseDistribution]) -> list[Axis]:
+    """Return the axes of the distributions that have several values."""
+    axes: list[Axis] = []
+    for name, distribution in distributions.items():
+        if not distribution.single():
+            axes.append(_axis(name, distribution))
+    return axes
 
 
 def _axis(name: str, distribution: Any) -> Axis:
+    """Return the axis of a distribution."""
     if isinstance(distribution, CategoricalDistribution):
         last = len(distribution.choices) - 1
-        return Axis(name, distribution, 0, last, False, True, True, False)
-    low, high, log = distribution.low, distribution.high, distribution.log
-    if distribution.step is not None and not log:
+        return Axis(name, distribution, 0, last, choice=True)
+
+    low = distribution.low
+    high = distribution.high
+    if distribution.step is not None and not distribution.log:
         last = round((high - low) / distribution.step)
-        return Axis(name, distribution, 0, last, False, True, False, True)
-    whole = isinstance(distribution, IntDistribution)
-    return Axis(name, distribution, low, high, log, whole, False, False)
+        return Axis(name, distribution, 0, last, stepped=True)
+
+    is_whole = isinstance(distribution, IntDistribution)
+    return Axis(
+        name,
+        distribution,
+        low,
+        high,
+        log=distribution.log,
+        whole=is_whole,
+    )

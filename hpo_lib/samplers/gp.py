@@ -1,21 +1,33 @@
-"""A Gaussian process for few, expensive and mixed observations, on numpy and scipy alone.
+"""Gaussian process regression for few, expensive and mixed observations, on numpy and scipy.
 
-Rows are coordinates: a number's place in its range, 0 to 1, or a category's index. The kernel is
-the Matérn 5/2 with one length scale per column (Rasmussen and Williams, 2006, equation 4.17);
-categories are at distance one from each other, whatever their indices. Errors seldom change as
-fast in one part of a range as in another, so numbers are first warped by a distribution function
-whose shape is fitted, too: Snoek et al. (2014, "Input warping for Bayesian optimization of
-non-stationary functions"), with Kumaraswamy's distribution for the beta distribution. All
-parameters maximise the posterior density: priors on them keep a fit to five points sane, as
+Notation:
+
+n, d: number of observations, and of columns (parameters).
+X: observed rows, shape (n, d): numbers scaled to their range, 0 to 1, or indices of categories.
+y: observed values, shape (n,), standardised.
+numbers, categories: indices of the columns of either kind; there are k numbers.
+theta: kernel parameters, all logarithms, shape (2 k + d + 2,):
+    the k first shapes of the warp and the k second ones, the d length scales, the variance of the
+    signal, the variance of the noise.
+K: kernel matrix of X with the noise on its diagonal, shape (n, n); L is its Cholesky factor.
+alpha: K^-1 y, shape (n,).
+pairs: pairs of rows i < j in the order of scipy's `pdist`, n (n - 1) / 2 of them.
+
+The kernel is the Matérn 5/2 with a length scale per column (Rasmussen and Williams, 2006,
+equation 4.17); two categories are at distance one. As errors seldom change equally fast
+everywhere in a range, numbers are warped by a distribution function whose shape is fitted: Snoek
+et al. (2014, "Input warping for Bayesian optimization of non-stationary functions"), with
+Kumaraswamy's distribution for the beta distribution.
+
+All parameters maximise the posterior density. Priors on them keep a fit to five points sane, as
 Hvarfner et al. (2024, "Vanilla Bayesian optimization performs great in high dimensions") show;
-ours on the length scales is tighter and shorter than theirs.
+our prior of the length scales is tighter and shorter than theirs.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, cast
+from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,272 +35,402 @@ from scipy import linalg
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
 from scipy.optimize import minimize
 from scipy.spatial.distance import cdist, pdist
-from scipy.special import erfcx, log_ndtr, ndtri
+from scipy.special import ndtri
 from scipy.stats import qmc
 from sklearn.base import BaseEstimator, RegressorMixin
-from threadpoolctl import ThreadpoolController
 
-Array = NDArray[np.float64]
+from hpo_lib.blas import one_thread
+from hpo_lib.samplers.encoding import Array
 
 _LENGTH_SCALE = 0.6
 """Median of the prior in one dimension; it grows with the square root of d, as distances do."""
 
 _NOISE = 0.007
-"""Median of the prior on the variance of the noise, in units of the variance of y."""
+"""Median of the prior of the noise's variance, in units of the variance of y."""
 
-_LEAST_NOISE = 1e-6
-_LEAST_CURVATURE = 0.25
+_MIN_NOISE = 1e-6
+_MIN_CURVATURE = 0.25
+_MIN_VARIANCE = 1e-12
 _EDGE = 1e-9  # the warp has no slope at 0 and 1
-_SQRT5 = math.sqrt(5)
-_OPTIONS = {"maxiter": 60, "ftol": 1e-5, "gtol": 1e-2}
-_IN_PLACE: Any = {"lower": True, "overwrite_a": True, "check_finite": False}
+_BOUND = 4  # standard deviations of the prior within which theta is searched
+_MINIMIZE_OPTIONS = {"maxiter": 60, "ftol": 1e-5, "gtol": 1e-2}
+_IN_PLACE: Any = {
+    "lower": True,
+    "overwrite_a": True,
+    "check_finite": False,
+}
 _lapack: Any = linalg.lapack
-_blas = ThreadpoolController()  # those of numpy and scipy, which are loaded by now
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-
-
-def one_thread(function: _Function) -> _Function:
-    """Keep its sums from coming out a little different on every number of cores."""
-    return _blas.wrap(limits=1, user_api="blas")(function)
 
 
 class GaussianProcess(RegressorMixin, BaseEstimator):
     """Gaussian process regression as a scikit-learn regressor.
 
     Args:
-        categories: the columns that hold indices of categories.
+        categories: indices of the columns that hold categories.
 
     Attributes:
-        theta_: logarithms of the warp's two shapes (the first of all numbers, then the second),
-            the length scales, the signal's variance and the noise's variance.
-        noise_: the standard deviation of an observation's noise, in units of y.
+        theta_: fitted kernel parameters (see the notation of this module).
+        noise_: standard deviation of an observation's noise, in units of y.
+
+    Example:
+        >>> model = GaussianProcess().fit([[0.0], [0.5], [1.0]], [1.0, 0.0, 1.0])
+        >>> mean, std = model.predict([[0.5], [0.6]], return_std=True)
+        >>> bool(mean[0] < mean[1] and std[0] < std[1])
+        True
     """
 
     def __init__(self, categories: Sequence[int] = ()) -> None:
         self.categories = categories
 
     @one_thread
-    def fit(self, X: ArrayLike, y: ArrayLike, theta: ArrayLike | None = None) -> GaussianProcess:
-        """Fit to rows X of shape (n, d) with values y of shape (n,).
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        theta: ArrayLike | None = None,
+    ) -> GaussianProcess:
+        """Fit the kernel parameters and condition the process on the observations.
 
         Args:
-            X: coordinates; beyond 0 to 1 numbers are not warped.
-            y: values; they may have any scale.
+            X: observed rows, shape (n, d); numbers beyond 0 to 1 are not warped.
+            y: observed values, shape (n,), on any scale.
             theta: kernel parameters of an earlier fit, to keep.
         """
         self.X_ = np.asarray(X, float)
         self.numbers_ = np.delete(np.arange(self.X_.shape[1]), self.categories)
+
+        # Standardise the values.
         values = np.asarray(y, float)
-        self.shift_, self.scale_ = values.mean(), values.std() or 1.0
-        self.target_ = (values - self.shift_) / self.scale_
+        self.shift_ = values.mean()
+        self.scale_ = values.std() or 1.0
+        self.y_ = (values - self.shift_) / self.scale_
+
+        # Maximum a posteriori, from the mean of the prior.
         if theta is None:
-            density, mean, std = self._log_posterior(self.target_)
-            bounds = list(zip(mean - 4 * std, mean + 4 * std, strict=True))
-            theta = minimize(density, mean, jac=True, bounds=bounds, options=_OPTIONS).x
+            loss = self.negative_log_posterior()
+            bounds = list(zip(*loss.bounds, strict=True))
+            start = loss.prior_mean
+            found = minimize(
+                loss,
+                start,
+                jac=True,
+                bounds=bounds,
+                options=_MINIMIZE_OPTIONS,
+            )
+            theta = found.x
         self.theta_ = np.asarray(theta, float)
-        self.noise_ = self.scale_ * np.sqrt(_noise(self.theta_))
+        self.noise_ = self.scale_ * np.sqrt(noise_variance(self.theta_))
+
+        # Cholesky factor and alpha.
         self.scaled_ = self.scaled(self.X_)
-        kernel = self.kernel(self.X_)
-        np.fill_diagonal(kernel, np.exp(self.theta_[-2]) + _noise(self.theta_))
-        self.factor_, _ = cho_factor(kernel.T, **_IN_PLACE)
-        self.weights_ = cho_solve((self.factor_, True), self.target_, check_finite=False)
+        K = self.kernel(self.X_)
+        np.fill_diagonal(K, np.exp(self.theta_[-2]) + noise_variance(self.theta_))
+        self.factor_, _ = cho_factor(K.T, **_IN_PLACE)
+        self.alpha_ = cho_solve((self.factor_, True), self.y_, check_finite=False)
         return self
 
     @one_thread
     def predict(self, X: ArrayLike, return_std: bool = False) -> Any:
-        """The expected values at rows X, of shape (n,); with their standard deviations if asked.
+        """Return the mean of the process and, if asked for, its standard deviation.
 
-        The deviation is that of the function, without the noise of an observation.
+        Args:
+            X: rows, shape (m, d).
+            return_std: whether to return the deviations of the function, without the noise.
+
+        Returns:
+            The means, shape (m,), or a tuple of means and standard deviations.
         """
-        kernel = self.kernel(np.asarray(X, float))
-        mean = kernel @ self.weights_ * self.scale_ + self.shift_
+        k = self.kernel(np.asarray(X, float))
+        mean = k @ self.alpha_ * self.scale_ + self.shift_
         if not return_std:
             return mean
-        explained = solve_triangular(
-            self.factor_, kernel.T, lower=True, overwrite_b=True, check_finite=False
+
+        # Rasmussen and Williams (2006), algorithm 2.1.
+        v = solve_triangular(
+            self.factor_,
+            k.T,
+            lower=True,
+            overwrite_b=True,
+            check_finite=False,
         ).T
-        variance = np.exp(self.theta_[-2]) - np.einsum("ij,ij->i", explained, explained)
-        return mean, np.sqrt(np.maximum(variance, 1e-12)) * self.scale_
+        variance = np.exp(self.theta_[-2]) - np.einsum("ij,ij->i", v, v)
+        return mean, np.sqrt(np.maximum(variance, _MIN_VARIANCE)) * self.scale_
 
     @one_thread
     def draw_parameters(self, n: int) -> Array:
-        """Kernel parameters of shape (n, len(theta_)), as plausible as the fitted ones are.
+        """Draw kernel parameters from the posterior, shape (n, len(theta_)).
 
-        They are drawn from the normal distribution that touches the posterior at its maximum
-        (Laplace's approximation; MacKay, 2003, chapter 27), evenly, by a Sobol sequence.
+        The posterior is taken for the normal distribution that touches it at its maximum
+        (Laplace's approximation; MacKay, 2003, chapter 27); a Sobol sequence draws from it.
         """
-        density, mean, std = self._log_posterior(self.target_)
-        at, step = self.theta_, 1e-3 * std
-        rise = [density(at + each)[1] - density(at - each)[1] for each in np.diag(step)]
-        # In units of the prior's deviations, in which the prior alone curves by one; where the
-        # posterior is flat or no maximum (at a bound), draws go no further than twice the prior.
-        curvature = np.array(rise) * std / (2 * step[:, None]) * std[:, None]
-        values, vectors = np.linalg.eigh((curvature + curvature.T) / 2)
-        normal = ndtri(qmc.Sobol(len(at), rng=0).random(n))
-        drawn = at + normal / np.sqrt(np.maximum(values, _LEAST_CURVATURE)) @ vectors.T * std
-        return np.clip(drawn, mean - 4 * std, mean + 4 * std)
+        loss = self.negative_log_posterior()
+        std = loss.prior_std
+
+        # Hessian by central differences of the gradient.
+        step = 1e-3 * std
+        differences: list[Array] = []
+        for offset in np.diag(step):
+            _, ahead = loss(self.theta_ + offset)
+            _, behind = loss(self.theta_ - offset)
+            differences.append(ahead - behind)
+
+        # In units of the prior's deviations, the prior alone has a curvature of one. Where the
+        # posterior is flat or has no maximum (at a bound), draws go no further than twice as far
+        # as those of the prior.
+        curvature = np.array(differences) * std / (2 * step[:, None]) * std[:, None]
+        eigenvalues, eigenvectors = np.linalg.eigh((curvature + curvature.T) / 2)
+        radii = np.sqrt(np.maximum(eigenvalues, _MIN_CURVATURE))
+
+        normal = ndtri(qmc.Sobol(len(std), rng=0).random(n))
+        drawn = self.theta_ + normal / radii @ eigenvectors.T * std
+        return np.clip(drawn, *loss.bounds)
 
     def kernel(self, rows: Array) -> Array:
-        """The kernel between rows of shape (m, d) and what was fitted; shape (m, n)."""
-        left, right, numbers = self.scaled(rows), self.scaled_, self.numbers_
-        squares = cast("Array", cdist(left[:, numbers], right[:, numbers], "sqeuclidean"))
-        for index in self.categories:
-            weight = np.exp(-2 * self.theta_[index - self.X_.shape[1] - 2])
-            squares += weight * (rows[:, index, None] != self.X_[None, :, index])
+        """Return the kernel between rows, shape (m, d), and the observed ones, shape (m, n)."""
+        numbers = self.numbers_
+        left = self.scaled(rows)[:, numbers]
+        right = self.scaled_[:, numbers]
+        squares = cast("Array", cdist(left, right, "sqeuclidean"))
+
+        log_length_scales = self.theta_[2 * len(numbers) : -2]
+        for column in self.categories:
+            weight = np.exp(-2 * log_length_scales[column])
+            squares += weight * (rows[:, column, None] != self.X_[None, :, column])
         return _matern(squares, float(self.theta_[-2]))
 
     def scaled(self, rows: Array) -> Array:
-        """Rows of shape (m, d), warped and in length scales: the kernel knows their distances."""
-        n_shapes, found = 2 * len(self.numbers_), rows.copy()
-        found[:, self.numbers_] = _warp(rows[:, self.numbers_], self.theta_[:n_shapes])
-        return found * np.exp(-self.theta_[n_shapes:-2])
+        """Return rows, shape (m, d), warped and in units of the length scales."""
+        n_shapes = 2 * len(self.numbers_)
+        scaled = rows.copy()
+        scaled[:, self.numbers_] = _warp(rows[:, self.numbers_], self.theta_[:n_shapes])
+        return scaled * np.exp(-self.theta_[n_shapes:-2])
 
-    def _log_posterior(
-        self, target: Array
-    ) -> tuple[Callable[[Array], tuple[float, Array]], Array, Array]:
-        """The negative log posterior density with its gradient, and the prior's mean and std."""
-        n, n_columns = self.X_.shape
-        numbers, choices = self.numbers_, list(self.categories)
-        n_shapes = 2 * len(numbers)
-        scale = np.log(_LENGTH_SCALE) + 0.5 * np.log(n_columns)
-        mean = np.r_[np.zeros(n_shapes), np.full(n_columns, scale), 0.0, np.log(_NOISE)]
-        std = np.r_[np.full(n_shapes, 0.3), np.ones(n_columns + 1), 1.5]
-        upper = np.ravel_multi_index(np.triu_indices(n, 1), (n, n))
-        rows, unlike = self.X_[:, numbers], np.zeros((len(choices), len(upper)))
-        for place, index in enumerate(choices):
-            unlike[place] = pdist(self.X_[:, [index]]) > 0
+    def negative_log_posterior(self) -> NegativeLogPosterior:
+        """Return the function of theta that the fit minimises."""
+        return NegativeLogPosterior(self.X_, self.y_, self.numbers_, self.categories)
 
-        def density(theta: Array) -> tuple[float, Array]:
-            warped, inverse = _warp(rows, theta[:n_shapes]), np.exp(-2 * theta[n_shapes:-2])
-            squares = cast("Array", pdist(warped * np.sqrt(inverse[numbers]), "sqeuclidean"))
-            pairs, slope = _matern_slope(squares + inverse[choices] @ unlike, theta[-2])
-            signal, noise = np.exp(theta[-2]), _noise(theta)
-            # Half of a symmetric matrix will do: above the diagonal, below it for LAPACK.
-            kernel = np.zeros((n, n))
-            kernel.ravel()[upper] = pairs
-            np.fill_diagonal(kernel, signal + noise)
-            factor, _ = cho_factor(kernel.T, **_IN_PLACE)
-            weights = cho_solve((factor, True), target, check_finite=False)
-            logarithms = np.log(factor.diagonal()).sum()
-            # Rasmussen and Williams (2006), equations 2.30 and 5.9.
-            residual = _lapack.dpotri(factor, lower=True, overwrite_c=True)[0].T
-            residual -= np.outer(weights, weights)
-            trace, by_pairs = 0.5 * np.trace(residual), residual.ravel()[upper]
-            gradient = np.zeros_like(theta)
-            gradient[-2:] = by_pairs @ pairs + trace * signal, trace * (noise - _LEAST_NOISE)
-            # Sums over pairs of rows are products with the Laplacian of the graph of their slopes.
-            slope *= by_pairs
-            graph = np.zeros((n, n))
-            graph.ravel()[upper] = slope
-            graph += graph.T
-            by_rows = (graph.sum(axis=1)[:, None] * warped - graph @ warped) * inverse[numbers]
-            lengths = gradient[n_shapes:-2]
-            lengths[numbers] = np.sum(by_rows * warped, axis=0)
-            lengths[choices] = inverse[choices] * (unlike @ slope)
-            by_shapes = _warp_gradient(rows, theta[:n_shapes])
-            gradient[:n_shapes] = -np.sum(by_rows * by_shapes, axis=1).ravel()
-            away = (theta - mean) / std
-            value = 0.5 * target @ weights + logarithms + 0.5 * away @ away
-            return float(value), gradient + away / std
 
-        return density, mean, std
+class NegativeLogPosterior:
+    """Negative log posterior density of theta, and its gradient.
+
+    Args:
+        X: observed rows, shape (n, d).
+        y: standardised values, shape (n,).
+        numbers: indices of the columns that hold numbers.
+        categories: indices of the other columns.
+
+    Attributes:
+        prior_mean: means of the normal priors, shape (len(theta),).
+        prior_std: their standard deviations.
+        bounds: lowest and highest theta, each of shape (len(theta),).
+    """
+
+    def __init__(
+        self,
+        X: Array,
+        y: Array,
+        numbers: NDArray[np.int_],
+        categories: Sequence[int],
+    ) -> None:
+        n, d = X.shape
+        self._y = y
+        self._x = X[:, numbers]
+        self._numbers = numbers
+        self._categories = list(categories)
+        self._n_shapes = 2 * len(numbers)
+
+        # Positions of the pairs in a flat (n, n) matrix, and which pairs differ in a category.
+        self._upper = np.ravel_multi_index(np.triu_indices(n, 1), (n, n))
+        self._differ = np.zeros((len(categories), len(self._upper)))
+        for row, column in enumerate(categories):
+            self._differ[row] = pdist(X[:, [column]]) > 0
+
+        log_length_scale = np.log(_LENGTH_SCALE) + 0.5 * np.log(d)
+        no_warp = np.zeros(self._n_shapes)
+        self.prior_mean = np.r_[
+            no_warp,
+            np.full(d, log_length_scale),
+            0.0,
+            np.log(_NOISE),
+        ]
+        self.prior_std = np.r_[np.full(self._n_shapes, 0.3), np.ones(d + 1), 1.5]
+        reach = _BOUND * self.prior_std
+        self.bounds = (
+            self.prior_mean - reach,
+            self.prior_mean + reach,
+        )
+
+    def __call__(self, theta: Array) -> tuple[float, Array]:
+        """Return the value and the gradient, shape (len(theta),), at theta."""
+        # Kernel of the pairs.
+        warped = _warp(self._x, theta[: self._n_shapes])
+        inverse_squares = np.exp(-2 * theta[self._n_shapes : -2])  # of the length scales
+        weighted = warped * np.sqrt(inverse_squares[self._numbers])
+        squares = cast("Array", pdist(weighted, "sqeuclidean"))
+        squares = squares + inverse_squares[self._categories] @ self._differ
+        kernel, slope = _matern_slope(squares, theta[-2])
+
+        # Half of a symmetric matrix will do: above the diagonal, which is below it for LAPACK.
+        signal = np.exp(theta[-2])
+        noise = noise_variance(theta)
+        K = self._to_matrix(kernel)
+        np.fill_diagonal(K, signal + noise)
+        L, _ = cho_factor(K.T, **_IN_PLACE)
+        alpha = cho_solve((L, True), self._y, check_finite=False)
+
+        # Rasmussen and Williams (2006), equation 2.30, without its constant; then the prior.
+        half_log_determinant = np.log(L.diagonal()).sum()
+        z = (theta - self.prior_mean) / self.prior_std
+        value = 0.5 * self._y @ alpha + half_log_determinant + 0.5 * z @ z
+
+        # Equation 5.9: half the trace of `residual` times the derivative of K. Pairs stand for
+        # both halves of the matrix.
+        residual = _lapack.dpotri(L, lower=True, overwrite_c=True)[0].T
+        residual -= np.outer(alpha, alpha)
+        trace = 0.5 * np.trace(residual)
+        by_pair = residual.ravel()[self._upper]
+
+        gradient = np.zeros_like(theta)
+        gradient[-2] = by_pair @ kernel + trace * signal
+        gradient[-1] = trace * (noise - _MIN_NOISE)
+        slope *= by_pair
+        self._add_input_gradient(gradient, theta, warped, inverse_squares, slope)
+        return float(value), gradient + z / self.prior_std
+
+    def _add_input_gradient(
+        self,
+        gradient: Array,
+        theta: Array,
+        warped: Array,
+        inverse_squares: Array,
+        slope: Array,
+    ) -> None:
+        """Write the derivatives by length scales and shapes of the warp into the gradient.
+
+        Args:
+            gradient: gradient at theta, changed in place.
+            theta: kernel parameters.
+            warped: warped numbers, shape (n, k).
+            inverse_squares: of the length scales, shape (d,).
+            slope: derivatives by the squared distances of the pairs, times -2.
+        """
+        # Sums over pairs are products with the Laplacian of the graph that slopes are weights of.
+        graph = self._to_matrix(slope)
+        graph += graph.T
+        laplacian = graph.sum(axis=1)[:, None] * warped - graph @ warped
+        by_row = laplacian * inverse_squares[self._numbers]
+
+        by_length_scale = gradient[self._n_shapes : -2]  # a view
+        by_length_scale[self._numbers] = np.sum(by_row * warped, axis=0)
+        by_category = inverse_squares[self._categories] * (self._differ @ slope)
+        by_length_scale[self._categories] = by_category
+
+        by_shape = _warp_gradient(self._x, theta[: self._n_shapes])
+        gradient[: self._n_shapes] = -np.sum(by_row * by_shape, axis=1).ravel()
+
+    def _to_matrix(self, pairs: Array) -> Array:
+        """Return values of pairs as the upper half of a matrix, shape (n, n)."""
+        n = len(self._y)
+        matrix = np.zeros((n, n))
+        matrix.ravel()[self._upper] = pairs
+        return matrix
 
 
 class AveragedProcess:
-    """The mixture of the Gaussian processes of several kernel parameters.
+    """Mixture of the Gaussian processes of several kernel parameters.
 
-    A few observations fit many length scales. To go by one of them is to be too sure, so the
-    predictions of all are averaged, as in Snoek et al. (2012, "Practical Bayesian optimization of
-    machine learning algorithms", section 3.2); `noise_` is their root mean square.
+    A few observations are consistent with many length scales, and any one of them would be too
+    sure. Predictions are averaged over all, as in Snoek et al. (2012, "Practical Bayesian
+    optimization of machine learning algorithms", section 3.2).
 
     Args:
-        categories: as of `GaussianProcess`.
-        thetas: a row of kernel parameters for each, as `GaussianProcess.theta_` has them.
+        categories: indices of the columns that hold categories.
+        thetas: kernel parameters, a row for each process.
+
+    Attributes:
+        noise_: root mean square of the standard deviations of the noise, in units of y.
     """
 
     def __init__(self, categories: Sequence[int], thetas: Array) -> None:
         self._thetas = thetas
-        self._parts = [GaussianProcess(categories) for _ in thetas]
+        self._processes = [GaussianProcess(categories) for _ in thetas]
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> AveragedProcess:
-        """Fit to rows X of shape (n, d) with values y of shape (n,)."""
-        for part, theta in zip(self._parts, self._thetas, strict=True):
-            part.fit(X, y, theta)
-        self.X_, self.scale_ = self._parts[0].X_, self._parts[0].scale_
-        self.noise_ = self.scale_ * np.sqrt(np.mean([_noise(theta) for theta in self._thetas]))
+        """Condition all processes on the rows X, shape (n, d), with values y, shape (n,).
+
+        Args:
+            X: observed rows.
+            y: observed values.
+        """
+        for process, theta in zip(self._processes, self._thetas, strict=True):
+            process.fit(X, y, theta)
+        self.X_ = self._processes[0].X_
+        self.scale_ = self._processes[0].scale_
+        variances = [noise_variance(theta) for theta in self._thetas]
+        self.noise_ = self.scale_ * np.sqrt(np.mean(variances))
         return self
 
     def predict(self, X: ArrayLike, return_std: bool = False) -> Any:
-        """Mean and, if asked, standard deviation of the mixture at rows X, each of shape (n,)."""
-        means, stds = zip(*(part.predict(X, return_std=True) for part in self._parts), strict=True)
-        mean, variance = np.mean(means, axis=0), np.mean(np.square(stds), axis=0)
-        return (mean, np.sqrt(variance + np.var(means, axis=0))) if return_std else mean
+        """Return the mean of the mixture and, if asked for, its standard deviation.
+
+        Args:
+            X: rows, shape (m, d).
+            return_std: whether to return the deviations of the function, without the noise.
+        """
+        predictions = [process.predict(X, return_std=True) for process in self._processes]
+        means, stds = zip(*predictions, strict=True)
+        mean = np.mean(means, axis=0)
+        if not return_std:
+            return mean
+
+        # Law of total variance.
+        variance = np.mean(np.square(stds), axis=0)
+        return mean, np.sqrt(variance + np.var(means, axis=0))
 
 
-def _noise(theta: Array) -> float:
-    return float(np.exp(theta[-1])) + _LEAST_NOISE
+def noise_variance(theta: Array) -> float:
+    """Return the variance of the noise, in units of the variance of y."""
+    return float(np.exp(theta[-1])) + _MIN_NOISE
 
 
 def _matern(squares: Array, log_signal: float) -> Array:
-    """The kernel at squared distances, written in their place: new memory costs more than it."""
+    """Return the kernel at squared distances, written in their place to save new memory."""
     squares *= 5
     r = np.sqrt(squares, out=squares)
-    factor = r / 3
-    factor += 1
-    factor *= r
-    factor += 1
+
+    # 1 + r + r^2 / 3
+    polynomial = r / 3
+    polynomial += 1
+    polynomial *= r
+    polynomial += 1
+
     kernel = np.exp(np.subtract(log_signal, r, out=r), out=r)
-    kernel *= factor
+    kernel *= polynomial
     return kernel
 
 
 def _matern_slope(squares: Array, log_signal: float) -> tuple[Array, Array]:
-    """The kernel at squared distances, and by how much it falls there, twice."""
-    r = _SQRT5 * np.sqrt(squares)
+    """Return the kernel at squared distances, and its derivative by them times -2."""
+    r = np.sqrt(5) * np.sqrt(squares)
     decay = np.exp(log_signal - r)
-    return decay * (1 + r + r * r / 3), 5 / 3 * decay * (1 + r)
+    kernel = decay * (1 + r + r * r / 3)
+    slope = 5 / 3 * decay * (1 + r)
+    return kernel, slope
 
 
 def _warp(x: Array, log_shapes: Array) -> Array:
-    """Kumaraswamy's distribution functions of columns from 0 to 1; beyond, they are kept."""
+    """Return Kumaraswamy's distribution functions of columns; beyond 0 to 1 they go straight."""
     a, b = np.exp(log_shapes.reshape(2, -1))
     inside = np.clip(x, _EDGE, 1 - _EDGE)
     return 1 - (1 - inside**a) ** b + (x - inside)
 
 
 def _warp_gradient(x: Array, log_shapes: Array) -> Array:
-    """Of `_warp` by the logarithms of both shapes, of shape (2, n, columns)."""
+    """Return the derivatives of `_warp` by the logarithms of both shapes, shape (2, n, k)."""
     a, b = np.exp(log_shapes.reshape(2, -1))
     inside = np.clip(x, _EDGE, 1 - _EDGE)
     below = inside**a
     above = b * (1 - below) ** b
-    return np.array([a * above * below / (1 - below) * np.log(inside), -above * np.log1p(-below)])
-
-
-def log_expected_improvement(mean: Array, std: Array, best: float, noise: float = 0.0) -> Array:
-    """Logarithm of the expected improvement below `best`, finite where the latter underflows.
-
-    Ament et al. (2023), "Unexpected improvements to expected improvement", equation 9. Less is
-    expected where the standard deviation of the noise outweighs the model's: Huang et al. (2006,
-    "Global optimization of stochastic black-box systems via sequential kriging meta-models").
-    """
-    z = (best - mean) / std
-    low = np.minimum(z, -1.0)
-    # 1 - |z| Phi(z) / phi(z), by the scaled complementary error function
-    tail = np.log1p(-np.minimum(np.sqrt(np.pi / 2) * erfcx(-low / np.sqrt(2)) * -low, 1 - 1e-15))
-    high = np.maximum(z, -1.0)
-    near = np.log(np.exp(-0.5 * high**2) / np.sqrt(2 * np.pi) + high * np.exp(log_ndtr(high)))
-    far = -0.5 * low**2 - 0.5 * np.log(2 * np.pi) + tail
-    return np.where(z > -1, near, far) + np.log(std) + np.log1p(-noise / np.hypot(noise, std))
-
-
-def compress(values: ArrayLike) -> Array:
-    """Bad values nearer together and good ones further apart, in the same order.
-
-    The logarithm of one plus the distance from the best, in units of the median's distance: what
-    failed badly then neither sets the scale nor bends the fit around the good values.
-    """
-    y = np.asarray(values, float)
-    spread = np.median(y) - y.min()
-    return np.log1p((y - y.min()) / spread) if spread > 1e-300 * np.ptp(y) else y
+    by_first = a * above * below / (1 - below) * np.log(inside)
+    by_second = -above * np.log1p(-below)
+    return np.array([by_first, by_second])

@@ -1,7 +1,8 @@
-"""Whether a trial goes on at a rung: pure functions of the values recorded there.
+"""Decide whether a trial goes on at a rung: `RungPruner.prune`.
 
-Optuna's own pruners keep state in what was asked and tie brackets to the study's name, so a
-resumed study differs; these depend on (seed, trial number, recorded values) alone.
+Optuna's own pruners keep state of what they were asked and tie brackets to the study's name, so
+that a resumed study differs. The verdicts here are functions of (seed, trial number, recorded
+values) alone.
 """
 
 from __future__ import annotations
@@ -13,20 +14,29 @@ from collections.abc import Mapping
 import numpy as np
 import optuna
 from optuna.pruners import BasePruner, NopPruner
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
 from hpo_lib.checks import check_whole
-from hpo_lib.trials import RecordedTrial, TrialOutcome, recorded_trials
+from hpo_lib.samplers.observations import direction_sign
+from hpo_lib.trials import (
+    RecordedTrial,
+    TrialOutcome,
+    recorded_trials,
+)
 
 RULES = ("asha", "hyperband", "median")
 
-_LEAST_OTHERS = 4
-"""Trials that the median rule waits for at a rung, to have a median worth the name."""
+_MIN_OTHERS = 4
+"""Trials that the median rule waits for at a rung."""
 
 
 def default_rungs(budget: int, reduction_factor: int = 3) -> tuple[int, ...]:
-    """1, 3, 9, … epochs, each `reduction_factor` times the one before, all below the budget."""
+    """Return 1, 3, 9, ... epochs, each a multiple of the one before, all below the budget.
+
+    Args:
+        budget: epochs of a full training.
+        reduction_factor: factor between two rungs, at least 2.
+    """
     check_whole("reduction_factor", reduction_factor, 2)
     rungs = [1]
     while rungs[-1] < budget:
@@ -35,114 +45,162 @@ def default_rungs(budget: int, reduction_factor: int = 3) -> tuple[int, ...]:
 
 
 def halving_goes_on(
-    number: int, values: Mapping[int, float], reduction_factor: int = 3, least: int = 1
+    number: int,
+    values: Mapping[int, float],
+    reduction_factor: int = 3,
+    min_trials: int = 1,
 ) -> bool:
-    """Whether the trial is in the best 1 / `reduction_factor` of those that reached the rung.
+    """Return whether the trial is in the best 1 / `reduction_factor` of those at the rung.
 
     Asynchronous successive halving (Li et al., 2020, "A system for massively parallel
-    hyperparameter tuning") in the form that stops trials and promotes none later. Of equal values
-    the earlier trial's counts as the better; the best one goes on, however few there are.
+    hyperparameter tuning") in the form that stops trials and promotes none later. Among equal
+    values the earlier trial is the better one; the best one goes on, however few there are.
 
     Args:
-        number: the trial in question.
-        values: what each trial of the bracket had at the rung, lower is better.
+        number: number of the trial in question.
+        values: value at the rung by number, of all trials of the bracket; lower is better.
         reduction_factor: how many trials share one place on the next rung.
-        least: trials that must have reached the rung before one goes on.
+        min_trials: trials that must have reached the rung before one goes on.
     """
-    mine = (values[number], number)
-    better = sum((value, other) < mine for other, value in values.items())
-    return len(values) >= least and better < max(1, len(values) // reduction_factor)
+    own = (values[number], number)
+    n_better = sum((value, other) < own for other, value in values.items())
+    n_promoted = max(1, len(values) // reduction_factor)
+    return len(values) >= min_trials and n_better < n_promoted
 
 
 def median_goes_on(number: int, values: Mapping[int, float]) -> bool:
-    """Whether the trial is no worse than the median of the others that reached the rung.
+    """Return whether the trial is no worse than the median of the others at the rung.
 
-    After Golovin et al. (2017), "Google Vizier", section 3.1; values are compared at the rung
-    itself, since it is the last epoch's that counts in the end.
+    After Golovin et al. (2017), "Google Vizier", section 3.1. Values at the rung itself are
+    compared, not the best ones until then, since the last epoch's value counts in the end.
+
+    Args:
+        number: number of the trial in question.
+        values: value at the rung by number; lower is better.
     """
     others = [value for other, value in values.items() if other != number]
-    return len(others) < _LEAST_OTHERS or values[number] <= statistics.median(others)
+    return len(others) < _MIN_OTHERS or values[number] <= statistics.median(others)
 
 
 def bracket(seed: int, number: int, n_rungs: int, reduction_factor: int = 3) -> int:
-    """How many of the lowest rungs a trial passes unasked, 0 to `n_rungs`.
+    """Return how many of the lowest rungs a trial passes unasked, 0 to `n_rungs`.
 
-    Drawn with the weights of Hyperband's brackets (Li et al., 2018, algorithm 1), in which each
-    gets about the same number of epochs.
+    It is drawn with the weights of Hyperband's brackets (Li et al., 2018, algorithm 1), in which
+    each gets about the same number of epochs.
+
+    Args:
+        seed: seed of the study.
+        number: number of the trial.
+        n_rungs: how many rungs there are.
+        reduction_factor: of the halving.
     """
-    left = np.arange(n_rungs, -1, -1)  # the rungs at which the bracket still halves
-    weights = np.ceil((n_rungs + 1) / (left + 1) * float(reduction_factor) ** left)
+    s = np.arange(n_rungs, -1, -1)  # rungs at which the bracket still halves
+    rate = float(reduction_factor) ** s
+    n_trials = np.ceil((n_rungs + 1) / (s + 1) * rate)
     drawn = np.random.default_rng([seed, number]).random()
-    return int(np.searchsorted(np.cumsum(weights) / weights.sum(), drawn, side="right"))
+    cumulative = np.cumsum(n_trials) / n_trials.sum()
+    return int(np.searchsorted(cumulative, drawn, side="right"))
 
 
 class RungPruner(BasePruner):
-    """The rules as a pruner that knows nothing but the record; it works in any Optuna program.
+    """Successive halving, Hyperband or the median rule, at given rungs, in any Optuna program.
 
     Args:
-        rule: "asha", "hyperband" or "median". With "asha" none passes the lowest rung before
-            `reduction_factor` trials were there or an enqueued one was: a first trial that goes
-            on unrivalled costs a whole training, a start costs a rung.
-        rungs: epochs at which a trial may be stopped; it goes on anywhere else.
+        rule: "asha", "hyperband" or "median". With "asha" no trial passes the lowest rung before
+            `reduction_factor` trials have reached it, or an enqueued one has: a first trial that
+            goes on without rivals costs a full training.
+        rungs: epochs at which a trial may be stopped.
         reduction_factor: of successive halving and of Hyperband's brackets.
         seed: of Hyperband's brackets.
     """
 
     def __init__(
-        self, rule: str, rungs: tuple[int, ...], reduction_factor: int = 3, seed: int = 0
+        self,
+        rule: str,
+        rungs: tuple[int, ...],
+        reduction_factor: int = 3,
+        seed: int = 0,
     ) -> None:
         if rule not in RULES:
             message = f"pruning must be one of {', '.join(RULES)}, none, got {rule!r}"
             raise ValueError(message)
-        default_rungs(1, reduction_factor)  # refuses a wrong factor
         self._rule = rule
         self._rungs = rungs
-        self._reduction_factor = reduction_factor
+        self._reduction_factor = check_whole("reduction_factor", reduction_factor, 2)
         self._seed = seed
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        """Whether the trial stops at the last epoch that it reported.
+        """Return whether the trial stops at the last epoch that it reported.
 
-        Enqueued trials, such as the default configuration, go on: somebody asked for their value.
-        Any other whose value there is NaN stops, and is compared with none.
-        Trials copied as evidence do not compete: those that completed elsewhere are the
-        survivors of another search.
+        Enqueued trials, such as the default configuration, go on: their value was asked for. Any
+        other trial whose value is NaN stops, and is compared with none. Warm-start trials do not
+        compete: those that completed are the survivors of another search.
+
+        Args:
+            study: study that the trial belongs to.
+            trial: trial that has reported a value.
         """
-        epoch = trial.last_step
-        if epoch not in self._rungs or RecordedTrial.from_trial(trial).is_queued:
+        rung = trial.last_step
+        if rung not in self._rungs or RecordedTrial.from_trial(trial).is_queued:
             return False
-        if math.isnan(trial.intermediate_values[epoch]):
+        if math.isnan(trial.intermediate_values[rung]):
             return True
-        sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
-        there = [
-            one
-            for one in recorded_trials(study)
-            if not math.isnan(one.intermediate_values.get(epoch, math.nan))
-            and one.outcome != TrialOutcome.WAITING
-            and one.is_own
-        ]
-        reached = {one.number: sign * one.intermediate_values[epoch] for one in there}
-        reached[trial.number] = sign * trial.intermediate_values[epoch]
+
+        rivals = _rivals(study, rung)
+        sign = direction_sign(study)
+        values = {one.number: sign * one.intermediate_values[rung] for one in rivals}
+        values[trial.number] = sign * trial.intermediate_values[rung]
+
         if self._rule == "median":
-            return not median_goes_on(trial.number, reached)
+            return not median_goes_on(trial.number, values)
         if self._rule == "hyperband":
-            mine = self._bracket(trial.number)
-            if self._rungs.index(epoch) < mine:
-                return False
-            reached = {one: v for one, v in reached.items() if self._bracket(one) == mine}
-        asked_for = any(one.is_queued for one in there)
-        waits = self._rule == "asha" and epoch == self._rungs[0] and not asked_for
-        least = self._reduction_factor if waits else 1
-        return not halving_goes_on(trial.number, reached, self._reduction_factor, least)
+            return self._prune_in_bracket(trial.number, rung, values)
+        is_unrivalled = rung == self._rungs[0] and not any(one.is_queued for one in rivals)
+        min_trials = self._reduction_factor if is_unrivalled else 1
+        return not halving_goes_on(trial.number, values, self._reduction_factor, min_trials)
+
+    def _prune_in_bracket(self, number: int, rung: int, values: Mapping[int, float]) -> bool:
+        """Return whether successive halving within the trial's bracket stops it."""
+        own = self._bracket(number)
+        if self._rungs.index(rung) < own:
+            return False
+        in_bracket = {other: v for other, v in values.items() if self._bracket(other) == own}
+        return not halving_goes_on(number, in_bracket, self._reduction_factor)
 
     def _bracket(self, number: int) -> int:
-        return bracket(self._seed, number, len(self._rungs), self._reduction_factor)
+        return bracket(
+            self._seed,
+            number,
+            len(self._rungs),
+            self._reduction_factor,
+        )
+
+
+def _rivals(study: optuna.Study, rung: int) -> list[RecordedTrial]:
+    """Return the trials of the study's own that have a value at the rung."""
+    rivals: list[RecordedTrial] = []
+    for trial in recorded_trials(study):
+        value = trial.intermediate_values.get(rung, math.nan)
+        is_started = trial.is_own and trial.outcome != TrialOutcome.WAITING
+        if is_started and not math.isnan(value):
+            rivals.append(trial)
+    return rivals
 
 
 def make_pruner(
-    pruning: str | BasePruner | None, rungs: tuple[int, ...], reduction_factor: int, seed: int
+    pruning: str | BasePruner | None,
+    rungs: tuple[int, ...],
+    reduction_factor: int,
+    seed: int,
 ) -> BasePruner:
-    """The pruner of a rule's name; one of Optuna's own is returned as it is."""
+    """Return the pruner of a rule.
+
+    Args:
+        pruning: "asha", "hyperband", "median", "none" or None, or any Optuna pruner.
+        rungs: epochs at which a trial may be stopped.
+        reduction_factor: of successive halving and of Hyperband's brackets.
+        seed: of Hyperband's brackets.
+    """
     if isinstance(pruning, BasePruner):
         return pruning
     if pruning is None or pruning == "none":

@@ -1,4 +1,4 @@
-"""The stock scikit-optimize as a sampler and as a fitted model."""
+"""Use stock scikit-optimize as a sampler and as a fitted model."""
 
 from __future__ import annotations
 
@@ -14,17 +14,30 @@ from skopt.acquisition import gaussian_ei
 from skopt.space import Categorical, Integer, Real
 from skopt.utils import cook_estimator, normalize_dimensions
 
-from hpo_lib.samplers.bayes import BayesianSampler, History, to_point
-from hpo_lib.samplers.encoding import Axis, Codes, Point
+from hpo_lib.samplers.acquisition import to_point
+from hpo_lib.samplers.encoding import Axis, Encoder, Point
 from hpo_lib.samplers.gp import GaussianProcess
-from hpo_lib.space.search_space import SearchSpace
+from hpo_lib.samplers.gp_sampler_base import GPSamplerBase
+from hpo_lib.samplers.observations import Observations
+from hpo_lib.space.search_space import Configuration, SearchSpace
 
 
-class SkoptSampler(BayesianSampler):
-    """scikit-optimize's Gaussian process and acquisition with its defaults, its traps mended.
+class SkoptSampler(GPSamplerBase):
+    """scikit-optimize's Gaussian process and acquisition, with its defaults.
 
-    The arguments are those of `BayesianSampler`. The model is fitted anew to all evidence for
-    every trial, so the gains of `gp_hedge` start from zero each time.
+    Conditions are respected, and no configuration is repeated. The model is fitted anew to all
+    observations for every trial, so the gains of `gp_hedge` start from zero each time.
+
+    Args:
+        seed: fixes all choices; None is a random one.
+        space: the search space; None in any other Optuna program.
+        n_initial_points: trials before the model takes over.
+        acq_func: "gp_hedge", "EI", "LCB" or "PI".
+        initial_point_generator: "random", "sobol", "lhs" or "halton".
+        xi: improvement that EI and PI ask for.
+        kappa: weight of the standard deviation in LCB.
+        x0: configurations that are tried before the initial points.
+        y0: their known values, one each: x0 are then observations, and not tried.
     """
 
     def __init__(
@@ -36,13 +49,29 @@ class SkoptSampler(BayesianSampler):
         *,
         initial_point_generator: str = "random",
         xi: float = 0.01,
-        **options: Any,
+        kappa: float = 1.96,
+        x0: Sequence[Configuration] = (),
+        y0: Sequence[float] | None = None,
     ) -> None:
-        options |= {"initial_point_generator": initial_point_generator, "xi": xi}
-        super().__init__(seed, space, n_initial_points, acq_func, **options)
+        super().__init__(
+            seed,
+            space,
+            n_initial_points,
+            acq_func,
+            initial_point_generator=initial_point_generator,
+            xi=xi,
+            kappa=kappa,
+            x0=x0,
+            y0=y0,
+        )
 
-    def _choose(self, codes: Codes, history: History, rng: np.random.Generator) -> Point:
-        space = skopt_space(codes.axes)
+    def _choose(
+        self,
+        encoder: Encoder,
+        observations: Observations,
+        rng: np.random.Generator,
+    ) -> Point:
+        space = skopt_space(encoder.axes)
         optimizer: Any = Optimizer(
             space,
             "GP",
@@ -52,51 +81,76 @@ class SkoptSampler(BayesianSampler):
             random_state=int(rng.integers(2**31)),
             model_queue_size=1,
         )
-        with _known_warnings():
-            # The constant liar of Ginsbourger et al. (2010) for pending trials.
-            lies = [min(history.values)] * len(history.pending)
-            points = [list(point) for point in (*history.points, *history.pending)]
-            optimizer.tell(points, [*history.values, *lies])
-            point = to_point(codes.impute(np.array([optimizer.ask()], float))[0])
-            new = point not in history.tried
-            if new and not codes.conditional:
+
+        # Constant liar of Ginsbourger et al. (2010) for pending trials.
+        points = [
+            list(point)
+            for point in (
+                *observations.points,
+                *observations.pending,
+            )
+        ]
+        best = min(observations.values)
+        lies = [best] * len(observations.pending)
+
+        with _hide_fit_warnings():
+            optimizer.tell(points, [*observations.values, *lies])
+            row = np.array([optimizer.ask()], float)
+            point = to_point(encoder.impute(row)[0])
+            is_new = point not in observations.tried
+            if is_new and not encoder.conditional:
                 return point
-            # What was chosen was tried before, or was chosen for values of inactive parameters
-            # that the configuration has not: compare it with others as they would be.
-            candidates = [*([point] if new else []), *self._new_points(codes, history, rng)]
-            model, best = optimizer.models[-1], min(history.values)
+
+            # It was tried before, or was chosen for values of parameters that are inactive:
+            # compare it with others as they would really be.
+            candidates = self._untried_points(encoder, observations, rng)
+            if is_new:
+                candidates = [point, *candidates]
             rows = space.transform([list(candidate) for candidate in candidates])
-            improvement = gaussian_ei(rows, model, best, self._xi)
+            improvement = gaussian_ei(rows, optimizer.models[-1], best, self._xi)
         return candidates[int(np.argmax(improvement))]
 
 
 def fit_process(
-    space: Any, rows: Sequence[Sequence[Any]], values: Sequence[float], surrogate: str
+    space: Any,
+    rows: Sequence[Sequence[Any]],
+    values: Sequence[float],
+    surrogate: str,
 ) -> Any:
-    """Fit the model of "bayes" or "skopt" to points of a normalised skopt space."""
-    chosen = [i for i, one in enumerate(space) if isinstance(one, Categorical)]
-    model: Any = GaussianProcess(chosen)
+    """Fit the model of a surrogate to points of a skopt space.
+
+    Args:
+        space: normalised skopt space.
+        rows: points in the units of the space.
+        values: their values.
+        surrogate: "bayes" or "skopt".
+    """
     if surrogate == "skopt":
-        model = cook_estimator("GP", space=space, random_state=0)
-    with _known_warnings():
+        model: Any = cook_estimator("GP", space=space, random_state=0)
+    else:
+        dimensions = enumerate(space)
+        categories = [i for i, one in dimensions if isinstance(one, Categorical)]
+        model = GaussianProcess(categories)
+    with _hide_fit_warnings():
         return model.fit(space.transform(rows), values)
 
 
 def skopt_space(axes: Sequence[Axis]) -> Any:
-    """The axes as a normalised skopt space; choices are indices, since it mixes up their types."""
+    """Return axes as a normalised skopt space; options are indices, as it mixes up their types."""
     return normalize_dimensions([_dimension(axis) for axis in axes])
 
 
 def _dimension(axis: Axis) -> Any:
     if axis.choice:
         return Categorical(range(int(axis.high) + 1), name=axis.name)
+    dimension = Integer if axis.whole else Real
     prior = "log-uniform" if axis.log else "uniform"
-    return (Integer if axis.whole else Real)(axis.low, axis.high, prior, name=axis.name)
+    return dimension(axis.low, axis.high, prior, name=axis.name)
 
 
 @contextmanager
-def _known_warnings() -> Generator[None]:
-    """Hide what skopt and scikit-learn say of models that fit well enough to go on."""
+def _hide_fit_warnings() -> Generator[None]:
+    """Hide the warnings of skopt and scikit-learn about models that fit well enough."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The objective has been evaluated")
         warnings.filterwarnings("ignore", "Predicted variances smaller than 0")

@@ -1,16 +1,13 @@
-"""The Gaussian process that figures, stopping rules and explorers read from a study."""
+"""Fit the Gaussian process that figures, stopping rules and explorers read from a study."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
-import numpy as np
 import optuna
-from numpy.typing import NDArray
 
-from hpo_lib.samplers.encoding import Codes
+from hpo_lib.samplers.encoding import Array, Encoder, Point
 from hpo_lib.samplers.gp import GaussianProcess
 from hpo_lib.space.search_space import Configuration, SearchSpace
 from hpo_lib.trials import RecordedTrial, recorded_trials
@@ -18,35 +15,59 @@ from hpo_lib.trials import RecordedTrial, recorded_trials
 
 @dataclass(frozen=True)
 class Surrogate:
-    """A Gaussian process fitted to a study, as figures need it."""
+    """Gaussian process fitted to the completed trials of a study.
+
+    Attributes:
+        model: fitted to scaled points.
+        encoder: encoder of the study's space.
+    """
 
     model: GaussianProcess
-    codes: Codes
+    encoder: Encoder
 
-    def predict(
-        self, configurations: Sequence[Configuration]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The expected value and its standard deviation, each of shape (n,)."""
-        rows = self.codes.scale(self.codes.points(configurations))
+    def predict(self, configurations: Sequence[Configuration]) -> tuple[Array, Array]:
+        """Return the mean and the standard deviation at configurations, each of shape (n,)."""
+        rows = self.encoder.scale(self.encoder.points(configurations))
         return self.model.predict(rows, return_std=True)
 
 
-def fit_surrogate(source: optuna.Study | Sequence[RecordedTrial], space: SearchSpace) -> Surrogate:
-    """Fit a Gaussian process to the completed trials inside the space; it takes at least four."""
+def fit_surrogate(
+    source: optuna.Study | Sequence[RecordedTrial],
+    space: SearchSpace,
+) -> Surrogate:
+    """Fit a Gaussian process to the completed trials inside a space.
+
+    Args:
+        source: a study, or its trials.
+        space: the search space.
+
+    Raises:
+        ValueError: there are fewer than four such trials.
+
+    Example:
+        >>> import optuna
+        >>> space = SearchSpace.from_yaml("x: {type: float, low: 0.0, high: 1.0}")
+        >>> study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+        >>> study.optimize(lambda trial: space.suggest(trial)["x"], n_trials=5)
+        >>> mean, std = fit_surrogate(study, space).predict([{"x": 0.2}, {"x": 0.9}])
+        >>> bool(mean[0] < mean[1])
+        True
+    """
     trials = recorded_trials(source) if isinstance(source, optuna.Study) else source
-    codes = Codes(space.distributions(), space)
-    evidence = [
-        (point, cast("float", trial.value))
-        for trial in trials
-        if trial.has_usable_value
-        if (point := codes.encode(trial.params)) is not None
-    ]
-    if len(evidence) < 4 or not codes.axes:
+    encoder = Encoder(space.distributions(), space)
+    points: list[Point] = []
+    values: list[float] = []
+    for trial in trials:
+        point = encoder.encode(trial.params)
+        if trial.has_usable_value and trial.value is not None and point is not None:
+            points.append(point)
+            values.append(trial.value)
+
+    if len(points) < 4 or not encoder.axes:
         message = (
             "a surrogate needs at least 4 completed trials inside the space, "
-            f"got {len(evidence)} of {len(trials)} trials"
+            f"got {len(points)} of {len(trials)} trials"
         )
         raise ValueError(message)
-    points, values = zip(*evidence, strict=True)
-    model = GaussianProcess(np.flatnonzero(codes.choice).tolist())
-    return Surrogate(model.fit(codes.scale(points), values), codes)
+    model = GaussianProcess(encoder.categories)
+    return Surrogate(model.fit(encoder.scale(points), values), encoder)

@@ -101,7 +101,10 @@ def gp_minimize(
     seed = int(rng.randint(2**31 - 1))
     own = ("acq_func", "initial_point_generator", "xi", "kappa")
     options = {key: arguments[key] for key in own if arguments[key] is not None}
-    options |= {"n_initial_points": n_initial_points, "first": run.first, "given": run.given}
+    options |= {"n_initial_points": n_initial_points}
+    recorded = {**options, "first": run.first, "given": run.given}
+    x0 = run.first or [configuration for configuration, _ in run.given]
+    known_values = [value for _, value in run.given] or None
     given = check_callback(callback)
     stop = [one for one in given if isinstance(one, RULES)]
     callbacks = [one for one in given if not isinstance(one, RULES)]
@@ -110,9 +113,9 @@ def gp_minimize(
         callbacks.append(VerboseCallback(n_calls, **counts))
     first_asked = iter([callbacks])  # before any new call: a study that they stopped stays so
     study = run_study(
-        _Call(func, names=run.names, options=options),
+        _Call(func, names=run.names, options=recorded),
         run.space,
-        SURROGATES[surrogate](seed, run.space, **options),
+        SURROGATES[surrogate](seed, run.space, x0=x0, y0=known_values, **options),
         n_calls,
         name=name or "gp_minimize",
         storage=storage if name else "memory",

@@ -18,10 +18,11 @@ import pandas as pd
 
 from hpo_lib.checks import check_whole
 from hpo_lib.objective import Objective, as_objective
-from hpo_lib.samplers.registry import SpaceSampler
+from hpo_lib.samplers.simple import SpaceSampler
 from hpo_lib.space.search_space import Configuration, SearchSpace
+from hpo_lib.study.catalog import open_study
 from hpo_lib.study.driver import trial_seed
-from hpo_lib.study.run import open_study, run_study
+from hpo_lib.study.run import run_study
 from hpo_lib.study.settings import check_comparable, study_settings
 from hpo_lib.study.storage import Storage, open_storage
 from hpo_lib.trials import (

@@ -16,7 +16,7 @@ import optuna
 from scipy.stats import qmc
 
 from hpo_lib.checks import check_positive, check_whole
-from hpo_lib.samplers.gp import log_expected_improvement
+from hpo_lib.samplers.acquisition import log_expected_improvement
 from hpo_lib.samplers.surrogate import fit_surrogate
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.study.driver import StoppingRule
@@ -127,15 +127,15 @@ def stopping_rules(
 def _largest_improvement(completed: list[RecordedTrial], space: SearchSpace) -> float:
     """Over all points of a small finite space, else over spread ones and some near the best."""
     surrogate = fit_surrogate(completed, space)
-    codes, model = surrogate.codes, surrogate.model
-    encoded = [codes.encode(trial.params) for trial in sort_by_value(completed)]
+    encoder, model = surrogate.encoder, surrogate.model
+    encoded = [encoder.encode(trial.params) for trial in sort_by_value(completed)]
     tried = np.array([point for point in encoded if point is not None])
-    points = codes.every()
+    points = encoder.all_points()
     if points is None:
         rng = np.random.default_rng(len(completed))
-        spread = codes.draw(qmc.Sobol(len(codes.axes), rng=rng).random(1024))
-        near = codes.neighbours(tried[:5], 1024, (0.02, 0.05, 0.1, 0.2), rng)
+        spread = encoder.from_unit_cube(qmc.Sobol(len(encoder.axes), rng=rng).random(1024))
+        near = encoder.neighbours(tried[:5], 1024, (0.02, 0.05, 0.1, 0.2), rng)
         points = np.vstack([spread, near])
-    mean, std = model.predict(codes.scale(points), return_std=True)
-    best = float(model.predict(codes.scale(tried)).min())
+    mean, std = model.predict(encoder.scale(points), return_std=True)
+    best = float(model.predict(encoder.scale(tried)).min())
     return float(np.exp(log_expected_improvement(mean, std, best).max()))

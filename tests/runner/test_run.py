@@ -21,8 +21,10 @@ from hpo_lib.__main__ import main
 from hpo_lib.runner import run as runs
 from hpo_lib.runner.notebooks import Notebook
 from hpo_lib.runner.record import NotebookRun, begin_record
-from hpo_lib.study.run import open_study, run_study
-from hpo_lib.study.storage import holding, open_storage
+from hpo_lib.study.catalog import open_study
+from hpo_lib.study.lease import hold_lease
+from hpo_lib.study.run import run_study
+from hpo_lib.study.storage import open_storage
 from tests.runner.notebook_files import PARAMETERS, write_notebook
 from tests.toys import TOY_SPACE, bowl
 
@@ -355,7 +357,7 @@ sys.exit(main(["run"]))"""
 def test_clean_does_not_delete_a_record_that_is_being_written(home, capsys, monkeypatch):
     monkeypatch.chdir(home.parent)
     run_study(bowl, TOY_SPACE, "random", 1, name="live", workers=0)
-    with holding(open_study("live"), None):
+    with hold_lease(open_study("live"), open_storage()):
         assert main(["clean", "--yes"]) == 2
     said = capsys.readouterr().err
     assert "study 'live' in results/studies.db is being written by process" in said

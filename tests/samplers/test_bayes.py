@@ -12,9 +12,15 @@ from optuna.trial import TrialState, create_trial
 from threadpoolctl import threadpool_limits
 
 from hpo_lib.samplers import bayes
-from hpo_lib.samplers.bayes import DESIGNS, BayesSampler
-from hpo_lib.samplers.history import gates, partial_values, plateau_step, representatives
-from hpo_lib.samplers.registry import RandomSampler
+from hpo_lib.samplers.bayes import BayesSampler
+from hpo_lib.samplers.gp_sampler_base import INITIAL_POINT_GENERATORS
+from hpo_lib.samplers.observations import (
+    intermediate_observations,
+    rung_thresholds,
+    subsample_training_set,
+    tie_break_margin,
+)
+from hpo_lib.samplers.simple import RandomSampler
 from hpo_lib.samplers.skopt_sampler import SkoptSampler
 from hpo_lib.samplers.surrogate import fit_surrogate
 from hpo_lib.space.search_space import SearchSpace
@@ -243,7 +249,7 @@ def test_trials_of_another_space_are_ignored():
 def test_what_is_to_be_tried_first_comes_after_the_default_and_evidence():
     storage = optuna.storages.InMemoryStorage()
     for name, earlier in (("a", None), ("b", "a")):
-        sampler = BayesSampler(0, LINE, first=[{"x": 0.1}, {"x": 0.2}])
+        sampler = BayesSampler(0, LINE, x0=[{"x": 0.1}, {"x": 0.2}])
         study = run_study(
             lambda c: c["x"],
             LINE,
@@ -259,7 +265,7 @@ def test_what_is_to_be_tried_first_comes_after_the_default_and_evidence():
         assert len({*own}) == 4
 
 
-@pytest.mark.parametrize("design", DESIGNS)
+@pytest.mark.parametrize("design", INITIAL_POINT_GENERATORS)
 def test_initial_points_depend_on_seed_and_number_alone(design):
     def first(seed, value):
         sampler = BayesSampler(seed, PLANE, 6, initial_point_generator=design)
@@ -363,8 +369,8 @@ def test_constraints_are_refused(kind):
         ({"acq_func": "UCB"}, r"acq_func must be one of gp_hedge, EI, LCB, PI.* got 'UCB'"),
         ({"initial_point_generator": "grid"}, "initial_point_generator must .* got 'grid'"),
         ({"n_initial_points": -3}, "n_initial_points must be at least 0, got -3"),
-        ({"first": [{"x": 0.5}]}, "need a space"),
-        ({"space": LINE, "first": [{"x": 2.0}]}, "x: .* got 2.0"),
+        ({"x0": [{"x": 0.5}]}, "need a space"),
+        ({"space": LINE, "x0": [{"x": 2.0}]}, "x: .* got 2.0"),
     ],
 )
 def test_wrong_options_are_refused(options, message):
@@ -533,7 +539,7 @@ def test_a_pruned_value_is_never_a_final_one():
         intermediate_values={0: 0.9, 9: -1.0, 12: -2.0, 3: math.nan},
     )
     study.add_trial(late)
-    found = partial_values(recorded_trials(study))
+    found = intermediate_observations(recorded_trials(study))
     assert [len(found[number]) for number in range(6)] == [2, 2, 2, 1, 2, 1]
     assert all(0 <= share < 1 for shown in found.values() for share, _ in shown)
     assert 0.0 <= next_x(study) <= 1.0
@@ -548,19 +554,22 @@ def test_what_would_be_stopped_again_is_left_alone(acq_func):
     assert next_x(learned(*whole, *stopped), acq_func=acq_func) < 0.65
 
 
-def test_a_gate_lets_as_many_pass_as_it_did():
+def test_a_rung_threshold_lets_as_many_pass_as_it_did():
     study = learned(*GOOD, (0.9, 0.95), (0.1, math.nan), (0.2, 0.75, 0.9))
     earlier = learned((0.4, 0.01)).trials[0]
     earlier.set_user_attr(RECORD_KEY, {"warm_start": "earlier#0"})
     study.add_trial(earlier)
-    assert gates(recorded_trials(study), 1.0) == [
+    assert rung_thresholds(recorded_trials(study), 1.0) == [
         (0.0, pytest.approx(1 / 9), 0.9),
         (pytest.approx(0.5), pytest.approx(1 / 3), 0.8),
     ]
-    assert [gate.highest for gate in gates(recorded_trials(study), -1.0)] == [-0.75, -0.7]
+    assert [threshold.highest for threshold in rung_thresholds(recorded_trials(study), -1.0)] == [
+        -0.75,
+        -0.7,
+    ]
     assert (
-        gates(recorded_trials(learned(*GOOD)), 1.0)
-        == gates(recorded_trials(learned((0.9, 0.95))), 1.0)
+        rung_thresholds(recorded_trials(learned(*GOOD)), 1.0)
+        == rung_thresholds(recorded_trials(learned((0.9, 0.95))), 1.0)
         == []
     )
 
@@ -582,7 +591,9 @@ def test_of_many_epochs_few_are_kept_and_rungs_all():
             )
         ]
         trials[1].number = 1
-        return [round(52**share) for share, _ in partial_values(recorded_trials(trials))[1]]
+        return [
+            round(52**share) for share, _ in intermediate_observations(recorded_trials(trials))[1]
+        ]
 
     assert steps_of([1, 3, 9, 27]) == [1, 3, 9, 27]
     assert steps_of(range(1, 28)) == [1, 2, 3, 5, 8, 12, 18, 27]
@@ -594,18 +605,18 @@ def test_pruned_failed_pending_and_given_trials_meet():
         study.add_trial(trial)
     chosen = []
     for acq_func in ("EI", "LCB", "PI", "gp_hedge"):
-        options = {"acq_func": acq_func, "given": [({"x": 0.75}, 0.28)], "xi": 0.01}
+        options = {"acq_func": acq_func, "x0": [{"x": 0.75}], "y0": [0.28], "xi": 0.01}
         chosen.append(next_x(study, **options))  # each stays pending
     assert len({*chosen, 0.92, 0.1, 0.2}) == 7
     assert all(0.3 < x < 0.92 for x in chosen[:1])
 
 
-def test_of_many_partial_values_the_model_keeps_the_best_full_trainings():
+def test_of_many_intermediate_values_the_model_keeps_the_best_full_trainings():
     rng = np.random.default_rng(0)
     values = rng.random(900)
     full = np.arange(900) < 100
     values[full] += 2
-    kept = representatives(values, full)
+    kept = subsample_training_set(values, full)
     assert len(kept) == 500
     assert set(range(100)) <= set(kept.tolist())
 
@@ -640,12 +651,12 @@ def test_without_recorded_seconds_they_do_not_count():
     [([0.3, 0.1, 0.2], 0.0), ([0.3, 0.1, 0.1], 0.1), ([0.5, 0.1, 0.4, 0.1], 0.05)],
 )
 def test_a_tied_best_value_asks_for_half_a_step(values, least):
-    assert plateau_step(np.array(values)) == pytest.approx(least)
+    assert tie_break_margin(np.array(values)) == pytest.approx(least)
 
 
 def test_rounding_makes_no_step():
-    assert plateau_step(np.array([0.1, 0.1, 0.1 + 1e-12, 0.5])) == pytest.approx(0.2)
-    assert plateau_step(np.array([0.1, 0.1])) == 0.0
+    assert tie_break_margin(np.array([0.1, 0.1, 0.1 + 1e-12, 0.5])) == pytest.approx(0.2)
+    assert tie_break_margin(np.array([0.1, 0.1])) == 0.0
 
 
 def test_the_search_leaves_a_plateau():
@@ -687,8 +698,8 @@ kind: {type: choice, options: [a, b, c], default: b}
 
 @pytest.mark.slow
 def test_a_belief_steers_the_first_points_and_ruins_nothing():
-    def run(widths, optimum, seed):
-        sampler = BayesSampler(seed, BELIEF, widths=widths)
+    def run(prior_std, optimum, seed):
+        sampler = BayesSampler(seed, BELIEF, prior_std=prior_std)
         return search(
             sampler, BELIEF, lambda c: (c["x"] - optimum) ** 2 + 0.2 * (c["kind"] != "b"), 25
         )
@@ -696,20 +707,23 @@ def test_a_belief_steers_the_first_points_and_ruins_nothing():
     def away(study, n):
         return statistics.mean(abs(trial.params["x"] - 0.7) for trial in study.trials[:n])
 
-    widths = {"x": 0.05, "kind": 0.5}
-    near = [away(run(widths, 0.7, seed), 8) for seed in range(3)]
+    prior_std = {"x": 0.05, "kind": 0.5}
+    near = [away(run(prior_std, 0.7, seed), 8) for seed in range(3)]
     far = [away(run(None, 0.7, seed), 8) for seed in range(3)]
     assert statistics.mean(near) < statistics.mean(far)
-    assert run(widths, 0.1, 0).best_value < 1e-3
-    assert params(run(widths, 0.1, 0)) == params(run(widths, 0.1, 0))
+    assert run(prior_std, 0.1, 0).best_value < 1e-3
+    assert params(run(prior_std, 0.1, 0)) == params(run(prior_std, 0.1, 0))
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"widths": {"z": 0.1}}, r"for parameters of \['x'\], got z: 0.1"),
-        ({"widths": {"x": 0.0}}, "widths must be positive, .* got x: 0.0"),
-        ({"widths": {"x": 0.1}, "acq_func": "LCB"}, "acq_func with widths must be one of EI, PI"),
+        ({"prior_std": {"z": 0.1}}, r"for parameters of \['x'\], got z: 0.1"),
+        ({"prior_std": {"x": 0.0}}, "prior_std must be positive, .* got x: 0.0"),
+        (
+            {"prior_std": {"x": 0.1}, "acq_func": "LCB"},
+            "acq_func with prior_std must be one of EI, PI",
+        ),
     ],
 )
 def test_a_belief_that_cannot_be_used_is_refused(options, message):

@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpo_lib.space.search_space import SearchSpace
-from hpo_lib.study.run import open_study, run_study
+from hpo_lib.study.catalog import open_study
+from hpo_lib.study.run import run_study
+from hpo_lib.trials import StudyRecord
 from tests.space.test_space import quick, spaces
 
 COMMENTED = """\
@@ -115,4 +117,4 @@ def test_a_study_goes_on_when_a_comment_changes():
         )
     study = open_study("commented", storage)
     assert len(study.trials) == 3
-    assert study.user_attrs["space"] == f"{text}\n"
+    assert StudyRecord.of(study).space == f"{text}\n"

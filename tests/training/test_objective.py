@@ -15,9 +15,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from hpo_lib.exceptions import StudyChangedError
 from hpo_lib.objective import Objective, Segment
 from hpo_lib.space.search_space import SearchSpace
-from hpo_lib.study.run import delete_study, run_study
+from hpo_lib.study.catalog import delete_study
+from hpo_lib.study.run import run_study
 from hpo_lib.training.config import DataConfig
 from hpo_lib.training.objective import TrainingObjective, load_cached
+from hpo_lib.trials import StudyRecord
 from tests.toys import record_of
 from tests.training.images import SMALL, SMALL_DATA, curves
 
@@ -109,7 +111,7 @@ def test_changed_images_are_loaded_again_in_the_same_process(tmp_path: Path) -> 
 def test_a_study_that_was_recorded_with_a_path_goes_on_there(tmp_path: Path) -> None:
     folder = grey_folder(tmp_path / "images")
     study = folder_study(folder, 1)
-    settings = study.user_attrs["settings"]
+    settings = StudyRecord.of(study).settings
     data = settings["objective"]["data"]
     assert data["source"] == "folder"
     del data["sha256"]
@@ -144,7 +146,7 @@ def test_a_trials_logs_stay_where_the_driver_put_them_and_its_checkpoints_go() -
     options = {"name": "logged", "storage": "s.db", "workers": 1, "rungs": (1,)}
     study = run_study(objective, space, "random", 2, **options)
     (place,) = Path("s.db.checkpoints").iterdir()
-    assert place.name == f"logged-{study.user_attrs['identity'][:12]}"
+    assert place.name == f"logged-{StudyRecord.of(study).identity[:12]}"
     for trial in study.trials:
         folder = place / f"{trial.number:05d}"
         assert [child.name for child in folder.iterdir()] == ["tensorboard"]

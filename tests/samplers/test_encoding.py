@@ -10,7 +10,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from hpo_lib.samplers.encoding import Codes
+from hpo_lib.samplers.encoding import Encoder
 from hpo_lib.space.search_space import SearchSpace
 
 SPACE = SearchSpace.from_yaml(
@@ -39,12 +39,12 @@ def searched(configuration):
 
 @given(st.integers(0, 10**6))
 def test_a_configuration_comes_back_as_it_was(seed):
-    codes = Codes(SPACE.distributions(), SPACE)
+    encoder = Encoder(SPACE.distributions(), SPACE)
     configuration = SPACE.sample(np.random.default_rng(seed))
-    point = codes.encode(configuration)
+    point = encoder.encode(configuration)
     assert point is not None
-    assert len(point) == len(codes.axes) == 5
-    decoded = codes.decode(point)
+    assert len(point) == len(encoder.axes) == 5
+    decoded = encoder.decode(point)
     assert decoded == searched(configuration)
     assert {k: type(v) for k, v in decoded.items()} == {
         k: type(v) for k, v in searched(configuration).items()
@@ -52,45 +52,51 @@ def test_a_configuration_comes_back_as_it_was(seed):
 
 
 def test_drawn_points_are_configurations_of_the_space():
-    codes = Codes(SPACE.distributions(), SPACE)
+    encoder = Encoder(SPACE.distributions(), SPACE)
     rng = np.random.default_rng(0)
-    drawn = codes.draw(rng.random((50, 5)))
-    assert codes.every() is None
-    near = codes.neighbours(drawn, 200, (0.01, 0.3), rng)
+    drawn = encoder.from_unit_cube(rng.random((50, 5)))
+    assert encoder.all_points() is None
+    near = encoder.neighbours(drawn, 200, (0.01, 0.3), rng)
     for rows in (drawn, near):
         for row in rows.tolist():
-            configuration = codes.decode(row)
+            configuration = encoder.decode(row)
             assert SPACE.contains({"one": "only", **configuration})
-            assert codes.encode({**configuration, "one": "only"}) == tuple(row)
-        assert codes.scale(rows)[:, 1:].min() >= 0
-        assert codes.scale(rows)[:, 1:].max() <= 1
+            assert encoder.encode({**configuration, "one": "only"}) == tuple(row)
+        assert encoder.scale(rows)[:, 1:].min() >= 0
+        assert encoder.scale(rows)[:, 1:].max() <= 1
     assert len(np.unique(drawn, axis=0)) == 50
 
 
 def test_the_whole_range_is_drawn_and_scaled():
-    codes = Codes(SPACE.distributions(), SPACE)
-    ends = codes.draw(np.array([[0.0] * 5, [1.0] * 5]))
-    assert codes.decode(ends[0]) == {"kind": "a", "lr": 1e-5, "rate": 0.1, "depth": 1, "width": 8}
-    assert codes.decode(ends[1]) == {"kind": "b", "lr": 1.0, "depth": 100, "width": 24}
-    assert codes.scale(ends)[0].tolist() == [0, 0, 0, 0, 0]
-    assert codes.scale(ends)[1, [0, 1, 3, 4]].tolist() == [3, 1, 1, 1]
+    encoder = Encoder(SPACE.distributions(), SPACE)
+    ends = encoder.from_unit_cube(np.array([[0.0] * 5, [1.0] * 5]))
+    assert encoder.decode(ends[0]) == {
+        "kind": "a",
+        "lr": 1e-5,
+        "rate": 0.1,
+        "depth": 1,
+        "width": 8,
+    }
+    assert encoder.decode(ends[1]) == {"kind": "b", "lr": 1.0, "depth": 100, "width": 24}
+    assert encoder.scale(ends)[0].tolist() == [0, 0, 0, 0, 0]
+    assert encoder.scale(ends)[1, [0, 1, 3, 4]].tolist() == [3, 1, 1, 1]
 
 
 def test_neighbours_differ_and_can_land_on_a_bound():
-    codes = Codes({"x": FloatDistribution(0.0, 1.0), "n": IntDistribution(1, 3)})
+    encoder = Encoder({"x": FloatDistribution(0.0, 1.0), "n": IntDistribution(1, 3)})
     start = np.array([[0.95, 1.0]])
-    near = codes.neighbours(start, 300, (0.05,), np.random.default_rng(0))
+    near = encoder.neighbours(start, 300, (0.05,), np.random.default_rng(0))
     assert (near[:, 0] == 1.0).any()
     assert set(near[:, 1]) == {0.0, 1.0, 2.0}
     assert (near != start).any(axis=1).all()
 
 
 def test_inactive_parameters_do_not_tell_points_apart():
-    codes = Codes(FINITE.distributions(), FINITE)
-    every = codes.every()
+    encoder = Encoder(FINITE.distributions(), FINITE)
+    every = encoder.all_points()
     assert every is not None
     assert len(every) == FINITE.size == 4 * 3 + 4
-    configurations = {frozenset(codes.decode(row).items()) for row in every}
+    configurations = {frozenset(encoder.decode(row).items()) for row in every}
     assert len(configurations) == len(every)
 
 
@@ -104,23 +110,23 @@ c: {type: float, low: 0.0, high: 1.0, default: 0.5, when: {b: [1, 3]}}
 d: {type: float, low: 0.0, high: 1.0, default: 0.25, when: {mode: slow}}
 """
     )
-    codes = Codes(space.distributions(), space)
+    encoder = Encoder(space.distributions(), space)
     rng = np.random.default_rng(0)
-    for row in codes.draw(rng.random((60, 4))):
-        configuration = {"mode": "fast", **codes.decode(row.tolist())}
-        assert codes.encode(configuration) == tuple(row)
+    for row in encoder.from_unit_cube(rng.random((60, 4))):
+        configuration = {"mode": "fast", **encoder.decode(row.tolist())}
+        assert encoder.encode(configuration) == tuple(row)
         assert row[3] == 0.25
         assert ("c" in configuration) == (configuration.get("b") in (1, 3))
 
 
 def test_what_is_missing_or_outside_has_no_point():
-    codes = Codes(SPACE.distributions(), SPACE)
+    encoder = Encoder(SPACE.distributions(), SPACE)
     configuration = SPACE.default_configuration()
-    assert codes.encode(configuration) is not None
+    assert encoder.encode(configuration) is not None
     for change in ({"lr": 2.0}, {"kind": "c"}, {"width": 9}, {"depth": "deep"}):
-        assert codes.encode({**configuration, **change}) is None
+        assert encoder.encode({**configuration, **change}) is None
     del configuration["width"]
-    assert codes.encode(configuration) is None
+    assert encoder.encode(configuration) is None
 
 
 def test_without_a_space_choices_may_be_anything_that_optuna_takes():
@@ -128,7 +134,7 @@ def test_without_a_space_choices_may_be_anything_that_optuna_takes():
         "layer": CategoricalDistribution([None, "wide", 3]),
         "x": FloatDistribution(0.0, 1.0, step=0.25),
     }
-    codes = Codes(distributions)
-    assert codes.encode({"layer": None, "x": 0.75}) == (0, 3)
-    assert codes.decode([1, 2]) == {"layer": "wide", "x": 0.5}
-    assert codes.encode({"layer": None}) is None
+    encoder = Encoder(distributions)
+    assert encoder.encode({"layer": None, "x": 0.75}) == (0, 3)
+    assert encoder.decode([1, 2]) == {"layer": "wide", "x": 0.5}
+    assert encoder.encode({"layer": None}) is None

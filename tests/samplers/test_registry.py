@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 
-from hpo_lib.samplers.registry import STRATEGIES, GridSampler, RandomSampler, make_sampler
+from hpo_lib.samplers.registry import STRATEGIES, make_sampler
+from hpo_lib.samplers.simple import GridSampler, RandomSampler
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.study.run import run_study
 from tests.toys import TOY_SPACE, bowl, record_of

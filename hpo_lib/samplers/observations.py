@@ -1,0 +1,360 @@
+"""Turn recorded trials into observations that a model can be fitted to.
+
+A completed trial is one observation, and so are the intermediate values of pruned ones: see
+`intermediate_observations`. `rung_thresholds` estimates what a trial needs in order to survive.
+
+Notation: the fidelity of a value is log(step) / log(budget), 1 for a full training; its task is 1
+for the study's own trials and 0 for warm-start trials.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import optuna
+from numpy.typing import ArrayLike, NDArray
+from optuna.study import StudyDirection
+
+from hpo_lib.samplers.encoding import Array, Encoder, Point
+from hpo_lib.trials import (
+    RecordedTrial,
+    TrialOutcome,
+    is_usable_value,
+    recorded_trials,
+)
+
+MAX_TRAINING_SIZE = 500
+"""How many observations a model is fitted to."""
+
+_MAX_RUNGS = 3
+
+
+class Observation(NamedTuple):
+    """One value of one configuration; lower is better.
+
+    Attributes:
+        point: encoded configuration.
+        value: objective value, with its sign changed where the study maximises.
+        fidelity: 1 for a full training, else below 1.
+        task: 1 for a trial of the study's own, 0 for a warm-start trial.
+    """
+
+    point: Point
+    value: float
+    fidelity: float = 1.0
+    task: float = 1.0
+
+
+class RungThreshold(NamedTuple):
+    """A rung at which trials were pruned, and the value needed to pass it.
+
+    Attributes:
+        fidelity: fidelity of values at the rung.
+        share: epochs until the rung as a fraction of the budget.
+        highest: as many trials as passed had a value of at most this at the rung.
+    """
+
+    fidelity: float
+    share: float
+    highest: float
+
+
+@dataclass
+class Observations:
+    """Observations of a study, and what a sampler has to know beside them.
+
+    Attributes:
+        observed: completed trials, their intermediate values, and failed trials at the worst
+            value.
+        tried: points of all trials: none of them is to be suggested again.
+        pending: points of running and enqueued trials.
+        epoch_seconds: pairs of a point and what each of its epochs took.
+        rung_thresholds: in order of their fidelity.
+    """
+
+    observed: list[Observation]
+    tried: set[Point]
+    pending: list[Point]
+    epoch_seconds: list[tuple[Point, Sequence[float]]]
+    rung_thresholds: list[RungThreshold]
+
+    @property
+    def points(self) -> list[Point]:
+        """Points of the observations."""
+        return [observation.point for observation in self.observed]
+
+    @property
+    def values(self) -> list[float]:
+        """Values of the observations."""
+        return [observation.value for observation in self.observed]
+
+    @property
+    def task_columns(self) -> Array:
+        """Fidelity and task of the observations, shape (n, 2)."""
+        return np.array([observation[2:] for observation in self.observed])
+
+    def untried(self, points: Iterable[Point | None]) -> list[Point]:
+        """Return those of some points that no trial has."""
+        return [point for point in points if point and point not in self.tried]
+
+
+def collect_observations(
+    trials: Sequence[RecordedTrial],
+    encoder: Encoder,
+    sign: float,
+    known: Sequence[Observation] = (),
+    *,
+    with_intermediate_values: bool = False,
+) -> Observations:
+    """Collect what trials say of their configurations; those outside the space are left out.
+
+    Args:
+        trials: all trials of a study but the one that a configuration is chosen for.
+        encoder: encoder of the search space.
+        sign: 1 where the study minimises, -1 where it maximises.
+        known: observations that are not trials.
+        with_intermediate_values: whether to add those, and rung thresholds.
+    """
+    intermediate = intermediate_observations(trials) if with_intermediate_values else {}
+    observed = list(known)
+    tried = {observation.point for observation in known}
+    failed: list[Point] = []
+    pending: list[Point] = []
+    epoch_seconds: list[tuple[Point, Sequence[float]]] = []
+
+    for trial in trials:
+        point = encoder.encode(trial.known_params)
+        if point is None:
+            continue
+        tried.add(point)
+        epoch_seconds.append((point, trial.record.seconds))
+
+        # Pruned and lost trials without values are only not tried again.
+        task = float(trial.is_own)
+        for fidelity, value in intermediate.get(trial.number, ()):
+            observed.append(Observation(point, sign * value, fidelity, task))
+        if trial.value is not None and trial.has_usable_value:
+            observed.append(Observation(point, sign * trial.value, 1.0, task))
+        elif _is_conclusive(trial):
+            failed.append(point)
+        elif not trial.is_finished:
+            pending.append(point)
+
+    observed += _failures(failed, observed)
+    is_multi_fidelity = any(observation.fidelity < 1 for observation in observed)
+    thresholds = rung_thresholds(trials, sign) if is_multi_fidelity else []
+    return Observations(observed, tried, pending, epoch_seconds, thresholds)
+
+
+def _is_conclusive(trial: RecordedTrial) -> bool:
+    """Return whether a trial was trained to its end or failed.
+
+    A pruned trial has no final value, and a lost worker says nothing about its configuration.
+    """
+    inconclusive = (TrialOutcome.PRUNED, TrialOutcome.LOST)
+    return trial.is_finished and trial.outcome not in inconclusive
+
+
+def _failures(points: Sequence[Point], observed: Sequence[Observation]) -> list[Observation]:
+    """Return failed trials as observations of the worst value so far.
+
+    The search keeps away from them, and no invented number bends the scale.
+    """
+    full = [observation.value for observation in observed if observation.fidelity == 1]
+    if not full:
+        return []
+    worst = max(full)
+    return [Observation(point, worst) for point in points]
+
+
+def direction_sign(study: optuna.Study) -> float:
+    """Return the factor that turns values of a study into ones to minimise."""
+    return -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
+
+
+def choice_seed(seed: int, number: int, name: str = "") -> int:
+    """Return the seed of what is chosen for one trial, or for one of its parameters.
+
+    Args:
+        seed: seed of the sampler.
+        number: number of the trial.
+        name: name of the parameter.
+    """
+    key = (seed, number, zlib.crc32(name.encode()))
+    state = np.random.SeedSequence(key).generate_state(1)
+    return int(state[0])
+
+
+def output_transform(values: ArrayLike) -> Array:
+    """Bring bad values nearer together and good ones further apart, in the same order.
+
+    Returns log(1 + (y - best) / (median - best)): what failed badly then neither sets the scale
+    nor bends the fit around the good values.
+    """
+    y = np.asarray(values, float)
+    spread = np.median(y) - y.min()
+    if spread <= 1e-300 * np.ptp(y):
+        return y
+    distance = (y - y.min()) / spread
+    return np.log1p(distance)
+
+
+def subsample_training_set(values: Array, full: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return the indices of the observations to fit a model to: all, or 500 of them.
+
+    Half of them are the best full trainings, half are spread evenly over the others.
+
+    Args:
+        values: shape (n,).
+        full: mask of the full trainings of the study's own, shape (n,).
+    """
+    if len(values) <= MAX_TRAINING_SIZE:
+        return np.arange(len(values))
+
+    n_best = MAX_TRAINING_SIZE // 2
+    order = np.lexsort((values, ~full))
+    others = np.sort(order[n_best:])
+    evenly = np.linspace(0, len(others) - 1, MAX_TRAINING_SIZE - n_best)
+    kept = np.r_[order[:n_best], others[evenly.astype(int)]]
+    return np.sort(kept)
+
+
+def tie_break_margin(values: Array) -> float:
+    """Return by how much the best value is to be improved on, once it is tied; else 0.
+
+    Validation errors are multiples of one over the number of examples. Between equal values a
+    smooth model expects slightly less, and the search would go on within a plateau. The margin is
+    half the smallest gap, below which a value is rounded to the next multiple.
+
+    Args:
+        values: values of full trainings, shape (n,).
+    """
+    gaps = np.diff(np.sort(values))
+    if not len(gaps) or gaps[0] > 0:
+        return 0.0
+    larger = gaps[gaps > 1e-9 * gaps.sum()]  # no rounding errors
+    return 0.5 * float(min(larger, default=0.0))
+
+
+class _Curves(NamedTuple):
+    """Trials with intermediate values.
+
+    Attributes:
+        completed: trials with a final value.
+        pruned: pruned trials.
+        budget: last step of the completed trials, counted from 1; `offset` where none has steps.
+        offset: what to add to a step to count from 1, as programs may count from 0.
+    """
+
+    completed: list[RecordedTrial]
+    pruned: list[RecordedTrial]
+    budget: int
+    offset: int
+
+    @classmethod
+    def of(cls, trials: Sequence[RecordedTrial]) -> _Curves:
+        """Select the completed and the pruned trials."""
+        completed = [trial for trial in trials if trial.has_usable_value]
+        pruned: list[RecordedTrial] = []
+        for trial in trials:
+            if trial.outcome == TrialOutcome.PRUNED and trial.intermediate_values:
+                pruned.append(trial)
+
+        first_step = 1
+        last_step = 0
+        for trial in (*completed, *pruned):
+            first_step = min([first_step, *trial.intermediate_values])
+        for trial in completed:
+            last_step = max([last_step, *trial.intermediate_values])
+        offset = 1 - first_step
+        return cls(completed, pruned, last_step + offset, offset)
+
+    def fidelity(self, epochs: int) -> float:
+        """Return the fidelity of a value after some epochs."""
+        return math.log(epochs) / math.log(self.budget)
+
+
+def intermediate_observations(
+    trials: Sequence[RecordedTrial],
+) -> dict[int, list[tuple[float, float]]]:
+    """Return pairs (fidelity, value) of completed and pruned trials, by trial number.
+
+    A value at the last step of the budget is left to the final one. Nothing is returned before a
+    completed trial has steps, nor while no trial is pruned.
+    """
+    curves = _Curves.of(trials)
+    if not curves.pruned or curves.budget == curves.offset:
+        return {}
+
+    observations: dict[int, list[tuple[float, float]]] = {}
+    for trial in (*curves.completed, *curves.pruned):
+        pairs: list[tuple[float, float]] = []
+        later = curves.budget if trial.is_completed else math.inf
+
+        # Backwards, each step at most two thirds of the next one: this keeps rungs and thins out
+        # epochs.
+        for step, value in sorted(trial.intermediate_values.items(), reverse=True):
+            epochs = step + curves.offset
+            is_kept = epochs < curves.budget and 3 * epochs <= 2 * later
+            if is_kept and is_usable_value(value):
+                pairs.append((curves.fidelity(epochs), value))
+                later = epochs
+        observations[trial.number] = pairs[::-1]
+    return observations
+
+
+def rung_thresholds(trials: Sequence[RecordedTrial], sign: float) -> list[RungThreshold]:
+    """Estimate the thresholds of the rungs at which most of the study's own trials were pruned.
+
+    Args:
+        trials: all trials of a study.
+        sign: 1 where the study minimises, -1 where it maximises.
+    """
+    curves = _Curves.of([trial for trial in trials if trial.is_own])
+    pruned_at = Counter(max(trial.intermediate_values) for trial in curves.pruned)
+    rungs = [rung for rung, _ in pruned_at.most_common(_MAX_RUNGS)]
+
+    thresholds: list[RungThreshold] = []
+    for rung in sorted(rungs):
+        n_passed = 0
+        values: list[float] = []
+        for trial in (*curves.completed, *curves.pruned):
+            if rung in trial.intermediate_values:
+                n_passed += max(trial.intermediate_values) > rung
+                values.append(sign * trial.intermediate_values[rung])
+
+        values = sorted(filter(is_usable_value, values))
+        epochs = rung + curves.offset
+        if values and n_passed > 0 and epochs < curves.budget:
+            threshold = RungThreshold(
+                fidelity=curves.fidelity(epochs),
+                share=epochs / curves.budget,
+                highest=values[:n_passed][-1],
+            )
+            thresholds.append(threshold)
+    return thresholds
+
+
+def final_values(study: optuna.Study) -> list[tuple[RecordedTrial, float]]:
+    """Return finished trials with their values to minimise, failed ones with the worst value.
+
+    A pruned value is of a lower fidelity and a lost trial says nothing: both are left out. The
+    list is empty while no trial has a usable value.
+    """
+    sign = direction_sign(study)
+    trials = list(filter(_is_conclusive, recorded_trials(study)))
+    values: list[float] = []
+    for trial in trials:
+        values.append(math.inf if trial.value is None else sign * trial.value)
+
+    worst = max(filter(is_usable_value, values), default=None)
+    if worst is None:
+        return []
+    values = [value if is_usable_value(value) else worst for value in values]
+    return list(zip(trials, values, strict=True))
