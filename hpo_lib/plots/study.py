@@ -249,46 +249,11 @@ def plot_learning_curves(
     axes = panels(2, 2, 4.2, 3.6)
     loss, error = axes
     for i, curves in enumerate(data):
-        n_epochs = len(curves.validation_error)
-        epochs = np.arange(1, n_epochs + 1)
-
-        # The first is the best: its lines are thicker, and it is named so.
-        width = 2.2 if i == 0 else 1.2
-        style = line_style(
-            i,
-            "-",
-            markevery=max(1, n_epochs // 10),
-            linewidth=width,
-        )
-        loss.plot(epochs, curves.validation_loss, **style)
-        loss.plot(
-            epochs,
-            curves.train_loss,
-            "--",
-            color=style["color"],
-            linewidth=width,
-        )
-
-        name = label(curves.run)
-        if i == 0 and len(data) > 1:
-            name += " (incumbent)"
-        last = curves.validation_error[-1] if n_epochs else np.nan
-        error.plot(
-            epochs,
-            curves.validation_error,
-            label=f"{name}: {last:.4f}",
-            **style,
-        )
+        _draw_curves(loss, error, curves, i, is_incumbent=i == 0 and len(data) > 1)
 
     # The legend of the loss explains the lines, that of the error the colours.
     for line, name in (("-", "validation"), ("--", "training")):
-        loss.plot(
-            [],
-            [],
-            line,
-            color="0.3",
-            label=name,
-        )
+        loss.plot([], [], line, color="0.3", label=name)
 
     losses = [np.append(curves.train_loss, curves.validation_loss) for curves in data]
     value_axis(loss, losses, "loss (mean per image)")
@@ -298,6 +263,28 @@ def plot_learning_curves(
         ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         ax.legend(fontsize=8)
     return axes
+
+
+def _draw_curves(loss: Axes, error: Axes, curves: Curves, i: int, is_incumbent: bool) -> None:
+    """Draw the i-th training; the lines of the first, which is the best, are thicker."""
+    n_epochs = len(curves.validation_error)
+    epochs = np.arange(1, n_epochs + 1)
+    width = 2.2 if i == 0 else 1.2
+    style = line_style(i, "-", markevery=max(1, n_epochs // 10), linewidth=width)
+    loss.plot(epochs, curves.validation_loss, **style)
+    loss.plot(
+        epochs,
+        curves.train_loss,
+        "--",
+        color=style["color"],
+        linewidth=width,
+    )
+
+    name = label(curves.run)
+    if is_incumbent:
+        name += " (incumbent)"
+    last = curves.validation_error[-1] if n_epochs else np.nan
+    error.plot(epochs, curves.validation_error, label=f"{name}: {last:.4f}", **style)
 
 
 def timeline_data(source: Source) -> Timeline:

@@ -289,7 +289,7 @@ def plot_slice(
     # Far below its maximum the logarithm would take all colours.
     highest = np.nanmax(data.log_improvement, initial=-np.inf)
     improvement = np.maximum(data.log_improvement, highest - _LOG_DEPTH)
-    text = "log expected improvement (natural)"
+    text = "log expected improvement"
     if acquisition == "EI":
         improvement = np.exp(improvement)
         text = "expected improvement (fraction)"
@@ -312,66 +312,51 @@ def plot_slice(
 def _draw_line(data: Slice, improvement: FloatArray, text: str) -> AxesArray:
     """Draw the slice along one parameter, and the improvement beside it."""
     axes = panels(2, 2, 4.3, 3.3)
-    left, right = axes
     parameter = data.varied[0]
-    x = data.grids[0]
     for ax in axes:
         # A dashed line at the shown configuration.
         parameter_axis(ax, "x", parameter, margin=0.02)
         here = positions(parameter, [data.at[parameter.name]])[0]
-        ax.axvline(
-            here,
-            color="black",
-            linewidth=1,
-            linestyle="--",
-            zorder=1.5,
-        )
+        ax.axvline(here, color="black", linewidth=1, linestyle="--", zorder=1.5)
 
-    # The mean with its uncertainty, and the trials near.
-    draw_mean(
-        left,
-        parameter,
-        x,
-        data.mean,
-        data.std,
-        bands=2,
-    )
+    left, right = axes
+    _draw_mean_and_trials(left, data)
+    if isinstance(parameter, ChoiceParameter):
+        # Bars stand on the lowest value, since logarithms are negative.
+        lowest = np.fmin.reduce(improvement)
+        heights = improvement - lowest
+        right.bar(data.grids[0], heights, 0.5, lowest, color=GREEN)
+    else:
+        right.plot(data.grids[0], improvement, color=GREEN)
+    right.set_ylabel(text)
+    return axes
+
+
+def _draw_mean_and_trials(ax: Axes, data: Slice) -> None:
+    """Draw the mean with its uncertainty, and the trials near the slice."""
+    parameter = data.varied[0]
+    draw_mean(ax, parameter, data.grids[0], data.mean, data.std, bands=2)
+
     at = data.points.positions[parameter.name]
     near = data.near
-    colours = _faded(data, ORANGE)
-    left.scatter(
+    ax.scatter(
         at[near],
         data.points.values[near],
         s=26,
-        c=colours,
+        c=_faded(data, ORANGE),
         linewidth=0,
         zorder=4,
     )
-    failure_ticks(left, at[near & data.points.failed])
-    left.axhline(
+    failure_ticks(ax, at[near & data.points.failed])
+    ax.axhline(
         data.best,
         color="0.4",
         linewidth=1,
         linestyle=":",
         label="best mean",
     )
-    left.set_ylabel(VALUE)
-    left.legend(fontsize=8)
-
-    # Bars stand on the lowest value, since logarithms are negative.
-    if isinstance(parameter, ChoiceParameter):
-        lowest = np.fmin.reduce(improvement)
-        right.bar(
-            x,
-            improvement - lowest,
-            0.5,
-            lowest,
-            color=GREEN,
-        )
-    else:
-        right.plot(x, improvement, color=GREEN)
-    right.set_ylabel(text)
-    return axes
+    ax.set_ylabel(VALUE)
+    ax.legend(fontsize=8)
 
 
 def _faded(data: Slice, colour: Any) -> FloatArray:
@@ -384,19 +369,9 @@ def _draw_surfaces(data: Slice, improvement: FloatArray, text: str) -> AxesArray
     """Draw mean, standard deviation and improvement over two parameters."""
     axes = panels(3, 3, 2.95, 3.3)
     texts = (f"mean {VALUE}", "standard deviation", text)
-    surfaces = zip(
-        axes,
-        (data.mean, data.std, improvement),
-        texts,
-        strict=True,
-    )
+    surfaces = zip(axes, (data.mean, data.std, improvement), texts, strict=True)
     for ax, surface, name in surfaces:
-        colours = draw_surface(
-            ax,
-            data.varied,
-            data.grids,
-            surface,
-        )
+        colours = draw_surface(ax, data.varied, data.grids, surface)
         value_bar(colours, ax, name)
         _draw_trials(ax, data)
         ax.label_outer()

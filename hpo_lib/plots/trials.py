@@ -20,7 +20,6 @@ from hpo_lib.plots.style import (
     ORANGE,
     RED,
     STAR,
-    VALUE,
     WHITE,
     AxesArray,
     FloatArray,
@@ -221,43 +220,12 @@ def plot_parallel_coordinates(
     ax = one_axes(ax, max(7.0, 1.15 * n_parameters))
     bright = np.ones(len(data.values), dtype=bool) if shown is None else shown
 
-    # Heights of the lines at each axis, shape (trials, parameters).
-    columns = [unit_heights(p, data.positions[p.name]) for p in data.parameters]
-    y = np.column_stack(columns)
-    inactive = np.isnan(y)
-    y[inactive] = _INACTIVE_HEIGHT
-    x = np.broadcast_to(np.arange(n_parameters), y.shape)
-    lines = np.stack([x, y], axis=-1)
-
-    def draw(chosen: Any, **style: Any) -> LineCollection:
-        collection = LineCollection(list(lines[chosen]), **style)
-        ax.add_collection(collection)
-        return collection
-
-    # Failed trials below, then the others, of which the best are drawn last.
-    draw(data.failed & bright, colors="0.7", linestyles=":")
-    best_last = np.argsort(-data.values)
-    best_last = best_last[(bright & ~data.failed)[best_last]]
-    norm = value_norm([data.values])
-    coloured = draw(best_last, array=data.values[best_last], norm=norm)
-    draw(~bright, colors="0.9", zorder=0.5)
-
-    # A white halo sets the incumbent off from the lines that it crosses.
-    if data.incumbent is not None and bright[data.incumbent]:
-        halo = [withStroke(linewidth=5, foreground="white")]
-        draw(
-            [data.incumbent],
-            colors="black",
-            linewidths=2.2,
-            zorder=4,
-            path_effects=halo,
-        )
-
     # The axes of the parameters take the place of the y axis.
+    has_inactive = _draw_trials(ax, data, bright)
     for i, parameter in enumerate(data.parameters):
         _draw_coordinate(ax, i, parameter)
     bottom = -0.04
-    if inactive.any():
+    if has_inactive:
         bottom = -0.17
         ax.text(
             -0.08,
@@ -276,8 +244,38 @@ def plot_parallel_coordinates(
 
     within = "" if bright.all() else f"{int(bright.sum())} of "
     ax.set_title(f"{within}{data.describe('dotted')}, incumbent in black", fontsize=10)
-    value_bar(coloured, ax, VALUE)
     return ax
+
+
+def _draw_trials(ax: Axes, data: Points, bright: Mask) -> bool:
+    """Draw a line per trial with its colour bar; return whether a parameter is inactive."""
+    # Heights of the lines at each axis, shape (trials, parameters).
+    y = np.column_stack([unit_heights(p, data.positions[p.name]) for p in data.parameters])
+    inactive = np.isnan(y)
+    y[inactive] = _INACTIVE_HEIGHT
+    x = np.broadcast_to(np.arange(y.shape[1]), y.shape)
+    lines = np.stack([x, y], axis=-1)
+
+    def draw(chosen: Any, **style: Any) -> LineCollection:
+        collection = LineCollection(list(lines[chosen]), **style)
+        ax.add_collection(collection)
+        return collection
+
+    # Failed trials below, then the others, of which the best are drawn last.
+    draw(data.failed & bright, colors="0.7", linestyles=":")
+    best_last = np.argsort(-data.values)
+    best_last = best_last[(bright & ~data.failed)[best_last]]
+    values = data.values[best_last]
+    coloured = draw(best_last, array=values, norm=value_norm([data.values]))
+    draw(~bright, colors="0.9", zorder=0.5)
+    value_bar(coloured, ax)
+
+    # A white halo sets the incumbent off from the lines that it crosses.
+    if data.incumbent is not None and bright[data.incumbent]:
+        halo = [withStroke(linewidth=5, foreground="white")]
+        style = {"zorder": 4, "path_effects": halo}
+        draw([data.incumbent], colors="black", linewidths=2.2, **style)
+    return bool(inactive.any())
 
 
 def _draw_coordinate(ax: Axes, x: int, parameter: Parameter) -> None:

@@ -26,3 +26,21 @@ def test_prior_leaves_inactive_draws_out():
     assert axes[1].get_xscale() == "log"
     heights = sum(patch.get_height() for patch in axes[0].patches)
     assert heights == pytest.approx(100)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "type: int, low: 1, high: 4, log: true",
+        "type: int, low: 1, high: 5000, log: true",
+        "type: int, low: 3, high: 33",
+        "type: float, low: 0.0, high: 1.0, step: 0.02",
+        "type: float, low: 0.1, high: 0.7, step: 0.1",
+        "type: float, low: 0.00001, high: 1.0, log: true",
+        "type: choice, options: [a, b, true]",
+    ],
+)
+def test_every_draw_lies_under_a_bar(text):
+    (ax,) = plots.plot_prior(SearchSpace.from_yaml(f"x: {{{text}}}\n"), n=500)
+    assert sum(bar.get_height() for bar in ax.patches) == pytest.approx(100)
+    assert_labelled(ax)
