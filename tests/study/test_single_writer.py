@@ -54,11 +54,23 @@ def test_a_running_trial_is_read_again_only_after_a_write(study, monkeypatch):
     assert sorted(reads.values()) == [1, 1]
 
 
-def test_everything_is_in_the_file_at_once(study):
+def test_parameters_are_written_before_anything_else(study):
+    trial = study.ask()
+    TOY_SPACE.suggest(trial)
+    trial.report(0.25, 3)
+    assert elsewhere().trials[0].params == trial.params
+    trial = study.ask()
+    TOY_SPACE.suggest(trial)
+    study.tell(trial, 0.5)
+    assert elsewhere().trials[1].params == trial.params
+
+
+def test_everything_is_in_the_file_at_the_next_look(study):
     trial = study.ask()
     configuration = TOY_SPACE.suggest(trial)
     searched = {name: value for name, value in configuration.items() if name != "width"}
-    assert elsewhere().trials[0].params == searched
+    assert elsewhere().trials[0].params == {}
+    assert study.trials[0].params == searched  # this look has written them
     assert study.trials == elsewhere().trials
     trial.report(0.25, 3)
     trial.set_user_attr("a", 1)
