@@ -32,12 +32,13 @@ import optuna
 from hpo_lib.comparison.simulation import RecordedObjective, SimulatedWorkers, simulate
 from hpo_lib.objective import Segment, SegmentResult
 from hpo_lib.space.search_space import SearchSpace
+from hpo_lib.study.catalog import trials_frame
 from hpo_lib.study.driver import trial_seed
-from hpo_lib.study.run import run_study, trials_frame
+from hpo_lib.study.run import run_study
 from hpo_lib.study.storage import open_storage
 from hpo_lib.study.workers.local import LocalWorkers
-from hpo_lib.training.loaders import DataConfig
-from hpo_lib.training.trainer import TrainingConfig, TrainingObjective
+from hpo_lib.training.config import DataConfig, TrainingConfig
+from hpo_lib.training.objective import TrainingObjective
 
 # Nothing in here changes what a training costs.
 SPACE = SearchSpace.from_yaml(

@@ -40,8 +40,9 @@ from hpo_lib.files import atomic_write_text
 from hpo_lib.objective import Objective, Segment, SegmentResult
 from hpo_lib.samplers.bayes import BayesSampler
 from hpo_lib.space.search_space import Configuration, SearchSpace
+from hpo_lib.study.catalog import trials_frame
 from hpo_lib.study.driver import trial_seed
-from hpo_lib.study.run import run_study, trials_frame
+from hpo_lib.study.run import run_study
 
 RECIPE_TRIALS = 10
 LOOPS = ("plain", "engine")
@@ -245,8 +246,7 @@ def loaded(data: str, epochs: int) -> tuple[Any, Any]:
     """Which images, and how they are trained on; one thread."""
     import torch
 
-    from hpo_lib.training.loaders import DataConfig
-    from hpo_lib.training.trainer import TrainingConfig
+    from hpo_lib.training.config import DataConfig, TrainingConfig
 
     torch.set_num_threads(1)
     sizes = {} if data == "digits" else {"n_train": 5000, "n_validation": 2000, "n_test": 2000}
@@ -304,7 +304,7 @@ def live_ours(
     data: str, space: SearchSpace, raw: Path, seed: int, epochs: int, target: float, pruning: str
 ) -> Search:
     """(c) with real trainings."""
-    from hpo_lib.training.trainer import TrainingObjective
+    from hpo_lib.training.objective import TrainingObjective
 
     data_config, config = loaded(data, epochs)
     objective = CpuSeconds(TrainingObjective(config, data_config))

@@ -14,15 +14,16 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import optuna
 from numpy.typing import ArrayLike, NDArray
+from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hpo_lib.exceptions import StudyError
 from hpo_lib.space.parameters import Configuration
@@ -31,7 +32,7 @@ from hpo_lib.space.search_space import SearchSpace
 RECORD_KEY = "hpo_lib"
 """User attribute of trials and studies that holds our record."""
 
-_LEASE_KEY = "lease"
+LEASE_KEY = "lease"
 """User attribute of a study that names the driver which writes it."""
 
 _QUEUED_KEY = "fixed_params"
@@ -46,6 +47,15 @@ _OLD_NAMES = {"suggest_seconds": "deciding_seconds", "warm_start": "evidence"}
 
 LARGEST_VALUE = 1e150
 """Values beyond it are not used: their squares overflow."""
+
+
+class HasUserAttributes(Protocol):
+    """A study of Optuna's, open or as a storage lists it."""
+
+    @property
+    def user_attrs(self) -> dict[str, Any]:
+        """Attributes that users and this package set."""
+        ...
 
 
 class TrialOutcome(StrEnum):
@@ -124,11 +134,16 @@ class TrialRecord:
         if not isinstance(content, Mapping):
             content = _read_old_record(attributes)
         record = cast("Mapping[str, Any]", content)
-        known = {one.name for one in fields(cls)}
-        values = {key: value for key, value in record.items() if key in known}
+        values = {key: value for key, value in record.items() if key in cls.__match_args__}
         for name in CURVES:
             values[name] = tuple(values.get(name, ()))
         return cls(**values)
+
+    @property
+    def n_epochs(self) -> int:
+        """Epochs after which the trial can go on; 0 where its errors are not finite."""
+        is_finite = all(map(math.isfinite, self.validation_error))
+        return len(self.validation_error) if is_finite else 0
 
     def write(self, storage: BaseStorage, trial_id: int) -> None:
         """Write the record as one user attribute of a trial, which is one transaction."""
@@ -149,7 +164,7 @@ def _read_old_record(attributes: Mapping[str, Any]) -> dict[str, Any]:
     )
     if not is_old_record:
         return {}
-    names = {one.name: _OLD_NAMES.get(one.name, one.name) for one in fields(TrialRecord)}
+    names = {name: _OLD_NAMES.get(name, name) for name in TrialRecord.__match_args__}
     return {new: attributes[old] for new, old in names.items() if old in attributes}
 
 
@@ -292,6 +307,32 @@ def incumbent(source: optuna.Study | Iterable[RecordedTrial]) -> RecordedTrial |
     return best
 
 
+def copy_for_warm_start(
+    trial: FrozenTrial,
+    source: str,
+    configuration: Configuration,
+    distributions: Mapping[str, BaseDistribution],
+) -> FrozenTrial:
+    """Return a completed trial of an earlier study as a warm-start trial of another one.
+
+    Args:
+        trial: the completed trial.
+        source: where it was first trained, as `<study>#<number>`.
+        configuration: its values in the other study's space.
+        distributions: of the searched parameters of that space, by name.
+    """
+    params = {name: value for name, value in configuration.items() if name in distributions}
+    record = TrialRecord.read(trial.user_attrs)
+    record = replace(record, configuration=configuration, warm_start=source)
+    return create_trial(
+        value=trial.value,
+        params=params,
+        distributions={name: distributions[name] for name in params},
+        user_attrs={**trial.user_attrs, RECORD_KEY: record.to_dict()},
+        intermediate_values=trial.intermediate_values,
+    )
+
+
 def running_best(values: ArrayLike) -> NDArray[np.float64]:
     """Return the lowest value so far at each position, shape (n,); NaN before the first.
 
@@ -314,6 +355,7 @@ class StudyRecord:
         n_trials: the budget that was asked for last.
         stopped: why the study ended; None while it was never stopped.
         is_ready: whether the default trial and the warm-start trials are all written.
+        identity: drawn once per study; it names the folder of its checkpoints.
     """
 
     space: str | None = None
@@ -321,6 +363,7 @@ class StudyRecord:
     n_trials: int | None = None
     stopped: str | None = None
     is_ready: bool = False
+    identity: str | None = None
 
     @classmethod
     def of(cls, study: optuna.Study) -> StudyRecord:
@@ -328,19 +371,23 @@ class StudyRecord:
         attributes = study.user_attrs
         content = attributes.get(RECORD_KEY)
         if not isinstance(content, Mapping):
-            # Version 0.1.0 wrote each field as an attribute of its own.
-            content = {**attributes, "is_ready": attributes.get("ready", False)}
-            content = content if "settings" in attributes else {}
-            content = {**content, "settings": _read_old_settings(content.get("settings", {}))}
+            content = _read_old_study_record(attributes)
         record = cast("Mapping[str, Any]", content)
-        known = {one.name for one in fields(cls)}
-        return cls(**{key: value for key, value in record.items() if key in known})
+        return cls(**{key: value for key, value in record.items() if key in cls.__match_args__})
 
     def write(self, study: optuna.Study, **changes: Any) -> StudyRecord:
-        """Write the record with some fields changed, and return it."""
+        """Write the record with some fields changed, in one transaction, and return it."""
         changed = replace(self, **changes)
         study.set_user_attr(RECORD_KEY, asdict(changed))
         return changed
+
+
+def _read_old_study_record(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Read a record of version 0.1.0, which wrote each field as an attribute of its own."""
+    if "settings" not in attributes:
+        return {}
+    settings = _read_old_settings(attributes["settings"])
+    return {**attributes, "settings": settings, "is_ready": attributes.get("ready", False)}
 
 
 def _read_old_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -352,14 +399,15 @@ def _read_old_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     return renamed
 
 
-def read_lease(study: optuna.Study) -> dict[str, Any]:
+def read_lease(study: HasUserAttributes) -> dict[str, Any]:
     """Return who holds the right to write a study; empty when nobody does."""
-    return study.user_attrs.get(_LEASE_KEY) or {}
+    holder = study.user_attrs.get(LEASE_KEY)
+    return cast("dict[str, Any]", holder) if isinstance(holder, dict) else {}
 
 
 def write_lease(study: optuna.Study, holder: Mapping[str, Any] | None) -> None:
     """Record who holds the right to write a study; None gives it back."""
-    study.set_user_attr(_LEASE_KEY, holder)
+    study.set_user_attr(LEASE_KEY, holder)
 
 
 def stop_reason(study: optuna.Study) -> str | None:

@@ -184,7 +184,7 @@ def own_rows(study: optuna.Study) -> list[tuple[str, float | None, dict[str, Any
 
 def own_frame(study: optuna.Study) -> pd.DataFrame:
     frame = trials_frame(study)
-    return frame[frame["evidence"].isna()].reset_index(drop=True)
+    return frame[frame["warm_start"].isna()].reset_index(drop=True)
 
 
 def expect(
@@ -263,7 +263,7 @@ def test_gp_minimize_goes_on_with_a_study_of_0_1_0(storage):
 def test_the_incumbent_of_a_warm_started_study_of_0_1_0_is_its_own(storage):
     study = open_study("later", storage)
     frame = trials_frame(study)
-    evidence = frame["evidence"].dropna()
+    evidence = frame["warm_start"].dropna()
 
     assert sorted(evidence, key=lambda text: int(text.partition("#")[2])) == [
         f"earlier#{number}" for number in range(26)

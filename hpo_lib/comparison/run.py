@@ -22,10 +22,11 @@ from threadpoolctl import threadpool_limits
 from hpo_lib.checks import check_name, check_whole
 from hpo_lib.comparison.statistics import effect_size, friedman, pairs_of, quantile, within
 from hpo_lib.comparison.surrogate_benchmark import SurrogateObjective
+from hpo_lib.interrupts import first_interrupt_waits, share_interrupt
 from hpo_lib.objective import Objective
 from hpo_lib.space.search_space import Configuration, SearchSpace
-from hpo_lib.study.interrupts import first_interrupt_waits, share_interrupt
-from hpo_lib.study.run import run_study, trials_frame
+from hpo_lib.study.catalog import trials_frame
+from hpo_lib.study.run import run_study
 from hpo_lib.study.storage import Storage
 from hpo_lib.study.workers.local import Workers, make_workers, prepare_process
 from hpo_lib.study.workers.process_guard import end_with

@@ -33,8 +33,9 @@ from hpo_lib.plots.style import (
     value_axis,
 )
 from hpo_lib.space.search_space import Configuration, SearchSpace
+from hpo_lib.study.catalog import trials_frame
 from hpo_lib.study.driver import trial_seed
-from hpo_lib.study.run import run_study, trials_frame
+from hpo_lib.study.run import run_study
 from hpo_lib.study.workers.local import Evaluation, Failure, evaluate
 from hpo_lib.trials import StudyRecord, own_trials
 

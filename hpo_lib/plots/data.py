@@ -22,7 +22,7 @@ from hpo_lib.space.search_space import (
     SearchSpace,
     Value,
 )
-from hpo_lib.study.run import trials_frame
+from hpo_lib.study.catalog import trials_frame
 from hpo_lib.trials import (
     RecordedTrial,
     incumbent,

@@ -16,8 +16,9 @@ from hpo_lib.checks import check_name
 from hpo_lib.exceptions import StudyError
 from hpo_lib.objective import Objective, Segment
 from hpo_lib.space.search_space import Configuration, SearchSpace
+from hpo_lib.study.lease import LEASE_SECONDS
 from hpo_lib.study.run import run_study
-from hpo_lib.study.storage import LEASE_SECONDS, Storage, open_storage, sqlite_path
+from hpo_lib.study.storage import Storage, open_storage, sqlite_path
 from hpo_lib.study.workers.local import Evaluation, InProcess, TimedWorkers, Workers, make_workers
 
 State = Literal["not started", "running", "paused", "stopping", "stopped", "failed", "finished"]

@@ -21,6 +21,7 @@ import optuna
 
 from hpo_lib.exceptions import StudyError
 from hpo_lib.objective import LOG_FOLDER
+from hpo_lib.trials import StudyRecord
 
 _LONGEST_NAME = 200  # file systems stop at 255 bytes
 _IDENTITY = re.compile(r"[0-9a-f]{32}")
@@ -32,9 +33,9 @@ def study_identity(study: optuna.Study) -> str | None:
     A record may come from somebody else, and a part of its identity becomes the name of a folder:
     what is not such a number counts as none.
     """
-    recorded = study.user_attrs.get("identity")
-    valid = isinstance(recorded, str) and _IDENTITY.fullmatch(recorded)
-    return recorded if valid else None
+    recorded: object = StudyRecord.of(study).identity
+    is_valid = isinstance(recorded, str) and _IDENTITY.fullmatch(recorded)
+    return str(recorded) if is_valid else None
 
 
 def ensure_identity(study: optuna.Study) -> str:
@@ -42,7 +43,7 @@ def ensure_identity(study: optuna.Study) -> str:
     identity = study_identity(study)
     if identity is None:
         identity = uuid.uuid4().hex
-        study.set_user_attr("identity", identity)
+        StudyRecord.of(study).write(study, identity=identity)
     return identity
 
 

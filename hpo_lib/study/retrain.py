@@ -20,8 +20,9 @@ from hpo_lib.checks import check_whole
 from hpo_lib.objective import Objective, as_objective
 from hpo_lib.samplers.simple import SpaceSampler
 from hpo_lib.space.search_space import Configuration, SearchSpace
+from hpo_lib.study.catalog import open_study
 from hpo_lib.study.driver import trial_seed
-from hpo_lib.study.run import open_study, run_study
+from hpo_lib.study.run import run_study
 from hpo_lib.study.settings import check_comparable, study_settings
 from hpo_lib.study.storage import Storage, open_storage
 from hpo_lib.trials import (
@@ -70,7 +71,7 @@ def retrain_best(
     search = open_study(name, storage)
     space, settings = study_space(search), StudyRecord.of(search).settings
     evaluated = as_objective(objective)
-    check_comparable(name, settings, study_settings(evaluated))
+    check_comparable(name, settings, study_settings(evaluated), evaluated)
     sampler = _Repeats(space, [trial.configuration for trial in _best(search, k)])
     again = _retrained(name, storage)
     recorded = [] if again is None else own_trials(again)

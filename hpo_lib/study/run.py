@@ -1,4 +1,4 @@
-"""The loop that asks, sends out, records, stops and resumes; and the studies that it left behind.
+"""Run a study to its budget, or go on with it where it stopped.
 
 The record is an Optuna study. One process, the driver, writes it and holds its lease.
 """
@@ -10,60 +10,37 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import optuna
-import pandas as pd
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
-from optuna.storages import BaseStorage
-from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.trial import FrozenTrial
 
 from hpo_lib.checks import check_name, check_whole
-from hpo_lib.exceptions import StudyChangedError, StudyError
 from hpo_lib.objective import Objective, Segment, as_objective
 from hpo_lib.samplers.pruners import default_rungs, make_pruner
 from hpo_lib.samplers.registry import make_sampler
 from hpo_lib.space.search_space import Configuration, SearchSpace
-from hpo_lib.study.checkpoints import (
-    StudyFolder,
-    checkpoints_beside,
-    ensure_identity,
-    study_identity,
-)
-from hpo_lib.study.driver import (
-    Callback,
-    Driver,
-    StoppingRule,
-    trial_seed,
-)
-from hpo_lib.study.settings import check_comparable, check_unchanged, study_settings, written
+from hpo_lib.study.catalog import open_study
+from hpo_lib.study.checkpoints import StudyFolder, checkpoints_beside, ensure_identity
+from hpo_lib.study.driver import Callback, Driver, StoppingRule, is_complete, trial_seed
+from hpo_lib.study.lease import hold_lease
+from hpo_lib.study.settings import begin_study, check_unchanged, qualified_name, study_settings
+from hpo_lib.study.single_writer import SingleWriterStorage
 from hpo_lib.study.storage import (
     Storage,
-    explained,
-    fold_record,
-    holding,
-    lease_holder,
     open_storage,
     storage_file,
-    storage_lock,
+    translate_storage_errors,
 )
-from hpo_lib.study.study_file import StudyFile, written_here
 from hpo_lib.study.workers.local import Workers, make_workers
-from hpo_lib.trials import (
-    RecordedTrial,
-    StudyRecord,
-    TrialOutcome,
-    incumbent,
-    own_trials,
-    recorded_trials,
-    running_best,
-)
+from hpo_lib.trials import RecordedTrial, StudyRecord, incumbent
 
 
-def run_study(
+def run_study(  # noqa: PLR0913 each is a choice of its own
     objective: Objective | Callable[[Configuration], float],
     space: SearchSpace,
     strategy: str | BaseSampler = "bayes",
@@ -122,10 +99,28 @@ def run_study(
         StudyError: the record or a checkpoint cannot be read or written; the disk may be full.
         KeyboardInterrupt: after Ctrl-C, once what ran is finished and recorded; the second one at
             once. The same call goes on.
+
+    Example:
+        >>> space = SearchSpace.from_yaml("lr: {type: float, low: 0, high: 1, default: 0.5}")
+        >>> study = run_study(
+        ...     lambda configuration: abs(configuration["lr"] - 0.3),
+        ...     space,
+        ...     "random",
+        ...     n_trials=4,
+        ...     name="example",
+        ...     storage="memory",
+        ...     workers=0,
+        ... )
+        >>> len(study.trials)
+        4
+        >>> study.trials[0].params
+        {'lr': 0.5}
     """
     check_name(name)
-    n_trials, seed = check_whole("n_trials", n_trials, 1), check_whole("seed", seed, 0)
+    n_trials = check_whole("n_trials", n_trials, 1)
+    seed = check_whole("seed", seed, 0)
     check_whole("max_failures", max_failures, 1)
+
     evaluated = as_objective(objective)
     pruning = None if pruning == "none" else pruning
     if pruning is not None and not rungs:
@@ -133,50 +128,72 @@ def run_study(
     pruner = make_pruner(pruning, tuple(rungs), reduction_factor, seed)
     settings = study_settings(
         evaluated,
-        strategy=written(strategy),
+        strategy=qualified_name(strategy),
         seed=seed,
         rungs=list(rungs),
         default_first=default_first,
         warm_start_from=warm_start_from,
     )
     if pruning is not None:  # studies from before there was pruning have no such setting
-        settings["pruning"] = written(pruning)
+        settings["pruning"] = qualified_name(pruning)
         settings["reduction_factor"] = reduction_factor
     _check_rungs(rungs, evaluated.budget, needed=pruning is not None)
+
     backend = open_storage(storage)
     sampler = make_sampler(strategy, space, seed, n_trials)
-    with explained(storage):
+    with translate_storage_errors(storage):
         study = optuna.create_study(
             storage=backend, sampler=sampler, pruner=pruner, study_name=name, load_if_exists=True
         )
-        check_unchanged(study, space, settings)
-    with holding(study, storage, backend) as lease:
-        if study.user_attrs.get("n_trials") != n_trials:  # for those who watch
-            study.set_user_attr("n_trials", n_trials)
-        if "ready" not in study.user_attrs:
-            _begin_study(study, backend, space, settings, warm_start_from)
-        driver = Driver(
-            study=study,
-            backend=backend,
-            objective=evaluated,
-            space=space,
-            lease=lease,
-            n_trials=n_trials,
-            seed=seed,
-            rungs=tuple(rungs),
-            max_failures=max_failures,
-            callback=callback,
-            stop=stop,
-        )
-        if not driver.is_complete():
-            file, identity = storage_file(storage), ensure_identity(study)
-            with tempfile.TemporaryDirectory(prefix="hpo_lib_") as temporary:
-                root = checkpoints_beside(file) if file else Path(temporary)
-                pool = make_workers(workers, time_limit=time_limit, memory_limit=memory_limit)
-                with written_here(backend, name):
-                    folder = StudyFolder(root, name, identity)
-                    driver.run(pool, folder, keep_workers=pool is workers)
+        check_unchanged(study, space, settings, evaluated)
+
+    with hold_lease(study, backend) as lease:
+        record = StudyRecord.of(study)
+        if not record.is_ready:
+            earlier = None if warm_start_from is None else open_study(warm_start_from, backend)
+            begin_study(study, evaluated, space, settings, n_trials, earlier)
+        elif record.n_trials != n_trials:
+            record.write(study, n_trials=n_trials)  # for those who watch
+        if is_complete(study, n_trials):
+            return study
+
+        identity = ensure_identity(study)
+        file = storage_file(backend)
+        with tempfile.TemporaryDirectory(prefix="hpo_lib_") as temporary:
+            root = checkpoints_beside(file) if file else Path(temporary)
+            pool = make_workers(workers, time_limit=time_limit, memory_limit=memory_limit)
+            driven, driver_storage = _reopen_for_driver(study, backend)
+            driver = Driver(
+                study=driven,
+                storage=driver_storage,
+                objective=evaluated,
+                space=space,
+                lease=lease,
+                folder=StudyFolder(root, name, identity),
+                n_trials=n_trials,
+                seed=seed,
+                rungs=tuple(rungs),
+                max_failures=max_failures,
+                callback=callback,
+                stop=stop,
+            )
+            driver.run(pool, keep_workers=pool is workers)
     return study
+
+
+def _reopen_for_driver(
+    study: optuna.Study, backend: BaseStorage
+) -> tuple[optuna.Study, BaseStorage]:
+    """Open a study once more, in a database through a storage that reads little of it again."""
+    if not isinstance(backend, RDBStorage):
+        return study, backend
+
+    study_id = backend.get_study_id_from_name(study.study_name)
+    storage = SingleWriterStorage(backend, study_id)
+    driven = optuna.load_study(
+        study_name=study.study_name, storage=storage, sampler=study.sampler, pruner=study.pruner
+    )
+    return driven, storage
 
 
 def _check_rungs(rungs: Sequence[int], budget: int, *, needed: bool) -> None:
@@ -188,176 +205,30 @@ def _check_rungs(rungs: Sequence[int], budget: int, *, needed: bool) -> None:
         raise ValueError(message)
 
 
-def _begin_study(
-    study: optuna.Study,
-    backend: BaseStorage,
-    space: SearchSpace,
-    settings: dict[str, Any],
-    warm_start_from: str | None,
-) -> None:
-    """Write what the study stands on; a driver killed in here begins again, without repeats."""
-    # before the name is bound to these settings: it may be mistyped
-    evidence = (
-        [] if warm_start_from is None else _evidence(backend, warm_start_from, space, settings)
-    )
-    study.set_user_attr("space", space.to_yaml())
-    study.set_user_attr("settings", settings)
-    trials = study.get_trials(deepcopy=False)
-    if settings["default_first"] and not trials:
-        default = space.default_configuration()
-        searched = {p.name: default[p.name] for p in space.searched if p.name in default}
-        study.enqueue_trial(searched)
-    copied = {trial.user_attrs.get("evidence") for trial in trials}
-    for trial in evidence:
-        if trial.user_attrs["evidence"] not in copied:
-            study.add_trial(trial)
-    study.set_user_attr("ready", True)
+def print_progress(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Print one line per trial: a callback for `run_study`.
 
-
-def _evidence(
-    backend: BaseStorage, name: str, space: SearchSpace, settings: dict[str, Any]
-) -> list[FrozenTrial]:
-    earlier = open_study(name, backend)
-    check_comparable(name, earlier.user_attrs.get("settings", {}), settings)
-    completed = earlier.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    inside = [trial for trial in completed if space.contains(trial.user_attrs["configuration"])]
-    if completed and not inside:
-        message = (
-            f"warm_start_from={name!r} must have a trial inside the space, got {len(completed)} "
-            "outside: where a parameter is new, its value in them is not known"
-        )
-        raise StudyChangedError(message)
-    return [_as_evidence(trial, name, space) for trial in inside]
-
-
-def _as_evidence(trial: FrozenTrial, name: str, space: SearchSpace) -> FrozenTrial:
-    configuration = space.complete(trial.user_attrs["configuration"])
-    distributions = space.distributions()
-    params = {key: value for key, value in configuration.items() if key in distributions}
-    source = trial.user_attrs.get("evidence", f"{name}#{trial.number}")
-    return optuna.trial.create_trial(
-        value=trial.value,
-        params=params,
-        distributions={key: distributions[key] for key in params},
-        user_attrs={**trial.user_attrs, "configuration": configuration, "evidence": source},
-        intermediate_values=trial.intermediate_values,
-    )
-
-
-def open_study(name: str, storage: Storage | None = None) -> optuna.Study:
-    """Open a study to read it.
-
-    Raises:
-        StudyError: there is none of that name; the message lists those there are.
+    Args:
+        study: the study.
+        trial: the trial that has just ended.
     """
-    check_name(name)
-    backend = open_storage(storage)
-    with explained(storage):
-        known = optuna.get_all_study_names(backend)
-        if name not in known:
-            message = f"no study {name!r} in {storage or 'default storage'}; there are: {known}"
-            raise StudyError(message)
-        study = optuna.load_study(study_name=name, storage=backend)
-        if study.directions != [StudyDirection.MINIMIZE]:
-            directions = [direction.name.lower() for direction in study.directions]
-            message = f"study {name!r} must minimize one value to be read here, got {directions}"
-            raise StudyError(message)
-        return study
-
-
-def delete_study(name: str, storage: Storage | None = None) -> None:
-    """Delete a study and what its trials wrote into the study's own folder.
-
-    Raises:
-        StudyError: it is being written, or there is none of that name.
-    """
-    study = open_study(name, storage)
-    backend = open_storage(storage)
-    with explained(storage), storage_lock(storage):  # nobody takes the lease meanwhile
-        holder = lease_holder(study)
-        if holder is not None:
-            message = f"study {name!r} is being written by {holder}: stop that first"
-            raise StudyError(message)
-        numbers = [trial.number for trial in study.get_trials(deepcopy=False)]
-        identity = study_identity(study)
-        optuna.delete_study(study_name=name, storage=backend)
-    if isinstance(backend, StudyFile):
-        fold_record(backend.watch)
-    file = storage_file(storage)
-    if file is not None and identity is not None:
-        StudyFolder(checkpoints_beside(file), name, identity).remove(numbers)
-
-
-def list_studies(storage: Storage | None = None) -> pd.DataFrame:
-    """One row per study: its strategy, how many trials it has, its best value, who writes it."""
-    backend = open_storage(storage)
-    with explained(storage):
-        names = optuna.get_all_study_names(backend)
-        studies = [optuna.load_study(study_name=name, storage=backend) for name in names]
-        rows = [_study_row(study) for study in studies]
-    columns = ["name", "strategy", "trials", "completed", "pruned", "failed", "best"]
-    return pd.DataFrame(rows, columns=[*columns, "stopped", "held_by"])
-
-
-def _study_row(study: optuna.Study) -> list[Any]:
-    trials = own_trials(study)
-    record = StudyRecord.of(study)
-    best = incumbent(trials) if study.directions == [StudyDirection.MINIMIZE] else None
-    return [
-        study.study_name,
-        record.settings.get("strategy"),
-        len(trials),
-        sum(trial.is_completed for trial in trials),
-        sum(trial.outcome == TrialOutcome.PRUNED for trial in trials),
-        sum(trial.is_failed for trial in trials),
-        math.nan if best is None else best.value,
-        record.stopped,
-        lease_holder(study),
-    ]
-
-
-def trials_frame(study: optuna.Study) -> pd.DataFrame:
-    """One row per trial, its record first, then one column per hyperparameter.
-
-    `value` is that of a whole training alone, NaN for failed and pruned trials; `best` is the
-    incumbent's after the trial; `seconds` are those of training. `warm_start` names the trial of
-    another study that a row was copied from; such rows count neither as budget nor in `best`.
-    """
-    rows = [
-        {
-            "number": trial.number,
-            "state": _STATES.get(trial.outcome, "fail"),
-            "status": trial.record.status,
-            "value": math.nan if trial.value is None else trial.value,
-            "best": math.nan,
-            "seconds": trial.training_seconds,
-            **{key: getattr(trial.record, key) for key in _COLUMNS},
-            **_free_names(trial.configuration),
-        }
-        for trial in recorded_trials(study)
-        if trial.outcome != TrialOutcome.WAITING
-    ]
-    frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=_RECORD)
-    frame["best"] = running_best(frame["value"].where(frame["warm_start"].isna()))
-    return frame
-
-
-_COLUMNS = ("suggest_seconds", "started", "finished", "reason", "worker", "warm_start")
-_STATES = {
-    TrialOutcome.RUNNING: "running",
-    TrialOutcome.COMPLETED: "complete",
-    TrialOutcome.PRUNED: "pruned",
-}
-_RECORD = ["number", "state", "status", "value", "best", "seconds", *_COLUMNS]
-
-
-def _free_names(configuration: Configuration) -> Configuration:
-    """A hyperparameter called like a column of the record becomes `param_<name>`."""
-    return {f"param_{k}" if k in _RECORD else k: v for k, v in configuration.items()}
+    best = incumbent(study)
+    best_value = math.nan if best is None else best.value
+    recorded = RecordedTrial.from_trial(trial)
+    ended = recorded.record.reason if recorded.value is None else f"error {recorded.value:.4f}"
+    seconds = recorded.training_seconds
+    print(f"trial {trial.number:3d}  {ended}  best {best_value:.4f}  {seconds:.1f} s", flush=True)
 
 
 class CostEstimate(NamedTuple):
-    """Seconds that a study will take, from `n` measured configurations."""
+    """How long a study will take.
+
+    Attributes:
+        seconds: at the mean cost of the measured configurations.
+        lowest: if every trial cost as little as the cheapest of them.
+        highest: if every trial cost as much as the most expensive of them.
+        n: the number of measured configurations.
+    """
 
     seconds: float
     lowest: float
@@ -376,33 +247,33 @@ def estimate_cost(
 ) -> CostEstimate:
     """Train the default and a few drawn configurations for one epoch each, and multiply.
 
-    `lowest` and `highest` are what the study would take if every trial cost as the cheapest or
-    the dearest of them. Deciding is not counted.
+    The time that the strategy takes to suggest configurations is not counted.
+
+    Args:
+        objective: what is minimised.
+        space: the search space.
+        n_trials: the budget.
+        workers: how many trials run at once.
+        n_samples: configurations to measure, the default included.
+        seed: fixes the drawn configurations.
     """
     evaluated = as_objective(objective)
     rng = np.random.default_rng(seed)
     drawn = [space.sample(rng, prior_seed=seed) for _ in range(n_samples - 1)]
+    # The first epoch of a process pays for loading the data and warming up: it is not counted.
+    configurations = [space.default_configuration()] * 2 + drawn
+
     costs: list[float] = []
     with tempfile.TemporaryDirectory(prefix="hpo_lib_") as folder:
         segment = Segment(trial_seed(seed, 0), 0, 1, evaluated.budget, None, folder)
-        # the first epoch of a process pays for loading the data and warming up
-        for configuration in [space.default_configuration()] * 2 + drawn:
+        for configuration in configurations:
             began = time.perf_counter()
             result = evaluated(configuration, segment)
-            # a training that diverged has no epochs, but took its time
+            # A training that diverged has no epochs, but took its time.
             seconds = sum(result.seconds) or time.perf_counter() - began
             costs.append(seconds * evaluated.budget)
-    trials = math.ceil(n_trials / max(workers, 1))
+
     costs = costs[1:]
     mean = sum(costs) / len(costs)
-    return CostEstimate(mean * trials, min(costs) * trials, max(costs) * trials, len(costs))
-
-
-def print_progress(study: optuna.Study, trial: FrozenTrial) -> None:
-    """A callback that prints one line per trial."""
-    best = incumbent(study)
-    best_value = math.nan if best is None else best.value
-    recorded = RecordedTrial.from_trial(trial)
-    ended = recorded.record.reason if recorded.value is None else f"error {recorded.value:.4f}"
-    seconds = recorded.training_seconds
-    print(f"trial {trial.number:3d}  {ended}  best {best_value:.4f}  {seconds:.1f} s", flush=True)
+    n_rounds = math.ceil(n_trials / max(workers, 1))
+    return CostEstimate(mean * n_rounds, min(costs) * n_rounds, max(costs) * n_rounds, len(costs))

@@ -1,4 +1,7 @@
-"""What a study was recorded with, and whether a call that would continue it asks for the same."""
+"""The settings that a study was begun with, and the trials that it begins with.
+
+A call that would continue a study must ask for the same settings and the same space.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,24 @@ from typing import Any
 
 import optuna
 import pandas as pd
+from optuna.trial import FrozenTrial, TrialState
 
 from hpo_lib.exceptions import StudyChangedError
 from hpo_lib.objective import Objective
 from hpo_lib.space.search_space import SearchSpace
-from hpo_lib.trials import StudyRecord
+from hpo_lib.trials import RecordedTrial, StudyRecord, copy_for_warm_start, recorded_trials
 
 
 def study_settings(objective: Objective, **others: Any) -> dict[str, Any]:
-    """All that the trials of a study depend on besides their number, as JSON."""
+    """Return all that the trials of a study depend on besides their number, as JSON.
+
+    Args:
+        objective: names its own settings and its budget.
+        **others: further settings, by name.
+
+    Raises:
+        TypeError: a setting is not JSON.
+    """
     settings = {"budget": objective.budget, "objective": objective.settings, **others}
     try:
         return json.loads(json.dumps(settings))  # what is compared is what is stored
@@ -25,8 +37,41 @@ def study_settings(objective: Objective, **others: Any) -> dict[str, Any]:
         raise TypeError(message) from error
 
 
-def check_comparable(name: str, recorded: dict[str, Any], asked: dict[str, Any]) -> None:
-    """Refuse another objective or budget than that of the study of this name."""
+def qualified_name(part: object) -> str:
+    """Return the name under which a sampler or pruner is recorded."""
+    cls = type(part)
+    if isinstance(part, str):
+        return part
+    # Classes of this package are recorded without their module, which may move.
+    is_ours = cls.__module__.split(".")[0] == "hpo_lib"
+    return cls.__qualname__ if is_ours else f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _in_current_form(recorded: dict[str, Any], objective: Objective) -> dict[str, Any]:
+    """Return recorded settings as they would be recorded today.
+
+    An objective may have `earlier_settings`: forms in which earlier versions recorded it.
+    """
+    if recorded.get("objective") in getattr(objective, "earlier_settings", ()):
+        return {**recorded, "objective": objective.settings}
+    return recorded
+
+
+def check_comparable(
+    name: str, recorded: dict[str, Any], asked: dict[str, Any], objective: Objective
+) -> None:
+    """Refuse another objective or budget than that of an earlier study.
+
+    Args:
+        name: of the earlier study.
+        recorded: its settings.
+        asked: settings of the new study.
+        objective: the objective of the new study.
+
+    Raises:
+        StudyChangedError: the values of the two do not compare.
+    """
+    recorded = _in_current_form(recorded, objective)
     for key in ("objective", "budget"):
         if recorded.get(key) != asked[key]:
             message = (
@@ -36,18 +81,20 @@ def check_comparable(name: str, recorded: dict[str, Any], asked: dict[str, Any])
             raise StudyChangedError(message)
 
 
-def written(part: object) -> str:
-    """A sampler or pruner as the record names it."""
-    kind = type(part)
-    if isinstance(part, str):
-        return part
-    # Classes of this package are recorded without their module, which may move.
-    is_ours = kind.__module__.split(".")[0] == "hpo_lib"
-    return kind.__qualname__ if is_ours else f"{kind.__module__}.{kind.__qualname__}"
+def check_unchanged(
+    study: optuna.Study, space: SearchSpace, settings: dict[str, Any], objective: Objective
+) -> None:
+    """Refuse to continue a study that was recorded with another space or other settings.
 
+    Args:
+        study: the study to continue; a new one is never refused.
+        space: the search space asked for.
+        settings: the settings asked for.
+        objective: the objective asked for.
 
-def check_unchanged(study: optuna.Study, space: SearchSpace, settings: dict[str, Any]) -> None:
-    """Refuse to continue a study that was recorded with another space or other settings."""
+    Raises:
+        StudyChangedError: they differ, line by line, or another program made the trials.
+    """
     recorded = StudyRecord.of(study)
     if recorded.space is None:
         if study.get_trials(deepcopy=False):
@@ -57,20 +104,24 @@ def check_unchanged(study: optuna.Study, space: SearchSpace, settings: dict[str,
             )
             raise StudyChangedError(message)
         return
+
+    recorded_settings = _in_current_form(recorded.settings, objective)
     differences = [
-        *_difference(_lines(recorded.settings), _lines(settings)),
-        *_difference(recorded.space.splitlines(), space.to_yaml().splitlines()),
+        *_difference(_lines(recorded_settings), _lines(settings)),
+        *_difference(recorded.space.splitlines(), space.to_yaml(comments=False).splitlines()),
     ]
-    if differences:
-        listed = "\n  ".join(differences)
-        same = all(recorded.settings[key] == settings[key] for key in ("objective", "budget"))
-        kept = f", with warm_start_from={study.study_name!r} to keep its trials as evidence"
-        message = (
-            f"study {study.study_name!r} was recorded with other settings (- recorded, + asked):\n"
-            f"  {listed}\nTo go on, choose a new name"
-            f"{kept if same else ': the values do not compare'}."
-        )
-        raise StudyChangedError(message)
+    if not differences:
+        return
+
+    listed = "\n  ".join(differences)
+    advice = ": the values do not compare"
+    if all(recorded_settings.get(key) == settings[key] for key in ("objective", "budget")):
+        advice = f", with warm_start_from={study.study_name!r} to keep its trials as evidence"
+    message = (
+        f"study {study.study_name!r} was recorded with other settings (- recorded, + asked):\n"
+        f"  {listed}\nTo go on, choose a new name{advice}."
+    )
+    raise StudyChangedError(message)
 
 
 def _lines(settings: dict[str, Any]) -> list[str]:
@@ -81,3 +132,68 @@ def _lines(settings: dict[str, Any]) -> list[str]:
 def _difference(recorded: list[str], asked: list[str]) -> list[str]:
     lines = difflib.ndiff(recorded, asked)
     return [line for line in lines if line.startswith(("- ", "+ "))]
+
+
+def begin_study(
+    study: optuna.Study,
+    objective: Objective,
+    space: SearchSpace,
+    settings: dict[str, Any],
+    n_trials: int,
+    earlier: optuna.Study | None,
+) -> None:
+    """Write the settings of a study and the trials that it begins with.
+
+    A driver that is killed in here begins again, and repeats nothing.
+
+    Args:
+        study: the study, of which nothing or a part of this is written.
+        objective: its objective.
+        space: its search space.
+        settings: of `study_settings`.
+        n_trials: its budget.
+        earlier: the study to take warm-start trials from.
+
+    Raises:
+        StudyChangedError: no trial of the earlier study can be taken over. The name is not bound
+            to these settings then.
+    """
+    warm_start_trials: list[FrozenTrial] = []
+    if earlier is not None:
+        check_comparable(earlier.study_name, StudyRecord.of(earlier).settings, settings, objective)
+        warm_start_trials = _warm_start_trials(earlier, space)
+    record = StudyRecord.of(study).write(
+        study, space=space.to_yaml(comments=False), settings=settings, n_trials=n_trials
+    )
+
+    recorded = recorded_trials(study)
+    if settings["default_first"] and not recorded:
+        default = space.default_configuration()
+        searched = [parameter.name for parameter in space.searched]
+        study.enqueue_trial({name: default[name] for name in searched if name in default})
+
+    copied = {trial.record.warm_start for trial in recorded}
+    for trial in warm_start_trials:
+        if RecordedTrial.from_trial(trial).record.warm_start not in copied:
+            study.add_trial(trial)
+    record.write(study, is_ready=True)
+
+
+def _warm_start_trials(earlier: optuna.Study, space: SearchSpace) -> list[FrozenTrial]:
+    """Return the completed trials of a study that lie in a space, completed by its values."""
+    name = earlier.study_name
+    completed = earlier.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    copies: list[FrozenTrial] = []
+    for trial in completed:
+        recorded = RecordedTrial.from_trial(trial)
+        if space.contains(recorded.configuration):
+            source = recorded.record.warm_start or f"{name}#{trial.number}"
+            configuration = space.complete(recorded.configuration)
+            copies.append(copy_for_warm_start(trial, source, configuration, space.distributions()))
+    if completed and not copies:
+        message = (
+            f"warm_start_from={name!r} must have a trial inside the space, got {len(completed)} "
+            "outside: where a parameter is new, its value in them is not known"
+        )
+        raise StudyChangedError(message)
+    return copies

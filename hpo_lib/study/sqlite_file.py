@@ -13,6 +13,8 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+from hpo_lib.trials import LEASE_KEY
+
 _FOLD_SECONDS = 1.0
 _SMALLEST = 512  # bytes of the smallest page
 
@@ -114,11 +116,11 @@ def recorded_leases(path: Path) -> dict[str, dict[str, Any] | None] | None:
     """
     query = (
         "SELECT study_name, value_json FROM studies LEFT JOIN study_user_attributes AS found "
-        "ON found.study_id = studies.study_id AND found.key = 'lease'"
+        "ON found.study_id = studies.study_id AND found.key = ?"
     )
     try:
         with closing(_connect(path, "ro", _FOLD_SECONDS)) as connection:
-            rows = connection.execute(query).fetchall()
+            rows = connection.execute(query, (LEASE_KEY,)).fetchall()
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorcode in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise

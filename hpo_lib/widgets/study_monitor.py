@@ -28,7 +28,8 @@ from hpo_lib.plots.trials import (
 )
 from hpo_lib.space.search_space import ChoiceParameter
 from hpo_lib.study.background import BackgroundStudy, background_study
-from hpo_lib.study.storage import DEFAULT_STORAGE, Storage, lease_holder, open_storage
+from hpo_lib.study.lease import lease_holder
+from hpo_lib.study.storage import DEFAULT_STORAGE, Storage, open_storage
 from hpo_lib.trials import (
     RecordedTrial,
     StudyRecord,

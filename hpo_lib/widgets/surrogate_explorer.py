@@ -11,7 +11,7 @@ import optuna
 from hpo_lib.exceptions import StudyError
 from hpo_lib.plots.surrogate_slice import FittedStudy, fitted_study, plot_slice, slice_data
 from hpo_lib.space.search_space import Configuration, Value
-from hpo_lib.study.storage import lease_holder
+from hpo_lib.study.lease import lease_holder
 from hpo_lib.trials import StudyRecord, own_trials, recorded_trials, study_space
 from hpo_lib.widgets.base import Panel, png, slider, ticks_of
 from hpo_lib.widgets.front_end import in_turn

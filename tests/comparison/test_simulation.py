@@ -18,8 +18,9 @@ from hpo_lib.comparison.simulation import (
     wall_clock_data,
 )
 from hpo_lib.objective import Segment, SegmentResult
+from hpo_lib.study.catalog import trials_frame
 from hpo_lib.study.driver import trial_seed
-from hpo_lib.study.run import run_study, trials_frame
+from hpo_lib.study.run import run_study
 from tests.toys import TOY_SPACE, bowl, record_of
 
 

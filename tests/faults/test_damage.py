@@ -12,7 +12,8 @@ import pytest
 from hpo_lib.exceptions import SpaceError, StudyError
 from hpo_lib.objective import Segment, SegmentResult
 from hpo_lib.space.search_space import SearchSpace
-from hpo_lib.study.run import list_studies, open_study, run_study
+from hpo_lib.study.catalog import list_studies, open_study
+from hpo_lib.study.run import run_study
 from hpo_lib.study.workers.local import Failure, evaluate
 from tests.toys import TOY_SPACE, Learner, ending, record_of
 
@@ -67,8 +68,8 @@ def test_a_trial_whose_checkpoints_are_always_damaged_is_lost_and_no_evidence():
 
 @pytest.mark.slow
 def test_a_training_blames_a_truncated_checkpoint_and_not_its_configuration(tmp_path):
-    from hpo_lib.training.loaders import DataConfig
-    from hpo_lib.training.trainer import TrainingConfig, TrainingObjective  # imports torch
+    from hpo_lib.training.config import DataConfig, TrainingConfig
+    from hpo_lib.training.objective import TrainingObjective  # imports torch
 
     data = DataConfig("digits", n_train=64, n_validation=32)
     objective = TrainingObjective(TrainingConfig(depth=8, n_filters=2, epochs=2), data)

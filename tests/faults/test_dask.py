@@ -12,7 +12,8 @@ import psutil
 import pytest
 
 from hpo_lib.exceptions import StudyError
-from hpo_lib.study.run import open_study, run_study
+from hpo_lib.study.catalog import open_study
+from hpo_lib.study.run import run_study
 from hpo_lib.study.workers.dask_cluster import DaskWorkers
 from tests.clusters import ROOT, Cluster, kill
 from tests.toys import TOY_SPACE, Learner, record_of

@@ -14,7 +14,8 @@ from hpo_lib.__main__ import main
 from hpo_lib.exceptions import StudyError, WriteError
 from hpo_lib.files import atomic_write_bytes
 from hpo_lib.objective import Segment, SegmentResult
-from hpo_lib.study.run import list_studies, open_study, run_study
+from hpo_lib.study.catalog import list_studies, open_study
+from hpo_lib.study.run import run_study
 from tests.toys import TOY_SPACE, Learner, bowl, ending
 
 N_TRIALS = 6

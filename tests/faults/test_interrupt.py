@@ -14,8 +14,9 @@ import pytest
 from jupyter_client.manager import KernelManager
 
 from hpo_lib.comparison.run import compare, replay
-from hpo_lib.runner.run import HeadlessKernel
-from hpo_lib.study.run import open_study, run_study
+from hpo_lib.runner.execution import HeadlessKernel
+from hpo_lib.study.catalog import open_study
+from hpo_lib.study.run import run_study
 from hpo_lib.trials import stop_reason
 from tests.faults.test_killed_driver import ROOT
 from tests.toys import TOY_SPACE, Learner, ending, record_of

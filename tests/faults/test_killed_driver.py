@@ -12,8 +12,9 @@ import psutil
 import pytest
 
 from hpo_lib.exceptions import StudyHeldError
+from hpo_lib.study.catalog import open_study
 from hpo_lib.study.driver import Driver
-from hpo_lib.study.run import open_study, run_study
+from hpo_lib.study.run import run_study
 from tests.toys import TOY_SPACE, Learner, ending
 
 N_TRIALS = 12
@@ -75,7 +76,7 @@ def test_a_killed_study_ends_as_an_undisturbed_one(strategy, workers):
 def test_a_killed_pruned_study_ends_as_an_undisturbed_one(strategy, pruning):
     options = {"workers": 0, "rungs": (1, 3), "pruning": pruning}
     run_study(Learner("calm.log"), TOY_SPACE, strategy, N_TRIALS, name="calm", **options)
-    assert {"completed", "pruned"} == {row[-1] for row in record("calm")}
+    assert {"completed", "pruned"} == {row[1] for row in record("calm")}
     n_segments = len(Path("calm.log").read_text().splitlines())
     for kill_at in (5, 9, n_segments + 2):
         assert drive("killed", strategy, 0, kill_at, pruning) == -signal.SIGKILL
@@ -89,7 +90,7 @@ def test_a_killed_pruned_study_ends_as_an_undisturbed_one(strategy, pruning):
 def test_a_driver_lost_between_a_rung_and_its_verdict_decides_the_same(pruning, monkeypatch):
     options = {"workers": 0, "rungs": (1, 3), "pruning": pruning, "storage": "s.db"}
     run_study(Learner("calm.log"), TOY_SPACE, "random", N_TRIALS, name="calm", **options)
-    decide = Driver._go_on
+    decide = Driver._continue
     for lost_at in (1, 4, 5, 2):
         asked = iter(range(1, 100))
 
@@ -99,7 +100,7 @@ def test_a_driver_lost_between_a_rung_and_its_verdict_decides_the_same(pruning, 
             decide(*arguments)
 
         with monkeypatch.context() as patched:
-            patched.setattr(Driver, "_go_on", stop)
+            patched.setattr(Driver, "_continue", stop)
             with pytest.raises(KeyboardInterrupt):
                 run_study(
                     Learner("lost.log"), TOY_SPACE, "random", N_TRIALS, name="lost", **options
@@ -123,8 +124,8 @@ def test_a_second_process_is_refused_while_the_first_runs():
     run_study(Learner("held.log"), TOY_SPACE, "random", 2, name="held", workers=0)
     program = """
 import sys
-from hpo_lib.study.storage import Lease
-from hpo_lib.study.run import open_study
+from hpo_lib.study.lease import Lease
+from hpo_lib.study.catalog import open_study
 Lease(open_study("held")).acquire()
 print("held", flush=True)
 sys.stdin.read()

@@ -9,9 +9,10 @@ import psutil
 import pytest
 
 from hpo_lib.exceptions import StudyHeldError
-from hpo_lib.study.run import open_study, run_study
-from hpo_lib.study.storage import Lease, lease_holder
-from hpo_lib.trials import read_lease
+from hpo_lib.study.catalog import open_study
+from hpo_lib.study.lease import Lease, lease_holder
+from hpo_lib.study.run import run_study
+from hpo_lib.trials import read_lease, write_lease
 from tests.toys import TOY_SPACE, bowl
 
 
@@ -48,7 +49,7 @@ def test_a_clock_that_is_set_does_not_free_the_study_of_a_living_driver(monkeypa
     parent = psutil.Process(os.getppid())  # one's own lease is known without looking
     began = parent.create_time() - psutil.boot_time()
     held = {**read_lease(study), "pid": parent.pid, "process_started": began}
-    study.set_user_attr("lease", held)
+    write_lease(study, held)
     # what psutil tells after the clock was set: both are reckoned from the clock
     booted, created, now = psutil.boot_time, psutil.Process.create_time, time.time
     monkeypatch.setattr(psutil, "boot_time", lambda: booted() + shift)

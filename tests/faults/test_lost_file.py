@@ -12,7 +12,8 @@ import optuna
 import pytest
 
 from hpo_lib.exceptions import StudyError
-from hpo_lib.study.run import delete_study, list_studies, open_study, run_study
+from hpo_lib.study.catalog import delete_study, list_studies, open_study
+from hpo_lib.study.run import run_study
 from hpo_lib.study.storage import open_storage
 from tests.toys import TOY_SPACE, bowl
 

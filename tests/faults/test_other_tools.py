@@ -12,7 +12,8 @@ from optuna.trial import TrialState
 
 from hpo_lib.exceptions import StudyError
 from hpo_lib.plots.data import any_time_data
-from hpo_lib.study.run import list_studies, open_study, run_study, trials_frame
+from hpo_lib.study.catalog import list_studies, open_study, trials_frame
+from hpo_lib.study.run import run_study
 from hpo_lib.widgets.surrogate_explorer import SurrogateExplorer
 from tests.toys import TOY_SPACE, Learner, ending, record_of
 

@@ -17,15 +17,17 @@ from hpo_lib.comparison.run import compare
 from hpo_lib.exceptions import StudyError
 from hpo_lib.objective import Segment, SegmentResult
 from hpo_lib.study.background import BackgroundStudy, background_study
+from hpo_lib.study.catalog import delete_study, open_study
 from hpo_lib.study.gp_minimize import gp_minimize
 from hpo_lib.study.retrain import best_configuration, finalists_frame, retrain_best
-from hpo_lib.study.run import delete_study, open_study, run_study
+from hpo_lib.study.run import run_study
 from hpo_lib.study.storage import open_storage
+from hpo_lib.trials import StudyRecord
 from hpo_lib.widgets.study_monitor import StudyMonitor
-from tests.toys import TOY_SPACE, Learner, bowl, ending
+from tests.toys import TOY_SPACE, Learner, bowl, ending, record_of
 
 
-class CutError(BaseException):
+class CutError(KeyboardInterrupt):
     """Ends a driver as a kill would: nothing is tidied up."""
 
 
@@ -116,7 +118,8 @@ def test_a_link_in_a_trials_folder_goes_and_what_it_leads_to_stays():
 def test_an_identity_that_somebody_made_up_names_no_folder(identity):
     kept = precious(Path("outside/00000"))
     cut()
-    open_study("demo", "demo.db").set_user_attr("identity", identity)
+    opened = open_study("demo", "demo.db")
+    StudyRecord.of(opened).write(opened, identity=identity)
     study(Learner("log"))
     delete_study("demo", "demo.db")
     assert kept.exists()
@@ -152,7 +155,7 @@ def test_two_files_in_one_folder_share_no_checkpoints():
     for name in ("a", "b"):
         assert ending(study(Learner(f"{name}.log"), f"{name}.db")) == ending(calm)
         assert starts(f"{name}.log") == [0, 1, 3, 0, 1, 3]
-    identities = {open_study("demo", f).user_attrs["identity"] for f in ("a.db", "b.db")}
+    identities = {StudyRecord.of(open_study("demo", f)).identity for f in ("a.db", "b.db")}
     assert len(identities) == 2
 
 
@@ -192,14 +195,14 @@ def test_a_trial_recorded_before_studies_had_an_identity_goes_on(kept):
         shutil.copy(trial_folder() / f"{epoch}.json", old)
     shutil.rmtree("demo.db.checkpoints")
     files = {str(epoch): f"{old}/{epoch}.json" for epoch in (1, 3)}
-    trial_id = opened.trials[0]._trial_id
-    open_storage("demo.db").set_trial_user_attr(trial_id, "checkpoints", files)
-    opened.set_user_attr("identity", None)
+    record = replace(record_of(opened.trials[0]), checkpoints=files)
+    record.write(open_storage("demo.db"), opened.trials[0]._trial_id)
+    StudyRecord.of(opened).write(opened, identity=None)
     if not kept:
         shutil.rmtree(old)
     study(Learner("log"))
     assert starts("log") == [0, 1, *([3] if kept else [0, 1, 3]), 0, 1, 3]
-    assert len(open_study("demo", "demo.db").user_attrs["identity"]) == 32
+    assert len(StudyRecord.of(open_study("demo", "demo.db")).identity) == 32
 
 
 def test_a_segment_names_its_study():
@@ -210,7 +213,7 @@ def test_a_segment_names_its_study():
             seen.add(segment.study)
             return super().__call__(configuration, segment)
 
-    recorded = study(Noting("log")).user_attrs["identity"]
+    recorded = StudyRecord.of(study(Noting("log"))).identity
     assert seen == {recorded}
 
 
@@ -231,7 +234,7 @@ def test_a_trial_whose_checkpoints_are_all_refused_begins_anew():
         run_study(Cut("log", epochs=6, cut_at=5), TOY_SPACE, "random", 1, **options)
     Path("changed").touch()
     again = run_study(Refusing("log", epochs=6), TOY_SPACE, "random", 1, **options)
-    assert again.trials[0].user_attrs["status"] == "completed"
+    assert record_of(again.trials[0]).status == "completed"
     assert starts("log") == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 5]
 
 
@@ -284,8 +287,8 @@ def test_clean_refuses_while_a_study_is_written_whatever_its_files_name(results,
 @pytest.mark.slow
 def test_a_training_refuses_the_checkpoint_of_another_study_and_of_other_data(tmp_path):
     from hpo_lib.exceptions import CheckpointError
-    from hpo_lib.training.loaders import DataConfig
-    from hpo_lib.training.trainer import TrainingConfig, TrainingObjective  # imports torch
+    from hpo_lib.training.config import DataConfig, TrainingConfig
+    from hpo_lib.training.objective import TrainingObjective  # imports torch
 
     config = TrainingConfig(depth=8, n_filters=2, epochs=2)
     data = DataConfig("digits", n_train=64, n_validation=32)

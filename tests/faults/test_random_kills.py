@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 from sqlalchemy import Engine, event
 
-from hpo_lib.study.run import open_study, run_study
+from hpo_lib.study.catalog import open_study
+from hpo_lib.study.run import run_study
 from tests.toys import TOY_SPACE, Learner, ending
 
 N_TRIALS = 6

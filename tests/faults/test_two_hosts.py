@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from hpo_lib.study.run import open_study, run_study
+from hpo_lib.study.catalog import open_study
+from hpo_lib.study.run import run_study
 from tests.clusters import Cluster, kill
 from tests.toys import TOY_SPACE, Learner, record_of
 

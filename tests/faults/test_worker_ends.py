@@ -25,7 +25,7 @@ from sqlalchemy import Engine, event
 from hpo_lib.objective import FunctionObjective, Segment, SegmentResult
 from hpo_lib.study.run import run_study
 from hpo_lib.study.workers.local import Failure, LocalWorkers, evaluate
-from tests.toys import TOY_SPACE, bowl
+from tests.toys import TOY_SPACE, bowl, record_of
 
 SEGMENT = Segment(seed=1, start=0, stop=2, budget=2)
 CONFIGURATION = TOY_SPACE.default_configuration()
@@ -109,8 +109,8 @@ def test_a_study_goes_on_after_a_trial_whose_process_ends_quietly():
         return exit_quietly(configuration) if configuration == CONFIGURATION else 1.0
 
     study = run_study(quiet, TOY_SPACE, "random", 2, name="x", workers=1)
-    assert study.trials[0].user_attrs["status"] == "lost"
-    assert "exit code 0" in study.trials[0].user_attrs["reason"]
+    assert record_of(study.trials[0]).status == "lost"
+    assert "exit code 0" in record_of(study.trials[0]).reason
     assert study.trials[1].state == TrialState.COMPLETE
 
 
@@ -201,8 +201,8 @@ def test_any_exception_is_a_failed_trial_and_the_study_goes_on(kind):
         return 1.0
 
     study = run_study(function, TOY_SPACE, "random", 4, name="x", storage="memory", workers=0)
-    assert study.trials[0].user_attrs["status"] == "failed"
-    assert study.trials[0].user_attrs["reason"].startswith(kind.__name__)
+    assert record_of(study.trials[0]).status == "failed"
+    assert record_of(study.trials[0]).reason.startswith(kind.__name__)
     assert len(study.trials) == 4
 
 
@@ -286,10 +286,10 @@ def test_a_wrong_result_is_a_failed_trial_and_the_study_goes_on(wrong, reason):
     options = {"name": "x", "workers": 0, "max_failures": 9}
     for n_trials in (2, 3):  # the same study goes on
         study = run_study(Returning(wrong), TOY_SPACE, "random", n_trials, **options)
-    assert [t.user_attrs["status"] for t in study.trials] == ["failed"] * 3
+    assert [record_of(t).status for t in study.trials] == ["failed"] * 3
     for trial in study.trials:
         with pytest.raises(AssertionError, match=reason):
-            raise AssertionError(trial.user_attrs["reason"])
+            raise AssertionError(record_of(trial).reason)
 
 
 @pytest.mark.slow
@@ -332,7 +332,7 @@ def test_a_function_may_return_a_number_of_another_library(value):
 @pytest.mark.parametrize("value", [None, (0.5, 0.1), "0.5", np.ones(2)])
 def test_a_function_that_returns_no_number_fails_with_a_sentence(value):
     study = run_study(lambda c: value, TOY_SPACE, "random", 1, name="x", workers=0)
-    reason = study.trials[0].user_attrs["reason"]
+    reason = record_of(study.trials[0]).reason
     assert reason == f"TypeError: objective must return a number, got {value!r}"
 
 
@@ -345,7 +345,7 @@ def test_nan_in_a_curve_is_recorded_or_diverged():
     study = run_study(
         Returning(result(validation_error=nan)), TOY_SPACE, "random", 1, name="y", workers=0
     )
-    assert study.trials[0].user_attrs["status"] == "diverged"
+    assert record_of(study.trials[0]).status == "diverged"
 
 
 def test_a_segment_of_more_epochs_than_a_statement_takes_values_is_recorded():

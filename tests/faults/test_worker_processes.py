@@ -16,7 +16,8 @@ import pytest
 
 from hpo_lib.exceptions import StudyError
 from hpo_lib.objective import FunctionObjective, Segment
-from hpo_lib.study.run import open_study, run_study
+from hpo_lib.study.catalog import open_study
+from hpo_lib.study.run import run_study
 from hpo_lib.study.workers.local import LocalWorkers
 from tests.faults.test_killed_driver import ROOT
 from tests.toys import TOY_SPACE, bowl

@@ -17,7 +17,7 @@ from hpo_lib.plots import figures as plots
 from hpo_lib.plots import style as plots_style
 from hpo_lib.plots.style import label
 from hpo_lib.space.search_space import Configuration, SearchSpace
-from hpo_lib.study.run import trials_frame
+from hpo_lib.study.catalog import trials_frame
 from hpo_lib.trials import RECORD_KEY, StudyRecord
 
 SPACE = SearchSpace.from_yaml(

@@ -13,8 +13,9 @@ from optuna.trial import TrialState
 from hpo_lib.comparison.simulation import SimulatedWorkers
 from hpo_lib.exceptions import StudyChangedError, StudyError
 from hpo_lib.study.background import BackgroundStudy, background_study
-from hpo_lib.study.run import open_study, run_study
-from hpo_lib.study.storage import lease_holder
+from hpo_lib.study.catalog import open_study
+from hpo_lib.study.lease import lease_holder
+from hpo_lib.study.run import run_study
 from tests.toys import TOY_SPACE, Learner, Waiting, bowl, record_of
 
 FAR = 60
@@ -149,7 +150,8 @@ def test_a_second_one_of_the_same_study_is_refused(tmp_path):
 HOLD = """
 import sys
 from optuna import create_study
-from hpo_lib.study.storage import Lease, open_storage
+from hpo_lib.study.lease import Lease
+from hpo_lib.study.storage import open_storage
 study = create_study(study_name="toy", storage=open_storage("toy.db"), load_if_exists=True)
 Lease(study).acquire()
 print("held", flush=True)

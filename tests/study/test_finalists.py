@@ -11,13 +11,14 @@ from optuna.trial import TrialState
 from hpo_lib.exceptions import StudyChangedError, StudyError
 from hpo_lib.objective import Segment, SegmentResult
 from hpo_lib.space.search_space import Configuration, SearchSpace
+from hpo_lib.study.catalog import open_study
 from hpo_lib.study.retrain import (
     best_configuration,
     describe_finalists,
     finalists_frame,
     retrain_best,
 )
-from hpo_lib.study.run import open_study, run_study
+from hpo_lib.study.run import run_study
 from hpo_lib.trials import RECORD_KEY
 
 SPACE = SearchSpace.from_yaml("x: {type: int, low: 0, high: 39, default: 39}")

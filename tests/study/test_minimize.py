@@ -16,8 +16,8 @@ from skopt.space import Categorical, Integer, Real, Space
 
 from hpo_lib.exceptions import StudyChangedError, StudyError, StudyStoppedError
 from hpo_lib.space.search_space import SearchSpace
+from hpo_lib.study.catalog import open_study
 from hpo_lib.study.gp_minimize import gp_minimize
-from hpo_lib.study.run import open_study
 from tests.toys import TOY_SPACE, bowl
 
 DIMENSIONS = [Real(0.001, 1.0, "log-uniform", name="lr"), (1, 5), ["a", "b", "c"]]

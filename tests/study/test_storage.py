@@ -15,8 +15,9 @@ import pytest
 
 from hpo_lib.comparison.run import compare, replay
 from hpo_lib.objective import as_objective
-from hpo_lib.study.storage import LEASE_SECONDS, Lease, lease_holder, open_storage
-from hpo_lib.trials import read_lease
+from hpo_lib.study.lease import LEASE_SECONDS, Lease, lease_holder
+from hpo_lib.study.storage import open_storage
+from hpo_lib.trials import read_lease, write_lease
 from tests.toys import TOY_SPACE, bowl, record_of
 
 
@@ -58,7 +59,7 @@ def test_a_driver_that_nobody_has_buried_holds_no_lease():
     study = optuna.create_study()
     lease = {"pid": process.pid, "host": socket.gethostname(), "token": "x", "renewed": 0.0}
     began = psutil.Process(process.pid).create_time() - psutil.boot_time()
-    study.set_user_attr("lease", {**lease, "process_started": began})
+    write_lease(study, {**lease, "process_started": began})
     assert lease_holder(study) == f"process {process.pid} on {socket.gethostname()}"
     process.kill()
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)

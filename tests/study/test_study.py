@@ -16,17 +16,11 @@ from optuna.trial import TrialState
 from hpo_lib.exceptions import StudyChangedError, StudyError, StudyHeldError, StudyStoppedError
 from hpo_lib.objective import Segment, SegmentResult
 from hpo_lib.space.search_space import SearchSpace
-from hpo_lib.study.run import (
-    delete_study,
-    estimate_cost,
-    list_studies,
-    open_study,
-    run_study,
-    trials_frame,
-)
-from hpo_lib.study.storage import LEASE_SECONDS, Lease
+from hpo_lib.study.catalog import delete_study, list_studies, open_study, trials_frame
+from hpo_lib.study.lease import LEASE_SECONDS, Lease
+from hpo_lib.study.run import estimate_cost, run_study
 from hpo_lib.study.workers.local import Evaluation, Failure, InProcess
-from hpo_lib.trials import recorded_trials, stop_reason, study_space
+from hpo_lib.trials import recorded_trials, stop_reason, study_space, write_lease
 from tests.toys import TOY_SPACE, Learner, bowl, record_of
 
 
@@ -210,16 +204,16 @@ def test_a_second_driver_is_refused_with_who_holds_it():
 def test_a_stale_lease_is_taken_over():
     study = run()
     lease = {"token": "x", "host": "elsewhere", "pid": 1, "process_started": 0}
-    study.set_user_attr("lease", {**lease, "renewed": time.time()})
+    write_lease(study, {**lease, "renewed": time.time()})
     with pytest.raises(StudyHeldError, match="written by process 1 on elsewhere"):
         run(n_trials=7)
-    study.set_user_attr("lease", {**lease, "renewed": time.time() - LEASE_SECONDS})
+    write_lease(study, {**lease, "renewed": time.time() - LEASE_SECONDS})
     assert len(run(n_trials=7).trials) == 7
 
 
 def test_a_driver_that_lost_its_lease_stops():
     def steal(study, trial):
-        study.set_user_attr("lease", {"token": "thief", "pid": 7, "host": "h"})
+        write_lease(study, {"token": "thief", "pid": 7, "host": "h"})
 
     with pytest.raises(StudyHeldError, match="taken over by process 7 on h"):
         run(callback=steal)

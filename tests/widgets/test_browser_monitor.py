@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hpo_lib.study.run import open_study
+from hpo_lib.study.catalog import open_study
 from tests.toys import Waiting, record_of
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]

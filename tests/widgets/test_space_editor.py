@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 
 from hpo_lib.space.search_space import SearchSpace
-from hpo_lib.study.run import open_study, run_study
+from hpo_lib.study.catalog import open_study
+from hpo_lib.study.run import run_study
 from hpo_lib.trials import recorded_trials
 from hpo_lib.widgets.editor_state import (
     EditorState,

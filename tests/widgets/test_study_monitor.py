@@ -14,9 +14,10 @@ from hpo_lib.plots.data import points_data
 from hpo_lib.plots.trials import brush, plot_parallel_coordinates, trial_curves_data
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.study.background import BackgroundStudy
-from hpo_lib.study.run import open_study, run_study
-from hpo_lib.study.storage import Lease
-from hpo_lib.trials import own_trials, recorded_trials
+from hpo_lib.study.catalog import open_study
+from hpo_lib.study.lease import Lease
+from hpo_lib.study.run import run_study
+from hpo_lib.trials import StudyRecord, own_trials, recorded_trials
 from hpo_lib.widgets.study_monitor import (
     StudyMonitor,
     describe,
@@ -104,7 +105,7 @@ def test_seconds_left_are_of_the_rest_of_the_budget(tmp_path):
     learner = Learner(str(tmp_path / "log"), epochs=4)  # 0.01 s per epoch
     study = run_in_memory(4, learner)
     assert seconds_left(study) == 0
-    study.set_user_attr("n_trials", 9)
+    StudyRecord.of(study).write(study, n_trials=9)
     deciding = np.mean([t.record.suggest_seconds for t in recorded_trials(study)])
     assert seconds_left(study) == pytest.approx(5 * (0.04 + deciding))
 
@@ -122,13 +123,13 @@ def test_copied_and_queued_trials_are_no_trials_of_its_own():
 
 def test_the_budget_is_never_below_what_has_ended():
     study = run_in_memory(4)
-    study.set_user_attr("n_trials", 3)
+    StudyRecord.of(study).write(study, n_trials=3)
     assert describe(study).startswith("4 of 4 trials have ended")
 
 
 def test_seconds_left_are_told_only_while_it_runs():
     study = run_in_memory(4)
-    study.set_user_attr("n_trials", 9)
+    StudyRecord.of(study).write(study, n_trials=9)
     assert "s left" not in describe(study)
     lease = Lease(study)
     lease.acquire()

@@ -11,8 +11,8 @@ from hpo_lib.exceptions import StudyError
 from hpo_lib.plots.surrogate_slice import fitted_study, plot_slice, slice_data
 from hpo_lib.samplers.acquisition import log_expected_improvement
 from hpo_lib.space.search_space import SearchSpace
+from hpo_lib.study.lease import Lease
 from hpo_lib.study.run import run_study
-from hpo_lib.study.storage import Lease
 from hpo_lib.widgets.surrogate_explorer import SurrogateExplorer, queue_trial
 from tests.toys import TOY_SPACE, bowl, record_of
 

@@ -1,0 +1,178 @@
+"""Open, list, delete and tabulate the studies of a storage."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import optuna
+import pandas as pd
+from optuna.study import StudyDirection
+
+from hpo_lib.checks import check_name
+from hpo_lib.exceptions import StudyError
+from hpo_lib.space.search_space import Configuration
+from hpo_lib.study.checkpoints import StudyFolder, checkpoints_beside, study_identity
+from hpo_lib.study.lease import lease_holder
+from hpo_lib.study.storage import (
+    Storage,
+    StudyFile,
+    fold_record,
+    open_storage,
+    storage_file,
+    storage_lock,
+    translate_storage_errors,
+)
+from hpo_lib.trials import (
+    RecordedTrial,
+    StudyRecord,
+    TrialOutcome,
+    incumbent,
+    own_trials,
+    recorded_trials,
+    running_best,
+)
+
+_STATES = {
+    TrialOutcome.RUNNING: "running",
+    TrialOutcome.COMPLETED: "complete",
+    TrialOutcome.PRUNED: "pruned",
+}
+_RECORD_COLUMNS = ("suggest_seconds", "started", "finished", "reason", "worker", "warm_start")
+_COLUMNS = ("number", "state", "status", "value", "best", "seconds", *_RECORD_COLUMNS)
+
+
+def open_study(name: str, storage: Storage | None = None) -> optuna.Study:
+    """Open a study to read it.
+
+    Args:
+        name: the study's name.
+        storage: an SQLite file, an Optuna URL or a storage; default `results/studies.db`.
+
+    Raises:
+        StudyError: there is none of that name; the message lists those there are.
+    """
+    check_name(name)
+    backend = open_storage(storage)
+    with translate_storage_errors(storage):
+        names = optuna.get_all_study_names(backend)
+        if name not in names:
+            message = f"no study {name!r} in {storage or 'default storage'}; there are: {names}"
+            raise StudyError(message)
+
+        study = optuna.load_study(study_name=name, storage=backend)
+        if study.directions != [StudyDirection.MINIMIZE]:
+            directions = [direction.name.lower() for direction in study.directions]
+            message = f"study {name!r} must minimize one value to be read here, got {directions}"
+            raise StudyError(message)
+        return study
+
+
+def delete_study(name: str, storage: Storage | None = None) -> None:
+    """Delete a study and what its trials wrote into the study's own folder.
+
+    Args:
+        name: the study's name.
+        storage: an SQLite file, an Optuna URL or a storage; default `results/studies.db`.
+
+    Raises:
+        StudyError: it is being written, or there is none of that name.
+    """
+    study = open_study(name, storage)
+    backend = open_storage(storage)
+    with translate_storage_errors(storage), storage_lock(backend):
+        # Nobody takes the lease while the file is locked.
+        holder = lease_holder(study)
+        if holder is not None:
+            message = f"study {name!r} is being written by {holder}: stop that first"
+            raise StudyError(message)
+        numbers = [trial.number for trial in study.get_trials(deepcopy=False)]
+        identity = study_identity(study)
+        optuna.delete_study(study_name=name, storage=backend)
+    if isinstance(backend, StudyFile):
+        fold_record(backend.watch)
+
+    file = storage_file(backend)
+    if file is not None and identity is not None:
+        StudyFolder(checkpoints_beside(file), name, identity).remove(numbers)
+
+
+def list_studies(storage: Storage | None = None) -> pd.DataFrame:
+    """Return one row per study: its strategy, numbers of trials, best value and who writes it.
+
+    Args:
+        storage: an SQLite file, an Optuna URL or a storage; default `results/studies.db`.
+    """
+    backend = open_storage(storage)
+    with translate_storage_errors(storage):
+        names = optuna.get_all_study_names(backend)
+        studies = [optuna.load_study(study_name=name, storage=backend) for name in names]
+        rows = [_study_row(study) for study in studies]
+    columns = ["name", "strategy", "trials", "completed", "pruned", "failed", "best"]
+    return pd.DataFrame(rows, columns=[*columns, "stopped", "held_by"])
+
+
+def _study_row(study: optuna.Study) -> list[Any]:
+    trials = own_trials(study)
+    record = StudyRecord.of(study)
+    best = incumbent(trials) if study.directions == [StudyDirection.MINIMIZE] else None
+    return [
+        study.study_name,
+        record.settings.get("strategy"),
+        len(trials),
+        sum(trial.is_completed for trial in trials),
+        sum(trial.outcome == TrialOutcome.PRUNED for trial in trials),
+        sum(trial.is_failed for trial in trials),
+        math.nan if best is None else best.value,
+        record.stopped,
+        lease_holder(study),
+    ]
+
+
+def trials_frame(study: optuna.Study) -> pd.DataFrame:
+    """Return one row per trial, its record first, then one column per hyperparameter.
+
+    `value` is that of a whole training alone, NaN for failed and pruned trials; `best` is the
+    incumbent's after the trial; `seconds` are those of training. `warm_start` names the trial of
+    another study that a row was copied from; such rows count neither as budget nor in `best`. A
+    hyperparameter that is called like a column of the record stands in `param_<name>`.
+
+    Args:
+        study: a study of `run_study` or `open_study`.
+
+    Example:
+        >>> import optuna
+        >>> study = optuna.create_study()
+        >>> study.optimize(lambda trial: trial.suggest_float("lr", 0.1, 1.0), n_trials=3)
+        >>> trials_frame(study)[["number", "state", "warm_start"]]
+           number     state warm_start
+        0       0  complete       None
+        1       1  complete       None
+        2       2  complete       None
+    """
+    trials = recorded_trials(study)
+    rows = [_trial_row(trial) for trial in trials if trial.outcome != TrialOutcome.WAITING]
+    frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(_COLUMNS))
+    frame["best"] = running_best(frame["value"].where(frame["warm_start"].isna()))
+    return frame
+
+
+def _trial_row(trial: RecordedTrial) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "number": trial.number,
+        "state": _STATES.get(trial.outcome, "fail"),
+        "status": trial.record.status,
+        "value": math.nan if trial.value is None else trial.value,
+        "best": math.nan,
+        "seconds": trial.training_seconds,
+    }
+    for name in _RECORD_COLUMNS:
+        row[name] = getattr(trial.record, name)
+    return {**row, **_rename_clashes(trial.configuration)}
+
+
+def _rename_clashes(configuration: Configuration) -> Configuration:
+    return {
+        f"param_{name}" if name in _COLUMNS else name: value
+        for name, value in configuration.items()
+    }

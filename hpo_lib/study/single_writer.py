@@ -1,0 +1,171 @@
+"""The storage of a study while its driver runs: the trials are kept in memory.
+
+Optuna reads every unfinished trial again whenever it looks at a study, several times per trial.
+With 256 workers this took longer than the trials.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Container, Sequence
+from typing import Any
+
+from optuna.distributions import BaseDistribution
+from optuna.storages import BaseStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+_WAITING = (TrialState.WAITING,)
+
+
+class SingleWriterStorage(BaseStorage):
+    """A storage of one study whose trials no other process changes.
+
+    Everything is written to the storage below at once. A trial is read again only after it was
+    written. Trials that other processes enqueue or withdraw are noticed by each look for waiting
+    trials, with which `Study.ask` begins.
+
+    Args:
+        backend: the storage below.
+        study_id: the study; all others are left to the storage below.
+    """
+
+    def __init__(self, backend: BaseStorage, study_id: int) -> None:
+        self._backend = backend
+        self._study_id = study_id
+        self._trials: list[FrozenTrial] = []
+        self._numbers: dict[int, int] = {}  # by the trial's id in the storage
+        self._changed: set[int] = set()  # ids of trials to be read again
+        self._read_all_trials()
+
+    # ------------------------------------------------------------------ the trials, in memory
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        """Return a copy of a trial."""
+        if trial_id not in self._numbers:
+            self._changed.add(trial_id)
+        self._read_changed_trials()
+        return copy.deepcopy(self._trials[self._numbers[trial_id]])
+
+    def get_all_trials(
+        self,
+        study_id: int,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+    ) -> list[FrozenTrial]:
+        """Return the trials by number, those in some states only where these are given."""
+        if study_id != self._study_id:
+            return self._backend.get_all_trials(study_id, deepcopy, states)
+        self._read_changed_trials()
+        if states == _WAITING:
+            self._notice_enqueued_trials()
+        trials = [trial for trial in self._trials if states is None or trial.state in states]
+        return copy.deepcopy(trials) if deepcopy else trials
+
+    def _read_changed_trials(self) -> None:
+        for trial_id in sorted(self._changed):
+            trial = self._backend.get_trial(trial_id)
+            if trial.number > len(self._trials):
+                # Another process has enqueued a trial before this one.
+                self._read_all_trials()
+                trial = self._trials[trial.number]
+            self._trials[trial.number : trial.number + 1] = [trial]
+            self._numbers[trial_id] = trial.number
+        self._changed.clear()
+
+    def _notice_enqueued_trials(self) -> None:
+        waiting = self._backend.get_all_trials(self._study_id, deepcopy=False, states=_WAITING)
+        known = [trial.number for trial in self._trials if trial.state == TrialState.WAITING]
+        if [trial.number for trial in waiting] != known:
+            self._read_all_trials()
+
+    def _read_all_trials(self) -> None:
+        self._trials = self._backend.get_all_trials(self._study_id)
+
+    # ------------------------------------------------------------------ writes to trials
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        """Create a trial, as a copy of another one where that is given."""
+        trial_id = self._backend.create_new_trial(study_id, template_trial)
+        if study_id == self._study_id:
+            self._changed.add(trial_id)
+        return trial_id
+
+    def set_trial_param(
+        self,
+        trial_id: int,
+        param_name: str,
+        param_value_internal: float,
+        distribution: BaseDistribution,
+    ) -> None:
+        """Write the value of a parameter."""
+        self._changed.add(trial_id)
+        self._backend.set_trial_param(trial_id, param_name, param_value_internal, distribution)
+
+    def set_trial_state_values(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
+        """Write a state and values; False where a trial to be run is not waiting any more."""
+        self._changed.add(trial_id)
+        return self._backend.set_trial_state_values(trial_id, state, values)
+
+    def set_trial_intermediate_value(
+        self, trial_id: int, step: int, intermediate_value: float
+    ) -> None:
+        """Write the value of a step."""
+        self._changed.add(trial_id)
+        self._backend.set_trial_intermediate_value(trial_id, step, intermediate_value)
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """Write a user attribute of a trial."""
+        self._changed.add(trial_id)
+        self._backend.set_trial_user_attr(trial_id, key, value)
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """Write a system attribute of a trial."""
+        self._changed.add(trial_id)
+        self._backend.set_trial_system_attr(trial_id, key, value)
+
+    # ------------------------------------------------------------------ studies
+
+    def create_new_study(
+        self, directions: Sequence[StudyDirection], study_name: str | None = None
+    ) -> int:
+        """Create a study."""
+        return self._backend.create_new_study(directions, study_name)
+
+    def delete_study(self, study_id: int) -> None:
+        """Delete a study."""
+        self._backend.delete_study(study_id)
+
+    def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
+        """Write a user attribute of a study."""
+        self._backend.set_study_user_attr(study_id, key, value)
+
+    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
+        """Write a system attribute of a study."""
+        self._backend.set_study_system_attr(study_id, key, value)
+
+    def get_study_id_from_name(self, study_name: str) -> int:
+        """Return the id of a study."""
+        return self._backend.get_study_id_from_name(study_name)
+
+    def get_study_name_from_id(self, study_id: int) -> str:
+        """Return the name of a study."""
+        return self._backend.get_study_name_from_id(study_id)
+
+    def get_study_directions(self, study_id: int) -> list[StudyDirection]:
+        """Return the directions of a study."""
+        return self._backend.get_study_directions(study_id)
+
+    def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
+        """Return the user attributes of a study."""
+        return self._backend.get_study_user_attrs(study_id)
+
+    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
+        """Return the system attributes of a study."""
+        return self._backend.get_study_system_attrs(study_id)
+
+    def get_all_studies(self) -> list[Any]:
+        """Return all studies of the storage."""
+        return self._backend.get_all_studies()
