@@ -102,7 +102,10 @@ class ConfigurationSampler(BaseSampler):
         for trial in recorded_trials(study):
             chosen = self._running.get((study.study_name, trial.number))
             if chosen is not None and not trial.is_finished:
-                trial = replace(trial, params={**chosen, **trial.known_params})
+                trial = replace(
+                    trial,
+                    params={**chosen, **trial.known_params},
+                )
             if trial.number != number:
                 trials.append(trial)
         return trials
