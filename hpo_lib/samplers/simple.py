@@ -1,4 +1,8 @@
-"""Samplers that take no account of values: random, Sobol and grid search; and their base class."""
+"""Search at random, along a Sobol sequence or over a grid; and the base classes of samplers.
+
+`ConfigurationSampler` is the base of all samplers of this package that choose a configuration at
+once, `SpaceSampler` of those that need a `SearchSpace` for it.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +25,7 @@ from hpo_lib.space.search_space import Configuration, SearchSpace
 from hpo_lib.trials import RecordedTrial, recorded_trials
 
 _choosing = threading.RLock()
+"""Held by the thread that chooses."""
 
 
 class ConfigurationSampler(BaseSampler):
