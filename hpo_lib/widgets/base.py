@@ -1,4 +1,4 @@
-"""What the page's widgets share: figures as pictures, and a static form where nobody watches."""
+"""Share fields, sliders and figures among the widgets; without a page, only the figure shows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from base64 import b64encode
 from collections.abc import Sequence
 from typing import Any, cast
 
-import ipywidgets as widgets
+import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,58 +18,132 @@ from PIL import Image
 
 from hpo_lib.plots.style import AxesArray
 from hpo_lib.space.search_space import ChoiceParameter, Parameter, Value
-from hpo_lib.widgets.front_end import is_watched
+from hpo_lib.widgets.front_end import escape_mathjax, is_watched
 
-_LABEL = {"description_width": "9.5rem"}
+SliderOptions = list[tuple[str, Any]]
+"""The positions of a slider: the text that is shown, and the value."""
+
+# One step is a percent of the range.
+_GRID_POINTS = 101
 
 
-def png(drawn: Axes | AxesArray, layout: list[Bbox] | None = None) -> bytes:
-    """A figure as a picture for the page; the figure is closed.
+def to_png(
+    axes: Axes | AxesArray,
+    layout: list[Bbox] | None = None,
+) -> bytes:
+    """Return the figure of some axes as PNG, and close it.
 
-    Half of the time would go into fitting the axes: `layout` has where those of a former figure
-    of the same kind stood, or is filled with it.
+    Args:
+        axes: one or all axes of the figure.
+        layout: positions of all axes in an earlier figure of the same kind, which are used again,
+            as fitting the axes takes half of the time; an empty list is filled with them.
     """
-    first = drawn.flat[0] if isinstance(drawn, np.ndarray) else drawn
-    figure, picture = cast(Figure, first.figure), io.BytesIO()
+    first = axes.flat[0] if isinstance(axes, np.ndarray) else axes
+    figure = cast(Figure, first.figure)
     figure.set_dpi(100)
+
+    # With given positions, matplotlib does not measure all labels first.
     if layout and len(layout) == len(figure.axes):
         figure.set_layout_engine("none")
-        for ax, box in zip(figure.axes, layout, strict=True):
-            ax.set_position(box)
+        for ax, position in zip(figure.axes, layout, strict=True):
+            ax.set_position(position)
+
+    # `savefig` would draw the figure twice.
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()  # once, where savefig draws twice
+    canvas.draw()
     if layout is not None:
         layout[:] = [ax.get_position() for ax in figure.axes]
-    Image.fromarray(np.asarray(canvas.buffer_rgba())).save(picture, "png", compress_level=1)
+
+    # The strongest compression takes longer than sending what it saves.
+    buffer = io.BytesIO()
+    pixels = np.asarray(canvas.buffer_rgba())
+    Image.fromarray(pixels).save(buffer, "png", compress_level=1)
     plt.close(figure)
-    return picture.getvalue()
+    return buffer.getvalue()
 
 
-def ticks_of(parameter: Parameter, points: int, also: Sequence[Value] = ()) -> list[Any]:
-    """(text, value) along a parameter's axis, for sliders: `points` of a range, and `also`."""
-    values = parameter.grid_values(points)
+def slider_options(
+    parameter: Parameter,
+    extra: Sequence[Value] = (),
+) -> SliderOptions:
+    """Return the positions of a parameter's slider.
+
+    Args:
+        parameter: a choice has its options, a range 101 points of it.
+        extra: values of a range that are positions too.
+    """
+    # As steps of the prior: evenly in the logarithm where the scale is one.
+    values = parameter.grid_values(_GRID_POINTS)
     if isinstance(parameter, ChoiceParameter):
         return [(str(value), value) for value in values]
-    numbers = sorted({*cast("list[float]", values), *cast("list[float]", list(also))})
-    return [(f"{number:.4g}", number) for number in numbers]
+
+    numbers = cast("set[float]", {*values, *extra})
+    return [(f"{number:.4g}", number) for number in sorted(numbers)]
 
 
-def slider(kind: Any, name: str, ticks: list[Any], **options: Any) -> Any:
-    """One slider of a column of them, over the texts and values of `ticks`."""
-    layout = {"width": "98%"}
-    return kind(options=ticks, description=name, style=_LABEL, layout=layout, **options)
+def make_slider(
+    kind: Any,
+    name: str,
+    options: SliderOptions,
+    **settings: Any,
+) -> Any:
+    """Return a slider of a column of sliders with descriptions of one width.
+
+    Args:
+        kind: `ipywidgets.SelectionSlider` or `SelectionRangeSlider`.
+        name: the description, shown as it is.
+        options: the positions.
+        settings: other arguments of `kind`.
+    """
+    return kind(
+        options=options,
+        description=escape_mathjax(name),
+        style={"description_width": "9.5rem"},
+        layout={"width": "98%"},
+        **settings,
+    )
 
 
-class Panel(widgets.VBox):
-    """A widget that stands as its figure, `image`, where nobody watches."""
+def make_field(
+    kind: Any,
+    description: str,
+    width: int,
+    **settings: Any,
+) -> Any:
+    """Return a field with its description before it.
+
+    Args:
+        kind: a class of ipywidgets.
+        description: the text before the field.
+        width: pixels of both together.
+        settings: other arguments of `kind`.
+    """
+    return kind(
+        description=description,
+        style={"description_width": "initial"},
+        layout={"width": f"{width}px"},
+        **settings,
+    )
+
+
+def make_image() -> Any:
+    """Return an empty image that is never wider than the page."""
+    return ipywidgets.Image(format="png", layout={"max_width": "100%"})
+
+
+class Panel(ipywidgets.VBox):
+    """Show controls and figures on a page, and `image` alone where no page is open."""
 
     image: Any
 
     def picture(self) -> bytes:
-        """The figure that is shown now, as PNG."""
-        return bytes(self.image.value)  # traitlets keep a view of it
+        """Return the figure that is shown now, as PNG."""
+        # traitlets keep a memory view of it.
+        return bytes(self.image.value)
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         if is_watched():
             return super()._repr_mimebundle_(**options)
-        return {"image/png": b64encode(self.picture()).decode(), "text/plain": type(self).__name__}
+
+        png = b64encode(self.picture()).decode()
+        return {"image/png": png, "text/plain": type(self).__name__}

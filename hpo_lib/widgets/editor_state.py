@@ -1,24 +1,28 @@
-"""A search space while it is being written: text as typed, undo, and what each cell gets wrong."""
+"""Hold a search space while it is edited: text as typed, undo, and the mistakes of each cell."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
-from pathlib import Path
-from typing import Any, NamedTuple, cast
-
-import optuna
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any, NamedTuple
 
 from hpo_lib.exceptions import SpaceError
 from hpo_lib.space.search_space import Parameter, SearchSpace
-from hpo_lib.space.yaml_io import label, read_yaml, yaml_line
-from hpo_lib.trials import own_trials, recorded_trials
+from hpo_lib.space.yaml_io import Comments, label, read_yaml, yaml_line
 
-_COMMON = ("default", "fixed", "when")
-_RANGE = ("low", "high", "step", "log", "prior", *_COMMON)
-CELLS = {"float": _RANGE, "int": _RANGE, "choice": ("options", *_COMMON)}
+Cell = tuple[int, str]
+"""A row's number from 0, and a field of `Row`."""
+
+_COMMON_CELLS = ("default", "fixed", "when")
+_RANGE_CELLS = ("low", "high", "step", "log", "prior", *_COMMON_CELLS)
+
+CELLS = {
+    "float": _RANGE_CELLS,
+    "int": _RANGE_CELLS,
+    "choice": ("options", *_COMMON_CELLS),
+}
 """The cells that count for each type; text in the others is kept for when the type returns."""
 
 SCALES = {
@@ -27,14 +31,29 @@ SCALES = {
     "segmented": ("", "segmented"),
     "log, segmented": ("true", "segmented"),
 }
-"""What `log` and `prior` hold for each scale."""
+"""Texts of the cells `log` and `prior` for each scale."""
+
+
+_NO_COMMENTS = Comments()
 
 
 @dataclass(frozen=True)
 class Row:
-    """One hyperparameter as it was typed; every cell but the name is a piece of YAML.
+    """Hold one hyperparameter as typed; every cell but the name is a piece of YAML.
 
-    `options` stands without its brackets (`adamw, sgd`), `when` without braces (`optimizer: sgd`).
+    Attributes:
+        name: the hyperparameter's name, as it is.
+        type: "float", "int" or "choice".
+        options: a list, with or without its brackets (`adamw, sgd`).
+        low: one number, as are `high` and `step`.
+        high: the upper end.
+        step: the distance between values.
+        log: `true` or nothing.
+        prior: `segmented` or nothing.
+        default: one value.
+        fixed: one value.
+        when: a mapping, with or without its braces (`optimizer: sgd`).
+        comments: comments of the file, which no cell shows.
     """
 
     name: str = ""
@@ -48,25 +67,35 @@ class Row:
     default: str = ""
     fixed: str = ""
     when: str = ""
+    comments: Comments = _NO_COMMENTS
 
     @classmethod
-    def from_parameter(cls, parameter: Parameter) -> Row:
-        """The row that reads as this parameter, quoted where YAML needs it."""
-        cells = {
-            key: _write_cell(value) for key, value in parameter.to_dict().items() if key != "type"
-        }
-        return cls(parameter.name, parameter.type, **cells)
+    def from_parameter(cls, parameter: Parameter, comments: Comments = _NO_COMMENTS) -> Row:
+        """Return the row that reads as a parameter, quoted where YAML needs it.
+
+        Args:
+            parameter: a parameter of a space.
+            comments: its comments in the space's file.
+        """
+        # The canonical form leaves out what goes without saying, as a person would.
+        body = parameter.to_dict()
+        del body["type"]
+        cells = {field: _write_cell(value) for field, value in body.items()}
+        return cls(parameter.name, parameter.type, **cells, comments=comments)
 
     @property
     def scale(self) -> str:
-        """`log` and `prior` in one word; linear where they spell no scale."""
-        found = [s for s, cells in SCALES.items() if cells == (self.log, self.prior)]
-        return found[0] if found else "linear"
+        """Return `log` and `prior` in one word; linear where they spell no scale."""
+        for scale, cells in SCALES.items():
+            if cells == (self.log, self.prior):
+                return scale
+        return "linear"
 
     def read(self) -> tuple[dict[str, Any], dict[str, str]]:
-        """What the file would say of it, and `{field: mistake}` for cells that do not read."""
+        """Return the parameter's entry of a space, and `{field: mistake}` of unreadable cells."""
         body: dict[str, Any] = {"type": self.type}
         mistakes: dict[str, str] = {}
+
         for field in CELLS.get(self.type, ()):
             text = getattr(self, field)
             if not text.strip():
@@ -75,193 +104,271 @@ class Row:
                 body[field] = _read_cell(field, text)
             except ValueError as error:
                 mistakes[field] = f"{field} {error}"
+
         return body, mistakes
 
 
+FIELDS = tuple(field.name for field in fields(Row) if field.name != "comments")
+"""The fields of a row that can be typed, in the order of the file."""
+
+
 def _write_cell(value: Any) -> str:
+    """Return a value as YAML without the outer brackets or braces."""
     if isinstance(value, dict):
-        return yaml_line("x", cast("dict[str, Any]", value))[len("x: {") : -len("}\n")]
-    listed = cast("list[Any]", value) if isinstance(value, list) else [value]
-    return yaml_line("x", {"v": listed})[len("x: {v: [") : -len("]}\n")]
+        return yaml_line("x", value).removeprefix("x: {").removesuffix("}\n")
+
+    # Within a list, YAML quotes a text that holds a comma or a bracket.
+    items = value if isinstance(value, list) else [value]
+    return yaml_line("x", {"v": items}).removeprefix("x: {v: [").removesuffix("]}\n")
 
 
 def _read_cell(field: str, text: str) -> Any:
-    before, after = "{}" if field == "when" else "[]"
+    """Return the value of a cell; ValueError with the end of a sentence about its field."""
+    brackets = "{}" if field == "when" else "[]"
+    is_list = field in ("options", "when")
+    has_brackets = text.strip()[0] + text.strip()[-1] == brackets
     try:
-        value, duplicates = read_yaml(f"{before}{text}\n{after}")
+        # The line break ends a comment.
+        wrapped = f"{brackets[0]}{text}\n{brackets[1]}"
+        value, duplicates = read_yaml(text if is_list and has_brackets else wrapped)
     except ValueError as error:
         message = f"must be YAML (quote words that hold , : # or brackets), got {text!r}"
         raise ValueError(message) from error
+
     if duplicates:
         message = f"must name each parameter once, got {text!r}"
         raise ValueError(message)
-    if field in ("options", "when"):
+    if is_list:
         return value
-    values = cast("list[Any]", value)
-    if len(values) != 1 or values[0] is None:
-        message = f"must be one value, got {text!r}"
-        raise ValueError(message)
-    return values[0]
+
+    match value:
+        case [single] if single is not None:
+            return single
+        case _:
+            message = f"must be one value, got {text!r}"
+            raise ValueError(message)
 
 
 class Reading(NamedTuple):
-    """The space that the rows spell, or None; `messages` by row and field; and the other ones."""
+    """Hold what the rows of an editor spell.
+
+    Attributes:
+        space: the search space; None where there is a mistake.
+        messages: mistakes by cell.
+        others: mistakes of the space as a whole.
+    """
 
     space: SearchSpace | None
-    messages: dict[tuple[int, str], str]
+    messages: dict[Cell, str]
     others: list[str]
 
 
 @dataclass(frozen=True)
 class EditorState:
-    """All rows, what they were before, and what they were before an undo. Immutable."""
+    """Hold all rows with their history; every change returns a new state.
+
+    Attributes:
+        rows: the hyperparameters, top down.
+        past: the rows before each step that can be undone, oldest first.
+        future: the rows after each step that was undone, the next first.
+        typing: the cell that the last step typed into.
+        footer: comments of the file below the last hyperparameter.
+    """
 
     rows: tuple[Row, ...] = ()
     past: tuple[tuple[Row, ...], ...] = ()
     future: tuple[tuple[Row, ...], ...] = ()
-    typing: tuple[int, str] | None = None
+    typing: Cell | None = None
+    footer: Comments = _NO_COMMENTS
 
     @classmethod
     def from_space(cls, space: SearchSpace | None) -> EditorState:
-        """The state in which nothing was edited yet; without a space it has no rows."""
-        return cls(tuple(map(Row.from_parameter, space or ())))
+        """Return the state before any edit; without a space it has no rows."""
+        if space is None:
+            return cls()
+        comments = defaultdict(Comments, space.comments)
+        rows = [Row.from_parameter(parameter, comments[parameter.name]) for parameter in space]
+        return cls(tuple(rows), footer=comments[None])
 
-    def _after(self, rows: Sequence[Row], typing: tuple[int, str] | None = None) -> EditorState:
-        if tuple(rows) == self.rows:
+    def _with_rows(
+        self,
+        rows: Iterable[Row],
+        typing: Cell | None = None,
+    ) -> EditorState:
+        """Return the state after one more step; nothing happens where no row changes."""
+        changed = tuple(rows)
+        if changed == self.rows:
             return self
-        return EditorState(tuple(rows), (*self.past, self.rows), (), typing)
+        past = (*self.past, self.rows)
+        return replace(self, rows=changed, past=past, future=(), typing=typing)
 
-    def edit(self, row: int, field: str, text: str) -> EditorState:
-        """Put text into a cell, or a scale into its two; letters typed are one step of undo."""
-        before = getattr(self.rows[row], field)
+    def _with_row(
+        self,
+        row: int,
+        typing: Cell | None = None,
+        **cells: str,
+    ) -> EditorState:
         rows = list(self.rows)
-        scale = field == "scale"
-        cells = dict(zip(("log", "prior"), SCALES[text], strict=True)) if scale else {field: text}
         rows[row] = replace(rows[row], **cells)
-        after = self._after(rows, None if scale else (row, field))
-        if self.typing == (row, field) and (text.startswith(before) or before.startswith(text)):
+        return self._with_rows(rows, typing)
+
+    def edit(
+        self,
+        row: int,
+        field: str,
+        text: str,
+    ) -> EditorState:
+        """Put text into a cell; letters typed one after the other are one step of undo.
+
+        Args:
+            row: number of the row, from 0.
+            field: a field of `Row`, or `scale` for `log` and `prior` in one.
+            text: the whole new text; for `scale` a key of `SCALES`.
+        """
+        if field == "scale":
+            log, prior = SCALES[text]
+            return self._with_row(row, log=log, prior=prior)
+
+        cell = (row, field)
+        before = getattr(self.rows[row], field)
+        after = self._with_row(row, typing=cell, **{field: text})
+
+        # Letters added to a text or taken from its end, without another edit between.
+        goes_on = text.startswith(before) or before.startswith(text)
+        if self.typing == cell and goes_on:
             return replace(after, past=self.past)
         return after
 
     def add(self) -> EditorState:
         """Add an empty row at the end."""
-        return self._after([*self.rows, Row()])
+        return self._with_rows([*self.rows, Row()])
 
     def duplicate(self, row: int) -> EditorState:
         """Add a copy of a row below it, under a name that is free."""
-        names = {one.name for one in self.rows}
+        names = {other.name for other in self.rows}
         name = f"{self.rows[row].name}_copy"
         while name in names:
             name += "_copy"
-        copy = replace(self.rows[row], name=name)
-        return self._after([*self.rows[: row + 1], copy, *self.rows[row + 1 :]])
+
+        rows = list(self.rows)
+        rows.insert(row + 1, replace(rows[row], name=name, comments=_NO_COMMENTS))
+        return self._with_rows(rows)
 
     def remove(self, row: int) -> EditorState:
         """Take a row out."""
-        return self._after([*self.rows[:row], *self.rows[row + 1 :]])
+        rows = list(self.rows)
+        del rows[row]
+        return self._with_rows(rows)
 
     def move(self, row: int, by: int) -> EditorState:
-        """Move a row down by so many places (up where negative), as far as there are places."""
+        """Move a row, to the first or last place at most.
+
+        Args:
+            row: number of the row, from 0.
+            by: places downwards; upwards where negative.
+        """
         rows = list(self.rows)
         moved = rows.pop(row)
-        rows.insert(min(max(row + by, 0), len(rows)), moved)
-        return self._after(rows)
+        # `insert` takes a place beyond the end for the end.
+        rows.insert(max(row + by, 0), moved)
+        return self._with_rows(rows)
 
     def load(self, space: SearchSpace) -> EditorState:
         """Replace all rows; undo brings them back."""
-        return self._after(EditorState.from_space(space).rows)
+        loaded = EditorState.from_space(space)
+        return replace(self._with_rows(loaded.rows), footer=loaded.footer)
 
     def undo(self) -> EditorState:
-        """The rows before the last step."""
+        """Return to the rows before the last step."""
         if not self.past:
             return self
-        return EditorState(self.past[-1], self.past[:-1], (self.rows, *self.future))
+        *past, rows = self.past
+        future = (self.rows, *self.future)
+        return replace(self, rows=rows, past=tuple(past), future=future, typing=None)
 
     def redo(self) -> EditorState:
-        """The rows before the last undo."""
+        """Return to the rows before the last undo."""
         if not self.future:
             return self
-        return EditorState(self.future[0], (*self.past, self.rows), self.future[1:])
+        rows, *future = self.future
+        past = (*self.past, self.rows)
+        return replace(self, rows=rows, past=past, future=tuple(future), typing=None)
 
     @cached_property
     def reading(self) -> Reading:
-        """What the rows say, with all mistakes beside the cells that they are in."""
-        messages: dict[tuple[int, str], str] = {}
-        mapping: dict[str, Any] = {}
-        rows: dict[str, int] = {}
-        for i, row in enumerate(self.rows):
-            body, mistakes = row.read()
-            messages |= {(i, field): mistake for field, mistake in mistakes.items()}
-            if not row.name:
-                messages[i, "name"] = "name is required, got nothing"
-            if row.name in rows:
-                first = f"row {rows[row.name] + 1} has it already"
-                messages.setdefault((i, "name"), f"name must differ, got {row.name!r}; {first}")
-            else:
-                rows[row.name], mapping[row.name] = i, body
-        unread = set(messages)
+        """Return the space that the rows spell, or all mistakes, each with its cell."""
+        mapping, numbers, messages = self._read_rows()
         others: list[str] = []
         try:
             space = SearchSpace.from_dict(mapping)
         except SpaceError as error:
             space = None
-            for problem in error.problems:
-                place, rule = _place(problem, rows)
-                if place is None:
-                    others.append(problem)
-                elif place not in unread:
-                    messages[place] = "; ".join(filter(None, [messages.get(place), rule]))
-        return Reading(None if messages or others else space, messages, others)
+            others = _add_problems(messages, error.problems, numbers)
+
+        # A space without the unreadable cells may be valid by accident.
+        if space is None or messages:
+            return Reading(None, messages, others)
+
+        comments: dict[str | None, Comments] = {row.name: row.comments for row in self.rows}
+        comments[None] = self.footer
+        return Reading(replace(space, comments=comments), messages, others)
+
+    def _read_rows(self) -> tuple[dict[str, Any], dict[str, int], dict[Cell, str]]:
+        """Return the space as a mapping, the row of each name, and mistakes by cell."""
+        mapping: dict[str, Any] = {}
+        numbers: dict[str, int] = {}
+        messages: dict[Cell, str] = {}
+
+        for i, row in enumerate(self.rows):
+            body, mistakes = row.read()
+            for field, mistake in mistakes.items():
+                messages[i, field] = mistake
+
+            # The first row of a name keeps it; the parameters after it may refer to it.
+            if not row.name:
+                messages[i, "name"] = "name is required, got nothing"
+            if row.name not in numbers:
+                numbers[row.name] = i
+                mapping[row.name] = body
+            elif row.name:
+                other = f"row {numbers[row.name] + 1} has it already"
+                messages[i, "name"] = f"name must differ, got {row.name!r}; {other}"
+
+        return mapping, numbers, messages
 
 
-def _place(problem: str, rows: dict[str, int]) -> tuple[tuple[int, str] | None, str]:
-    """The cell that a problem of a space is about, and the problem without the row's name."""
-    for name, row in rows.items():
-        rule = problem.removeprefix(f"{label(name)}: ")
-        if rule != problem:
+def _add_problems(
+    messages: dict[Cell, str],
+    problems: Sequence[str],
+    numbers: dict[str, int],
+) -> list[str]:
+    """Add a space's problems to the messages of their cells; return those of no cell."""
+    # The space lacks what could not be read, and complains about it in vain.
+    unread = set(messages)
+    others: list[str] = []
+
+    for problem in problems:
+        cell, rule = _find_cell(problem, numbers)
+        if cell is None:
+            others.append(problem)
+        elif cell in messages and cell not in unread:
+            messages[cell] += f"; {rule}"
+        elif cell not in unread:
+            messages[cell] = rule
+
+    return others
+
+
+def _find_cell(
+    problem: str,
+    numbers: dict[str, int],
+) -> tuple[Cell | None, str]:
+    """Return the cell that a problem of a space is about, and the problem without its name."""
+    for name, row in numbers.items():
+        prefix = f"{label(name)}: "
+        if problem.startswith(prefix):
+            rule = problem.removeprefix(prefix)
             word = rule.split()[0]
-            return (row, word if word in Row.__dataclass_fields__ else "name"), rule
+            field = word if word in FIELDS else "name"
+            return (row, field), rule
     return None, problem
-
-
-def file_difference(space: SearchSpace, path: Path) -> list[str]:
-    """Lines that saving would take out of the file (`- `) and put in (`+ `).
-
-    Raises:
-        ValueError: what is there is no space, which saving would destroy.
-    """
-    try:
-        saved = path.read_text(encoding="utf-8") if path.exists() else ""
-        is_space = _spells_space(saved)
-    except (OSError, ValueError):
-        saved, is_space = "", False
-    if not is_space:
-        message = f"file must be new or hold a search space, got {path}, which holds neither"
-        raise ValueError(message)
-    lines = difflib.ndiff(saved.splitlines(), space.to_yaml().splitlines())
-    return [line for line in lines if line.startswith(("- ", "+ "))]
-
-
-@lru_cache(maxsize=1)
-def _spells_space(text: str) -> bool:
-    """Whether the YAML is a space, with mistakes maybe, or nothing yet."""
-    content = read_yaml(text)[0] or {}
-    return isinstance(content, dict) and all(
-        isinstance(body, dict) and "type" in body
-        for body in cast("dict[str, Any]", content).values()
-    )
-
-
-def trial_seconds(study: optuna.Study) -> list[float]:
-    """Seconds of training of each completed trial of a study's own."""
-    return [trial.training_seconds for trial in own_trials(study) if trial.is_completed]
-
-
-def warm_start_count(study: optuna.Study, space: SearchSpace) -> tuple[int, int]:
-    """How many completed trials lie inside a space, and how many there are.
-
-    Those inside are what `run_study(..., warm_start_from=study.study_name)` copies.
-    """
-    trials = [trial for trial in recorded_trials(study) if trial.is_completed]
-    inside = sum(space.contains(trial.configuration) for trial in trials)
-    return inside, len(trials)

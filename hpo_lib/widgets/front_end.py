@@ -1,7 +1,8 @@
-"""Whether a person can click, one answer to a click at a time, and tables for the page."""
+"""Talk to a front end: whether one is open, one message at a time, and text that is only text."""
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -11,28 +12,54 @@ import pandas as pd
 from IPython.core.getipython import get_ipython
 from IPython.display import display
 
-_MOST_ROWS = 60
-_NO_MATHEMATICS = "mathjax_ignore tex2jax_ignore"
+NO_MATHJAX = "mathjax_ignore tex2jax_ignore"
+"""CSS classes of an HTML element whose text MathJax leaves as it is."""
+
+PROBLEM_STYLE = """<style>
+.hpo-problem {color: #a34700}
+[data-jp-theme-light='false'] .hpo-problem {color: #ffa869}
+</style>"""
+"""Orange for mistakes, which stands out in JupyterLab's light and dark themes."""
+
+_MAX_ROWS = 60
 _LOCK = threading.RLock()
 
 
 @contextmanager
 def in_turn() -> Generator[None]:
-    """Kernels handle the messages of a page in several threads; here one waits for the other."""
+    """Handle one message of the page at a time; a kernel receives them in several threads."""
     with _LOCK:
         yield
 
 
 def is_watched() -> bool:
-    """Whether a front end can answer; papermill and nbconvert tell their kernel that none can."""
+    """Return whether a front end can answer; papermill and nbconvert say that they cannot."""
     kernel: Any = getattr(get_ipython(), "kernel", None)
     if kernel is None:
         return False
+
+    # A message that comes from a widget has no `allow_stdin`.
     content = kernel.get_parent("shell").get("content", {})
-    return bool(content.get("allow_stdin", True))  # a click is a message without this word
+    return bool(content.get("allow_stdin", True))
 
 
-def show_frame(frame: pd.DataFrame, digits: int = 4, *, index: bool = True) -> None:
+def escape_mathjax(text: str) -> str:
+    r"""Escape text for a `Label` or a description, in which JupyterLab typesets `$...$`.
+
+    Example:
+        >>> print(escape_mathjax("$lr$"))
+        \$lr\$
+    """
+    # JupyterLab sets MathJax's `processEscapes`: `\$` and `\\` stand for the characters alone.
+    return re.sub(r"([\\$])", r"\\\1", text)
+
+
+def show_frame(
+    frame: pd.DataFrame,
+    digits: int = 4,
+    *,
+    index: bool = True,
+) -> None:
     """Display a table whose names and values may come from anybody: all text is escaped.
 
     Args:
@@ -40,7 +67,12 @@ def show_frame(frame: pd.DataFrame, digits: int = 4, *, index: bool = True) -> N
         digits: decimal places of floating-point numbers.
         index: whether the names of the rows are shown.
     """
-    options: dict[str, Any] = {"index": index, "na_rep": "", "max_rows": _MOST_ROWS}
-    options["float_format"] = f"{{:.{digits}f}}".format
-    html = frame.to_html(classes=_NO_MATHEMATICS, escape=True, **options)
-    display({"text/plain": frame.to_string(**options), "text/html": html}, raw=True)
+    options: dict[str, Any] = {
+        "index": index,
+        "na_rep": "",
+        "max_rows": _MAX_ROWS,
+        "float_format": f"{{:.{digits}f}}".format,
+    }
+    html = frame.to_html(classes=NO_MATHJAX, escape=True, **options)
+    text = frame.to_string(**options)
+    display({"text/plain": text, "text/html": html}, raw=True)

@@ -1,200 +1,213 @@
-"""`StudyMonitor`: watch a study that runs beside the page, brush its trials, pause and stop it."""
+"""Watch a study that runs beside the page, brush its trials, pause and stop it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Iterator
 from html import escape
 from typing import Any
 
-import ipywidgets as widgets
 import numpy as np
 import optuna
+from ipywidgets import (
+    HTML,
+    BoundedIntText,
+    Button,
+    GridBox,
+    HBox,
+    Label,
+    SelectionRangeSlider,
+    VBox,
+)
 from matplotlib.transforms import Bbox
 from optuna.storages import BaseStorage
 
 from hpo_lib.checks import check_name
 from hpo_lib.exceptions import StudyError
-from hpo_lib.plots.data import Points, any_time_data, points_data
-from hpo_lib.plots.figures import plot_any_time
-from hpo_lib.plots.style import AxesArray, panels
-from hpo_lib.plots.trials import (
-    Range,
-    brush,
-    plot_parallel_coordinates,
-    plot_trial_curves,
-    trial_curves_data,
-)
+from hpo_lib.plots.data import FloatArray, Points, points_data
+from hpo_lib.plots.trials import Range, brush, plot_parallel_coordinates
 from hpo_lib.space.search_space import ChoiceParameter
-from hpo_lib.study.background import BackgroundStudy, background_study
+from hpo_lib.study.background import BackgroundStudy, State, background_study
 from hpo_lib.study.lease import lease_holder
 from hpo_lib.study.storage import DEFAULT_STORAGE, Storage, open_storage
-from hpo_lib.trials import (
-    RecordedTrial,
-    StudyRecord,
-    TrialOutcome,
-    incumbent,
-    own_trials,
-    recorded_trials,
+from hpo_lib.trials import StudyRecord, recorded_trials
+from hpo_lib.widgets.base import (
+    Panel,
+    SliderOptions,
+    make_field,
+    make_image,
+    make_slider,
+    slider_options,
+    to_png,
 )
-from hpo_lib.widgets.base import Panel, png, slider, ticks_of
-from hpo_lib.widgets.front_end import in_turn, is_watched
-from hpo_lib.widgets.space_editor import labelled
+from hpo_lib.widgets.front_end import PROBLEM_STYLE, in_turn, is_watched
+from hpo_lib.widgets.monitor_summary import describe_study, failures_table, plot_progress
 
 REFRESH_SECONDS = 1.0
-_PROBLEM = (
-    "color: #a34700; white-space: pre-wrap; margin: 4px 0; max-height: 130px; overflow: auto"
-)
 
+_RUNS_HERE = ("running", "paused", "stopping")
 
-def _state(trial: RecordedTrial) -> str:
-    """Name the state of a trial, all kinds of failure being one."""
-    if trial.is_failed:
-        return "failed"
-    return "queued" if trial.outcome == TrialOutcome.WAITING else str(trial.outcome)
-
-
-def seconds_left(study: optuna.Study) -> float | None:
-    """What the rest of the budget takes at the mean of the finished trials; None without any.
-
-    It is shared by as many workers as have a trial now.
-    """
-    trials, budget = own_trials(study), StudyRecord.of(study).n_trials
-    ended = [trial.spent_seconds for trial in trials if trial.is_finished]
-    if not ended or budget is None:
-        return None
-    under_way = [trial.spent_seconds for trial in trials if not trial.is_finished]
-    left = float(np.mean(ended)) * (budget - len(ended)) - sum(under_way)
-    return max(left, 0.0) / max(len(under_way), 1)
-
-
-def describe(study: optuna.Study) -> str:
-    """One line: own trials in each state, the incumbent, and the seconds left while it runs."""
-    trials = [trial for trial in recorded_trials(study) if trial.is_own]
-    ended = sum(trial.is_finished for trial in trials)
-    budget = StudyRecord.of(study).n_trials
-    states = Counter(_state(trial) for trial in trials)
-    counts = ", ".join(f"{n} {state}" for state, n in states.items())
-    of = f" of {max(budget, ended)}" if budget else ""
-    text = f"{ended}{of} trials have ended ({counts or 'none yet'})."
-    best = incumbent(trials)
-    if best is not None:
-        text += f" Best: {best.value:.4f}, trial {best.number}."
-    left = seconds_left(study) if lease_holder(study) else None
-    return text + (f" About {max(left, 1):,.0f} s left." if left else "")
-
-
-def plot_progress(study: optuna.Study) -> AxesArray:
-    """Draw the any-time curve and the learning curves of running and finished trials."""
-    any_time, curves = any_time_data(study), trial_curves_data(study)  # may fail: no figure yet
-    axes = panels(2, 2, 4.6, 3.1)
-    plot_any_time(any_time, ax=axes[0])
-    plot_trial_curves(curves, ax=axes[1])
-    for ax in axes:
-        ax.yaxis.label.set_size("small")  # it is longer than these axes are high
-    return axes
-
-
-def failures_table(study: optuna.Study) -> str:
-    """HTML: each failed trial, the newest first, with its reason and its configuration."""
-    trials = [trial for trial in recorded_trials(study) if trial.is_failed]
-    rows = [
-        f"<tr><td>{trial.number}</td><td>{escape(trial.record.reason or '')}</td>"
-        f"<td>{escape(str(trial.configuration))}</td></tr>"
-        for trial in reversed(trials)
-    ]
-    head = "<tr><th>trial</th><th>reason</th><th>configuration</th></tr>"
-    return (
-        "<style>.hpo-failed td, .hpo-failed th {padding: 0 10px 2px 0; text-align: left;"
-        " vertical-align: top; line-height: 1.35} .hpo-failed td {overflow-wrap: anywhere}</style>"
-        f"<b>Failed trials: {len(rows)}</b><div class='hpo-failed' tabindex='0'"
-        " style='max-height: 130px; overflow: auto; font-size: 12px'>"
-        f"<table>{head + ''.join(rows) if rows else ''}</table></div>"
-    )
+_PROBLEM_LAYOUT = "white-space: pre-wrap; margin: 4px 0; max-height: 130px; overflow: auto"
 
 
 class StudyMonitor(Panel):
     """Watch a study while it runs; with a `BackgroundStudy`, start, pause and stop it too.
 
-    What another process runs, or nobody, is only read. Closing the page ends nothing: the study
-    runs as long as its kernel, and a new monitor of that name takes the controls up again.
+    A study that another process runs, or nobody, is only read. Closing the page ends nothing: the
+    study runs as long as its kernel, and a new monitor of that name takes the controls up again.
 
     Args:
-        study: a name, a study, or what runs one in this process.
+        study: a name, a study, or a study that runs in this process.
         storage: where a study given by its name is.
+
+    Raises:
+        ValueError: the name is empty.
+        StudyError: the storage cannot be read.
+
+    Example:
+        >>> from hpo_lib import SearchSpace, run_study
+        >>> space = SearchSpace.from_yaml("lr: {type: float, low: 0.1, high: 1.0}")
+        >>> options = {"name": "doc", "storage": "memory", "workers": 0}
+        >>> study = run_study(lambda c: c["lr"] ** 2, space, "random", 5, **options)
+        >>> monitor = StudyMonitor(study)  # as the last line of a cell: shows it
+        >>> monitor.inside.value.partition(";")[0]
+        '5 of 5 ended trials within the sliders'
     """
 
-    _task: asyncio.Task[None] | None = None  # also of one whose arguments were refused
+    # Also of a monitor whose arguments were refused.
+    _task: asyncio.Task[None] | None = None
 
     def __init__(
-        self, study: str | optuna.Study | BackgroundStudy, storage: Storage | None = None
+        self,
+        study: str | optuna.Study | BackgroundStudy,
+        storage: Storage | None = None,
     ) -> None:
-        given = study if isinstance(study, BackgroundStudy) else None
-        storage = given.storage if given else storage
         self.background: BackgroundStudy | None = None
         self._study: optuna.Study | None = None
+        self._absent = ""
         if isinstance(study, optuna.Study):
-            self._study, self.name = study, study.study_name
+            self._study = study
+            self.name = study.study_name
         else:
-            self.name = check_name(study if isinstance(study, str) else study.name)
-            self._backend = open_storage(storage)
-            self.background = background_study(self.name, storage) or given
-        place = "the storage" if isinstance(storage, BaseStorage) else storage or DEFAULT_STORAGE
-        self._absent = "" if self.background else f"no study of that name in {place}"
-        self._mark: object = None
-        self._points: Points | None = None
+            self._find_study(study, storage)
+
         self._problem = ""
-        self._quiet = False
+        self._points: Points | None = None
+        self._drawn: object = None
         self._layout: list[Bbox] = []
-        self.start = self._button("Start", "Begin, or go on where the record stands", self._start)
-        self.pause = self._button("Pause", "What runs ends its segment", BackgroundStudy.pause)
-        self.stop = self._button(
-            "Stop", "End now; resume goes on from checkpoints", BackgroundStudy.stop
+        self._is_adjusting = False
+
+        controls = self._make_controls()
+        self._make_figures()
+        super().__init__(
+            [HBox(controls), self.status, self._figures],
+            layout={"max_width": "920px"},
         )
-        limits = {"value": self.background.n_trials if self.background else 1, "min": 1}
-        self.trials = labelled(widgets.BoundedIntText, "trials", 130, **limits, max=10**6)
-        self.status, self.failures, self.inside = widgets.HTML(), widgets.HTML(), widgets.Label()
-        self.image, self.coordinates = (
-            widgets.Image(format="png", layout={"max_width": "100%"}) for _ in range(2)
-        )
-        self.clear = widgets.Button(description="Show all", layout={"width": "90px"})
-        self.clear.on_click(lambda _: self._clear())
-        self.sliders: dict[str, Any] = {}
-        self.values = _range_slider("validation error", [("none", 0.0)])
-        self._axes = widgets.GridBox(layout={"grid_template_columns": "50% 50%"})
-        controls = [self.start, self.pause, self.stop, self.trials] if self.background else []
-        brushed = widgets.HBox([self.clear, self.inside])
-        figures = [self.image, self.coordinates, brushed, self._axes, self.failures]
-        self._figures = widgets.VBox(figures, layout={"display": "none"})
-        shown = [widgets.HBox(controls), self.status, self._figures]
-        super().__init__(shown, layout={"max_width": "920px"})
         self.refresh()
 
-    def _button(self, text: str, tip: str, act: Callable[[BackgroundStudy], None]) -> Any:
+    def _find_study(self, study: str | BackgroundStudy, storage: Storage | None) -> None:
+        """Find the storage of a study by its name, and what runs it in this process."""
+        if isinstance(study, BackgroundStudy):
+            self.background = study
+            self.name = study.name
+            storage = study.storage
+        else:
+            self.name = check_name(study)
+
+        self._storage = open_storage(storage)
+        # One that runs already is meant rather than another object of that name.
+        self.background = background_study(self.name, storage) or self.background
+        if self.background is None:
+            is_object = isinstance(storage, BaseStorage)
+            place = "the storage" if is_object else storage or DEFAULT_STORAGE
+            self._absent = f"no study of that name in {place}"
+
+    def _make_controls(self) -> list[Any]:
+        """Make the buttons and the status; return those that are shown, none where read-only."""
+        self.start = self._make_button(
+            "Start", "Begin, or go on where the record stands", self._start
+        )
+        self.pause = self._make_button(
+            "Pause", "What runs ends its segment", BackgroundStudy.pause
+        )
+        self.stop = self._make_button(
+            "Stop", "End now; resume goes on from checkpoints", BackgroundStudy.stop
+        )
+        self.trials = make_field(
+            BoundedIntText,
+            "trials",
+            130,
+            value=self._budget(),
+            min=1,
+            max=10**6,
+        )
+        self.status = HTML()
+        if self.background is None:
+            return []
+        return [self.start, self.pause, self.stop, self.trials]
+
+    def _budget(self) -> int:
+        """Return the trials that were asked for, by the code or on a page before."""
+        if self.background is None:
+            return 1
+        recorded = StudyRecord.of(self.study).n_trials if self.study else None
+        return max(self.background.n_trials, recorded or 0)
+
+    def _make_button(
+        self,
+        text: str,
+        tooltip: str,
+        action: Callable[[BackgroundStudy], None],
+    ) -> Button:
         @in_turn()
-        def pressed(_: object) -> None:
+        def on_click(_: object) -> None:
             self._problem = ""
             try:
                 if self.background is not None:
-                    act(self.background)
+                    action(self.background)
             except StudyError as error:
                 self._problem = str(error)
             self.refresh()
 
-        button = widgets.Button(description=text, tooltip=tip, layout={"width": "90px"})
-        button.on_click(pressed)
+        button = Button(description=text, tooltip=tooltip, layout={"width": "90px"})
+        button.on_click(on_click)
         return button
 
     def _start(self, background: BackgroundStudy) -> None:
         background.n_trials = self.trials.value
         background.start()
 
+    def _make_figures(self) -> None:
+        """Make the figures and the sliders that brush them; they are hidden until drawn."""
+        self.image = make_image()
+        self.coordinates = make_image()
+        self.failures = HTML()
+
+        self.sliders: dict[str, Any] = {}
+        self.values = _make_range_slider("validation error", [("none", 0.0)])
+        self._grid = GridBox(layout={"grid_template_columns": "50% 50%"})
+        self.inside = Label()
+        self.clear = Button(description="Show all", layout={"width": "90px"})
+        self.clear.on_click(self._show_all)
+
+        brushed = HBox([self.clear, self.inside])
+        self._figures = VBox(
+            [
+                self.image,
+                self.coordinates,
+                brushed,
+                self._grid,
+                self.failures,
+            ],
+            layout={"display": "none"},
+        )
+
     @property
     def study(self) -> optuna.Study | None:
-        """What is watched; None until it begins."""
-        if self._study is None and self.name in optuna.get_all_study_names(self._backend):
-            self._study = optuna.load_study(study_name=self.name, storage=self._backend)
+        """Return the study that is watched; None until it begins."""
+        # Asked again until another process has made it.
+        if self._study is None and self.name in optuna.get_all_study_names(self._storage):
+            self._study = optuna.load_study(study_name=self.name, storage=self._storage)
         return self._study
 
     def refresh(self) -> None:
@@ -217,107 +230,153 @@ class StudyMonitor(Panel):
         while True:
             try:
                 for _ in self._redraw():
-                    await asyncio.sleep(0.05)  # the others' turn
+                    # Other widgets of the kernel answer between two figures.
+                    await asyncio.sleep(0.05)
+            # Whatever the record holds, the page says so and tries again.
             except Exception as error:
                 problem = f"the record cannot be read: {type(error).__name__}: {error}"
                 self._show_status(None, problem)
             await asyncio.sleep(REFRESH_SECONDS)
 
     def _redraw(self) -> Iterator[None]:
+        """Redraw in two steps, between which the caller may let others run."""
         with in_turn():
             study = self.study
             self._show_status(study)
             if study is None:
                 return
-            mark = [
-                (trial.number, trial.outcome, len(trial.record.validation_error))
-                for trial in recorded_trials(study)
-            ]
-            if mark == self._mark:
+            trials = recorded_trials(study)
+            drawn = [(t.number, t.outcome, len(t.record.validation_error)) for t in trials]
+            # Trials are only ever added and extended, so these numbers tell any change.
+            if drawn == self._drawn:
                 return
+            # Studies of other programs have no space, and no coordinates.
             self._points = points_data(study) if StudyRecord.of(study).space else None
-            self.image.value = png(plot_progress(study))
+            self.image.value = to_png(plot_progress(study))
+
         yield
+
         with in_turn():
             if self._points is not None:
                 self._layout.clear()
                 self._fit_sliders(self._points)
-                self._brushed(None)
+                self._draw_coordinates()
             self._figures.layout.display = None
             self.failures.value = failures_table(study)
-            self._mark = mark
+            self._drawn = drawn
 
-    def _show_status(self, study: optuna.Study | None, unread: str = "") -> None:
+    def _show_status(self, study: optuna.Study | None, unreadable: str = "") -> None:
+        """Say what the study does, and enable the buttons that make sense now."""
         state = self.background.state if self.background else "not started"
-        ours = state in ("running", "paused", "stopping")
-        holder = lease_holder(study) if study is not None and not ours else None
-        self.start.description = "Resume" if state in ("paused", "stopped", "failed") else "Start"
-        self.start.disabled = holder is not None or state in ("running", "stopping")
+        runs_here = state in _RUNS_HERE
+        holder = lease_holder(study) if study is not None and not runs_here else None
+        self._enable_controls(state, is_held=holder is not None)
+
+        activity = self._activity(state, holder, is_begun=study is not None)
+        summary = self._absent if study is None else describe_study(study)
+        text = f"<b>{escape(self.name)}</b> · {escape(activity)} · {escape(summary)}"
+        html = f"<div role='status' aria-live='polite' style='line-height: 1.4'>{text}</div>"
+        for problem in (unreadable, self._problem, self._failure()):
+            if problem:
+                style = f"class='hpo-problem' style='{_PROBLEM_LAYOUT}'"
+                html += f"<div role='alert' {style}>⚠ {escape(problem)}</div>"
+        self.status.value = PROBLEM_STYLE + html
+
+    def _activity(self, state: State, holder: str | None, *, is_begun: bool) -> str:
+        """Return in a few words who runs the study, or what was done to it here."""
+        if holder is not None:
+            return f"read-only: {holder} writes it"
+        if self.background is None:
+            return "read-only: nobody runs it now"
+        # An earlier kernel may have begun it.
+        return "not running" if is_begun and state == "not started" else state
+
+    def _enable_controls(self, state: State, *, is_held: bool) -> None:
+        runs_here = state in _RUNS_HERE
+        can_resume = state in ("paused", "stopped", "failed")
+        self.start.description = "Resume" if can_resume else "Start"
+        self.start.disabled = is_held or state in ("running", "stopping")
         self.pause.disabled = state != "running"
         self.stop.disabled = state not in ("running", "paused")
-        self.trials.disabled = ours or holder is not None
-        doing = state
-        if self.background is None or holder is not None:
-            doing = f"read-only: {f'{holder} writes it' if holder else 'nobody runs it now'}"
+        self.trials.disabled = is_held or runs_here
+
+    def _failure(self) -> str:
+        """Return the error that ended the run in this process, or nothing."""
         error = self.background.error if self.background else None
-        failed = f"{type(error).__name__}: {error}" if error is not None else ""
-        told = self._absent if study is None else describe(study)
-        text = f"<b>{escape(self.name)}</b> · {escape(doing)} · {escape(told)}"
-        text = f"<div role='status' aria-live='polite' style='line-height: 1.4'>{text}</div>"
-        for problem in filter(None, (unread, self._problem, failed)):
-            text += f"<div role='alert' style='{_PROBLEM}'>⚠ {escape(problem)}</div>"
-        self.status.value = text
+        return f"{type(error).__name__}: {error}" if error else ""
 
     def _fit_sliders(self, points: Points) -> None:
-        """One slider per axis from the first trial on; that of the values grows with them."""
-        self._quiet = True
+        """Make a slider per parameter once, and extend that of the values, keeping its range."""
         if not self.sliders:
-            ticks = {p.name: ticks_of(p, 101) for p in points.parameters}
-            self.sliders = {name: _range_slider(name, each) for name, each in ticks.items()}
-            for one in (*self.sliders.values(), self.values):
-                one.observe(self._brushed, "value")
-            self._axes.children = (*self.sliders.values(), self.values)
-        chosen = _range(self.values)
-        found = np.unique(points.values[np.isfinite(points.values)]).tolist() or [0.0]
-        self.values.options = [(f"{value:.4g}", value) for value in found]
-        low, high = chosen or (found[0], found[-1])
-        kept = [i for i, value in enumerate(found) if low <= value <= high] or [0]
-        self.values.index = (kept[0], kept[-1])
-        self._quiet = False
+            self._make_sliders(points)
+
+        finite: FloatArray = points.values[np.isfinite(points.values)]
+        values: list[float] = np.unique(finite).tolist() or [0.0]
+        low, high = _selected_range(self.values) or (values[0], values[-1])
+        inside = [i for i, value in enumerate(values) if low <= value <= high] or [0]
+
+        # Each assignment would draw the figure.
+        self._is_adjusting = True
+        self.values.options = [(f"{value:.4g}", value) for value in values]
+        self.values.index = (inside[0], inside[-1])
+        self._is_adjusting = False
+
+    def _make_sliders(self, points: Points) -> None:
+        for parameter in points.parameters:
+            options = slider_options(parameter)
+            self.sliders[parameter.name] = _make_range_slider(parameter.name, options)
+
+        self._grid.children = (*self.sliders.values(), self.values)
+        for slider in self._grid.children:
+            slider.observe(self._on_brush, "value")
 
     @in_turn()
-    def _brushed(self, _: object) -> None:
-        if self._quiet or self._points is None:
-            return
+    def _on_brush(self, _: object) -> None:
+        if not self._is_adjusting:
+            self._draw_coordinates()
+
+    @in_turn()
+    def _show_all(self, _: object) -> None:
+        self._is_adjusting = True
+        for slider in (*self.sliders.values(), self.values):
+            slider.index = (0, len(slider.options) - 1)
+        self._is_adjusting = False
+        self._draw_coordinates()
+
+    def _draw_coordinates(self) -> None:
+        """Draw the trials within the ranges of all sliders, and say how many these are."""
         points = self._points
-        ranges = {name: _range(one) for name, one in self.sliders.items()}
-        for p in points.parameters:
-            if isinstance(p, ChoiceParameter) and ranges[p.name]:
-                ranges[p.name] = self.sliders[p.name].index
-        chosen = {name: one for name, one in ranges.items() if one}
-        shown = brush(points, chosen, _range(self.values))
-        drawn = plot_parallel_coordinates(points, shown=shown)
-        self.coordinates.value = png(drawn, self._layout)
-        values = np.where(shown & ~points.failed, points.values, np.inf)
+        if points is None:
+            return
+
+        ranges: dict[str, Range] = {}
+        for parameter in points.parameters:
+            slider = self.sliders[parameter.name]
+            selected = _selected_range(slider)
+            if selected is not None:
+                # The position of an option is its index.
+                is_choice = isinstance(parameter, ChoiceParameter)
+                ranges[parameter.name] = slider.index if is_choice else selected
+
+        shown = brush(points, ranges, _selected_range(self.values))
+        axes = plot_parallel_coordinates(points, shown=shown)
+        self.coordinates.value = to_png(axes, self._layout)
+
         text = f"{shown.sum()} of {len(shown)} ended trials within the sliders"
+        # Trials without a value, and those outside, are never the best.
+        values = np.where(shown & ~points.failed, points.values, np.inf)
         if np.isfinite(values).any():
             best = int(values.argmin())
             text += f"; the best of them: {values[best]:.4f}, trial {points.numbers[best]}"
         self.inside.value = text
 
-    @in_turn()
-    def _clear(self) -> None:
-        self._quiet = True
-        for one in (*self.sliders.values(), self.values):
-            one.index = (0, len(one.options) - 1)
-        self._quiet = False
-        self._brushed(None)
+
+def _make_range_slider(name: str, options: SliderOptions) -> Any:
+    last = len(options) - 1
+    return make_slider(SelectionRangeSlider, name, options, index=(0, last))
 
 
-def _range_slider(name: str, ticks: list[Any]) -> Any:
-    return slider(widgets.SelectionRangeSlider, name, ticks, index=(0, len(ticks) - 1))
-
-
-def _range(one: Any) -> Range | None:
-    """What a slider lets through; None when it stands at its whole range."""
-    return None if one.index == (0, len(one.options) - 1) else one.value
+def _selected_range(slider: Any) -> Range | None:
+    """Return the lowest and highest value of a slider; None where it stands at its whole range."""
+    is_whole = slider.index == (0, len(slider.options) - 1)
+    return None if is_whole else slider.value

@@ -1,33 +1,44 @@
-"""`SurrogateExplorer`: what does the model expect of a configuration that nobody has tried?"""
+"""Explore what the surrogate model expects of configurations that nobody has tried."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-import ipywidgets as widgets
 import optuna
+from ipywidgets import Button, Dropdown, HBox, Label, SelectionSlider, VBox
 
 from hpo_lib.exceptions import StudyError
 from hpo_lib.plots.surrogate_slice import FittedStudy, fitted_study, plot_slice, slice_data
 from hpo_lib.space.search_space import Configuration, Value
 from hpo_lib.study.lease import lease_holder
-from hpo_lib.trials import StudyRecord, own_trials, recorded_trials, study_space
-from hpo_lib.widgets.base import Panel, png, slider, ticks_of
-from hpo_lib.widgets.front_end import in_turn
-from hpo_lib.widgets.space_editor import labelled
+from hpo_lib.trials import own_trials, recorded_trials, stop_reason, study_space
+from hpo_lib.widgets.base import (
+    Panel,
+    make_field,
+    make_image,
+    make_slider,
+    slider_options,
+    to_png,
+)
+from hpo_lib.widgets.front_end import escape_mathjax, in_turn
 
-_NONE = ""  # None would leave the field blank
+# A value of None would leave the field blank.
+_NO_AXIS = ""
 
 
 def queue_trial(study: optuna.Study, values: Mapping[str, Value]) -> Configuration:
-    """Make a configuration the next trial of a study that nobody writes now; return it whole.
+    """Make a configuration the next trial of a study that nobody writes now.
 
     `run_study` runs it before it asks the strategy; it counts as budget then.
 
     Args:
         study: made by `run_study`.
         values: one per active parameter; those of inactive ones are dropped.
+
+    Returns:
+        The configuration with fixed values, without inactive parameters.
 
     Raises:
         StudyError: a driver holds the study, or the configuration was tried or queued before.
@@ -37,15 +48,20 @@ def queue_trial(study: optuna.Study, values: Mapping[str, Value]) -> Configurati
     if holder is not None:
         message = f"study {study.study_name!r} is being written by {holder}: stop it, then queue"
         raise StudyError(message)
+
+    # Optuna enqueues searched parameters; the record has fixed values too.
     space = study_space(study)
     configuration = space.complete(values)
-    searched = {p.name: configuration[p.name] for p in space.searched if p.name in configuration}
+    searched_names = {parameter.name for parameter in space.searched}
+    searched = {name: configuration[name] for name in configuration if name in searched_names}
+
     for trial in recorded_trials(study):
         # An enqueued trial has no recorded configuration yet.
         recorded = trial.record.configuration or trial.known_params
         if recorded in (configuration, searched):
             message = f"trial {trial.number} ({trial.outcome}) has this configuration already"
             raise StudyError(message)
+
     study.enqueue_trial(searched)
     return configuration
 
@@ -56,95 +72,160 @@ class SurrogateExplorer(Panel):
     Args:
         study: made by `run_study`, with at least four completed trials. It is only written when
             the shown configuration is queued.
+
+    Raises:
+        ValueError: there are fewer completed trials.
+        StudyError: another program made the study, which has no space.
+
+    Example:
+        >>> from hpo_lib import SearchSpace, run_study
+        >>> space = SearchSpace.from_yaml("lr: {type: float, low: 0.1, high: 1.0}")
+        >>> options = {"name": "doc", "storage": "memory", "workers": 0}
+        >>> study = run_study(lambda c: c["lr"] ** 2, space, "random", 5, **options)
+        >>> explorer = SurrogateExplorer(study)  # as the last line of a cell: shows it
+        >>> explorer.sliders["lr"].value == study.best_params["lr"]
+        True
     """
 
     def __init__(self, study: optuna.Study) -> None:
         self.study = study
         self._fitted: FittedStudy = fitted_study(study)
-        self._quiet = False
-        self._layouts: dict[Any, Any] = {}
-        names = self._fitted.names
-        options = [(name, name) for name in names]
-        or_none = [("(none)", _NONE), *options]
-        scales = [("logarithm", "log EI"), ("as it is", "EI")]
-        self.x = labelled(widgets.Dropdown, "Horizontal axis", 290, options=options)
-        self.y = labelled(widgets.Dropdown, "Vertical axis", 290, options=or_none)
-        self.acquisition = labelled(widgets.Dropdown, "Improvement", 290, options=scales)
-        self.sliders: dict[str, Any] = {
-            name: slider(widgets.SelectionSlider, name, ticks_of(self._fitted.space[name], 101))
-            for name in names
-        }
-        self.to_incumbent = widgets.Button(description="Go to incumbent")
-        self.refresh = widgets.Button(description="Fit again")
-        self.queue = widgets.Button(description="Queue as next trial", button_style="primary")
-        self.expected = widgets.Label()
-        self.status = widgets.Label()
-        self.image = widgets.Image(format="png", layout={"max_width": "100%"})
-        self._go_to_incumbent()
-        for control in (self.x, self.y, self.acquisition, *self.sliders.values()):
-            control.observe(self._changed, "value")
-        self.to_incumbent.on_click(lambda _: self._go_to_incumbent())
-        self.refresh.on_click(lambda _: self._refit())
-        self.queue.on_click(lambda _: self._queue())
-        half = (len(names) + 1) // 2
-        halves = [list(self.sliders.values())[:half], list(self.sliders.values())[half:]]
-        columns = widgets.HBox([widgets.VBox(c, layout={"width": "50%"}) for c in halves if c])
-        axes = widgets.HBox([self.x, self.y, self.acquisition])
-        buttons = widgets.HBox([self.to_incumbent, self.refresh, self.queue])
-        rows = [axes, self.image, columns, self.expected, buttons, self.status]
+        self._layouts: dict[tuple[str, ...], Any] = {}
+        self._is_adjusting = False
+
+        axes = self._make_axes()
+        sliders = self._make_sliders()
+        buttons = self._make_buttons()
+        self.image = make_image()
+        self.expected = Label()
+        self.status = Label()
+
+        self._show_incumbent()
+        self._connect()
+        rows = [
+            axes,
+            self.image,
+            sliders,
+            self.expected,
+            buttons,
+            self.status,
+        ]
         super().__init__(rows, layout={"max_width": "900px"})
+
+    def _make_axes(self) -> HBox:
+        """Make the fields that choose what is varied and what is drawn of it."""
+        names = [(name, name) for name in self._fitted.names]
+        scales = [("logarithm", "log EI"), ("as it is", "EI")]
+
+        dropdown = partial(make_field, Dropdown, width=290)
+        self.x = dropdown("Horizontal axis", options=names)
+        self.y = dropdown("Vertical axis", options=[("(none)", _NO_AXIS), *names])
+        self.acquisition = dropdown("Improvement", options=scales)
+        return HBox([self.x, self.y, self.acquisition])
+
+    def _make_sliders(self) -> HBox:
+        """Make a slider per hyperparameter, in two columns."""
+        self.sliders: dict[str, Any] = {}
+        for name in self._fitted.names:
+            options = slider_options(self._fitted.space[name])
+            self.sliders[name] = make_slider(SelectionSlider, name, options)
+
+        sliders = list(self.sliders.values())
+        half = (len(sliders) + 1) // 2
+        column = partial(VBox, layout={"width": "50%"})
+        columns = [column(sliders[:half])]
+        if sliders[half:]:
+            columns.append(column(sliders[half:]))
+        return HBox(columns)
+
+    def _make_buttons(self) -> HBox:
+        self.to_incumbent = Button(description="Go to incumbent")
+        self.refresh = Button(description="Fit again")
+        self.queue = Button(description="Queue as next trial", button_style="primary")
+        return HBox([self.to_incumbent, self.refresh, self.queue])
+
+    def _connect(self) -> None:
+        controls = [self.x, self.y, self.acquisition]
+        for control in (*controls, *self.sliders.values()):
+            control.observe(self._on_change, "value")
+
+        self.to_incumbent.on_click(lambda _: self._show_incumbent())
+        self.refresh.on_click(lambda _: self._refit())
+        self.queue.on_click(lambda _: self._queue_shown())
 
     @property
     def configuration(self) -> Configuration:
-        """What the sliders show, whole: without inactive parameters, with fixed ones."""
-        return self._fitted.space.complete(self._shown())
+        """Return what the sliders show: without inactive parameters, with fixed ones."""
+        return self._fitted.space.complete(self._slider_values())
 
-    def _shown(self) -> dict[str, Value]:
-        return {**self._fitted.incumbent, **{n: s.value for n, s in self.sliders.items()}}
+    def _slider_values(self) -> dict[str, Value]:
+        """Return a value per searched parameter, active or not."""
+        # Parameters with a single value have no slider.
+        values = dict(self._fitted.incumbent)
+        for name, slider in self.sliders.items():
+            values[name] = slider.value
+        return values
 
     @in_turn()
-    def _changed(self, _: object) -> None:
-        if self._quiet:
+    def _on_change(self, _: object) -> None:
+        if self._is_adjusting:
             return
+
         if self.y.value == self.x.value:
-            self.y.value = _NONE  # comes back here
-            return
-        names = [name for name in (self.x.value, self.y.value) if name != _NONE]
-        shown = self._shown()
-        data = slice_data(self._fitted, names, shown)
-        layout = self._layouts.setdefault((*names, self.acquisition.value), [])
-        self.image.value = png(plot_slice(data, acquisition=self.acquisition.value), layout)
-        mean, std = (float(one[0]) for one in self._fitted.surrogate.predict([self.configuration]))
-        inactive = sorted(set(self.sliders) - set(self.configuration))
-        ignored = f"; inactive here: {', '.join(inactive)}" if inactive else ""
-        self.expected.value = f"Expected here: {mean:.4f} ± {std:.4f} (best mean {data.best:.4f})"
-        self.expected.value += ignored
+            # The change is reported again.
+            self.y.value = _NO_AXIS
+        else:
+            self._draw()
+
+    def _draw(self) -> None:
+        """Draw the slice, and predict the configuration that the sliders show."""
+        names = [self.x.value]
+        if self.y.value != _NO_AXIS:
+            names.append(self.y.value)
+        data = slice_data(self._fitted, names, self._slider_values())
+        acquisition = self.acquisition.value
+        # Figures of the same axes share their layout.
+        layout = self._layouts.setdefault((*names, acquisition), [])
+        self.image.value = to_png(plot_slice(data, acquisition=acquisition), layout)
+
+        configuration = self.configuration
+        mean, std = self._fitted.surrogate.predict([configuration])
+        text = f"Expected here: {mean[0]:.4f} ± {std[0]:.4f} (best mean {data.best:.4f})"
+        inactive = sorted(set(self.sliders) - set(configuration))
+        if inactive:
+            text += f"; inactive here: {', '.join(inactive)}"
+        self.expected.value = escape_mathjax(text)
 
     @in_turn()
-    def _go_to_incumbent(self) -> None:
-        self._quiet = True
-        for name, one in self.sliders.items():
-            parameter, value = self._fitted.space[name], self._fitted.incumbent[name]
-            one.options = ticks_of(parameter, 101, [value])
-            one.value = value
-        self._quiet = False
-        self._changed(None)
+    def _show_incumbent(self) -> None:
+        """Move all sliders to the incumbent."""
+        self._is_adjusting = True
+        for name, slider in self.sliders.items():
+            # The incumbent's value need not be one of the 101 points.
+            value = self._fitted.incumbent[name]
+            slider.options = slider_options(self._fitted.space[name], [value])
+            slider.value = value
+        self._is_adjusting = False
+        self._on_change(None)
 
     @in_turn()
     def _refit(self) -> None:
+        """Fit the surrogate to the trials that have completed by now."""
         self._fitted = fitted_study(self.study)
-        self._changed(None)
-        n = len(self._fitted.surrogate.model.X_)
-        self.status.value = f"Fitted to {n} completed trials."
+        self._on_change(None)
+        n_trials = len(self._fitted.surrogate.model.X_)
+        self.status.value = f"Fitted to {n_trials} completed trials."
 
     @in_turn()
-    def _queue(self) -> None:
+    def _queue_shown(self) -> None:
         try:
-            queue_trial(self.study, self._shown())
+            queue_trial(self.study, self._slider_values())
         except StudyError as error:
-            self.status.value = f"Not queued: {error}"
+            self.status.value = escape_mathjax(f"Not queued: {error}")
             return
-        spent = StudyRecord.of(self.study).stopped == "budget spent"
-        n = len(own_trials(self.study))
-        more = f" Its budget is spent: give it more than {n} trials." if spent else ""
-        self.status.value = f"Queued: it is the first trial when the study goes on.{more}"
+
+        text = "Queued: it is the first trial when the study goes on."
+        if stop_reason(self.study) == "budget spent":
+            n_trials = len(own_trials(self.study))
+            text += f" Its budget is spent: give it more than {n_trials} trials."
+        self.status.value = text

@@ -1,171 +1,238 @@
 from __future__ import annotations
 
-import pytest
-from hypothesis import given, settings
+from threading import Event, Thread
 
+import optuna
+import pytest
+from bs4 import BeautifulSoup
+from hpo_lib.widgets.space_editor.editor_summary import warm_start_count
+from optuna.storages import InMemoryStorage
+
+from hpo_lib.exceptions import SpaceError, StudyError
 from hpo_lib.space.search_space import SearchSpace
-from hpo_lib.study.catalog import open_study
 from hpo_lib.study.run import run_study
-from hpo_lib.trials import recorded_trials
 from hpo_lib.widgets.editor_state import (
-    EditorState,
-    Row,
-    file_difference,
-    trial_seconds,
     warm_start_count,
 )
-from tests.space.test_space import EXAMPLE, spaces
+from hpo_lib.widgets.space_editor import SpaceEditor
+from tests.space.test_space import EXAMPLE
 
-START = EditorState.from_space(SearchSpace.from_yaml(EXAMPLE))
-ROWS = {row.name: i for i, row in enumerate(START.rows)}
-
-
-def edited(row_name: str, /, **cells: str) -> EditorState:
-    state = START
-    for field, text in cells.items():
-        state = state.edit(ROWS[row_name], field, text)
-    return state
+EVIL = "<img src=x onerror=alert(1)>"
 
 
-@pytest.mark.slow
-@settings(max_examples=500, deadline=None)
-@given(spaces())
-def test_rows_and_yaml_round_trip(space: SearchSpace):
-    state = EditorState.from_space(space)
-    read = state.reading.space
-    assert read is not None
-    assert read.to_yaml() == space.to_yaml()
-    assert EditorState.from_space(SearchSpace.from_yaml(read.to_yaml())) == state
+@pytest.fixture
+def editor(tmp_path) -> SpaceEditor:
+    editor = SpaceEditor(SearchSpace.from_yaml(EXAMPLE), tmp_path / "space.yaml")
+    assert editor.box is not None
+    return editor
 
 
-def test_rows_show_what_a_person_would_type():
-    assert START.rows[0] == Row("optimizer", "choice", options="adamw, sgd", default="adamw")
-    assert START.rows[2].when == "optimizer: sgd"
-    assert (START.rows[1].low, START.rows[1].log, START.rows[1].prior) == ("0.0001", "true", "")
-    space = SearchSpace.from_dict({"x": {"type": "choice", "options": ["1", 1, "a, b", ""]}})
-    assert EditorState.from_space(space).rows[0].options == "'1', 1, 'a, b', ''"
+def test_typing_shows_the_message_in_its_row_and_locks_saving(editor):
+    low = editor._rows[1].cells["low"]
+    low.value = "1e"
+    assert "low must be a finite number" in editor._rows[1].message.value
+    assert "hpo-wrong" in low._dom_classes
+    assert editor._save.disabled
+    assert "The last valid space" in editor._preview.value
+    editor._save.click()
+    assert not editor.path.exists()
+    assert "Nothing was saved" in editor._status.value
+    with pytest.raises(SpaceError, match="row 2: low must be"):
+        editor.save()
+    low.value = "1e-3"
+    assert "hpo-wrong" not in low._dom_classes
+    assert editor.space["lr"].low == 0.001
+
+
+def test_what_is_saved_is_what_the_space_writes(editor):
+    editor._save.click()
+    assert editor.path.read_text() == EXAMPLE
+    assert "✓" in editor._status.value
+    assert SpaceEditor(path=editor.path).space.to_yaml() == EXAMPLE
+
+
+def test_comments_of_the_file_are_saved(tmp_path):
+    path = tmp_path / "space.yaml"
+    path.write_text(f"# ours\n{EXAMPLE}")
+    editor = SpaceEditor(path=path)
+    assert "Saving changes" not in editor.preview()
+    editor.edit(1, "low", "0.001")
+    editor.save()
+    assert path.read_text() == f"# ours\n{EXAMPLE}".replace("low: 0.0001", "low: 0.001")
+
+
+def test_buttons_and_undo(editor):
+    editor.act(1, "copy")
+    assert len(editor._list.children) == 7
+    editor.act(6, "up")
+    editor.act(0, "remove")
+    assert [row.name for row in editor.state.rows][-2:] == ["stride", "activation"]
+    for _ in range(3):
+        editor._undo.click()
+    assert editor.space.to_yaml() == EXAMPLE
+    assert editor._undo.disabled
+    assert editor._rows[0].cells["name"].value == "optimizer"
+    editor._redo.click()
+    assert len(editor.space) == 7
+
+
+@pytest.mark.parametrize(("answer", "of", "rows"), [("act", (5, "copy"), 7), ("save", (), 6)])
+def test_text_that_comes_while_a_button_is_answered_is_kept(editor, monkeypatch, answer, of, rows):
+    """Kernels handle the messages of a page in more than one thread."""
+    row, typed = editor._rows[3], editor._rows[3].cells["default"]
+    began, may_end, show = Event(), Event(), row.show
+
+    def slow(*arguments):
+        began.set()
+        assert may_end.wait(60)
+        show(*arguments)
+
+    monkeypatch.setattr(row, "show", slow)
+    answers = [Thread(target=getattr(editor, answer), args=of)]
+    answers[0].start()
+    assert began.wait(60)
+    answers.append(Thread(target=setattr, args=(typed, "value", "12")))
+    answers[1].start()
+    while typed.value != "12":
+        assert answers[1].is_alive()
+    may_end.set()
+    for one in answers:
+        one.join(60)
+    assert (typed.value, editor.state.rows[3].default) == ("12", "12")
+    assert len(editor.state.rows) == rows
+
+
+def test_scale_is_log_and_prior_in_one_step(editor):
+    scale = editor._rows[1].cells["scale"]
+    assert scale.value == "log"
+    scale.value = "segmented"
+    assert (editor.space["lr"].log, editor.space["lr"].prior) == (False, "segmented")
+    editor._undo.click()
+    assert scale.value == "log"
+    editor._rows[1].cells["low"].value = "0"
+    assert "hpo-wrong" in scale._dom_classes
+
+
+def test_presets_and_files_are_loaded_and_bad_files_are_not(editor):
+    editor._source.value = "preset reference"
+    editor.load()
+    assert editor.space == SearchSpace.preset("reference")
+    editor._source.value = "the file"
+    load = editor.box.children[1].children[-1]
+    load.click()
+    assert "Nothing was loaded" in editor._status.value
+    editor.path.write_text("x: {type: float}")
+    load.click()
+    assert "low is required" in editor._status.value
+    assert editor.space == SearchSpace.preset("reference")
 
 
 @pytest.mark.parametrize(
-    ("name", "cells", "field", "rule"),
+    "content", [b"SQLite\xff", b"text", b"a: [", b"smoke: {n_trials: 2}", None]
+)
+def test_a_file_that_holds_no_space_is_named_and_kept(editor, content):
+    place = editor.path.with_name("studies.db")
+    place.write_bytes(content) if content is not None else place.mkdir()
+    editor._file.value = str(place)
+    editor.edit(1, "low", "0.001")
+    assert "studies.db, which holds neither" in editor._status.value
+    assert "which holds neither" in editor.preview()
+    with pytest.raises(ValueError, match="file must be new or hold a search space, got"):
+        editor.save()
+    editor._save.click()
+    assert "Nothing was saved: file must be new" in editor._status.value
+    assert place.is_dir() if content is None else place.read_bytes() == content
+    editor._file.value = str(editor.path.with_name("other.yaml"))
+    assert "Valid, not saved yet" in editor._status.value
+
+
+def test_a_space_with_mistakes_and_an_empty_file_are_written_over(editor):
+    for content in ("x: {type: float}", "# later", ""):
+        editor.path.write_text(content)
+        editor.save()
+        assert editor.path.read_text() == EXAMPLE
+
+
+def test_the_home_folder_is_found(editor, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert SpaceEditor(editor.space, "~/s.yaml").path == tmp_path / "s.yaml"
+    editor._file.value = "~/t.yaml"
+    editor.save()
+    assert (tmp_path / "t.yaml").read_text() == EXAMPLE
+
+
+def test_methods_raise_before_the_editor_is_shown(tmp_path):
+    editor = SpaceEditor(SearchSpace.from_yaml(EXAMPLE), tmp_path / "space.yaml")
+    with pytest.raises(FileNotFoundError):
+        editor.load()
+    editor.path.write_text("x: {type: int, low: 1, high: 2}\n")
+    editor.load()
+    assert editor.space.names == ("x",)
+    editor.edit(0, "high", "0")
+    with pytest.raises(SpaceError, match="row 1: high must be above low"):
+        editor.save()
+    assert editor.path.read_text() == "x: {type: int, low: 1, high: 2}\n"
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "rule"),
     [
-        ("lr", {"high": "1e-5"}, "high", "high must be above low = 0.0001, got 1e-05"),
-        ("lr", {"low": ""}, "low", "low is required where no value is fixed, got nothing"),
-        ("lr", {"low": "abc"}, "low", "low must be a finite number, got 'abc'"),
-        ("lr", {"low": "1, 2"}, "low", "low must be one value, got '1, 2'"),
-        ("lr", {"low": "null"}, "low", "low must be one value, got 'null'"),
-        ("lr", {"low": "]"}, "low", "low must be YAML"),
-        ("lr", {"low": "0"}, "log", "log needs low above 0"),
-        ("lr", {"default": "5"}, "default", "default must lie between"),
-        ("lr", {"fixed": "5"}, "fixed", "fixed must lie between"),
-        ("lr", {"prior": "flat"}, "prior", "prior must be 'uniform' or 'segmented', got 'flat'"),
-        ("lr", {"type": "number"}, "type", "type must be one of float, int, choice"),
-        ("lr", {"name": ""}, "name", "name is required, got nothing"),
-        ("lr", {"name": "stride"}, "name", None),
-        ("n_filters", {"step": "5"}, "high", "the nearest valid high is 23"),
-        ("activation", {"options": "a, a"}, "options", "options must all differ"),
-        ("activation", {"options": "a: {"}, "options", "options must be YAML"),
-        ("activation", {"default": "cubic"}, "default", "default must be one of"),
-        ("momentum", {"when": "optimiser: sgd"}, "when", "an unknown parameter"),
-        ("momentum", {"when": "optimizer: adam"}, "when", "must be one of ['adamw', 'sgd']"),
-        ("momentum", {"when": "sgd"}, "when", "got None"),
-        ("momentum", {"when": "lr: 0.01, lr: 0.02"}, "when", "must name each parameter once"),
+        ("type", "integer", "text must be one of float, int, choice, got 'integer'"),
+        ("scale", "logarithmic", "text must be one of linear, log, .* got 'logarithmic'"),
+        ("lo", "1", "field must be one of name, type, .* got 'lo'"),
     ],
 )
-def test_a_mistake_stands_beside_its_field_and_keeps_the_text(name, cells, field, rule):
-    state = edited(name, **cells)
-    space, messages, others = state.reading
-    assert space is None
-    assert others == []
-    if rule is None:
-        assert messages == {(5, "name"): "name must differ, got 'stride'; row 2 has it already"}
-    else:
-        assert list(messages) == [(ROWS[name], field)]
-        assert rule in messages[ROWS[name], field]
-    assert {f: getattr(state.rows[ROWS[name]], f) for f in cells} == cells
+def test_wrong_words_are_refused_and_spoil_nothing(editor, field, text, rule):
+    with pytest.raises(ValueError, match=rule):
+        editor.edit(1, field, text)
+    editor.edit(1, "low", 0.002)
+    assert editor.space["lr"].low == 0.002
 
 
-def test_mistakes_of_several_rows_come_together():
-    state = edited("lr", low="x", default="9").edit(ROWS["stride"], "fixed", "1.5")
-    assert list(state.reading.messages) == [(1, "low"), (5, "fixed")]
+def test_names_and_options_are_text(editor):
+    editor._rows[0].cells["name"].value = EVIL
+    editor._rows[4].cells["options"].value = f"'{EVIL}'"
+    shown = [editor._preview.value, *(row.message.value for row in editor._rows)]
+    editor._rows[4].cells["default"].value = f"'{EVIL}'"
+    editor._rows[2].cells["when"].value = ""
+    assert EVIL in editor.space
+    shown += [editor._preview.value, editor._repr_mimebundle_()["text/html"]]
+    assert not any("<img" in text for text in shown)
+    assert "&lt;img" in shown[-1]
 
 
-def test_no_rows_are_no_space():
-    assert EditorState().reading.space is None
-    assert "at least one parameter" in EditorState().reading.others[0]
+def test_mathematics_in_names_stays_text_in_the_static_form(editor):
+    editor.edit(1, "name", "$lr$")
+    html = BeautifulSoup(editor._repr_mimebundle_()["text/html"], "html.parser")
+    heads = [head for head in html.find_all("th") if head.get_text() == "$lr$"]
+    assert len(heads) == 1
+    assert heads[0].find_parent(class_="mathjax_ignore")
 
 
-def test_text_of_another_type_waits_until_it_is_asked_for():
-    state = edited("lr", type="choice", options="0.1, 0.01", default="0.1")
-    assert state.reading.space["lr"].options == (0.1, 0.01)  # pyright: ignore
-    assert state.edit(1, "type", "float").rows[1].high == "0.1"
+def test_without_a_front_end_there_is_no_widget(editor):
+    fresh = SpaceEditor(editor.space, editor.path)
+    assert list(fresh._repr_mimebundle_()) == ["text/plain", "text/html"]
+    assert "box" not in fresh.__dict__
 
 
-def test_undo_takes_back_words_and_redo_brings_them_again():
-    state = EditorState().add()
-    for text in ("l", "lr", "lrx", "lr"):
-        state = state.edit(0, "name", text)
-    state = state.edit(0, "low", "1").edit(0, "low", "5")
-    names = [state]
-    while names[-1].past:
-        names.append(names[-1].undo())
-    assert [[(r.name, r.low) for r in s.rows] for s in names] == [
-        [("lr", "5")],
-        [("lr", "1")],
-        [("lr", "")],
-        [("", "")],
-        [],
-    ]
-    again = names[-1].redo().redo().redo().redo()
-    assert again.rows == state.rows == again.redo().rows
-    assert names[2].edit(0, "high", "3").redo().rows[0].high == "3"  # a new edit ends redoing
-    assert EditorState().undo() == EditorState()
-
-
-def test_rows_are_moved_duplicated_and_removed():
-    state = START.duplicate(1).duplicate(1)
-    assert [row.name for row in state.rows[1:4]] == ["lr", "lr_copy_copy", "lr_copy"]
-    assert state.reading.space is not None
-    state = START.move(2, -2)
-    assert state.reading.messages[0, "when"].endswith("got optimizer, a later parameter")
-    assert START.move(0, -1) == START
-    assert [row.name for row in START.move(0, 99).rows][-1] == "optimizer"
-    assert START.remove(0).undo().rows == START.rows
-
-
-def test_loading_can_be_undone():
-    half = edited("lr", low="1e")
-    loaded = half.load(SearchSpace.preset("small"))
-    assert loaded.reading.space == SearchSpace.preset("small")
-    assert loaded.undo().rows == half.rows
-
-
-def test_the_difference_to_the_file(tmp_path):
-    path = tmp_path / "space.yaml"
-    space = edited("stride", fixed="2").reading.space
-    assert space is not None
-    assert len(file_difference(space, path)) == 6
-    SearchSpace.from_yaml(EXAMPLE).save(path)
-    changed = ["- stride: {type: int, fixed: 1}", "+ stride: {type: int, fixed: 2}"]
-    assert file_difference(space, path) == changed
-
-
-def test_evidence_is_what_a_new_study_takes():
-    from optuna.storages import InMemoryStorage
-
+def test_seconds_come_from_recorded_trials_and_evidence_is_counted(tmp_path):
+    wide = SearchSpace.from_yaml("x: {type: float, low: 0.0, high: 1.0, default: 0.9}")
     storage = InMemoryStorage()
-    wide = SearchSpace.from_yaml("x: {type: float, low: 0, high: 1}")
-    narrow = SearchSpace.from_yaml("x: {type: float, low: 0, high: 0.5}")
+    study = run_study(lambda c: c["x"], wide, "random", 4, name="<b>", storage=storage, workers=0)
+    editor = SpaceEditor(wide, tmp_path / "s.yaml", n_trials=10, workers=2, study=study)
+    assert "can go on" in editor.preview()
+    assert "from 4 recorded trials" in editor.preview()
+    editor.edit(0, "low", "0.8")
+    inside, _ = warm_start_count(study, editor.space)
+    assert 1 <= inside < 4
+    text = f"{inside} of the 4 trials of study &#x27;&lt;b&gt;&#x27; lie inside"
+    assert text in editor.preview()
+    fresh = SpaceEditor(wide, tmp_path / "s.yaml", n_trials=10, workers=2, seconds_per_trial=3)
+    assert "about <b>15 s</b>" in fresh.preview()
 
-    def bowl(configuration):
-        return (configuration["x"] - 0.3) ** 2
 
-    old = run_study(bowl, wide, "random", 12, name="old", storage=storage, workers=0)
-    before = [trial.params for trial in old.trials]
-    inside, n = warm_start_count(old, narrow)
-    assert 0 < inside < n == 12 == len(trial_seconds(old))
-    new = run_study(
-        bowl, narrow, "random", 1, name="new", storage=storage, workers=0, warm_start_from="old"
-    )
-    assert sum(not trial.is_own for trial in recorded_trials(new)) == inside
-    assert [trial.params for trial in open_study("old", storage).trials] == before
+def test_a_study_without_a_space_is_refused(tmp_path):
+    study = optuna.create_study(study_name="plain")
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), 1)
+    with pytest.raises(StudyError, match="study 'plain' has no search space"):
+        SpaceEditor(path=tmp_path / "s.yaml", study=study)

@@ -257,3 +257,20 @@ def test_a_hostile_name_is_text():
     slider = explorer.sliders[name]
     assert slider.description == name
     assert not slider.description_allow_html
+
+
+def test_mathematics_in_a_name_is_text():
+    """JupyterLab typesets descriptions and labels; there a backslash makes characters text."""
+    name = r"$lr$ \(x\)"
+    space = SearchSpace.from_dict(
+        {
+            "kind": {"type": "choice", "options": ["a", "b"]},
+            name: {"type": "float", "low": 0, "high": 1, "when": {"kind": "b"}},
+        }
+    )
+    study = run(12, lambda c: c.get(name, 2.0), space)
+    explorer = SurrogateExplorer(study)
+    escaped = r"\$lr\$ \\(x\\)"
+    assert explorer.sliders[name].description == escaped
+    explorer.sliders["kind"].value = "a"
+    assert explorer.expected.value.endswith(f"inactive here: {escaped}")

@@ -1,0 +1,154 @@
+"""Show one row of the space editor: a cell for each field, buttons, and the row's mistakes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html import escape
+from typing import Any
+
+from ipywidgets import HTML, Button, Dropdown, GridBox, HBox, Layout, Text, VBox
+
+from hpo_lib.widgets.editor_state import CELLS, SCALES, Row
+
+OnEdit = Callable[[int, str, str], None]
+"""Takes the number of a row, a field and its new text."""
+
+OnAction = Callable[[int, str], None]
+"""Takes the number of a row, and `up`, `down`, `copy` or `remove`."""
+
+# Shares of the width.
+COLUMNS = {
+    "name": 11,
+    "type": 8,
+    "low": 7,
+    "high": 7,
+    "step": 5,
+    "scale": 8,
+    "default": 8,
+    "fixed": 6,
+    "when": 11,
+}
+_GRID = " ".join(f"minmax(0, {share}fr)" for share in COLUMNS.values()) + " 116px"
+
+# The options of a choice stand where a range has these.
+_RANGE_FIELDS = ("low", "high", "step", "scale")
+_CELL_ORDER = ("name", "type", "options", *_RANGE_FIELDS, "default", "fixed", "when")
+
+# Fields that are chosen rather than typed, with their options.
+DROPDOWNS = {"type": list(CELLS), "scale": list(SCALES)}
+# Shown in an empty cell: what that means, or what belongs there.
+_HINTS = {
+    "name": "name",
+    "low": "low",
+    "high": "high",
+    "options": "options: a, b, c",
+    "step": "any",
+    "default": "middle",
+    "fixed": "free",
+    "when": "always",
+}
+_BUTTONS = {
+    "up": ("↑", "Move row {} up"),
+    "down": ("↓", "Move row {} down"),
+    "copy": ("×2", "Duplicate row {}"),
+    "remove": ("✕", "Remove row {}"),
+}
+
+# The glyphs have an empty alternative, so that the title is what a screen reader says.
+_GLYPHS = "".join(
+    f".hpo-{action} i::before {{content: '{glyph}' / ''; font-family: sans-serif}}\n"
+    for action, (glyph, _) in _BUTTONS.items()
+)
+# Labels are hidden from the eye but not from screen readers.
+STYLE = f"""<style>
+.hpo-editor .hpo-cell > label {{position: absolute; width: 1px; height: 1px; overflow: hidden;
+  clip-path: inset(50%); margin: 0; padding: 0}}
+.hpo-editor .hpo-wide {{grid-column: span 4}}
+.hpo-editor .hpo-cell, .hpo-editor .hpo-cell input, .hpo-editor .hpo-cell select {{
+  width: 100%; min-width: 0; margin: 0}}
+.hpo-editor .hpo-wrong input, .hpo-editor .hpo-wrong select {{
+  border: 2px dashed #d55e00 !important}}
+.hpo-editor .widget-html {{margin: 0}}
+.hpo-editor .widget-html-content {{line-height: 1.4; overflow: hidden}}
+.hpo-editor :focus-visible {{outline: 2px solid #0072b2 !important}}
+{_GLYPHS}</style>"""
+
+
+class RowView:
+    """Hold the widgets of the i-th row, whichever hyperparameter stands there.
+
+    Args:
+        i: number of the row, from 0.
+        on_edit: called when the text of a cell changes.
+        on_action: called when a button is pressed.
+    """
+
+    def __init__(self, i: int, on_edit: OnEdit, on_action: OnAction) -> None:
+        self.cells = {field: _make_cell(i, field, on_edit) for field in _CELL_ORDER}
+        self.cells["options"].add_class("hpo-wide")
+        self._texts: dict[str, str] = {}
+
+        buttons = [_make_button(i, action, on_action) for action in _BUTTONS]
+        grid = row_grid([*self.cells.values(), HBox(buttons)])
+        self.message = HTML()
+        self.box = VBox([grid, self.message], layout={"overflow": "visible"})
+
+    def show(self, row: Row, messages: dict[str, str]) -> None:
+        """Bring the widgets to a row; newer text that waits for its turn stays.
+
+        Args:
+            row: the hyperparameter that stands here now.
+            messages: its mistakes, by field.
+        """
+        hidden = _RANGE_FIELDS if row.type == "choice" else ("options",)
+        wrong = set(messages)
+        # One cell stands for these two fields.
+        if wrong & {"log", "prior"}:
+            wrong.add("scale")
+
+        for field, cell in self.cells.items():
+            text = getattr(row, field)
+            # A cell is only set where the state has moved: it may hold newer text by now.
+            if self._texts.get(field) != text:
+                self._texts[field] = text
+                cell.value = text
+
+            cell.layout.display = "none" if field in hidden else None
+            if field in wrong:
+                cell.add_class("hpo-wrong")
+            else:
+                cell.remove_class("hpo-wrong")
+
+        text = "<br>".join(f"⚠ {escape(message)}" for message in messages.values())
+        self.message.value = f"<div class='hpo-problem'>{text}</div>" if text else ""
+        self.message.layout.display = None if text else "none"
+
+
+def _make_cell(i: int, field: str, on_edit: OnEdit) -> Any:
+    settings: dict[str, Any] = {
+        "description": f"{field}, row {i + 1}",
+        "layout": {"width": "auto"},
+    }
+    if field in DROPDOWNS:
+        cell = Dropdown(options=DROPDOWNS[field], **settings)
+    else:
+        cell = Text(placeholder=_HINTS[field], **settings)
+
+    cell.add_class("hpo-cell")
+    cell.observe(lambda change: on_edit(i, field, change["new"]), "value")
+    return cell
+
+
+def _make_button(i: int, action: str, on_action: OnAction) -> Button:
+    _, tooltip = _BUTTONS[action]
+    layout = {"width": "27px", "padding": "0", "margin": "0 1px"}
+    button = Button(icon="none", tooltip=tooltip.format(i + 1), layout=layout)
+    button.add_class(f"hpo-{action}")
+    button.on_click(lambda _: on_action(i, action))
+    return button
+
+
+def row_grid(children: list[Any]) -> GridBox:
+    """Return widgets side by side in the columns of the editor."""
+    layout = Layout(grid_template_columns=_GRID, grid_gap="2px 4px", width="100%")
+    return GridBox(children, layout=layout)

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from hpo_lib.plots.data import points_data
+from hpo_lib.plots.trials import brush, plot_parallel_coordinates, trial_curves_data
+from hpo_lib.study.storage import Lease
+from hpo_lib.trials import StudyRecord, own_trials, recorded_trials
+from hpo_lib.widgets.monitor_summary import (
+    describe_study,
+    failures_table,
+    plot_progress,
+    seconds_left,
+)
+from tests.toys import Learner, bowl, record_of
+from tests.widgets.test_study_monitor import EVIL, run, run_in_memory
+from tests.widgets.test_study_monitor import closed_figures as closed_figures
+
+
+def sometimes(configuration: Any) -> float:
+    if configuration["depth"] == 2:
+        raise ValueError(EVIL)
+    return bowl(configuration)
+
+
+# The figures
+
+
+def test_curves_are_told_apart_by_how_their_trials_stand(tmp_path):
+    learner = Learner(str(tmp_path / "log"), epochs=4)
+    study = run_in_memory(12, learner, rungs=[1, 2], pruning="asha", reduction_factor=2)
+    kinds = trial_curves_data(study)
+    assert list(kinds["incumbent"]) == [study.best_trial.number]
+    assert {len(errors) for errors in kinds["pruned"].values()} <= {1, 2}
+    assert {len(errors) for errors in kinds["completed"].values()} <= {4}
+    drawn = sum(map(len, kinds.values()))
+    assert drawn == 12
+    assert sum(map(len, trial_curves_data(study, most=2).values())) in (2, 3)
+    left, right = plot_progress(study)
+    assert right.get_xlabel() == "epoch"
+    assert left.get_ylabel() == right.get_ylabel() == "validation error (fraction)"
+    assert f"incumbent: trial {study.best_trial.number}" in right.get_legend_handles_labels()[1]
+    plt.close(left.figure)
+
+
+def test_brushing_keeps_what_lies_within_all_ranges():
+    points = points_data(run_in_memory(30))
+    lr, optimizer = points.positions["lr"], points.positions["optimizer"]
+    shown = brush(points, {"lr": (1e-3, 1e-1), "optimizer": (0, 0)})
+    assert shown.tolist() == ((lr >= 1e-3) & (lr <= 1e-1) & (optimizer == 0)).tolist()
+    assert 0 < shown.sum() < 30
+    assert brush(points, {}).all()
+    inactive = np.isnan(points.positions["momentum"])
+    assert not brush(points, {"momentum": (0, 1)})[inactive].any()
+    best = float(points.values.min())
+    assert brush(points, {}, (best, best)).sum() == 1
+
+
+def test_brushed_coordinates_keep_the_colours_of_the_others():
+    points = points_data(run_in_memory(30))
+    shown = brush(points, {"depth": (2, 6)})
+    axes = [plot_parallel_coordinates(points), plot_parallel_coordinates(points, shown=shown)]
+    whole, part = (ax.collections[1] for ax in axes)
+    assert len(part.get_array()) == shown.sum() < 30 == len(whole.get_array())
+    assert part.norm.vmin == whole.norm.vmin
+    assert f"{shown.sum()} of n = 30 trials" in axes[1].get_title()
+    plt.close("all")
+
+
+# What is said
+
+
+def test_seconds_left_are_of_the_rest_of_the_budget(tmp_path):
+    learner = Learner(str(tmp_path / "log"), epochs=4)  # 0.01 s per epoch
+    study = run_in_memory(4, learner)
+    assert seconds_left(study) == 0
+    StudyRecord.of(study).write(study, n_trials=9)
+    deciding = np.mean([t.record.suggest_seconds for t in recorded_trials(study)])
+    assert seconds_left(study) == pytest.approx(5 * (0.04 + deciding))
+
+
+def test_copied_and_queued_trials_are_no_trials_of_its_own():
+    old = run(8)
+    study = run(3, name="new", warm_start_from="toy")
+    own = own_trials(study)
+    best = min(own, key=lambda trial: trial.value)
+    study.enqueue_trial({"optimizer": "adamw", "lr": 0.5, "depth": 10})
+    assert old.best_value < best.value
+    assert describe_study(study).startswith("3 of 3 trials have ended (3 completed, 1 queued).")
+    assert f"Best: {best.value:.4f}, trial {best.number}." in describe_study(study)
+
+
+def test_the_budget_is_never_below_what_has_ended():
+    study = run_in_memory(4)
+    StudyRecord.of(study).write(study, n_trials=3)
+    assert describe_study(study).startswith("4 of 4 trials have ended")
+
+
+def test_seconds_left_are_told_only_while_it_runs():
+    study = run_in_memory(4)
+    StudyRecord.of(study).write(study, n_trials=9)
+    assert "s left" not in describe_study(study)
+    lease = Lease(study)
+    lease.acquire()
+    assert " s left." in describe_study(study)
+    lease.release()
+
+
+def test_failures_are_listed_with_their_reasons_as_text():
+    study = run_in_memory(12, sometimes, max_failures=12)
+    failed = [trial for trial in study.trials if record_of(trial).status == "failed"]
+    table = failures_table(study)
+    assert 0 < len(failed) == table.count("ValueError: &lt;img")
+    assert "<img" not in table
+    assert table.index(f"<td>{failed[-1].number}<") < table.index(f"<td>{failed[0].number}<")
