@@ -78,7 +78,12 @@ def median_goes_on(number: int, values: Mapping[int, float]) -> bool:
     return len(others) < _MIN_OTHERS or values[number] <= statistics.median(others)
 
 
-def bracket(seed: int, number: int, n_rungs: int, reduction_factor: int = 3) -> int:
+def bracket(
+    seed: int,
+    number: int,
+    n_rungs: int,
+    reduction_factor: int = 3,
+) -> int:
     """Return how many of the lowest rungs a trial passes unasked, 0 to `n_rungs`.
 
     It is drawn with the weights of Hyperband's brackets (Li et al., 2018, algorithm 1), in which
@@ -153,9 +158,19 @@ class RungPruner(BasePruner):
             return self._prune_in_bracket(trial.number, rung, values)
         is_unrivalled = rung == self._rungs[0] and not any(one.is_queued for one in rivals)
         min_trials = self._reduction_factor if is_unrivalled else 1
-        return not halving_goes_on(trial.number, values, self._reduction_factor, min_trials)
+        return not halving_goes_on(
+            trial.number,
+            values,
+            self._reduction_factor,
+            min_trials,
+        )
 
-    def _prune_in_bracket(self, number: int, rung: int, values: Mapping[int, float]) -> bool:
+    def _prune_in_bracket(
+        self,
+        number: int,
+        rung: int,
+        values: Mapping[int, float],
+    ) -> bool:
         """Return whether successive halving within the trial's bracket stops it."""
         own = self._bracket(number)
         if self._rungs.index(rung) < own:

@@ -1,4 +1,8 @@
-"""Samplers that take no account of values: random, Sobol and grid search; and their base class."""
+"""Search at random, along a Sobol sequence or over a grid; and the base classes of samplers.
+
+`ConfigurationSampler` is the base of all samplers of this package that choose a configuration at
+once, `SpaceSampler` of those that need a `SearchSpace` for it.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +26,7 @@ from hpo_lib.space.values import Configuration
 from hpo_lib.trials import RecordedTrial, recorded_trials
 
 _choosing = threading.RLock()
+"""Held by the thread that chooses."""
 
 
 class ConfigurationSampler(BaseSampler):
@@ -103,7 +108,10 @@ class ConfigurationSampler(BaseSampler):
         for trial in recorded_trials(study):
             chosen = self._running.get((study.study_name, trial.number))
             if chosen is not None and not trial.is_finished:
-                trial = replace(trial, params={**chosen, **trial.known_params})
+                trial = replace(
+                    trial,
+                    params={**chosen, **trial.known_params},
+                )
             if trial.number != number:
                 trials.append(trial)
         return trials

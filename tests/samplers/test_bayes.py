@@ -371,6 +371,11 @@ def test_constraints_are_refused(kind):
         ({"n_initial_points": -3}, "n_initial_points must be at least 0, got -3"),
         ({"x0": [{"x": 0.5}]}, "need a space"),
         ({"space": LINE, "x0": [{"x": 2.0}]}, "x: .* got 2.0"),
+        (
+            {"space": LINE, "x0": [{"x": 0.5}], "y0": [math.nan]},
+            r"y0 must be finite .* got \[nan\]",
+        ),
+        ({"space": LINE, "x0": [{"x": 0.5}], "y0": []}, "for each of 1 points x0"),
     ],
 )
 def test_wrong_options_are_refused(options, message):
