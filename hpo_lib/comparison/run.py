@@ -27,8 +27,10 @@ from hpo_lib.space.search_space import Configuration, SearchSpace
 from hpo_lib.study.interrupts import first_interrupt_waits, share_interrupt
 from hpo_lib.study.run import run_study, trials_frame
 from hpo_lib.study.storage import Storage
-from hpo_lib.study.workers.local import Workers, make_workers, prepare_process
+from hpo_lib.study.workers.base import Workers
+from hpo_lib.study.workers.factory import make_workers
 from hpo_lib.study.workers.process_guard import end_with
+from hpo_lib.study.workers.worker_process import prepare_process
 from hpo_lib.trials import running_best
 
 COLUMNS = ("strategy", "seed", "trial", "value", "best", "seconds", "suggest_seconds")

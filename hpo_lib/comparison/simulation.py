@@ -35,7 +35,7 @@ from hpo_lib.plots.style import (
 from hpo_lib.space.search_space import Configuration, SearchSpace
 from hpo_lib.study.driver import trial_seed
 from hpo_lib.study.run import run_study, trials_frame
-from hpo_lib.study.workers.local import Evaluation, Failure, evaluate
+from hpo_lib.study.workers.base import Evaluation, Failure, evaluate
 from hpo_lib.trials import StudyRecord, own_trials
 
 

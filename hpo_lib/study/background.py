@@ -18,7 +18,9 @@ from hpo_lib.objective import Objective, Segment
 from hpo_lib.space.search_space import Configuration, SearchSpace
 from hpo_lib.study.run import run_study
 from hpo_lib.study.storage import LEASE_SECONDS, Storage, open_storage, sqlite_path
-from hpo_lib.study.workers.local import Evaluation, InProcess, TimedWorkers, Workers, make_workers
+from hpo_lib.study.workers.base import Evaluation, TimedWorkers, Workers
+from hpo_lib.study.workers.factory import make_workers
+from hpo_lib.study.workers.in_process import InProcess
 
 State = Literal["not started", "running", "paused", "stopping", "stopped", "failed", "finished"]
 

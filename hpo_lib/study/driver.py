@@ -34,7 +34,7 @@ from hpo_lib.study.checkpoints import StudyFolder
 from hpo_lib.study.interrupts import first_interrupt_waits
 from hpo_lib.study.storage import LEASE_SECONDS, Lease
 from hpo_lib.study.study_file import set_trial_attributes
-from hpo_lib.study.workers.local import Evaluation, Failure, Workers, wait_for_first
+from hpo_lib.study.workers.base import Evaluation, Failure, Workers, wait_for_first
 
 Callback = Callable[[optuna.Study, FrozenTrial], bool | None]
 StoppingRule = Callable[[optuna.Study], str | None]

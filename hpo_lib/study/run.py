@@ -51,7 +51,8 @@ from hpo_lib.study.storage import (
     storage_lock,
 )
 from hpo_lib.study.study_file import StudyFile, written_here
-from hpo_lib.study.workers.local import Workers, make_workers
+from hpo_lib.study.workers.base import Workers
+from hpo_lib.study.workers.factory import make_workers
 from hpo_lib.trials import (
     RecordedTrial,
     StudyRecord,

@@ -13,7 +13,7 @@ from hpo_lib.exceptions import SpaceError, StudyError
 from hpo_lib.objective import Segment, SegmentResult
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.study.run import list_studies, open_study, run_study
-from hpo_lib.study.workers.local import Failure, evaluate
+from hpo_lib.study.workers.base import Failure, evaluate
 from tests.toys import TOY_SPACE, Learner, ending, record_of
 
 

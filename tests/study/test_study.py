@@ -25,7 +25,8 @@ from hpo_lib.study.run import (
     trials_frame,
 )
 from hpo_lib.study.storage import LEASE_SECONDS, Lease
-from hpo_lib.study.workers.local import Evaluation, Failure, InProcess
+from hpo_lib.study.workers.base import Evaluation, Failure
+from hpo_lib.study.workers.in_process import InProcess
 from hpo_lib.trials import recorded_trials, stop_reason, study_space
 from tests.toys import TOY_SPACE, Learner, bowl, record_of
 

@@ -11,14 +11,10 @@ import pytest
 
 from hpo_lib.objective import FunctionObjective, Segment
 from hpo_lib.study.run import run_study
-from hpo_lib.study.workers.local import (
-    Evaluation,
-    Failure,
-    InProcess,
-    LocalWorkers,
-    make_workers,
-    visible_gpus,
-)
+from hpo_lib.study.workers.base import Evaluation, Failure
+from hpo_lib.study.workers.factory import make_workers
+from hpo_lib.study.workers.in_process import InProcess
+from hpo_lib.study.workers.local import LocalWorkers, visible_gpus
 from tests.clusters import listening
 from tests.toys import TOY_SPACE, Learner, bowl, record_of
 
@@ -206,8 +202,8 @@ def test_a_finished_trial_is_replaced_at_once(tmp_path):
 @pytest.mark.slow
 def test_data_are_loaded_once_per_worker():
     def loads(configuration):
+        from hpo_lib.training import trainer as training
         from hpo_lib.training.loaders import DataConfig
-        from hpo_lib.training.trainer import trainer as training
 
         data = DataConfig(n_train=100, n_validation=50, n_test=50)
         config = training.TrainingConfig(depth=8, n_filters=4, epochs=1)
