@@ -18,7 +18,7 @@ from hpo_lib.exceptions import StudyError
 from hpo_lib.objective import Segment, SegmentResult
 from hpo_lib.study.background import BackgroundStudy, background_study
 from hpo_lib.study.gp_minimize import gp_minimize
-from hpo_lib.study.retrain import best_configuration, finalists_frame, retrain_best
+from hpo_lib.study.retrain import best_configuration, retrain_top_k, retrained_frame
 from hpo_lib.study.run import delete_study, open_study, run_study
 from hpo_lib.study.storage import open_storage
 from hpo_lib.widgets.study_monitor import StudyMonitor
@@ -129,8 +129,8 @@ def test_an_empty_name_is_refused_by_all_that_take_one():
         lambda: run_study(bowl, space, name="", storage="demo.db"),
         lambda: open_study("", "demo.db"),
         lambda: delete_study("", "demo.db"),
-        lambda: retrain_best(bowl, "", storage="demo.db"),
-        lambda: finalists_frame("", "demo.db"),
+        lambda: retrain_top_k(bowl, "", storage="demo.db"),
+        lambda: retrained_frame("", "demo.db"),
         lambda: best_configuration("", "demo.db"),
         lambda: compare(bowl, space, ["random"], [0], 1, name="", storage="demo.db"),
         lambda: BackgroundStudy(bowl, space, name="", storage="demo.db"),
