@@ -7,7 +7,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import optuna
@@ -113,8 +113,10 @@ def gp_minimize(
         >>> result = gp_minimize(
         ...     cost, [(0.0, 1.0), (0, 5)], n_calls=8, n_initial_points=5, random_state=0
         ... )
-        >>> len(result.x_iters), result.fun == cost(result.x)
-        (8, True)
+        >>> len(result.x_iters)
+        8
+        >>> bool(result.fun == cost(result.x))
+        True
     """
     arguments = dict(locals())
     arguments |= arguments.pop("skopt_arguments")
@@ -138,7 +140,7 @@ def gp_minimize(
     options = _sampler_options(arguments, n_initial_points, points, values)
     sampler = SURROGATES[surrogate](seed, skopt_space.space, **options)
 
-    results = _Results(skopt_space, list(zip(points, values, strict=False)), arguments)
+    results = _Results(skopt_space, points[: len(values)], values, arguments)
     functions = check_callback(callback)
     rules = [function for function in functions if isinstance(function, RULES)]
     callbacks = _Callbacks([f for f in functions if not isinstance(f, RULES)], results)
@@ -162,20 +164,6 @@ def gp_minimize(
     result = results.final(study, seed, surrogate)
     _warn_of_missing_calls(study, n_calls, is_exhausted=sampler.is_exhausted(study))
     return result
-
-
-class _Call(NamedTuple):
-    """One call of the function, or a known value.
-
-    Attributes:
-        configuration: as the search space has it.
-        value: as returned, or from `y0`.
-        seconds: that it took; NaN for a known value.
-    """
-
-    configuration: Configuration
-    value: float
-    seconds: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -223,36 +211,36 @@ class _Results:
 
     Attributes:
         skopt_space: the search space.
-        known_values: points and values of `x0` and `y0`; empty without `y0`.
+        known_points: `x0` where there is a `y0`.
+        known_values: `y0`.
         arguments: of the call.
     """
 
     skopt_space: SkoptSpace
-    known_values: Sequence[tuple[Configuration, float]]
+    known_points: Sequence[Configuration]
+    known_values: Sequence[float]
     arguments: dict[str, Any]
 
     def so_far(self, study: optuna.Study) -> OptimizeResult | None:
         """Return the result without a model; None before the first usable value."""
-        calls = [_Call(*known) for known in self.known_values]
-        for trial in own_trials(study):
-            if trial.value is not None and is_usable_value(trial.value):
-                calls.append(_Call(trial.configuration, trial.value, trial.training_seconds))
-        if not calls:
+        trials = [trial for trial in own_trials(study) if trial.has_usable_value]
+        configurations = [*self.known_points, *(trial.configuration for trial in trials)]
+        if not configurations:
             return None
 
         space = self.skopt_space
-        values = [call.value for call in calls]
+        values: list[Any] = [*self.known_values, *(trial.value for trial in trials)]
         result = create_result(
-            [space.to_list(call.configuration) for call in calls],
+            [space.to_list(configuration) for configuration in configurations],
             values,
             space.dimensions,
             specs={"args": self.arguments, "function": "gp_minimize"},
             models=[],
         )
-        best = calls[int(np.argmin(values))]
-        result.configuration = space.to_dict(best.configuration)
+        result.configuration = space.to_dict(configurations[int(np.argmin(values))])
         if self.arguments["acq_func"] == "EIps":
-            result.log_time = np.log([call.seconds for call in calls])
+            seconds = [trial.training_seconds for trial in trials]
+            result.log_time = np.log([math.nan] * len(self.known_values) + seconds)
         return result
 
     def final(self, study: optuna.Study, seed: int, surrogate: str) -> OptimizeResult:
