@@ -28,6 +28,8 @@ check: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/pyright
+	@$(BIN)/lint-imports
+	@$(BIN)/python tests/readability.py hpo_lib
 	@$(if $(NOTEBOOKS),$(BIN)/nbstripout --verify --keep-id $(NOTEBOOKS))
 
 lab: setup  ## JupyterLab for this machine alone, with a token

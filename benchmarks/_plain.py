@@ -11,15 +11,10 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from hpo_lib.training.config import (
-    TrainingConfig,
-    learning_rate,
-    make_augmentation,
-    make_loss,
-    make_network,
-    make_optimizer,
-)
-from hpo_lib.training.loaders import ImageData, Part
+from hpo_lib.training.config import TrainingConfig
+from hpo_lib.training.loaders import ImageData, Part, make_augmentation
+from hpo_lib.training.optimization import learning_rate, make_loss, make_optimizer
+from hpo_lib.training.trainer import make_network
 
 
 class _Images(Dataset[tuple[torch.Tensor, int]]):

@@ -36,9 +36,11 @@ from scipy.stats import qmc
 from hpo_lib.files import atomic_write_text
 from hpo_lib.objective import Segment, SegmentResult
 from hpo_lib.space.search_space import Configuration, SearchSpace
-from hpo_lib.training.config import autocast
-from hpo_lib.training.loaders import DataConfig, load_data, load_test_data
-from hpo_lib.training.trainer import TrainingConfig, TrainingObjective, evaluate, train
+from hpo_lib.training.config import DataConfig, TrainingConfig
+from hpo_lib.training.hardware import autocast, cpu_instructions
+from hpo_lib.training.loaders import load_data, load_test_data
+from hpo_lib.training.objective import TrainingObjective
+from hpo_lib.training.trainer import evaluate, train
 
 CURVES = (
     "train_loss",
@@ -183,7 +185,7 @@ def merged(rows: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
 def machine() -> str:
     """What the seconds depend on most: the instructions and the precision of this CPU."""
     capability = torch.backends.cpu.get_cpu_capability()
-    kind = "AMX" if torch.cpu._is_amx_tile_supported() else capability
+    kind = "AMX" if "amx_tile" in cpu_instructions() else capability
     with autocast(TrainingConfig(), torch.device("cpu"))():
         return f"{kind} {'bfloat16' if torch.is_autocast_enabled('cpu') else 'float32'}"
 
@@ -211,7 +213,7 @@ def provenance(
     """What the record rests on."""
     source = arguments.data_name or arguments.data
     return {
-        "space": space.to_yaml(),
+        "space": space.to_yaml(comments=False),
         "budget": config.epochs,
         "training": asdict(config),
         "data": {**asdict(data), "source": source, "root": None},

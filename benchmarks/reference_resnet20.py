@@ -18,8 +18,10 @@ from typing import Any
 import torch
 
 from hpo_lib.files import atomic_write_text
-from hpo_lib.training.loaders import DataConfig, ImageData, load_data, load_test_data
-from hpo_lib.training.trainer import TrainingConfig, choose_device, evaluate, train
+from hpo_lib.training.config import DataConfig, TrainingConfig
+from hpo_lib.training.hardware import choose_device
+from hpo_lib.training.loaders import ImageData, load_data, load_test_data
+from hpo_lib.training.trainer import evaluate, train
 
 COLUMNS = ("train_loss", "validation_loss", "validation_error", "seconds")
 

@@ -32,8 +32,7 @@ from hpo_lib.comparison.run import compare, final_values, replay
 from hpo_lib.comparison.surrogate_benchmark import SurrogateObjective, TrustWarning
 from hpo_lib.comparison.training_records import Record, group_means, read_record
 from hpo_lib.files import atomic_write_text
-from hpo_lib.training.loaders import DataConfig
-from hpo_lib.training.trainer import TrainingConfig
+from hpo_lib.training.config import DataConfig, TrainingConfig
 
 LIVE = ["strategy", "seed", "trial", "value", "best"]
 """What is kept of each trial of a live search."""

@@ -36,8 +36,8 @@ from hpo_lib.study.driver import trial_seed
 from hpo_lib.study.run import run_study, trials_frame
 from hpo_lib.study.storage import open_storage
 from hpo_lib.study.workers.local import LocalWorkers
-from hpo_lib.training.loaders import DataConfig
-from hpo_lib.training.trainer import TrainingConfig, TrainingObjective
+from hpo_lib.training.config import DataConfig, TrainingConfig
+from hpo_lib.training.objective import TrainingObjective
 
 # Nothing in here changes what a training costs.
 SPACE = SearchSpace.from_yaml(

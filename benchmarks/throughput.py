@@ -32,9 +32,10 @@ from scipy import stats
 from torch import nn
 
 from hpo_lib.files import atomic_write_text
-from hpo_lib.training.config import TrainingConfig, autocast
-from hpo_lib.training.loaders import DataConfig, ImageData, Part, batches, load_data
-from hpo_lib.training.trainer import _Run, train
+from hpo_lib.training.config import DataConfig, TrainingConfig
+from hpo_lib.training.hardware import autocast
+from hpo_lib.training.loaders import ImageData, Part, batches, load_data
+from hpo_lib.training.trainer import Trainer, train
 
 CPU = torch.device("cpu")
 
@@ -52,12 +53,12 @@ class Engine:
     """One training, of which only the steps are timed."""
 
     def __init__(self, config: TrainingConfig, data: ImageData) -> None:
-        self.run, self.data, self.done = _Run.new(config, data, CPU), data, 0
+        self.run, self.data, self.done = Trainer.create(config, data, CPU), data, 0
 
     def epoch(self) -> None:
         """Train one epoch."""
         self.done += 1
-        self.run._train(self.done, self.data.train)
+        self.run.train_epoch(self.done, self.data.train)
 
 
 class FixedBatch(Engine):
@@ -72,7 +73,7 @@ class FixedBatch(Engine):
         for _ in range(len(self.data.train) // config.batch_size):
             self.run.optimizer.zero_grad()
             with precision():
-                logits = self.run.step(images)
+                logits = self.run.forward(images)
             nn.functional.cross_entropy(logits.float(), labels).backward()
             self.run.optimizer.step()
 

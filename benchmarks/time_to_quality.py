@@ -245,8 +245,7 @@ def loaded(data: str, epochs: int) -> tuple[Any, Any]:
     """Which images, and how they are trained on; one thread."""
     import torch
 
-    from hpo_lib.training.loaders import DataConfig
-    from hpo_lib.training.trainer import TrainingConfig
+    from hpo_lib.training.config import DataConfig, TrainingConfig
 
     torch.set_num_threads(1)
     sizes = {} if data == "digits" else {"n_train": 5000, "n_validation": 2000, "n_test": 2000}
@@ -304,7 +303,7 @@ def live_ours(
     data: str, space: SearchSpace, raw: Path, seed: int, epochs: int, target: float, pruning: str
 ) -> Search:
     """(c) with real trainings."""
-    from hpo_lib.training.trainer import TrainingObjective
+    from hpo_lib.training.objective import TrainingObjective
 
     data_config, config = loaded(data, epochs)
     objective = CpuSeconds(TrainingObjective(config, data_config))

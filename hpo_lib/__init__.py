@@ -1,6 +1,21 @@
 """A research workbench for hyperparameter optimisation.
 
-The names in `__init__.pyi` are loaded when first used: only those that train import torch.
+What is where:
+
+- `training`: the ResNet (`training.resnet`), the data loaders (`training.loaders`) and the trainer
+- `study`: `gp_minimize` (`study.gp_minimize`), `run_study` (`study.run`) and the driver
+- `samplers`: every strategy (`samplers.registry`), the Gaussian process and its acquisition
+  function, pruners
+- `space`: the search space
+- `objective`: the contract between training and search
+- `trials`: the record of a trial, and the incumbent
+- `comparison`: strategies compared with paired seeds, statistics, replays of recorded trainings
+- `plots`: every figure
+- `widgets`: the space editor, the study monitor and the surrogate explorer
+- `runner`: the notebooks through papermill, and the report
+
+The names in `__init__.pyi` are the public interface, together with those of `hpo_lib.plots`. They
+are loaded when first used, so that only what trains imports torch.
 """
 
 import lazy_loader

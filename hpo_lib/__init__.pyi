@@ -26,11 +26,11 @@ from .study.run import run_study as run_study
 from .study.run import trials_frame as trials_frame
 from .study.workers.dask_cluster import DaskWorkers as DaskWorkers
 from .study.workers.local import LocalWorkers as LocalWorkers
-from .training.loaders import DataConfig as DataConfig
+from .training.config import DataConfig as DataConfig
+from .training.config import TrainingConfig as TrainingConfig
 from .training.loaders import load_data as load_data
 from .training.loaders import load_test_data as load_test_data
-from .training.trainer import TrainingConfig as TrainingConfig
-from .training.trainer import TrainingObjective as TrainingObjective
+from .training.objective import TrainingObjective as TrainingObjective
 from .training.trainer import evaluate as evaluate
 from .training.trainer import train as train
 from .widgets.space_editor import SpaceEditor as SpaceEditor

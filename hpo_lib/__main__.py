@@ -1,4 +1,4 @@
-"""The command line: `python -m hpo_lib run | studies | clean`."""
+"""Parse and run the command line: `python -m hpo_lib run | studies | clean`."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import argparse
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from io import TextIOWrapper
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from hpo_lib.exceptions import RunError
 from hpo_lib.files import disk_used, shown
-from hpo_lib.runner.notebooks import notebooks_folder, user_path
+from hpo_lib.runner.notebooks import find_notebooks, notebooks_folder, user_path
+
+if TYPE_CHECKING:
+    from hpo_lib.runner.record import RunRecord
 
 _FAILED, _REFUSED, _INTERRUPTED = 1, 2, 130
 
@@ -73,40 +76,55 @@ def _run(chosen: argparse.Namespace) -> int:
 
     # A batch system ends a job with SIGTERM: then, too, copies and report are to be written.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    given = dict(chosen.parameter) | ({} if chosen.data is None else {"data": chosen.data})
-    if "data" in given:
-        given["data"] = _absolute(given["data"])
-    if (space := user_path(given.get("space", ""))).is_file():
-        given["space"] = str(space)
-    folder, record, left = run_notebooks(
-        chosen.notebooks, profile=chosen.profile, parameters=given, into=chosen.into
+    parameters: dict[str, str] = dict(chosen.parameter)
+    if chosen.data is not None:
+        parameters["data"] = chosen.data
+    _resolve_paths(parameters)
+
+    folder, record, remaining = run_notebooks(
+        chosen.notebooks, profile=chosen.profile, parameters=parameters, into=chosen.into
     )
     print(f"report: {shown(folder / 'report.html')}", flush=True)
-    if not left:
+    if not remaining:
         return 0
-    entry = record["notebooks"][left[0]]
-    cell = f" in cell [{entry['cell']}]" if entry["cell"] else ""
-    flags = [part for name, value in given.items() for part in ("-p", name, value)]
-    again = ["--profile", chosen.profile, *flags, "--into", shown(folder), *left]
-    print(
-        f"hpo_lib: {left[0]} {entry['status']}{cell}: {entry['error']}\n"
-        f"  what it had done: {shown(folder / left[0])}.ipynb\n"
-        f"  to go on from there: python -m hpo_lib run {shlex.join(again)}",
-        file=sys.stderr,
-    )
-    return _INTERRUPTED if entry["status"] == "interrupted" else _FAILED
+
+    flags = [word for pair in parameters.items() for word in ("-p", *pair)]
+    again = ["--profile", chosen.profile, *flags, "--into", shown(folder), *remaining]
+    for line in _describe_failure(folder, record, remaining[0]):
+        print(line, file=sys.stderr)
+    print(f"  to go on from there: python -m hpo_lib run {shlex.join(again)}", file=sys.stderr)
+    is_interrupted = record.notebooks[remaining[0]].status == "interrupted"
+    return _INTERRUPTED if is_interrupted else _FAILED
 
 
-def _absolute(data: str) -> str:
-    """Notebooks run in their own folder: a path that the user gave is meant from here."""
-    kind, _, path = data.partition(":")
-    if kind != "folder":
-        return data
-    folder = user_path(path)
-    if not folder.is_dir():
-        message = f"data names a folder that does not exist: {folder}"
-        raise RunError(message)
-    return f"folder:{folder}"
+def _describe_failure(folder: Path, record: RunRecord, name: str) -> Iterator[str]:
+    """Yield lines on why a notebook did not end well, and where to look."""
+    run = record.notebooks[name]
+    cell = f" in cell [{run.cell}]" if run.cell else ""
+    yield f"hpo_lib: {name} {run.status}{cell}: {run.error}"
+    yield f"  what it had done: {shown(folder / name)}.ipynb"
+
+    # Notebooks read what those before them wrote into the folder.
+    numbered = [notebook.name for notebook in find_notebooks(notebooks_folder())]
+    earlier = [other for other in numbered if other < name]
+    missing = [other for other in earlier if other not in record.notebooks]
+    if missing:
+        yield f"  notebooks that it may read from have not run here: {', '.join(missing)}"
+
+
+def _resolve_paths(parameters: dict[str, str]) -> None:
+    """Make paths absolute: the user means them from here, notebooks run in their own folder."""
+    kind, _, path = parameters.get("data", "").partition(":")
+    if kind == "folder":
+        folder = user_path(path)
+        if not folder.is_dir():
+            message = f"data names a folder that does not exist: {folder}"
+            raise RunError(message)
+        parameters["data"] = f"folder:{folder}"
+
+    space = user_path(parameters.get("space", ""))
+    if space.is_file():
+        parameters["space"] = str(space)
 
 
 def _studies(chosen: argparse.Namespace) -> int:
@@ -132,22 +150,25 @@ def _studies(chosen: argparse.Namespace) -> int:
 
 def _clean(chosen: argparse.Namespace) -> int:
     # Slow to import, and of no use to the other commands.
-    from hpo_lib.runner.cleaning import check_idle, delete, others, written_by_us
+    from hpo_lib.runner.cleaning import check_idle, delete, find_written
 
     results = _results()
-    with ExitStack() as held:
+    with ExitStack() as locks:
         if chosen.yes:
-            check_idle(results, held)
-        found = written_by_us(results)
-        sizes = {path: disk_used(path) / 1e6 for path in found}
-        for path, size in sizes.items():
+            check_idle(results, locks)
+
+        written, others = find_written(results)
+        sizes = [disk_used(path) / 1e6 for path in written]
+        for path, size in zip(written, sizes, strict=True):
             print(f"{size:10.1f} MB  {shown(path)}")
-        print(f"{sum(sizes.values()):10.1f} MB  in all")
-        for path in others(results):
+        print(f"{sum(sizes):10.1f} MB  in all")
+        for path in others:
             print(f"not written by hpo_lib, left alone: {shown(path)}")
-        for path in found if chosen.yes else []:
-            delete(path)
-    if found:
+
+        if chosen.yes:
+            for path in written:
+                delete(path)
+    if written:
         print("deleted" if chosen.yes else "to delete all this: python -m hpo_lib clean --yes")
     return 0
 

@@ -8,7 +8,16 @@ from typing import SupportsIndex
 
 
 def check_member(name: str, value: str, allowed: Iterable[str]) -> None:
-    """Refuse what is not one of the allowed values."""
+    """Refuse a value that is not among the allowed ones.
+
+    Args:
+        name: name of the argument, for the message.
+        value: its value.
+        allowed: values that it may have.
+
+    Raises:
+        ValueError: the value is none of them.
+    """
     known = tuple(allowed)
     if value not in known:
         message = f"{name} must be one of {', '.join(known)}, got {value!r}"
@@ -24,7 +33,7 @@ def check_name(name: str) -> str:
 
 
 def check_positive(**arguments: float | None) -> None:
-    """Refuse an argument that is given and not greater than 0."""
+    """Refuse arguments that are neither None nor greater than 0."""
     for name, value in arguments.items():
         if value is not None and not value > 0:
             message = f"{name} must be greater than 0, got {value!r}"
@@ -32,7 +41,17 @@ def check_positive(**arguments: float | None) -> None:
 
 
 def check_whole(name: str, value: SupportsIndex, least: int | None = None) -> int:
-    """A whole number as Python writes it, be it one of numpy's; one below `least` is refused."""
+    """Return a whole number, also one of numpy's, as a Python int.
+
+    Args:
+        name: name of the argument, for the message.
+        value: its value.
+        least: smallest number that is allowed; None for no bound.
+
+    Raises:
+        TypeError: the value is no whole number.
+        ValueError: it is below `least`.
+    """
     try:
         number = operator.index(value)
     except TypeError as error:

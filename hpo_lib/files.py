@@ -1,4 +1,4 @@
-"""Files written whole: a reader sees the old content or the new, never a part."""
+"""Write files as a whole: a reader sees the old content or the new, never a part."""
 
 from __future__ import annotations
 
@@ -10,17 +10,33 @@ from hpo_lib.exceptions import WriteError
 
 
 def is_full_disk(error: BaseException) -> bool:
-    """Whether an error says that the disk, or the user's share of it, is full."""
+    """Return whether an error says that the disk, or the user's quota, is full."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def atomic_write_text(path: str | Path, text: str) -> None:
-    """Write `text` as UTF-8 to a temporary file in the same folder, then rename it over `path`."""
+    """Write `text` as UTF-8 to a temporary file in the same folder, then rename it over `path`.
+
+    Args:
+        path: file to create or replace; its folder exists.
+        text: content.
+
+    Raises:
+        WriteError: the file could not be written; its former content is whole.
+    """
     atomic_write_bytes(path, text.encode())
 
 
 def atomic_write_bytes(path: str | Path, content: bytes) -> None:
-    """Write `content` to a temporary file in the same folder, then rename it over `path`."""
+    """Write `content` to a temporary file in the same folder, then rename it over `path`.
+
+    Args:
+        path: file to create or replace; its folder exists.
+        content: bytes to write.
+
+    Raises:
+        WriteError: the file could not be written; its former content is whole.
+    """
     path = Path(path)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
@@ -33,7 +49,7 @@ def atomic_write_bytes(path: str | Path, content: bytes) -> None:
 
 
 def disk_used(path: Path) -> int:
-    """Bytes in a file, or in all files below a folder; links are not followed."""
+    """Return the bytes in a file, or in all files below a folder; links are not followed."""
     if path.is_symlink() or not path.is_dir():
         return path.lstat().st_size
     return sum(disk_used(child) for child in path.iterdir())

@@ -1,4 +1,4 @@
-"""What is minimised: the validation error of one configuration, trained one segment at a time."""
+"""Contract between training and search: an objective evaluates a trial segment by segment."""
 
 from __future__ import annotations
 
@@ -20,26 +20,29 @@ from hpo_lib.space.search_space import Configuration
 Status = Literal["completed", "diverged"]
 
 LOG_FOLDER = "tensorboard"
-"""What a segment writes in here, below its folder, stays when the trial is closed."""
+"""Files that a segment writes in here, below its folder, stay when the trial is closed."""
 
 
 ORIGIN = {"study": "belongs to another study", "data": "was trained on other images or labels"}
-"""What a checkpoint may say of where it comes from; older ones say nothing."""
+"""Entries of a checkpoint that say where it comes from; older files do not have them."""
 
 
-def check_origin(path: str | Path, recorded: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+def check_origin(
+    path: str | Path, recorded: Mapping[str, Any], current: Mapping[str, Any]
+) -> None:
     """Refuse a checkpoint that names another study or other data than those here.
 
     Args:
-        path: the checkpoint's file, for the message.
-        recorded: its content; what it does not name, or as None, is not known.
-        here: the study and data to go on with, by the keys of `ORIGIN`.
+        path: file of the checkpoint, for the message.
+        recorded: its content; an entry that is missing or None is not known.
+        current: study and data to go on with, by the keys of `ORIGIN`.
 
     Raises:
         CheckpointError: both name one, and they differ.
     """
     for key, problem in ORIGIN.items():
-        theirs, ours = recorded.get(key), here.get(key)
+        theirs = recorded.get(key)
+        ours = current.get(key)
         if theirs != ours and theirs is not None and ours is not None:
             message = f"{path} {problem}: {key} is {theirs} there and {ours} here"
             raise CheckpointError(message)
@@ -47,11 +50,20 @@ def check_origin(path: str | Path, recorded: Mapping[str, Any], here: Mapping[st
 
 @dataclass(frozen=True)
 class Segment:
-    """The epochs `start` (exclusive) to `stop` (inclusive) of a trial that may run to `budget`.
+    """Epochs `start` (exclusive) to `stop` (inclusive) of a trial that may run to `budget`.
 
-    `seed` fixes everything random in the trial; `checkpoint` is the file that the segment before
-    wrote (None for the first); `folder` is where this segment may write. `study` is the identity
-    of the study: a checkpoint that names another one is to be refused with `CheckpointError`.
+    Attributes:
+        seed: fixes everything random in the trial.
+        start: epochs done before.
+        stop: epochs done afterwards.
+        budget: epochs of a trial that runs to its end.
+        checkpoint: file that the segment before wrote; None for the first.
+        folder: where this segment may write.
+        study: identity of the study; a checkpoint that names another one is to be refused with
+            `CheckpointError`.
+
+    Raises:
+        ValueError: the epochs are out of order.
     """
 
     seed: int
@@ -73,10 +85,18 @@ class Segment:
 
 @dataclass(frozen=True)
 class SegmentResult:
-    """One entry per epoch of the segment; `seconds` are those of each epoch.
+    """Curves of a segment, with one entry per epoch.
 
     A diverged segment ends at the epoch in which the loss stopped being finite: its curves stop
     before that epoch.
+
+    Attributes:
+        train_loss: mean loss over the epoch's steps.
+        validation_loss: loss on the validation data.
+        validation_error: value that the search minimises.
+        seconds: duration of each epoch.
+        checkpoint: file that the next segment starts from.
+        status: "completed" or "diverged".
     """
 
     train_loss: tuple[float, ...]
@@ -102,45 +122,69 @@ class Objective(Protocol):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What values depend on besides the configuration, as JSON for the study's record."""
+        """Return as JSON all that values depend on besides the configuration."""
         ...
 
     def __call__(self, configuration: Configuration, segment: Segment) -> SegmentResult:
-        """Evaluate one segment of one trial."""
+        """Evaluate one segment of one trial.
+
+        Args:
+            configuration: values of the search space's active parameters.
+            segment: epochs to run, seed, checkpoint and folder.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class FunctionObjective:
-    """A plain function `f(configuration) -> float` as an objective with a single segment."""
+    """Plain function `f(configuration) -> float` as an objective with a single segment.
+
+    Attributes:
+        function: returns the value to minimise.
+        budget: 1, the only segment.
+    """
 
     function: Callable[[Configuration], float]
-
     budget: int = 1
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The function's name: a changed body is not noticed, a changed function is.
+        """Return the function's name: a changed body is not noticed, a changed function is.
 
-        Of a `partial`, what it holds, too; of a method, its class alone.
+        A `partial` adds the arguments that it holds; a method stands for its class alone.
         """
-        function, held = self.function, {}
+        function = self.function
+        arguments: dict[str, str] = {}
         if isinstance(function, partial):
-            held = {"partial": repr((function.args, function.keywords))}
+            arguments = {"partial": repr((function.args, function.keywords))}
             function = function.func
+
         name = getattr(function, "__qualname__", type(function).__qualname__)
-        return {"function": f"{function.__module__}.{name}", **held}
+        return {"function": f"{function.__module__}.{name}", **arguments}
 
     def __call__(self, configuration: Configuration, segment: Segment) -> SegmentResult:
-        """Call the function once; its value stands for every curve."""
-        began = time.perf_counter()
+        """Call the function once; its value stands for every curve.
+
+        Args:
+            configuration: values of the search space's active parameters.
+            segment: not used.
+        """
+        start_time = time.perf_counter()
         value = _number("a number", self.function(dict(configuration)))
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - start_time
         return SegmentResult((value,), (value,), (value,), (seconds,))
 
 
 def as_objective(objective: Objective | Callable[[Configuration], float]) -> Objective:
-    """Return an objective as it is, a plain function wrapped; anything else is refused."""
+    """Return an objective as it is and a plain function wrapped.
+
+    Raises:
+        TypeError: it is neither.
+
+    Example:
+        >>> as_objective(lambda configuration: configuration["x"] ** 2).budget
+        1
+    """
     if isinstance(objective, Objective):
         return objective
     if not callable(objective) or inspect.isclass(objective):

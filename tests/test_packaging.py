@@ -14,7 +14,8 @@ import papermill
 import pytest
 import yaml
 
-from hpo_lib.runner.notebooks import find_notebooks, read_notebook, read_profile
+from hpo_lib.runner.notebooks import find_notebooks, read_notebook
+from hpo_lib.runner.parameters import read_profile
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

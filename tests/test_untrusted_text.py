@@ -14,12 +14,12 @@ import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 
-from hpo_lib import front_end
 from hpo_lib.comparison.statistics import Ranks
 from hpo_lib.plots.comparison import plot_ranks
 from hpo_lib.runner.notebooks import find_notebooks, notebooks_folder
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.study.run import run_study, trials_frame
+from hpo_lib.widgets import front_end
 from hpo_lib.widgets.space_editor import SpaceEditor
 from hpo_lib.widgets.study_monitor import StudyMonitor
 from hpo_lib.widgets.surrogate_explorer import SurrogateExplorer

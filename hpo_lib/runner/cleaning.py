@@ -1,11 +1,10 @@
-"""Freeing the disk that runs and studies use: what hpo_lib wrote is deleted, nothing else."""
+"""Free the disk that runs and studies use: delete what hpo_lib wrote, and nothing else."""
 
 from __future__ import annotations
 
 import re
 import shutil
 import sqlite3
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -15,84 +14,100 @@ from optuna.storages.journal import JournalFileBackend
 
 from hpo_lib.exceptions import RunError
 from hpo_lib.files import shown
+from hpo_lib.runner.record import LOCK_NAME, RECORD_NAME, lock_run
 from hpo_lib.study.sqlite_file import is_sqlite, recorded_leases
 from hpo_lib.study.storage import DEFAULT_STORAGE, living_holder, storage_lock
 
-KEPT = ("reference", ".gitkeep")
-"""Names directly below the results that belong to the repository."""
-
+# Names directly below the results that belong to the repository, and those of folders of runs.
+_KEPT = ("reference", ".gitkeep")
 _RUN_FOLDERS = ("runs", "work", "reference_run")
+
+# Files that SQLite and locks put beside a study file, and folders of checkpoints.
 _COMPANION = re.compile(r"(.+?)(-wal|-shm|-journal|\.lock)")
 _STUDY_FOLDER = re.compile(r".+-[0-9a-f]{12}")
+
 _JOURNAL = b'{"op_code":'  # how each line of Optuna's journal begins
+
 _Leases = dict[str, dict[str, Any] | None]
 
 
-def written_by_us(folder: Path) -> list[Path]:
-    """Return the files and folders below a folder that runs and studies wrote.
+def find_written(results: Path) -> tuple[list[Path], list[Path]]:
+    """Return what runs and studies wrote below a folder, and all other files there.
 
     Study files are known by their content, whatever their name; links are left alone.
     """
-    return [path for path, ours in _sorted_out(folder) if ours]
+    written: list[Path] = []
+    others: list[Path] = []
+    folders = [results] if results.is_dir() else []
+    while folders:
+        folder = folders.pop()
+        is_top = folder == results
+        children, studies = _list(folder, is_top)
+
+        for path in children:
+            if path.is_symlink():
+                others.append(path)
+            elif _is_written(path, studies, is_top):
+                written.append(path)
+            elif path.is_dir():
+                folders.append(path)
+            else:
+                others.append(path)
+    return written, others
 
 
-def others(folder: Path) -> list[Path]:
-    """Return the files below a folder that are nobody's that hpo_lib knows."""
-    return [path for path, ours in _sorted_out(folder) if not ours]
-
-
-def _sorted_out(folder: Path, top: bool = True) -> Iterator[tuple[Path, bool]]:
-    children = sorted(folder.iterdir()) if folder.is_dir() else []
-    children = [path for path in children if not (top and path.name in KEPT)]
+def _list(folder: Path, is_top: bool) -> tuple[list[Path], set[str]]:
+    """Return what lies in a folder, and the names of the study files among it."""
+    children = sorted(folder.iterdir())
     studies = {path.name for path in children if is_study_file(path)}
-    if top:
+    if is_top:
+        children = [path for path in children if path.name not in _KEPT]
         studies.add(DEFAULT_STORAGE.name)  # however damaged
-    for path in children:
-        if path.is_symlink():
-            yield path, False
-        elif _is_ours(path, studies, top):
-            yield path, True
-        elif path.is_dir():
-            yield from _sorted_out(path, top=False)
-        else:
-            yield path, False
+    return children, studies
 
 
-def _is_ours(path: Path, studies: set[str], top: bool) -> bool:
-    if not path.is_dir():
-        companion = _COMPANION.fullmatch(path.name)
-        return path.name in studies or (companion is not None and companion[1] in studies)
-    if path.suffix == ".checkpoints":
-        return all(_STUDY_FOLDER.fullmatch(child.name) for child in path.iterdir())
-    return (path / "run.json").is_file() or (top and path.name in _RUN_FOLDERS)
+def _is_written(path: Path, studies: set[str], is_top: bool) -> bool:
+    if path.is_dir():
+        if path.suffix == ".checkpoints":
+            return all(_STUDY_FOLDER.fullmatch(child.name) for child in path.iterdir())
+        return (path / RECORD_NAME).is_file() or (is_top and path.name in _RUN_FOLDERS)
+
+    companion = _COMPANION.fullmatch(path.name)
+    return path.name in studies or (companion is not None and companion[1] in studies)
 
 
 def is_study_file(path: Path) -> bool:
-    """Return whether a file holds studies of Optuna's, as SQLite file or as journal."""
+    """Return whether a file holds studies of Optuna's, as an SQLite file or as a journal."""
     return path.is_file() and _leases(path) is not None
 
 
-def check_idle(folder: Path, held: ExitStack) -> None:
-    """Refuse to delete a record that is being written, and let nobody begin to write one.
+def check_idle(results: Path, locks: ExitStack) -> None:
+    """Refuse to delete what a run or a study writes, and let none begin to write it.
 
     Args:
-        folder: all below it, but for the repository's own, is looked at.
-        held: keeps the locks of the study files until it is closed.
+        results: everything below this folder is looked at, but for the repository's own.
+        locks: keeps the locks of runs and study files until it is closed.
 
     Raises:
-        RunError: a driver that is alive holds a study in one of them.
+        RunError: a run is in progress, or a driver that is alive holds a study.
     """
-    kept = [folder / name for name in KEPT]
-    for path in folder.rglob("*"):
-        inside = any(path.is_relative_to(place) for place in kept)
-        if inside or not is_study_file(path):
+    kept = [results / name for name in _KEPT]
+    for path in results.rglob("*"):
+        if any(path.is_relative_to(folder) for folder in kept):
             continue
-        held.enter_context(storage_lock(path))
-        for name, lease in (_leases(path) or {}).items():
-            holder = living_holder(lease)
-            if holder is not None:
-                message = f"study {name!r} in {shown(path)} is being written by {holder}"
-                raise RunError(message)
+        if path.name == LOCK_NAME:
+            locks.enter_context(lock_run(path.parent))
+        elif is_study_file(path):
+            locks.enter_context(storage_lock(path))
+            _check_leases(path)
+
+
+def _check_leases(path: Path) -> None:
+    for name, lease in (_leases(path) or {}).items():
+        holder = living_holder(lease)
+        if holder is not None:
+            message = f"study {name!r} in {shown(path)} is being written by {holder}"
+            raise RunError(message)
 
 
 def _leases(path: Path) -> _Leases | None:

@@ -1,4 +1,4 @@
-"""A run as one page: its executed notebooks in a single HTML file that loads nothing."""
+"""Write a run as one page: its executed notebooks in a single HTML file that loads nothing."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ import logging
 import re
 from base64 import b64encode
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import nbformat
 import nh3
 from nbconvert.exporters.html import HTMLExporter
 from pygments.formatters import HtmlFormatter
+from traitlets.config import Config
 
 from hpo_lib.files import atomic_write_text
-
-_WIDGET = "application/vnd.jupyter.widget-view+json"
+from hpo_lib.runner.record import RunRecord
 
 # Each cell is sanitised by itself: what one leaves open does not swallow those after it.
 _CELLS = """
@@ -30,6 +29,8 @@ _CELLS = """
 <details class="messages"><summary>messages</summary>{{ super() }}</details>
 {%- endblock -%}
 {%- block data_javascript -%}{%- endblock -%}
+{%- block data_widget_view -%}{%- endblock -%}
+{%- block footer -%}{%- endblock -%}
 """
 
 _TAGS = nh3.ALLOWED_TAGS - {"area", "map"} | {"g", "path", "rect", "svg", "tfoot"}
@@ -58,12 +59,23 @@ button.addEventListener('click', () => {
 """
 
 
-def write_report(folder: Path, record: dict[str, Any]) -> Path:
-    """Write `report.html` from the record of a run and the notebooks in its folder."""
+def write_report(folder: Path, record: RunRecord) -> Path:
+    """Write `report.html` from the record of a run and the notebooks in its folder.
+
+    Args:
+        folder: the folder of the run.
+        record: its record, as `run.json` holds it.
+
+    Returns:
+        The path of the report.
+    """
     sections = [
-        {"name": name, **_section(folder / f"{name}.ipynb"), **entry}
-        for name, entry in record["notebooks"].items()
+        {"name": name, **vars(run), **_section(folder / f"{name}.ipynb")}
+        for name, run in record.notebooks.items()
     ]
+    # No other script may run and nothing be fetched, whatever a notebook prints.
+    script_hash = b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
+
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = (Path(__file__).parent / "report.html.j2").read_text(encoding="utf-8")
     page = environment.from_string(template).render(
@@ -71,37 +83,48 @@ def write_report(folder: Path, record: dict[str, Any]) -> Path:
         name=folder.name,
         sections=sections,
         script=_SCRIPT,
-        # No other script may run and nothing be fetched, whatever a notebook prints.
-        script_hash=b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode(),
+        script_hash=script_hash,
         highlighting=HtmlFormatter(style="friendly").get_style_defs(".highlight"),
     )
-    atomic_write_text(folder / "report.html", page)
-    return folder / "report.html"
+    path = folder / "report.html"
+    atomic_write_text(path, page)
+    return path
 
 
 def _section(copy: Path) -> dict[str, str]:
-    """The title of an executed notebook and its cells as HTML; empty when it never began."""
+    """Return the title of an executed notebook and its cells as HTML; empty if it never began."""
     if not copy.exists():
         return {"title": copy.stem, "html": ""}
-    book = _prepared(nbformat.read(copy, as_version=4))
-    texts = (cell.source for cell in book.cells if cell.cell_type == "markdown")
-    heading = re.search(r"^# (.+)$", "\n".join(texts), re.MULTILINE)
+
+    book = nbformat.read(copy, as_version=4)
+    _name_figures(book)
+    texts = [cell.source for cell in book.cells if cell.cell_type == "markdown"]
+    title = re.search(r"^# (.+)$", "\n".join(texts), re.MULTILINE)
+
+    html: str = _exporter().from_notebook_node(book)[0]
+    # The other notebooks are sections of the page.
+    html = re.sub(r'href="(?:\./)?(\d\d_\w+)\.ipynb"', r'href="#\1"', html)
+    return {"title": title[1] if title else copy.stem, "html": html}
+
+
+def _exporter() -> HTMLExporter:
+    """Return the exporter of cells, without papermill's notes on an error."""
     quiet = logging.getLogger(__name__)
     quiet.setLevel(logging.ERROR)  # it warns of pictures without a description
+    tags = {"enabled": True, "remove_cell_tags": {"papermill-error-cell-tag"}}
     exporter = HTMLExporter(
+        config=Config(TagRemovePreprocessor=tags),
         template_name="basic",
         raw_template=_CELLS,
         exclude_input_prompt=True,
         exclude_output_prompt=True,
         log=quiet,
     )
-    exporter.register_filter("sanitise", sanitise)
-    html: str = exporter.from_notebook_node(book)[0]
-    html = re.sub(r'href="(?:\./)?(\d\d_\w+)\.ipynb"', r'href="#\1"', html)
-    return {"title": heading[1] if heading else copy.stem, "html": html}
+    exporter.register_filter("sanitise", _sanitise)
+    return exporter
 
 
-def sanitise(html: str) -> str:
+def _sanitise(html: str) -> str:
     """Return the HTML without what acts, loads, leaves the page or lies over it.
 
     Text, tables, code, links to the web and to anchors, and pictures in `data:` addresses stay.
@@ -126,16 +149,12 @@ def _allowed_address(_: str, attribute: str, value: str) -> str | None:
     return None if attribute == "cite" else value
 
 
-def _prepared(book: Any) -> Any:
-    """Drop what needs a kernel and papermill's notes on an error; name pictures by headings."""
-    book.metadata.pop("widgets", None)
-    marked = "papermill-error-cell-tag"
-    book.cells = [cell for cell in book.cells if marked not in cell.metadata.get("tags", [])]
+def _name_figures(book: nbformat.NotebookNode) -> None:
+    """Describe the pictures of each cell by the heading above it."""
     heading = ""
     for cell in book.cells:
+        headings = re.findall(r"^#+ (.+)$", cell.source, re.MULTILINE)
         if cell.cell_type == "code":
-            cell.outputs = [out for out in cell.outputs if _WIDGET not in out.get("data", {})]
             cell.metadata.alt = f"figure: {heading}"
-        elif found := re.findall(r"^#+ (.+)$", cell.source, re.MULTILINE):
-            heading = found[-1]
-    return book
+        elif headings:
+            heading = headings[-1]

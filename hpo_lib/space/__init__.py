@@ -1,1 +1,8 @@
-"""The search space: parameters, conditions and their form as YAML."""
+"""Search spaces: parameters, conditions and their form as YAML.
+
+- `search_space`: `SearchSpace`, presets, configurations, grids
+- `parameters`: `FloatParameter`, `IntParameter`, `ChoiceParameter`; `parameter_base`: their rules
+- `values`: what a value may be, and how it is read
+- `grid`: the size of a grid, without building it
+- `yaml_io`: YAML in and out, and the comments in it
+"""

@@ -1,10 +1,9 @@
-"""The search space: named hyperparameters in order, with conditions, and its form as YAML."""
+"""Search spaces: named hyperparameters in order, with conditions, and their form as YAML."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -17,19 +16,19 @@ from optuna.trial import BaseTrial
 from hpo_lib.checks import check_member, check_whole
 from hpo_lib.exceptions import SpaceError
 from hpo_lib.files import atomic_write_text
+from hpo_lib.space.grid import MAX_GRID, count_grid
 from hpo_lib.space.parameters import (
-    TYPES,
     ChoiceParameter,
-    Configuration,
     FloatParameter,
     IntParameter,
     Parameter,
-    Value,
-    read_conditions,
+    read_parameter,
 )
-from hpo_lib.space.yaml_io import label, read_yaml, yaml_line
+from hpo_lib.space.values import Configuration, Value, read_conditions
+from hpo_lib.space.yaml_io import Comments, label, read_comments, read_yaml, yaml_line
 
 __all__ = [
+    "MAX_GRID",
     "PRESETS",
     "ChoiceParameter",
     "Configuration",
@@ -42,14 +41,28 @@ __all__ = [
 ]
 
 PRESETS = ("reference", "small")
-MAX_GRID = 100_000
+_Conditions = Mapping[str, tuple[Value, ...]]
 
 
 @dataclass(frozen=True, eq=False)
 class SearchSpace:
-    """Hyperparameters in order; a condition looks at parameters before its own only."""
+    """Hyperparameters in order; conditions refer to earlier parameters only.
+
+    Attributes:
+        parameters: float, integer and choice parameters.
+        comments: comments of the YAML text by the name of their parameter. They are no part of
+            the space: spaces that differ in comments only are equal.
+
+    Example:
+        >>> space = SearchSpace.from_yaml("lr: {type: float, low: 1e-4, high: 0.1, log: true}")
+        >>> space.names
+        ('lr',)
+        >>> space.contains({"lr": 0.01})
+        True
+    """
 
     parameters: tuple[Parameter, ...]
+    comments: Mapping[str | None, Comments] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         problems: list[str] = []
@@ -57,12 +70,15 @@ class SearchSpace:
             problems.append("search space: must have at least one parameter, got none")
         if len(set(self.names)) < len(self.names):
             problems.append(f"search space: names must all differ, got {', '.join(self.names)}")
-        conditions = {one.name: one.when for one in self.parameters}
+
+        conditions = {parameter.name: parameter.when for parameter in self.parameters}
         problems += _condition_problems(conditions, self.parameters)
         if problems:
             raise SpaceError(problems)
-        met = tuple(_with_exact_conditions(one, self) for one in self.parameters)
-        object.__setattr__(self, "parameters", met)
+
+        # A condition on a value slightly off the steps of its parent would never be met.
+        exact = tuple(_with_exact_conditions(parameter, self) for parameter in self.parameters)
+        object.__setattr__(self, "parameters", exact)
 
     @classmethod
     def from_dict(cls, mapping: Mapping[str, Any]) -> SearchSpace:
@@ -71,28 +87,34 @@ class SearchSpace:
 
     @classmethod
     def from_yaml(cls, text: str) -> SearchSpace:
-        """Read the written form; SpaceError with all mistakes."""
+        """Read the YAML form and keep its comments; SpaceError with all mistakes."""
         try:
             mapping, problems = read_yaml(text)
         except ValueError as error:
             raise SpaceError([f"search space: must be valid YAML, got {error}"]) from error
-        return cls._parse({} if mapping is None else mapping, problems)
+
+        space = cls._parse({} if mapping is None else mapping, problems)
+        if "#" in text:
+            return replace(space, comments=read_comments(text))
+        return space
 
     @classmethod
     def _parse(cls, mapping: object, problems: list[str]) -> SearchSpace:
         if not isinstance(mapping, Mapping):
             rule = "must be a mapping of names to parameters"
-            raise SpaceError([*problems, f"search space: {rule}, got {mapping!r}"])
+            problem = f"search space: {rule}, got {mapping!r}"
+            raise SpaceError([*problems, problem])
+
         parameters: list[Parameter] = []
-        conditions: dict[str, Mapping[str, tuple[Value, ...]]] = {}
+        conditions: dict[str, _Conditions] = {}
         for name, body in cast("Mapping[str, Any]", mapping).items():
-            read, mistakes = _read(name, body)
-            parameters += read
-            problems += mistakes
+            conditions[name] = _readable_conditions(body)
             try:
-                conditions[name] = read_conditions(body["when"])
-            except (KeyError, TypeError, ValueError):  # none, or a mistake that is listed already
-                conditions[name] = {}
+                parameters.append(read_parameter(name, body))
+            except SpaceError as error:
+                problems += error.problems
+
+        # Conditions of parameters with other mistakes are checked too.
         problems += _condition_problems(conditions, parameters)
         if problems:
             raise SpaceError(problems)
@@ -100,9 +122,10 @@ class SearchSpace:
 
     @classmethod
     def load(cls, path: str | Path) -> SearchSpace:
-        """Read a YAML file; SpaceError with all mistakes, each with the file's name."""
+        """Read a YAML file; SpaceError with all mistakes, each with the name of the file."""
         try:
-            return cls.from_yaml(Path(path).read_text(encoding="utf-8"))
+            text = Path(path).expanduser().read_text(encoding="utf-8")
+            return cls.from_yaml(text)
         except UnicodeDecodeError as error:
             raise SpaceError([f"{path}: search space: must be UTF-8 text, got {error}"]) from error
         except SpaceError as error:
@@ -110,18 +133,32 @@ class SearchSpace:
 
     @classmethod
     def preset(cls, name: str) -> SearchSpace:
-        """The space `small` (no GPU needed) or `reference` (the recipe's ranges)."""
+        """Return the space `small` (needs no GPU) or `reference` (wide ranges)."""
         check_member("preset", name, PRESETS)
-        file = resources.files("hpo_lib.space.search_space") / "presets" / f"{name}.yaml"
+        file = resources.files("hpo_lib.space") / "presets" / f"{name}.yaml"
         return cls.from_yaml(file.read_text(encoding="utf-8"))
 
-    def to_yaml(self) -> str:
-        """The canonical written form, one line per parameter."""
-        return "".join(yaml_line(one.name, one.to_dict()) for one in self.parameters)
+    def to_yaml(self, comments: bool = True) -> str:
+        """Return the canonical YAML form, one line per parameter.
+
+        Args:
+            comments: whether to write the comments of the text that the space was read from.
+        """
+        blank = Comments()
+        lines: list[str] = []
+        for parameter in self.parameters:
+            line = yaml_line(parameter.name, parameter.to_dict())
+            comment = self.comments.get(parameter.name, blank) if comments else blank
+            lines += [comment.above, line.rstrip("\n"), comment.beside, "\n"]
+
+        if comments:
+            lines.append(self.comments.get(None, blank).above)
+        return "".join(lines)
 
     def save(self, path: str | Path) -> None:
-        """Write the YAML file, whole or not at all; folders that are missing are made."""
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        """Write the YAML file, whole or not at all; missing folders are made."""
+        path = Path(path).expanduser()
+        path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write_text(path, self.to_yaml())
 
     def __len__(self) -> int:
@@ -131,28 +168,32 @@ class SearchSpace:
         return iter(self.parameters)
 
     def __getitem__(self, name: str) -> Parameter:
-        return {one.name: one for one in self.parameters}[name]
+        by_name = {parameter.name: parameter for parameter in self.parameters}
+        return by_name[name]
 
     def __contains__(self, name: object) -> bool:
         return name in self.names
 
     def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SearchSpace):
+            return False
         # The text tells 1 from True, which a comparison of the options does not.
-        return isinstance(other, SearchSpace) and self.to_yaml() == other.to_yaml()
+        return self.to_yaml(comments=False) == other.to_yaml(comments=False)
 
     @property
     def names(self) -> tuple[str, ...]:
         """All names in order."""
-        return tuple(one.name for one in self.parameters)
+        return tuple(parameter.name for parameter in self.parameters)
 
     @property
     def searched(self) -> tuple[Parameter, ...]:
-        """The parameters without a fixed value."""
-        return tuple(one for one in self.parameters if one.fixed is None)
+        """Parameters without a fixed value."""
+        return tuple(parameter for parameter in self.parameters if parameter.fixed is None)
 
     def default_configuration(self) -> Configuration:
-        """Defaults and fixed values of the parameters that are active with them."""
-        return self.complete({one.name: one.default for one in self.parameters})
+        """Return defaults and fixed values of the parameters that are active with them."""
+        defaults = {parameter.name: parameter.default for parameter in self.parameters}
+        return self.complete(defaults)
 
     def complete(self, values: Mapping[str, Any]) -> Configuration:
         """Add fixed values, drop inactive and unknown ones, refuse wrong ones; in space order."""
@@ -162,7 +203,7 @@ class SearchSpace:
         return configuration
 
     def check(self, configuration: Mapping[str, Any]) -> Configuration:
-        """`complete`, which refuses unknown names and other values for fixed parameters too."""
+        """Return `complete(configuration)`, but refuse unknown names and changed fixed values."""
         completed, problems = self._resolve(configuration)
         for name, value in configuration.items():
             if name not in self.names:
@@ -170,12 +211,13 @@ class SearchSpace:
                 problems.append(f"{label(name)}: unknown parameter, got {value!r}; {known}")
             elif name in completed and self[name].fixed not in (None, value):
                 problems.append(f"{label(name)}: is fixed at {completed[name]!r}, got {value!r}")
+
         if problems:
             raise SpaceError(problems)
         return completed
 
     def contains(self, configuration: Mapping[str, Any]) -> bool:
-        """Whether `check` accepts it."""
+        """Return whether `check` accepts the configuration."""
         try:
             self.check(configuration)
         except SpaceError:
@@ -183,139 +225,176 @@ class SearchSpace:
         return True
 
     def _resolve(self, values: Mapping[str, Any]) -> tuple[Configuration, list[str]]:
-        """The active values that are right, and what is wrong with the others."""
+        """Return the active values that are valid, and a problem for each of the others."""
         configuration: Configuration = {}
         problems: list[str] = []
-        for one in self.parameters:
-            if not one.is_met(configuration):
+        for parameter in self.parameters:
+            name = parameter.name
+            if not parameter.is_met(configuration):
                 continue
-            if one.fixed is not None:
-                configuration[one.name] = one.fixed
-            elif one.name not in values:
-                problems.append(f"{label(one.name)}: must have a value, got none")
+            if parameter.fixed is not None:  # whatever the value is; `check` compares it
+                configuration[name] = parameter.fixed
+            elif name not in values:
+                problems.append(f"{label(name)}: must have a value, got none")
             else:
                 try:
-                    configuration[one.name] = one.convert(values[one.name])
+                    configuration[name] = parameter.convert(values[name])
                 except ValueError as error:
-                    problems.append(f"{label(one.name)}: {error}")
+                    problems.append(f"{label(name)}: {error}")
         return configuration, problems
 
-    def sample(self, rng: np.random.Generator, prior_seed: int = 0) -> Configuration:
-        """A draw from the priors; takes as many numbers from `rng` whatever is active."""
-        return self.from_unit(rng.random(len(self.searched)).tolist(), prior_seed)
+    def sample(
+        self,
+        rng: np.random.Generator,
+        prior_seed: int = 0,
+    ) -> Configuration:
+        """Draw a configuration from the priors.
 
-    def from_unit(self, u: Sequence[float], prior_seed: int = 0) -> Configuration:
-        """The inverse of the priors: `u` has a number in [0, 1] per searched parameter."""
-        if len(u) != len(self.searched) or not all(0 <= one <= 1 for one in u):
-            message = f"u must be {len(self.searched)} numbers in [0, 1], got {u!r}"
+        Args:
+            rng: source of one number per searched parameter, whichever of them are active.
+            prior_seed: seed of the segmented priors, the same for all draws of a study.
+        """
+        u = rng.random(len(self.searched))
+        return self.from_unit(u.tolist(), prior_seed)
+
+    def from_unit(
+        self,
+        u: Sequence[float],
+        prior_seed: int = 0,
+    ) -> Configuration:
+        """Return the configuration at the quantiles `u` of the priors.
+
+        Args:
+            u: a number in [0, 1] per searched parameter.
+            prior_seed: seed of the segmented priors.
+        """
+        n = len(self.searched)
+        if len(u) != n or not all(0 <= quantile <= 1 for quantile in u):
+            message = f"u must be {n} numbers in [0, 1], got {u!r}"
             raise ValueError(message)
-        pairs = zip(self.searched, u, strict=True)
-        return self.complete({one.name: one.from_unit(float(x), prior_seed) for one, x in pairs})
+
+        # Inactive parameters have a quantile too, so that the others keep theirs.
+        values = {
+            parameter.name: parameter.from_unit(float(quantile), prior_seed)
+            for parameter, quantile in zip(self.searched, u, strict=True)
+        }
+        return self.complete(values)
 
     def distributions(self) -> dict[str, BaseDistribution]:
-        """All searched parameters, active or not, as Optuna writes them."""
-        return {one.name: one.distribution() for one in self.searched}
+        """Return all searched parameters, active or not, as Optuna distributions."""
+        return {parameter.name: parameter.distribution() for parameter in self.searched}
 
     def suggest(self, trial: BaseTrial) -> Configuration:
-        """Ask a trial for the active values, one after the other."""
+        """Ask an Optuna trial for the active values, one after the other.
+
+        Raises:
+            ValueError: the trial was queued with a value outside of the space.
+        """
         configuration: Configuration = {}
-        for one in self.parameters:
-            if one.is_met(configuration):
-                value = one.suggest(trial) if one.fixed is None else one.fixed
-                configuration[one.name] = one.convert(value)
+        for parameter in self.parameters:
+            if not parameter.is_met(configuration):
+                continue
+            try:
+                fixed = parameter.fixed
+                value = parameter.suggest(trial) if fixed is None else fixed
+                configuration[parameter.name] = parameter.convert(value)
+            except OverflowError as error:  # a queued number that no float holds
+                rule = "must be a value of the space, got a queued number that is too large"
+                raise SpaceError([f"{label(parameter.name)}: {rule}"]) from error
         return configuration
 
     def grid(self, points: int = 3) -> list[Configuration]:
-        """Every combination of options and of `points` values per range, each once."""
-        if (size := self.grid_size(points)) > MAX_GRID:
-            limit = f"a grid may have {MAX_GRID:,} configurations"
-            message = f"{limit}, got {size:,} (points={points})"
-            raise ValueError(message)
+        """Return every combination of options and of `points` values per range, each once.
+
+        Raises:
+            ValueError: there are more than 100,000.
+        """
+        check_whole("points", points, 1)
         grid: list[Configuration] = [{}]
-        for one in self.parameters:
-            values = one.grid_values(points)
-            grid = [
-                shorter if value is None else shorter | {one.name: value}
-                for shorter in grid
-                for value in (values if one.is_met(shorter) else [None])
-            ]
+        for parameter in self.parameters:
+            values = parameter.grid_values(points)
+            longer: list[Configuration] = []
+            for configuration in grid:
+                if parameter.is_met(configuration):
+                    longer += [configuration | {parameter.name: value} for value in values]
+                else:
+                    longer.append(configuration)
+                if len(longer) > MAX_GRID:  # it can only grow from here
+                    size = count_grid(self.parameters, points)
+                    got = "more" if size is None else f"{size:,}"
+                    message = f"a grid may have {MAX_GRID:,} configurations, "
+                    message += f"got {got} (points={points})"
+                    raise ValueError(message)
+            grid = longer
         return grid
 
     def grid_size(self, points: int = 3) -> int:
-        """How many configurations `grid` has, without building it."""
+        """Return how many configurations `grid` has, without building it.
+
+        Raises:
+            ValueError: conditions depend on each other in too many ways to count.
+        """
         check_whole("points", points, 1)
-        # Of the values so far, only those that a condition names are kept apart.
-        states: Counter[tuple[tuple[str, Value], ...]] = Counter({(): 1})
-        for one in self.parameters:
-            values = one.grid_values(points)
-            required = {v for other in self.parameters for v in other.when.get(one.name, ())}
-            named = required.intersection(values)
-            following: Counter[tuple[tuple[str, Value], ...]] = Counter()
-            for state, times in states.items():
-                if not one.is_met(dict(state)):
-                    following[state] += times
-                    continue
-                following[state] += times * (len(values) - len(named))
-                for value in named:
-                    following[*state, (one.name, value)] += times
-            states = +following
-        return states.total()
+        size = count_grid(self.parameters, points)
+        if size is None:
+            message = "conditions depend on each other in too many ways to count a grid, "
+            message += f"got {len(self)} parameters"
+            raise ValueError(message)
+        return size
 
     @cached_property
     def size(self) -> int | None:
-        """How many configurations there are; None where a range has more than 100,000 values."""
-        counts = [one.count or MAX_GRID + 1 for one in self.searched]
-        points = max(counts, default=1)
-        return self.grid_size(points) if points <= MAX_GRID else None
+        """How many configurations there are; None where they are infinitely or too many to count.
+
+        Ranges count as infinite from 100,000 values on.
+        """
+        counts = [parameter.count or MAX_GRID + 1 for parameter in self.searched]
+        points = max(counts, default=1)  # enough for all values of each range
+        if points > MAX_GRID:
+            return None
+        return count_grid(self.parameters, points)
+
+
+def _readable_conditions(body: Any) -> _Conditions:
+    """Return the conditions of a parameter that may have mistakes elsewhere."""
+    try:
+        return read_conditions(body["when"])
+    except (KeyError, TypeError, ValueError):  # none, or reported with the parameter
+        return {}
 
 
 def _condition_problems(
-    conditions: Mapping[str, Mapping[str, tuple[Value, ...]]], parameters: Sequence[Parameter]
+    conditions: Mapping[str, _Conditions],
+    parameters: Sequence[Parameter],
 ) -> Iterator[str]:
-    """What is wrong with `{name: when}`; parameters that could not be read are not judged."""
-    readable = {one.name: one for one in parameters}
+    """Yield what is wrong with conditions; values of unreadable parameters are not judged."""
+    readable = {parameter.name: parameter for parameter in parameters}
     earlier: set[str] = set()
     for name, when in conditions.items():
         for parent, values in when.items():
-            about = f"{label(name)}: when"
+            subject = f"{label(name)}: when"
             if parent not in earlier:
-                what = "itself" if parent == name else "a later parameter"
-                what = what if parent in conditions else "an unknown parameter"
-                yield f"{about} must refer to an earlier parameter, got {label(parent)}, {what}"
+                kind = "a later parameter" if parent in conditions else "an unknown parameter"
+                kind = "itself" if parent == name else kind
+                rule = "must refer to an earlier parameter"
+                yield f"{subject} {rule}, got {label(parent)}, {kind}"
             elif parent in readable:
                 try:
-                    _ = [readable[parent].convert(value) for value in values]
+                    _convert_all(readable[parent], values)
                 except ValueError as error:
-                    yield f"{about} {label(parent)} {error}"
+                    yield f"{subject} {label(parent)} {error}"
         earlier.add(name)
 
 
-def _with_exact_conditions(one: Parameter, space: SearchSpace) -> Parameter:
-    """A condition that misses the step of its parent by a hair would never be met."""
+def _convert_all(parameter: Parameter, values: tuple[Value, ...]) -> tuple[Value, ...]:
+    return tuple(parameter.convert(value) for value in values)
+
+
+def _with_exact_conditions(parameter: Parameter, space: SearchSpace) -> Parameter:
+    """Move the values of conditions onto the steps of their parents."""
     when = {
-        k: tuple(space[k].convert(value) for value in values) for k, values in one.when.items()
+        parent: _convert_all(space[parent], values) for parent, values in parameter.when.items()
     }
-    return one if when == one.when else one.model_copy(update={"when": when})
-
-
-def _read(name: str, body: object) -> tuple[list[Parameter], list[str]]:
-    """The parameter, if it can be read, and all that is wrong with it."""
-    if not isinstance(body, Mapping):
-        return [], [f"{label(name)}: must be a mapping with a type, got {body!r}"]
-    keys = cast("dict[str, Any]", dict(body))
-    kind = TYPES.get(str(keys.get("type")))
-    if kind is None:
-        got = repr(keys["type"]) if "type" in keys else "nothing"
-        return [], [f"{label(name)}: type must be one of {', '.join(TYPES)}, got {got}"]
-    known = [key for key in kind.model_fields if key != "name"]
-    problems = [
-        f"{label(name)}: unknown key {label(key)}, got {value!r}; known are {', '.join(known)}"
-        for key, value in keys.items()
-        if key not in known
-    ]
-    try:
-        parameters = [kind(name=name, **{key: keys[key] for key in known if key in keys})]
-    except SpaceError as error:
-        problems += error.problems
-        parameters = []
-    return parameters, problems
+    if when == parameter.when:
+        return parameter
+    return parameter.model_copy(update={"when": when})

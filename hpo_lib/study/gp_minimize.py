@@ -41,7 +41,7 @@ _ALTERNATIVES = {
 }
 
 
-def gp_minimize(
+def gp_minimize(  # noqa: PLR0913 those of skopt
     func: Callable[[Any], Any],
     dimensions: SearchSpace | Sequence[Any],
     n_calls: int = 100,

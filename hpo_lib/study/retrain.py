@@ -84,7 +84,7 @@ def retrain_top_k(
     space = study_space(search)
     settings = StudyRecord.of(search).settings
     evaluated = as_objective(objective)
-    check_comparable(name, settings, study_settings(evaluated))
+    check_comparable(name, settings, study_settings(evaluated), evaluated)
 
     sampler = _Repeats(space, [trial.configuration for trial in _rank_configurations(search)[:k]])
     recorded = _retrained_trials(name, storage)

@@ -150,12 +150,12 @@ def run_study(
         study = optuna.create_study(
             storage=backend, sampler=sampler, pruner=pruner, study_name=name, load_if_exists=True
         )
-        check_unchanged(study, space, settings)
+        check_unchanged(study, space, settings, evaluated)
     with holding(study, storage, backend) as lease:
         if study.user_attrs.get("n_trials") != n_trials:  # for those who watch
             study.set_user_attr("n_trials", n_trials)
         if "ready" not in study.user_attrs:
-            _begin_study(study, backend, space, settings, warm_start_from)
+            _begin_study(study, backend, space, settings, evaluated, warm_start_from)
         driver = Driver(
             study=study,
             backend=backend,
@@ -194,14 +194,15 @@ def _begin_study(
     backend: BaseStorage,
     space: SearchSpace,
     settings: dict[str, Any],
+    objective: Objective,
     warm_start_from: str | None,
 ) -> None:
     """Write what the study stands on; a driver killed in here begins again, without repeats."""
     # before the name is bound to these settings: it may be mistyped
-    evidence = (
-        [] if warm_start_from is None else _evidence(backend, warm_start_from, space, settings)
-    )
-    study.set_user_attr("space", space.to_yaml())
+    evidence: list[FrozenTrial] = []
+    if warm_start_from is not None:
+        evidence = _evidence(backend, warm_start_from, space, settings, objective)
+    study.set_user_attr("space", space.to_yaml(comments=False))
     study.set_user_attr("settings", settings)
     trials = study.get_trials(deepcopy=False)
     if settings["default_first"] and not trials:
@@ -216,10 +217,14 @@ def _begin_study(
 
 
 def _evidence(
-    backend: BaseStorage, name: str, space: SearchSpace, settings: dict[str, Any]
+    backend: BaseStorage,
+    name: str,
+    space: SearchSpace,
+    settings: dict[str, Any],
+    objective: Objective,
 ) -> list[FrozenTrial]:
     earlier = open_study(name, backend)
-    check_comparable(name, earlier.user_attrs.get("settings", {}), settings)
+    check_comparable(name, earlier.user_attrs.get("settings", {}), settings, objective)
     completed = earlier.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     inside = [trial for trial in completed if space.contains(trial.user_attrs["configuration"])]
     if completed and not inside:

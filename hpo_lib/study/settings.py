@@ -25,8 +25,25 @@ def study_settings(objective: Objective, **others: Any) -> dict[str, Any]:
         raise TypeError(message) from error
 
 
-def check_comparable(name: str, recorded: dict[str, Any], asked: dict[str, Any]) -> None:
+def in_current_form(recorded: dict[str, Any], objective: Objective) -> dict[str, Any]:
+    """Return recorded settings as they would be recorded today.
+
+    An objective may have `earlier_settings`: forms in which earlier versions recorded it.
+
+    Args:
+        recorded: settings of a study.
+        objective: objective that the study is to go on with.
+    """
+    if recorded.get("objective") in getattr(objective, "earlier_settings", ()):
+        return {**recorded, "objective": objective.settings}
+    return recorded
+
+
+def check_comparable(
+    name: str, recorded: dict[str, Any], asked: dict[str, Any], objective: Objective
+) -> None:
     """Refuse another objective or budget than that of the study of this name."""
+    recorded = in_current_form(recorded, objective)
     for key in ("objective", "budget"):
         if recorded.get(key) != asked[key]:
             message = (
@@ -46,7 +63,9 @@ def written(part: object) -> str:
     return kind.__qualname__ if is_ours else f"{kind.__module__}.{kind.__qualname__}"
 
 
-def check_unchanged(study: optuna.Study, space: SearchSpace, settings: dict[str, Any]) -> None:
+def check_unchanged(
+    study: optuna.Study, space: SearchSpace, settings: dict[str, Any], objective: Objective
+) -> None:
     """Refuse to continue a study that was recorded with another space or other settings."""
     recorded = StudyRecord.of(study)
     if recorded.space is None:
@@ -57,13 +76,14 @@ def check_unchanged(study: optuna.Study, space: SearchSpace, settings: dict[str,
             )
             raise StudyChangedError(message)
         return
+    recorded_settings = in_current_form(recorded.settings, objective)
     differences = [
-        *_difference(_lines(recorded.settings), _lines(settings)),
-        *_difference(recorded.space.splitlines(), space.to_yaml().splitlines()),
+        *_difference(_lines(recorded_settings), _lines(settings)),
+        *_difference(recorded.space.splitlines(), space.to_yaml(comments=False).splitlines()),
     ]
     if differences:
         listed = "\n  ".join(differences)
-        same = all(recorded.settings[key] == settings[key] for key in ("objective", "budget"))
+        same = all(recorded_settings[key] == settings[key] for key in ("objective", "budget"))
         kept = f", with warm_start_from={study.study_name!r} to keep its trials as evidence"
         message = (
             f"study {study.study_name!r} was recorded with other settings (- recorded, + asked):\n"

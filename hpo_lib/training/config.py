@@ -1,81 +1,103 @@
-"""The numbers of a network and its training, and what they stand for."""
+"""Settings of a training and of its data, checked when they are made."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, fields, replace
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
-from torch import Tensor, nn
-from torch.nn import functional as F
 
-from hpo_lib.training.loaders import Augmentation, Part
-from hpo_lib.training.resnet import (
-    Activation,
-    ResNet,
-    ShortcutKind,
-    architecture,
-    check_filter_size,
-    resnet,
-)
+from hpo_lib.exceptions import DataError
+from hpo_lib.training.resnet import Activation, ShortcutKind, architecture, check_filter_size
 
 _Positive = Annotated[int, Field(ge=1)]
-_NotNegative = Annotated[int, Field(ge=0)]
-_Fraction = Annotated[float, Field(ge=0, lt=1)]
-_Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-# the numbers that make up the network: `resnet` takes them by these names
-NETWORK = ("depth", "n_filters", "filter_size", "dropout", "activation", "shortcut", "stride")
+_NonNegative = Annotated[int, Field(ge=0)]
+_NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_Rate = Annotated[float, Field(ge=0, lt=1)]
+_Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Every number of the network and of its training."""
+    """Hyperparameters of the network and of its training.
 
-    depth: int = 8  # 6n+2 or 18, 34, 50, 101, 152
-    n_filters: _Positive = 16  # width of the first stage
+    Attributes:
+        depth: weighted layers: 6n+2 (8, 14, 20, ...) or 18, 34, 50, 101, 152.
+        n_filters: channels of the first stage; each later stage doubles them.
+        filter_size: side of the square convolution kernels in pixels, odd.
+        dropout: probability that an element is dropped, in every residual block.
+        activation: nonlinearity of all layers.
+        shortcut: how a shortcut widens; None: as published for the depth.
+        stride: stride of the first stage, 1 or 2.
+        optimizer: "sgd" (with Nesterov momentum) or "adamw".
+        loss: loss that training minimises; the validation loss is always the cross-entropy.
+        lr: peak of the learning rate schedule.
+        momentum: Nesterov momentum, for "sgd".
+        weight_decay: L2 penalty; norms, biases and PReLU are spared.
+        batch_size: images per step.
+        epochs: passes over the training images; the budget that the schedule spans.
+        schedule: course of the learning rate after the warm-up.
+        warmup_epochs: epochs in which the learning rate rises linearly.
+        crop_padding: margin of the random crops in pixels; None: an eighth of the height.
+        flip: mirror every second image at random.
+        label_smoothing: smoothing of the loss "label_smoothing".
+        focal_gamma: exponent of the loss "focal".
+        seed: seed of weights, order of the images, augmentation and dropout.
+        precision: "auto" computes in bfloat16 where the hardware does.
+        device: "auto" takes CUDA, else MPS, else the CPU.
+        compile: compile the network with `torch.compile`.
+
+    Example:
+        >>> TrainingConfig(depth=20, lr=0.1).with_configuration({"optimizer": "adamw"}).optimizer
+        'adamw'
+    """
+
+    depth: int = 8
+    n_filters: _Positive = 16
     filter_size: int = 3
-    dropout: _Fraction = 0.0
+    dropout: _Rate = 0.0
     activation: Activation = "relu"
-    shortcut: ShortcutKind | None = None  # None: as published for the depth
-    stride: Annotated[int, Field(ge=1, le=2)] = 1  # of the first stage
+    shortcut: ShortcutKind | None = None
+    stride: Annotated[int, Field(ge=1, le=2)] = 1
+
     optimizer: Literal["sgd", "adamw"] = "sgd"
     loss: Literal["cross_entropy", "label_smoothing", "focal"] = "cross_entropy"
-    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.05  # the schedule's peak
-    momentum: _Fraction = 0.9  # Nesterov's; sgd only
-    weight_decay: _Amount = 5e-4  # not applied to norms, biases and PReLU
+    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.05
+    momentum: _Rate = 0.9
+    weight_decay: _NonNegativeFloat = 5e-4
     batch_size: Annotated[int, Field(ge=2)] = 64
     epochs: _Positive = 30
     schedule: Literal["cosine", "one_cycle", "constant"] = "one_cycle"
-    warmup_epochs: _NotNegative = 1
-    crop_padding: _NotNegative | None = None  # pixels; None: an eighth of the image's height
+    warmup_epochs: _NonNegative = 1
+
+    crop_padding: _NonNegative | None = None
     flip: bool = True
-    label_smoothing: _Fraction = 0.1  # loss "label_smoothing" only
-    focal_gamma: _Amount = 2.0  # loss "focal" only
-    seed: _NotNegative = 0
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 if in hardware
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: CUDA, else MPS, else CPU
+    label_smoothing: _Rate = 0.1
+    focal_gamma: _NonNegativeFloat = 2.0
+
+    seed: _NonNegative = 0
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     compile: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse wrong types and ranges, all at once, then what no network can be built of."""
-        try:
-            _checker()(**asdict(self))
-        except ValidationError as error:
-            problems = [f"{e['loc'][0]}: {e['msg']}, got {e['input']!r}" for e in error.errors()]
-            raise ValueError("; ".join(problems)) from None
+        """Refuse wrong types and ranges, all at once, then a network that cannot be built."""
+        problems = _field_problems(self)
+        if problems:
+            raise ValueError("; ".join(problems))
+
         architecture(self.depth)
         check_filter_size(self.filter_size)
 
     def with_configuration(self, configuration: Mapping[str, Any]) -> TrainingConfig:
-        """Replace the numbers that a configuration names."""
-        names = tuple(item.name for item in fields(self))
-        if unknown := sorted(set(configuration) - set(names)):
+        """Return a copy in which the values of a configuration replace the fields they name."""
+        names = [item.name for item in fields(self)]
+        unknown = sorted(set(configuration) - set(names))
+        if unknown:
             message = (
                 f"configuration names no training number: {', '.join(unknown)} "
                 f"(known: {', '.join(names)})"
@@ -84,109 +106,66 @@ class TrainingConfig:
         return replace(self, **configuration)
 
 
-@lru_cache
-def _checker() -> type[BaseModel]:
-    hints = get_type_hints(TrainingConfig, include_extras=True)
-    checked: dict[str, Any] = {name: (hint, ...) for name, hint in hints.items()}
-    return create_model("TrainingConfig", __config__=ConfigDict(strict=True), **checked)
+@dataclass(frozen=True)
+class DataConfig:
+    """Choice of the images and of their split.
 
+    Attributes:
+        source: "digits", "cifar10" or "folder:<path>".
+        root: folder or archive of CIFAR-10, also where it is downloaded to; None: $HPO_DATA,
+            else the cache folder.
+        image_size: height and width in pixels; None: 8 for digits, 32 for CIFAR-10, the shorter
+            side of the first image for a folder.
+        n_train: training images to keep, as a stratified subset; None: all.
+        n_validation: validation images to keep; None: all.
+        n_test: test images to keep; None: all.
+        validation_fraction: share of the images outside the test part; None: 0.1 where the
+            source has a test part of its own, else 0.25, so that a small source keeps enough
+            images to tell configurations apart (digits: 1,078 / 360 / 359).
+        test_fraction: share of the test part where the source has none of its own.
+        seed: seed of the split.
 
-def learning_rate(config: TrainingConfig, step: int, steps_per_epoch: int) -> float:
-    """Rate of the optimiser's step number `step` (from 0) out of the full budget's.
+    Raises:
+        DataError: a value is of a wrong type or outside its range.
 
-    A function of the budget, not of where a trial stops: a stopped trial is a prefix of the
-    full one. All schedules rise linearly, over the warm-up epochs or, for one_cycle, over the
-    first 30 % if that is longer; then constant stays, cosine falls to 0 on half a cosine, and
-    one_cycle falls to 0 on a straight line.
+    Example:
+        >>> DataConfig("digits", n_train=200).validation_fraction is None
+        True
     """
-    total = config.epochs * steps_per_epoch
-    rise = min(config.warmup_epochs * steps_per_epoch, total)
-    if config.schedule == "one_cycle":
-        rise = max(rise, int(0.3 * total))
-    if step < rise:
-        return config.lr * (step + 1) / rise
-    done = (step - rise) / max(1, total - rise)
-    if config.schedule == "constant":
-        return config.lr
-    if config.schedule == "one_cycle":
-        return config.lr * (1 - done)
-    return config.lr * 0.5 * (1 + math.cos(math.pi * done))
+
+    source: str = "digits"
+    root: str | Path | None = None
+    image_size: _Positive | None = None
+    n_train: _Positive | None = None
+    n_validation: _Positive | None = None
+    n_test: _Positive | None = None
+    validation_fraction: _Fraction | None = None
+    test_fraction: _Fraction = 0.2
+    seed: _NonNegative = 0
+
+    def __post_init__(self) -> None:
+        problems = _field_problems(self)
+        if problems:
+            raise DataError("; ".join(problems).replace(": Input should", " must"))
+
+        if not re.fullmatch(r"digits|cifar10|folder:.+", self.source):
+            message = f"source must be 'digits', 'cifar10' or 'folder:<path>', got {self.source!r}"
+            raise DataError(message)
 
 
-def make_network(config: TrainingConfig, in_channels: int, n_classes: int) -> ResNet:
-    """Build the network, its weights drawn from torch's generator."""
-    chosen = {name: getattr(config, name) for name in NETWORK}
-    return resnet(**chosen, in_channels=in_channels, n_classes=n_classes)
-
-
-def make_augmentation(config: TrainingConfig, part: Part) -> Augmentation:
-    """Crops and flips for the images of a part."""
-    padding = config.crop_padding
-    if padding is None:
-        padding = part.images.shape[2] // 8  # 4 for 32×32, as in He et al.
-    return Augmentation(crop_padding=padding, flip=config.flip)
-
-
-def make_optimizer(
-    config: TrainingConfig, model: nn.Module, device: torch.device
-) -> torch.optim.Optimizer:
-    """Weight decay on the weights of convolutions and of the classifier alone."""
-    decayed = [value for value in model.parameters() if value.ndim > 1]
-    others = [value for value in model.parameters() if value.ndim <= 1]
-    groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    fused = device.type in ("cpu", "cuda")
-    if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=config.lr, fused=fused)
-    nesterov = config.momentum > 0
-    return torch.optim.SGD(
-        groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov, fused=fused
-    )
-
-
-def make_loss(config: TrainingConfig) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return the function of (logits, labels) that training minimises."""
-    if config.loss == "focal":
-        return lambda logits, labels: focal_loss(logits, labels, config.focal_gamma)
-    smoothing = config.label_smoothing if config.loss == "label_smoothing" else 0.0
-    return lambda logits, labels: F.cross_entropy(logits, labels, label_smoothing=smoothing)
-
-
-def focal_loss(logits: Tensor, labels: Tensor, gamma: float) -> Tensor:
-    """Mean of -(1 - p)^gamma log p over the images (Lin et al. 2017, arXiv:1708.02002)."""
-    negative_log = F.cross_entropy(logits, labels, reduction="none")
-    # 1 - p, not quite 0: there the slope of a power below 1 is infinite
-    missing = (-torch.expm1(-negative_log)).clamp_min(1e-9)
-    return (missing**gamma * negative_log).mean()
-
-
-def choose_device(name: str = "auto") -> torch.device:
-    """Return the named device; "auto": CUDA, else MPS, else CPU."""
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
-        return torch.device(next((kind for kind, there in available.items() if there), "cpu"))
-    if not available.get(name, True):
-        message = f"device {name!r} is not available here"
-        raise ValueError(message)
-    return torch.device(name)
-
-
-def autocast(
-    config: TrainingConfig, device: torch.device
-) -> Callable[[], AbstractContextManager[Any]]:
-    """Return what opens a context in which the network computes in the configured precision."""
-    wanted = config.precision == "bfloat16" or (
-        config.precision == "auto" and _has_bfloat16(device.type)
-    )
-    return lambda: torch.autocast(device.type, torch.bfloat16) if wanted else nullcontext()
+def _field_problems(config: TrainingConfig | DataConfig) -> list[str]:
+    """Return one sentence for each field whose value does not fit its annotation."""
+    try:
+        _field_model(type(config))(**vars(config))
+    except ValidationError as error:
+        return [
+            f"{item['loc'][0]}: {item['msg']}, got {item['input']!r}" for item in error.errors()
+        ]
+    return []
 
 
 @lru_cache
-def _has_bfloat16(kind: str) -> bool:
-    if kind == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    # torch before 2.6 cannot tell: float32 then
-    known = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return kind == "cpu" and any(getattr(torch.cpu, name, bool)() for name in known)
+def _field_model(config_class: type) -> type[BaseModel]:
+    hints = get_type_hints(config_class, include_extras=True)
+    annotations: dict[str, Any] = {name: (hint, ...) for name, hint in hints.items()}
+    return create_model(config_class.__name__, __config__=ConfigDict(strict=True), **annotations)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
@@ -35,36 +36,22 @@ ShortcutKind = Literal["projection", "padding"]
 
 ACTIVATIONS: tuple[str, ...] = get_args(Activation)
 
-
-class Dropout(nn.Dropout):
-    """Dropout whose CPU mask takes 16 random bits per element: torch's takes three times as long.
-
-    The probability is thereby a multiple of 2⁻¹⁶.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Any shape, to the same shape; elements that stay are divided by the share that stays."""
-        if not self.training or input.device.type != "cpu":
-            return super().forward(input)
-        words = torch.empty(math.ceil(input.numel() / 4), dtype=torch.int64)
-        bits = words.random_(-(2**63), None).view(torch.int16)
-        kept = torch.empty_like(input)
-        kept.copy_(bits.as_strided(kept.size(), kept.stride()) >= round(self.p * 2**16) - 2**15)
-        return input * kept.div_(1 - self.p)
-
-
-_ACTIVATION: dict[str, Callable[[], nn.Module]] = {
-    "relu": lambda: nn.ReLU(inplace=True),
-    "leaky_relu": lambda: nn.LeakyReLU(inplace=True),
-    "elu": lambda: nn.ELU(inplace=True),
+_ACTIVATION_CLASSES: dict[str, Callable[..., nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
     "prelu": nn.PReLU,
-    "selu": lambda: nn.SELU(inplace=True),
+    "selu": nn.SELU,
     "tanh": nn.Tanh,
     "sigmoid": nn.Sigmoid,
     "gelu": nn.GELU,
-    "silu": lambda: nn.SiLU(inplace=True),
+    "silu": nn.SiLU,
 }
+_HAVE_INPLACE = ("relu", "leaky_relu", "elu", "selu", "silu")
+
+# channels that a block returns, as a multiple of its inner width
 _EXPANSION: dict[str, int] = {"basic": 1, "bottleneck": 4}
+
 _FOUR_STAGES: dict[int, tuple[BlockKind, tuple[int, ...]]] = {
     18: ("basic", (2, 2, 2, 2)),
     34: ("basic", (3, 4, 6, 3)),
@@ -74,11 +61,42 @@ _FOUR_STAGES: dict[int, tuple[BlockKind, tuple[int, ...]]] = {
 }
 
 
+class Dropout(nn.Dropout):
+    """Dropout whose CPU mask takes 16 random bits per element: torch's takes three times as long.
+
+    The probability is thereby a multiple of 2⁻¹⁶.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Zero elements at random and divide the others by the share that stays; any shape."""
+        if not self.training or input.device.type != "cpu":
+            return super().forward(input)
+
+        # four 16-bit numbers, uniform from -2¹⁵ to 2¹⁵ - 1, in each 64-bit word
+        n_words = math.ceil(input.numel() / 4)
+        words = torch.empty(n_words, dtype=torch.int64)
+        words.random_(-(2**63), None)
+        bits = words.view(torch.int16)
+
+        # in the memory layout of the input: channels-last, as a rule
+        mask = torch.empty_like(input)
+        bits = bits.as_strided(mask.size(), mask.stride())
+        threshold = round(self.p * 2**16) - 2**15
+        mask.copy_(bits >= threshold)
+        return input * mask.div_(1 - self.p)
+
+
 class PaddingShortcut(nn.Module):
-    """Option A of He et al.: every `stride`-th pixel, new channels filled with zeros."""
+    """Parameter-free shortcut (option A of He et al.): subsample, fill new channels with zeros.
+
+    Args:
+        n_in: channels of the input.
+        n_out: channels of the output, at least `n_in`: without parameters it cannot choose
+            which channels to drop.
+        stride: every `stride`-th pixel is kept, in rows and columns.
+    """
 
     def __init__(self, n_in: int, n_out: int, stride: int) -> None:
-        """Refuse to narrow: a parameter-free shortcut cannot choose which channels to drop."""
         super().__init__()
         if n_out < n_in:
             message = (
@@ -86,35 +104,35 @@ class PaddingShortcut(nn.Module):
                 f"got {n_in} then {n_out}; use 'projection'"
             )
             raise ValueError(message)
+
         self.stride = stride
         before = (n_out - n_in) // 2
         self.padding = (0, 0, 0, 0, before, n_out - n_in - before)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, n_in, h, w) to (n, n_out, ⌈h / stride⌉, ⌈w / stride⌉)."""
+        """Map (n, n_in, h, w) to (n, n_out, ⌈h / stride⌉, ⌈w / stride⌉)."""
         # pooling over one pixel is slicing whose gradient stays channels-last
-        return F.pad(F.avg_pool2d(x, 1, self.stride), self.padding)
-
-
-def _conv_norm(n_in: int, n_out: int, size: int, stride: int = 1) -> list[nn.Module]:
-    conv = nn.Conv2d(n_in, n_out, size, stride=stride, padding=size // 2, bias=False)
-    return [conv, nn.BatchNorm2d(n_out)]
-
-
-def _shortcut(kind: str, n_in: int, n_out: int, stride: int) -> nn.Module:
-    if n_in == n_out and stride == 1:
-        return nn.Identity()
-    if kind == "padding":
-        return PaddingShortcut(n_in, n_out, stride)
-    return nn.Sequential(*_conv_norm(n_in, n_out, 1, stride))
+        subsampled = F.avg_pool2d(x, 1, self.stride)
+        return F.pad(subsampled, self.padding)
 
 
 class ResidualBlock(nn.Module):
-    """`activation(branch(x) + shortcut(x))` with a basic or a bottleneck branch.
+    """Residual block, `activation(branch(x) + shortcut(x))`.
 
-    The stride of a bottleneck sits on its middle convolution, as in the networks whose
-    parameter counts are published. Dropout stands before the last convolution (Zagoruyko and
-    Komodakis 2016, arXiv:1605.07146).
+    A basic branch has two convolutions of `filter_size`; a bottleneck branch has one between two
+    of 1×1, and its stride sits on the middle one, as in the networks whose parameter counts are
+    published. Dropout stands before the last convolution (Zagoruyko and Komodakis 2016,
+    arXiv:1605.07146).
+
+    Args:
+        n_in: channels of the input.
+        n_filters: inner width; a bottleneck returns four times as many channels.
+        stride: stride of the block.
+        block: "basic" or "bottleneck".
+        filter_size: side of the kernels in pixels, odd.
+        dropout: probability that an element is dropped.
+        activation: one of `ACTIVATIONS`.
+        shortcut: "projection" or "padding", used where the shape changes.
     """
 
     def __init__(
@@ -123,40 +141,57 @@ class ResidualBlock(nn.Module):
         n_filters: int,
         stride: int,
         *,
-        kind: str,
+        block: str,
         filter_size: int,
         dropout: float,
         activation: str,
         shortcut: str,
     ) -> None:
-        """`n_filters` is the width inside; a bottleneck gives out four times as many channels."""
         super().__init__()
-        act = _ACTIVATION[activation]
-        n_out = n_filters * _EXPANSION[kind]
-        if kind == "basic":
-            layers = [*_conv_norm(n_in, n_filters, filter_size, stride), act()]
-            layers += _conv_norm(n_filters, n_out, filter_size)
+        n_out = n_filters * _EXPANSION[block]
+        if block == "basic":
+            layers = [
+                *_conv_norm(n_in, n_filters, filter_size, stride),
+                _activation(activation),
+                *_conv_norm(n_filters, n_out, filter_size),
+            ]
         else:
-            layers = [*_conv_norm(n_in, n_filters, 1), act()]
-            layers += [*_conv_norm(n_filters, n_filters, filter_size, stride), act()]
-            layers += _conv_norm(n_filters, n_out, 1)
+            layers = [
+                *_conv_norm(n_in, n_filters, 1),
+                _activation(activation),
+                *_conv_norm(n_filters, n_filters, filter_size, stride),
+                _activation(activation),
+                *_conv_norm(n_filters, n_out, 1),
+            ]
         if dropout > 0:
             layers.insert(-2, Dropout(dropout))
+
         self.branch = nn.Sequential(*layers)
         self.shortcut = _shortcut(shortcut, n_in, n_out, stride)
-        self.activation = act()
+        self.activation = _activation(activation)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, n_in, h, w) to (n, n_out, ⌈h / stride⌉, ⌈w / stride⌉)."""
-        return self.activation(self.branch(x) + self.shortcut(x))
+        """Map (n, n_in, h, w) to (n, n_out, ⌈h / stride⌉, ⌈w / stride⌉)."""
+        residual = self.branch(x)
+        return self.activation(residual + self.shortcut(x))
 
 
 class ResNet(nn.Module):
-    """A 3×3 stem, stages of residual blocks that halve the image from the second on, a mean.
+    """Residual network: a 3×3 stem, stages of residual blocks, average pooling, a classifier.
 
-    `n_filters` is the width of the first stage, doubling with each stage, or one width per
-    stage; `filter_size` holds for all stages or is one per stage; `stride` is that of the
-    first stage; `dropout` is the probability in every block.
+    Each stage after the first halves the image. The weights are drawn from torch's generator.
+
+    Args:
+        blocks: residual blocks per stage.
+        block: "basic" or "bottleneck".
+        n_filters: width of the first stage, doubling with each stage, or one width per stage.
+        filter_size: side of the kernels in pixels, for all stages or one per stage.
+        dropout: probability that an element is dropped, in every block.
+        activation: one of `ACTIVATIONS`.
+        shortcut: "projection" (1×1 convolution) or "padding" (without parameters).
+        stride: stride of the first stage.
+        in_channels: channels of the images.
+        n_classes: number of logits.
     """
 
     def __init__(
@@ -172,64 +207,86 @@ class ResNet(nn.Module):
         in_channels: int = 3,
         n_classes: int = 10,
     ) -> None:
-        """Check every number, build the layers, draw the weights from torch's generator."""
         super().__init__()
         check_member("block", block, get_args(BlockKind))
         check_member("activation", activation, ACTIVATIONS)
         check_member("shortcut", shortcut, get_args(ShortcutKind))
-        if not blocks or any(count < 1 for count in blocks):
+        for name, value in (
+            ("stride", stride),
+            ("in_channels", in_channels),
+            ("n_classes", n_classes),
+        ):
+            check_whole(name, value, 1)
+        if not blocks or min(blocks) < 1:
             message = f"blocks must be at least one per stage, got {list(blocks)!r}"
             raise ValueError(message)
-        check_whole("stride", stride, 1)
-        check_whole("in_channels", in_channels, 1)
-        check_whole("n_classes", n_classes, 1)
         if not 0 <= dropout < 1:
             message = f"dropout must be at least 0 and below 1, got {dropout!r}"
             raise ValueError(message)
-        widths = _per_stage("n_filters", n_filters, len(blocks), 2)
+
+        widths = _per_stage("n_filters", n_filters, len(blocks), growth=2)
         check_whole("n_filters", min(widths), 1)
-        sizes = _per_stage("filter_size", filter_size, len(blocks), 1)
-        for size in sizes:
+        filter_sizes = _per_stage("filter_size", filter_size, len(blocks), growth=1)
+        for size in filter_sizes:
             check_filter_size(size)
-        stem = _conv_norm(in_channels, widths[0], 3)
-        self.stem = nn.Sequential(*stem, _ACTIVATION[activation]())
-        shared: dict[str, Any] = {"kind": block, "dropout": dropout}
-        shared |= {"activation": activation, "shortcut": shortcut}
+
+        make_block = partial(
+            ResidualBlock, block=block, dropout=dropout, activation=activation, shortcut=shortcut
+        )
+        self.stem = nn.Sequential(
+            *_conv_norm(in_channels, widths[0], 3),
+            _activation(activation),
+        )
         layers: list[ResidualBlock] = []
-        n_in = widths[0]
-        for stage, (count, width, size) in enumerate(zip(blocks, widths, sizes, strict=True)):
-            for index in range(count):
-                step = (stride if stage == 0 else 2) if index == 0 else 1
-                layers.append(ResidualBlock(n_in, width, step, filter_size=size, **shared))
-                n_in = width * _EXPANSION[block]
+        n_channels = widths[0]
+        for stage, n_blocks in enumerate(blocks):
+            for index in range(n_blocks):
+                # the first block of a stage subsamples
+                stage_stride = stride if stage == 0 else 2
+                block_stride = stage_stride if index == 0 else 1
+                size = filter_sizes[stage]
+                layers.append(
+                    make_block(n_channels, widths[stage], block_stride, filter_size=size)
+                )
+                n_channels = widths[stage] * _EXPANSION[block]
         self.blocks = nn.Sequential(*layers)
-        self.classifier = nn.Linear(n_in, n_classes)
+        self.classifier = nn.Linear(n_channels, n_classes)
         _initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (n, in_channels, h, w) to logits (n, n_classes)."""
-        return self.classifier(self.blocks(self.stem(x)).mean((2, 3)))
+        """Map images (n, in_channels, h, w) to logits (n, n_classes)."""
+        features = self.blocks(self.stem(x))
+        return self.classifier(features.mean((2, 3)))
 
 
 def resnet(depth: int, **overrides: Any) -> ResNet:
-    """The published network of that depth; `overrides` are arguments of `ResNet`.
+    """Build the published network of a depth.
 
-    18, 34, 50, 101, 152: four stages, 64 filters, projection shortcuts. 6n+2 (8, 14, 20, …):
-    three stages of n basic blocks, 16 filters, padding shortcuts. An override of None is left
-    out, so that a configuration can say "as published".
+    18, 34, 50, 101, 152: four stages, 64 filters, projection shortcuts. 6n+2 (8, 14, 20, ...):
+    three stages of n basic blocks, 16 filters, padding shortcuts.
+
+    Args:
+        depth: number of weighted layers.
+        **overrides: arguments of `ResNet`; None stands for "as published".
+
+    Example:
+        >>> sum(parameter.numel() for parameter in resnet(20).parameters())
+        269722
     """
     blocks, published = architecture(depth)
-    given = {name: value for name, value in overrides.items() if value is not None}
-    return ResNet(blocks, **(published | given))
+    changes = {name: value for name, value in overrides.items() if value is not None}
+    return ResNet(blocks, **(published | changes))
 
 
 def architecture(depth: int) -> tuple[tuple[int, ...], dict[str, Any]]:
-    """Blocks per stage and the arguments of `ResNet` that were published for a depth."""
+    """Return the blocks per stage and the arguments of `ResNet` published for a depth."""
     if depth in _FOUR_STAGES:
         kind, blocks = _FOUR_STAGES[depth]
         return blocks, {"block": kind, "n_filters": 64, "shortcut": "projection"}
     if depth >= 8 and depth % 6 == 2:
-        return ((depth - 2) // 6,) * 3, {"n_filters": 16, "shortcut": "padding"}
+        n_blocks = (depth - 2) // 6
+        return (n_blocks,) * 3, {"n_filters": 16, "shortcut": "padding"}
+
     message = (
         f"depth must be one of {', '.join(map(str, _FOUR_STAGES))} or 6n+2 (8, 14, 20, …), "
         f"got {depth!r}"
@@ -244,8 +301,33 @@ def check_filter_size(size: int) -> None:
         raise ValueError(message)
 
 
+def _activation(name: str) -> nn.Module:
+    options = {"inplace": True} if name in _HAVE_INPLACE else {}
+    return _ACTIVATION_CLASSES[name](**options)
+
+
+def _conv_norm(n_in: int, n_out: int, size: int, stride: int = 1) -> list[nn.Module]:
+    convolution = nn.Conv2d(
+        n_in,
+        n_out,
+        size,
+        stride=stride,
+        padding=size // 2,
+        bias=False,  # the norm has one
+    )
+    return [convolution, nn.BatchNorm2d(n_out)]
+
+
+def _shortcut(kind: str, n_in: int, n_out: int, stride: int) -> nn.Module:
+    if n_in == n_out and stride == 1:
+        return nn.Identity()
+    if kind == "padding":
+        return PaddingShortcut(n_in, n_out, stride)
+    return nn.Sequential(*_conv_norm(n_in, n_out, 1, stride))
+
+
 def _initialise(model: nn.Module) -> None:
-    """He et al. 2015 (fan-out) for convolutions; all norms start with weight 1.
+    """Draw He et al.'s 2015 weights (fan-out) for convolutions; all norms start with weight 1.
 
     Weight 0 for the last norm of each branch (Goyal et al. 2017, arXiv:1706.02677) was tried:
     it slows the first epochs of the small networks that short trials train.
@@ -256,11 +338,11 @@ def _initialise(model: nn.Module) -> None:
 
 
 def _per_stage(
-    argument: str, values: int | Sequence[int], n_stages: int, factor: int
+    argument: str, values: int | Sequence[int], n_stages: int, growth: int
 ) -> Sequence[int]:
-    """One number per stage; a single one grows by a factor from stage to stage."""
+    """Return one number per stage; a single one grows by a factor from stage to stage."""
     if isinstance(values, int):
-        return [values * factor**stage for stage in range(n_stages)]
+        return [values * growth**stage for stage in range(n_stages)]
     if len(values) != n_stages:
         message = f"{argument} must be one number or {n_stages} (one per stage), got {values!r}"
         raise ValueError(message)

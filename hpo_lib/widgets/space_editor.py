@@ -168,7 +168,7 @@ class SpaceEditor:
             return ""
         inside, n = warm_start_count(self.study, space)
         name = repr(self.study.study_name)
-        if StudyRecord.of(self.study).space == space.to_yaml():
+        if StudyRecord.of(self.study).space == space.to_yaml(comments=False):
             return escape(f"Study {name} was recorded with this very space and can go on.")
         text = f"{inside} of the {n} trials of study {name} lie inside. A new study takes them: "
         return escape(text) + f"<code>{escape(f'run_study(…, warm_start_from={name})')}</code>"

@@ -29,13 +29,9 @@ import hpo_lib
 from hpo_lib.__main__ import main
 from hpo_lib.comparison.training_records import read_record
 from hpo_lib.exceptions import RunError
-from hpo_lib.runner.notebooks import (
-    find_notebooks,
-    notebooks_folder,
-    read_notebook,
-    read_profile,
-    settings,
-)
+from hpo_lib.runner.notebooks import find_notebooks, notebooks_folder, read_notebook
+from hpo_lib.runner.parameters import assign_values, read_profile
+from hpo_lib.runner.record import NotebookRun
 from hpo_lib.space.search_space import PRESETS, SearchSpace
 from hpo_lib.study.run import run_study
 from tests.toys import TOY_SPACE, bowl
@@ -166,7 +162,7 @@ def test_any_parameter_of_the_notebooks(fuzz):
     values = WORDS | SCALARS.map(str) | mutated("[1, [2.5, a], true]", YAML_BITS)
 
     def attempt(given: tuple[str, str]) -> None:
-        json.dumps(settings(known, {}, dict([given])))
+        json.dumps(assign_values(known, {}, dict([given])))
 
     fuzz(st.tuples(names, values), attempt)
 
@@ -200,7 +196,7 @@ def test_any_file_as_a_notebook(fuzz):
         Path("x.ipynb").write_bytes(content)
         notebook = read_notebook(Path("x.ipynb"))
         for name in notebook.parameters:
-            settings([notebook], {}, {name: "1"})
+            assign_values([notebook], {}, {name: "1"})
 
     texts = cells | mutated(source, ["[", '"', "}", "[" * 3000, "null"])
     fuzz(st.binary() | texts.map(str.encode), attempt)
@@ -257,7 +253,7 @@ def test_any_arguments_on_the_command_line(fuzz, tmp_path, monkeypatch):
     """In a project of its own: `clean --yes` means what it says."""
     shutil.copytree(notebooks_folder(), "notebooks")
     monkeypatch.setattr("hpo_lib.runner.notebooks.PACKAGE_PARENT", tmp_path)
-    monkeypatch.setattr("hpo_lib.runner.run._execute", lambda *_: {"status": "ok"})
+    monkeypatch.setattr("hpo_lib.runner.run.execute", lambda *_: NotebookRun("ok"))
     monkeypatch.setattr("hpo_lib.runner.report.write_report", lambda *_: None)
     monkeypatch.setattr("signal.signal", lambda *_: None)
     for name in ("garbage.db", "garbage.ipynb"):
@@ -291,7 +287,7 @@ def test_the_measure_of_an_error_is_strict():
         json.loads("{")
     assert not is_ours(library.value)
     with pytest.raises(RunError) as ours:
-        settings([], {}, {"x": "1"})
+        assign_values([], {}, {"x": "1"})
     assert is_ours(ours.value)
 
 

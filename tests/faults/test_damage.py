@@ -67,8 +67,8 @@ def test_a_trial_whose_checkpoints_are_always_damaged_is_lost_and_no_evidence():
 
 @pytest.mark.slow
 def test_a_training_blames_a_truncated_checkpoint_and_not_its_configuration(tmp_path):
-    from hpo_lib.training.loaders import DataConfig
-    from hpo_lib.training.trainer import TrainingConfig, TrainingObjective  # imports torch
+    from hpo_lib.training.config import DataConfig, TrainingConfig
+    from hpo_lib.training.objective import TrainingObjective  # imports torch
 
     data = DataConfig("digits", n_train=64, n_validation=32)
     objective = TrainingObjective(TrainingConfig(depth=8, n_filters=2, epochs=2), data)

@@ -14,7 +14,7 @@ import pytest
 from jupyter_client.manager import KernelManager
 
 from hpo_lib.comparison.run import compare, replay
-from hpo_lib.runner.run import HeadlessKernel
+from hpo_lib.runner.execution import HeadlessKernel
 from hpo_lib.study.run import open_study, run_study
 from hpo_lib.trials import stop_reason
 from tests.faults.test_killed_driver import ROOT

@@ -25,7 +25,7 @@ from hpo_lib.widgets.study_monitor import StudyMonitor
 from tests.toys import TOY_SPACE, Learner, bowl, ending
 
 
-class CutError(BaseException):
+class CutError(KeyboardInterrupt):
     """Ends a driver as a kill would: nothing is tidied up."""
 
 
@@ -284,8 +284,8 @@ def test_clean_refuses_while_a_study_is_written_whatever_its_files_name(results,
 @pytest.mark.slow
 def test_a_training_refuses_the_checkpoint_of_another_study_and_of_other_data(tmp_path):
     from hpo_lib.exceptions import CheckpointError
-    from hpo_lib.training.loaders import DataConfig
-    from hpo_lib.training.trainer import TrainingConfig, TrainingObjective  # imports torch
+    from hpo_lib.training.config import DataConfig, TrainingConfig
+    from hpo_lib.training.objective import TrainingObjective  # imports torch
 
     config = TrainingConfig(depth=8, n_filters=2, epochs=2)
     data = DataConfig("digits", n_train=64, n_validation=32)

@@ -185,6 +185,15 @@ def test_a_file_round_trip_leaves_one_file(tmp_path: Path):
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_a_path_may_begin_with_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    SearchSpace.from_yaml(EXAMPLE).save("~/spaces/space.yaml")
+    assert (tmp_path / "home/spaces/space.yaml").read_text() == EXAMPLE
+    assert SearchSpace.load("~/spaces/space.yaml").to_yaml() == EXAMPLE
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
 @pytest.mark.parametrize("written", ["1e-4", "1E-4", "1.e-4", "+1e-4", "0.0001", "1.0e-04"])
 def test_numbers_without_a_dot_are_numbers(written: str):
     space = SearchSpace.from_yaml(f"lr: {{type: float, low: {written}, high: 1e0}}")
@@ -295,6 +304,7 @@ type: int, fixed: 1, default: 2 => default must lie between low = 1 and high = 1
 type: float, low: 0, high: 1, prior: x => prior must be 'uniform' or 'segmented', got
 type: float, low: 0, high: 1, defualt: 1 => unknown key defualt, got 1; known are
 type: choice, options: [a], low: 1 => unknown key low, got 1
+type: float, low: 0, high: 1, defualt: null => unknown key defualt, got None
 type: float, low: 0, high: 1, name: y => unknown key name, got 'y'
 type: float, low: 0, low: 0, high: 1 => duplicate key low, got it again on line 1
 type: choice => options is required where no value is fixed
@@ -303,6 +313,7 @@ type: choice, options: relu => options must be a list of at least one value, got
 type: choice, options: [a, a] => must all differ in Python, got ['a', 'a']
 type: choice, options: [0, false] => must all differ in Python, got [0, False]
 type: choice, options: [a, null] => options must be a word, a finite number, true or
+type: choice, options: [a, a], default: a, fixed: b => must all differ in Python
 type: choice, options: [a], default: b => default must be one of ['a'], got 'b'
 type: choice, options: [1], default: true => default must be one of [1], got True
 type: number, low: 1 => type must be one of float, int, choice, got 'number'
@@ -363,6 +374,7 @@ e: 7
         "d: high must be a finite number",
         "e: must be a mapping with a type, got 7",
         "2: name must be a valid string",
+        "2: high must be above low",
         "c: when must refer to an earlier parameter, got zz",
         "d: when must refer to an earlier parameter, got e, a later",
         "d: when must refer to an earlier parameter, got d, itself",
@@ -584,6 +596,31 @@ def test_a_study_records_the_active_values_with_our_distributions():
     assert len({"momentum" in configuration for configuration in seen}) == 2
 
 
+HUGE = 10**400
+NUMBERS = """\
+i: {type: int, low: 1, high: 9}
+f: {type: float, low: 0.0, high: 1.0, default: 0.5}
+c: {type: choice, options: [1, a], default: a}
+"""
+
+
+@pytest.mark.parametrize("name", ["i", "f", "c"])
+def test_numbers_that_no_float_holds_are_outside(name: str):
+    space = SearchSpace.from_yaml(NUMBERS)
+    assert not space.contains(space.default_configuration() | {name: HUGE})
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    study.enqueue_trial({name: HUGE})
+    with pytest.raises(SpaceError, match=f"{name}: must be a value of the space, got a queued"):
+        space.suggest(study.ask())
+
+
+@pytest.mark.parametrize("key", ["low", "high", "step", "default", "fixed"])
+@pytest.mark.parametrize("kind", ["int", "float"])
+def test_bounds_that_no_float_holds_are_refused(kind: str, key: str):
+    with pytest.raises(SpaceError, match=f"x: {key} must be a finite number, got 1000"):
+        one(**{"type": kind, "low": 1, "high": 9, key: HUGE})
+
+
 def test_grid_is_the_product_and_collapses_conditions():
     space = SearchSpace.from_yaml(
         "o: {type: choice, options: [a, b]}\n"
@@ -610,6 +647,46 @@ def test_absurd_grids_are_refused_at_once():
         space.grid(0)
 
 
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_grids_of_many_conditional_switches_are_counted_at_once(interleaved: bool):
+    pairs = [(f"s{i}", f"d{i}") for i in range(40)]
+    switches = {s: {"type": "choice", "options": [True, False]} for s, _ in pairs}
+    depths = {d: {"type": "int", "low": 1, "high": 2, "when": {s: True}} for s, d in pairs}
+    mapping: dict[str, Any] = switches | depths
+    if interleaved:
+        mapping = {name: mapping[name] for pair in pairs for name in pair}
+    space = SearchSpace.from_dict(mapping)
+    assert space.grid_size() == space.size == 3**40
+    with pytest.raises(ValueError, match=r"may have 100,000 configurations, got 12,157"):
+        space.grid()
+
+
+def test_a_switch_under_many_switches_is_counted_at_once():
+    mapping: dict[str, Any] = {"root": {"type": "choice", "options": ["on", "off"]}}
+    for i in range(30):
+        mapping[f"s{i}"] = {"type": "choice", "options": ["on", "off"], "when": {"root": "on"}}
+    every = {f"s{i}": "on" for i in range(30)}
+    mapping["leaf"] = {"type": "int", "low": 1, "high": 5, "when": every}
+    space = SearchSpace.from_dict(mapping)
+    assert space.size == 1 + 2**30 - 1 + 5
+
+
+def test_conditions_that_depend_on_each_other_in_too_many_ways_are_refused_at_once():
+    mapping: dict[str, Any] = {
+        f"s{i}": {"type": "choice", "options": ["on", "off"]} for i in range(20)
+    }
+    for i in range(20):
+        for j in range(i):
+            both = {f"s{i}": "on", f"s{j}": "on"}
+            mapping[f"d{i}-{j}"] = {"type": "int", "low": 1, "high": 2, "when": both}
+    space = SearchSpace.from_dict(mapping)
+    assert space.size is None
+    with pytest.raises(ValueError, match=r"may have 100,000 configurations, got more"):
+        space.grid()
+    with pytest.raises(ValueError, match="too many ways to count a grid"):
+        space.grid_size()
+
+
 def test_sizes():
     assert SearchSpace.from_yaml(EXAMPLE).size is None
     assert one(type="float", low=0, high=1, fixed=0.5).size == 1
@@ -624,7 +701,7 @@ def test_sizes():
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_are_canonical(name: str):
     space = SearchSpace.preset(name)
-    file = resources.files("hpo_lib.space.search_space") / "presets" / f"{name}.yaml"
+    file = resources.files("hpo_lib.space") / "presets" / f"{name}.yaml"
     assert space.to_yaml().encode() == file.read_bytes()
     assert space.contains(space.default_configuration())
 

@@ -202,13 +202,13 @@ def test_a_finished_trial_is_replaced_at_once(tmp_path):
 @pytest.mark.slow
 def test_data_are_loaded_once_per_worker():
     def loads(configuration):
-        from hpo_lib.training import trainer as training
-        from hpo_lib.training.loaders import DataConfig
+        from hpo_lib.training.config import DataConfig, TrainingConfig
+        from hpo_lib.training.objective import TrainingObjective, load_cached
 
         data = DataConfig(n_train=100, n_validation=50, n_test=50)
-        config = training.TrainingConfig(depth=8, n_filters=4, epochs=1)
-        training.TrainingObjective(config, data)({}, SEGMENT)
-        return float(training._load.cache_info().misses)
+        config = TrainingConfig(depth=8, n_filters=4, epochs=1)
+        TrainingObjective(config, data)({}, SEGMENT)
+        return float(load_cached.cache_info().misses)
 
     pool = LocalWorkers(1)
     assert [ask(pool, loads).outcome.validation_error[0] for _ in range(3)] == [1.0] * 3

@@ -6,67 +6,25 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import optuna
 import pytest
+import zmq
 from bs4 import BeautifulSoup
 
 from hpo_lib.__main__ import main
-from hpo_lib.exceptions import RunError
-from hpo_lib.runner import notebooks as module
 from hpo_lib.runner import run as runs
-from hpo_lib.runner.notebooks import (
-    Notebook,
-    choose_notebooks,
-    convert,
-    find_notebooks,
-    read_notebook,
-    read_profile,
-    read_value,
-    settings,
-)
+from hpo_lib.runner.notebooks import Notebook
+from hpo_lib.runner.record import NotebookRun, begin_record
 from hpo_lib.study.run import open_study, run_study
 from hpo_lib.study.storage import holding, open_storage
+from tests.runner.notebook_files import PARAMETERS, write_notebook
 from tests.toys import TOY_SPACE, bowl
-
-PARAMETERS = """\
-run_folder: str = "work"  # where files go
-data: str = "digits"  # the source
-n_trials: int = 20  # trials
-lr: float = 0.1  # learning rate
-verbose: bool = False  # more lines
-seeds: list[int] = [0, 1]  # seeds
-rates: list = [0.1]  # learning rates
-limit: float | None = None  # seconds
-free = 3  # without a type"""
-
-
-def write_notebook(path: Path, *cells: str, parameters: str | None = PARAMETERS) -> Path:
-    """A notebook with a title, a parameters cell and code cells (markdown if it begins with #)."""
-    book = nbformat.v4.new_notebook()
-    book.cells.append(nbformat.v4.new_markdown_cell(f"# Do {path.stem}"))
-    if parameters is not None:
-        tagged = nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})
-        book.cells.append(tagged)
-    for cell in cells:
-        make = nbformat.v4.new_markdown_cell if cell[0] == "#" else nbformat.v4.new_code_cell
-        book.cells.append(make(cell))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nbformat.write(book, path)
-    return path
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch) -> Path:
-    """A repository of its own: a folder of notebooks and profiles, and no package beside it."""
-    monkeypatch.setattr(module, "PACKAGE_PARENT", tmp_path / "elsewhere")
-    folder = tmp_path / "notebooks"
-    folder.mkdir()
-    (folder / "profiles.yaml").write_text("smoke: {n_trials: 2}\nquick: {}\n")
-    return folder
 
 
 def record_of(folder: Path) -> dict[str, Any]:
@@ -76,177 +34,6 @@ def record_of(folder: Path) -> dict[str, Any]:
 def only_run(home: Path) -> Path:
     (folder,) = (home.parent / "results" / "runs").iterdir()
     return folder
-
-
-# Choosing and parameters
-
-
-def a_notebook(name: str = "01_one", parameters: str = PARAMETERS) -> Notebook:
-    return read_notebook(write_notebook(Path(f"{name}.ipynb"), parameters=parameters))
-
-
-def test_declared_parameters_have_types_and_defaults():
-    found = a_notebook().parameters
-    assert list(found) == [
-        "run_folder",
-        "data",
-        "n_trials",
-        "lr",
-        "verbose",
-        "seeds",
-        "rates",
-        "limit",
-        "free",
-    ]
-    assert found["n_trials"].annotation == "int"
-    assert found["seeds"].default == [0, 1]
-    assert found["limit"].default is None
-
-
-def test_a_notebook_without_a_parameters_cell_declares_nothing():
-    assert read_notebook(write_notebook(Path("x.ipynb"), parameters=None)).parameters == {}
-
-
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"cells": [{"source": "x"}]}'])
-def test_what_is_not_a_notebook_is_refused_by_name(content):
-    Path("bad.ipynb").write_text(content)
-    with pytest.raises(RunError, match=r"bad\.ipynb is not a notebook"):
-        read_notebook(Path("bad.ipynb"))
-
-
-@pytest.mark.parametrize(
-    ("wanted", "names"),
-    [
-        ([], ["01_one", "02_two", "10_ten"]),
-        (["2"], ["02_two"]),
-        (["02"], ["02_two"]),
-        (["10", "01_one", "1"], ["01_one", "10_ten"]),
-        (["notebooks/10_ten.ipynb", "10"], ["10_ten"]),
-        (["other/20_mine.ipynb", "2"], ["02_two", "20_mine"]),
-    ],
-)
-def test_notebooks_are_chosen_by_number_name_or_path_and_ordered(home, wanted, names):
-    for name in ("10_ten", "02_two", "01_one"):
-        write_notebook(home / f"{name}.ipynb")
-    write_notebook(home / "draft.ipynb")
-    write_notebook(Path("other/20_mine.ipynb"))
-    assert [n.name for n in choose_notebooks(wanted, find_notebooks(home))] == names
-
-
-def test_an_unknown_notebook_is_refused_with_those_there_are(home):
-    write_notebook(home / "05_compare.ipynb")
-    known = find_notebooks(home)
-    with pytest.raises(RunError, match=r"no notebook '05_compar'.*did you mean 05_compare"):
-        choose_notebooks(["05_compar"], known)
-    with pytest.raises(RunError, match="no notebook '6'; there are: 05_compare"):
-        choose_notebooks(["6"], known)
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("3", 3),
-        ("1e-4", 1e-4),
-        ("-2.5", -2.5),
-        ("True", True),
-        ("false", False),
-        ("None", None),
-        ("digits", "digits"),
-        ("folder:/a b", "folder:/a b"),
-        ("[1e-4, 2, no]", [1e-4, 2, False]),
-        ("[1", "[1"),
-        ("", ""),
-    ],
-)
-def test_text_is_read_as_papermill_reads_it_and_lists_as_yaml(text, value):
-    assert read_value(text) == value
-    assert type(read_value(text)) is type(value)
-
-
-@pytest.mark.parametrize(
-    ("name", "given", "value"),
-    [
-        ("n_trials", "7", 7),
-        ("lr", "1e-4", 1e-4),
-        ("lr", "1", 1.0),
-        ("data", "123", "123"),
-        ("data", "None", "None"),
-        ("data", "[x", "[x"),
-        ("verbose", "true", True),
-        ("seeds", "[3, 4]", [3, 4]),
-        ("rates", ["1e-4"], [1e-4]),
-        ("limit", "None", None),
-        ("limit", "60", 60.0),
-        ("free", "abc", "abc"),
-    ],
-)
-def test_values_become_what_the_parameter_declares(name, given, value):
-    assert convert(a_notebook(), name, given) == value
-
-
-@pytest.mark.parametrize(
-    ("name", "given", "rule"),
-    [
-        ("n_trials", "many", "must be int, got 'many' .its default is 20"),
-        ("n_trials", "2.5", "must be int"),
-        ("n_trials", True, "must be int"),
-        ("lr", "fast", "must be float"),
-        ("verbose", "1", "must be bool"),
-        ("seeds", "[1, x]", "must be list"),
-        ("seeds", "3", "must be list"),
-    ],
-)
-def test_a_value_of_another_type_is_refused(name, given, rule):
-    with pytest.raises(RunError, match=f"parameter {name} of 01_one {rule}"):
-        convert(a_notebook(), name, given)
-
-
-def test_a_name_goes_to_each_notebook_that_declares_it_and_overrides_the_profile():
-    both = [a_notebook("01_one"), a_notebook("02_two", "lr: float = 0.5")]
-    profile = {"01_one": {"n_trials": 2, "lr": 0.3}}
-    assert settings(both, profile, {"n_trials": "9", "lr": "0.2"}) == {
-        "01_one": {"n_trials": 9, "lr": 0.2},
-        "02_two": {"lr": 0.2},
-    }
-
-
-def test_a_name_that_no_chosen_notebook_declares_is_refused_with_those_declared():
-    with pytest.raises(
-        RunError, match=r"'n_trial' \(did you mean n_trials\?\); declared are: data"
-    ):
-        settings([a_notebook()], {}, {"n_trial": "3"})
-    with pytest.raises(RunError, match="run_folder is set by the runner"):
-        settings([a_notebook()], {}, {"run_folder": "x"})
-
-
-def test_a_profile_shares_values_and_has_sections():
-    known = [a_notebook("01_one"), a_notebook("02_two", "lr: float = 0.5")]
-    path = Path("profiles.yaml")
-    path.write_text("quick: {lr: 1e-3, n_trials: 4, 01_one: {lr: 1}}\nother:\n  typo: 1\n")
-    assert read_profile(path, "quick", known) == {
-        "01_one": {"lr": 1.0, "n_trials": 4},
-        "02_two": {"lr": 1e-3},
-    }
-
-
-@pytest.mark.parametrize(
-    ("content", "rule"),
-    [
-        ("quick: {n_trial: 1}", r"'n_trial' \(did you mean n_trials"),
-        ("quick: {02_two: {n_trials: 1}}", "'n_trials'"),
-        ("quick: {03_three: {lr: 1}}", "'03_three'"),
-        ("quick: {run_folder: x}", "'run_folder'"),
-        ("quick: {n_trials: many}", "n_trials of 01_one must be int"),
-        ("smoke: {}", "no profile 'quick' .*there are: smoke"),
-        ("quick: 3", "must map each profile"),
-        ("quick: [", "must map each profile"),
-    ],
-)
-def test_a_mistake_in_a_profile_is_refused(content, rule):
-    known = [a_notebook("01_one"), a_notebook("02_two", "lr: float = 0.5")]
-    Path("profiles.yaml").write_text(content)
-    with pytest.raises(RunError, match=rule):
-        read_profile(Path("profiles.yaml"), "quick", known)
 
 
 # The command line, without a kernel
@@ -302,12 +89,124 @@ def test_clean_shows_what_is_used_and_deletes_only_when_told(home, capsys):
     assert (results / "reference" / "table.csv").exists()
 
 
+@pytest.fixture
+def executed(home, monkeypatch) -> list[tuple[str, dict[str, Any]]]:
+    """The notebooks that a run would execute, with their values; each ends well at once."""
+    calls: list[tuple[str, dict[str, Any]]] = []
+
+    def execute(notebook: Notebook, values: dict[str, Any], *_: Any) -> NotebookRun:
+        calls.append((notebook.name, values))
+        return NotebookRun("ok", seconds=1.0)
+
+    monkeypatch.setattr(runs, "execute", execute)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    return calls
+
+
+def test_a_value_that_looks_like_a_number_of_a_notebook_is_a_value(home, executed):
+    for name in ("01_one", "04_four"):
+        write_notebook(home / f"{name}.ipynb")
+    assert main(["run", "-p", "n_trials", "04", "01"]) == 0
+    assert main(["run", "-p", "n_trials", "04"]) == 0
+    assert executed == [(name, {"n_trials": 4}) for name in ("01_one", "01_one", "04_four")]
+
+
+@contextmanager
+def locked(folder: Path) -> Generator[None]:
+    """Another process that runs into a folder; it is killed in the end."""
+    code = "import sys; from filelock import FileLock\n"
+    code += "with FileLock(sys.argv[1]): print('held', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", code, str(folder / ".lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        yield
+        other.kill()
+
+
+def test_clean_does_not_delete_a_run_in_progress(home, capsys, executed):
+    write_notebook(home / "01_one.ipynb")
+    assert main(["run"]) == 0
+    folder = only_run(home)
+    with locked(folder):
+        assert main(["clean", "--yes"]) == 2
+    assert f"another run writes into {folder}" in capsys.readouterr().err
+    assert (folder / "run.json").exists()
+    assert main(["clean", "--yes"]) == 0
+    assert not folder.exists()
+
+
+def test_a_second_run_into_the_same_folder_is_refused(home, tmp_path, capsys, executed):
+    write_notebook(home / "01_one.ipynb")
+    arguments = ["run", "--into", str(tmp_path / "run")]
+    assert main(arguments) == 0
+    before = (tmp_path / "run" / "run.json").read_bytes()
+
+    with locked(tmp_path / "run"):
+        assert main(arguments) == 2
+    assert f"another run writes into {tmp_path / 'run'}" in capsys.readouterr().err
+    assert (tmp_path / "run" / "run.json").read_bytes() == before
+    assert len(executed) == 1
+
+    assert main(arguments) == 0, "the lock of a killed run is free"
+
+
+def test_a_notebook_that_fails_alone_names_those_that_it_may_need(home, monkeypatch, capsys):
+    failed = NotebookRun("failed", cell=3, error="StudyError: no study 'search'")
+    monkeypatch.setattr(runs, "execute", lambda *_: failed)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    for name in ("04_four", "05_five", "06_six", "07_seven"):
+        write_notebook(home / f"{name}.ipynb")
+    assert main(["run", "06"]) == 1
+    said = capsys.readouterr().err
+    assert "06_six failed in cell [3]: StudyError: no study 'search'\n" in said
+    assert "may read from have not run here: 04_four, 05_five\n" in said
+    assert main(["run"]) == 1
+    assert "have not run here" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"status": "failed"},
+        {"status": "ok"},
+        {"status": "interrupted", "error": None, "seconds": 1, "parameters": {"a": None}},
+    ],
+)
+def test_an_earlier_record_with_less_in_it_is_gone_on_with(home, tmp_path, executed, entry):
+    write_notebook(home / "02_two.ipynb")
+    folder = tmp_path / "run"
+    write_notebook(folder / "01_one.ipynb")
+    (folder / "run.json").write_text(json.dumps({"notebooks": {"01_one": entry}}))
+    assert main(["run", "--into", str(folder)]) == 0
+    assert record_of(folder)["notebooks"]["01_one"]["status"] == entry["status"]
+    assert "01_one" in (folder / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "[]", "{}", '{"notebooks": []}', '{"notebooks": {"01_one": {"status": "lost"}}}'),
+        *('{"notebooks": {"x": {"status": "ok", "seconds": "long"}}}', '{"notebooks": {"x": 3}}'),
+    ],
+)
+def test_what_is_not_the_record_of_a_run_is_refused(home, tmp_path, capsys, executed, content):
+    write_notebook(home / "01_one.ipynb")
+    (tmp_path / "run.json").write_text(content)
+    assert main(["run", "--into", str(tmp_path)]) == 2
+    assert f"{tmp_path / 'run.json'} is not the record of a run" in capsys.readouterr().err
+    assert executed == []
+    assert not (tmp_path / ".lock").exists()
+
+
 # Running
 
 FIGURE = "import matplotlib.pyplot as plt\nplt.plot([1, 2]);"
 FACTS = """\
 import json, os, sys
+from ipykernel.connect import get_connection_info
 facts = {"cwd": os.getcwd(), "python": sys.executable, "lr": lr, "data": data}
+facts["encrypted"] = "curve_secretkey" in get_connection_info(unpack=True)
 open(f"{run_folder}/facts.json", "w").write(json.dumps(facts));"""
 ODD_OUTPUTS = """\
 import sys, ipywidgets
@@ -324,14 +223,17 @@ def test_a_run_writes_copies_record_and_report(home, capsys):
     assert main(["run", "--profile", "smoke", "-p", "lr", "1e-4", "--data", "07"]) == 0
     folder = only_run(home)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d{6}", folder.name)
-    expected = ["01_one.ipynb", "02_two.ipynb", "facts.json", "report.html", "run.json"]
+    expected = [".lock", "01_one.ipynb", "02_two.ipynb", "facts.json", "report.html", "run.json"]
     assert sorted(path.name for path in folder.iterdir()) == expected
     shown = capsys.readouterr().out
     assert re.search(r"^\[1/2\] 01_one \.\.\. ok, [\d.]+ s$", shown, re.MULTILINE)
     assert "report: results/runs/" in shown
 
     facts = json.loads((folder / "facts.json").read_text())
-    assert facts == {"cwd": str(home), "python": sys.executable, "lr": 1e-4, "data": "07"}
+    assert facts == {
+        **{"cwd": str(home), "python": sys.executable, "lr": 1e-4, "data": "07"},
+        **{"encrypted": zmq.has("curve")},
+    }
     record = record_of(folder)
     assert record["status"] == "ok"
     assert record["versions"]["torch"]
@@ -485,10 +387,10 @@ def test_a_space_is_found_from_where_the_user_is(home, tmp_path, monkeypatch, ca
 def test_a_notebook_of_ones_own_may_have_seeds_and_no_title(tmp_path):
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("# Not a title")])
     nbformat.write(book, tmp_path / "mine.ipynb")
-    record = runs._begin(tmp_path, "smoke", [a_notebook("mine"), a_notebook("other")])
+    record = begin_record(tmp_path, "smoke", ["mine", "other"], tmp_path)
     for name, seed in (("mine", [0, 1]), ("other", 0)):
-        record["notebooks"][name] |= {"status": "ok", "seconds": 1.0, "parameters": {"seed": seed}}
-    runs._finish(tmp_path, record)
+        record.notebooks[name] = NotebookRun("ok", seconds=1.0, parameters={"seed": seed})
+    runs.finish(tmp_path, record)
     assert record_of(tmp_path)["seed"] == [0, [0, 1]]
     assert "<td>Not a title</td>" not in (tmp_path / "report.html").read_text()
 

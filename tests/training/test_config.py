@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from hpo_lib.exceptions import DataError
+from hpo_lib.training.config import DataConfig, TrainingConfig
+from tests.training.images import SMALL
+
+WRONG = {"source": "folder:", "test_fraction": 1, "n_train": 0, "n_test": 1.5, "seed": None}
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG.items())
+def test_wrong_setting_is_refused_by_name(name: str, value: object) -> None:
+    with pytest.raises(DataError, match=rf"^{name} must be .* got {value!r}"):
+        replace(DataConfig(), **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("configuration", "message"),
+    [
+        ({"lr": 0.0}, "lr: .*greater than 0, got 0.0"),
+        ({"lr": math.nan}, "lr: .*got nan"),
+        ({"lr": True}, "lr: .*number, got True"),
+        ({"lr": "0.1"}, "lr: .*number, got '0.1'"),
+        ({"n_filters": 16.0}, r"n_filters: .*integer, got 16.0"),
+        ({"optimizer": "adam"}, "optimizer: .*'sgd' or 'adamw', got 'adam'"),
+        ({"activation": "swish"}, "activation: .*'relu', .*'silu', got 'swish'"),
+        ({"dropout": 1.0}, "dropout: .*less than 1, got 1.0"),
+        ({"n_filters": 0}, "n_filters: .*got 0"),
+        ({"momentum": 1.0}, "momentum: .*less than 1, got 1.0"),
+        ({"epochs": 0}, "epochs: .*got 0"),
+        ({"lr": -1.0, "epochs": 0}, "lr: .*; epochs: "),
+        ({"depth": 9}, r"depth must be .* 6n\+2 .*got 9"),
+        ({"filter_size": 4}, "filter_size must be odd .*got 4"),
+        ({"learning_rate": 0.1}, "no training number: learning_rate .*known: depth, n_filters"),
+    ],
+)
+def test_wrong_numbers_are_refused(configuration: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TrainingConfig().with_configuration(configuration)
+
+
+def test_a_configuration_replaces_what_it_names() -> None:
+    config = SMALL.with_configuration({"lr": 0.2, "shortcut": "projection"})
+    assert config == replace(SMALL, lr=0.2, shortcut="projection")

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import torch
+
+from hpo_lib.training.config import DataConfig
+from hpo_lib.training.loaders import (
+    Augmentation,
+    batches,
+    load_data,
+    load_test_data,
+)
+from tests.training.images import a_part
+
+
+def test_digits_are_grey_images_of_eight_pixels() -> None:
+    data = load_data(DataConfig())
+    assert data.classes == tuple("0123456789")
+    assert data.train.images.shape == (1078, 1, 8, 8)
+    assert data.train.images.max() == 255
+    assert (len(data.validation), len(load_test_data(DataConfig()))) == (360, 359)
+    assert load_data(DataConfig(image_size=16)).validation.images.shape[2:] == (16, 16)
+
+
+def test_batches_are_normalised_and_keep_images_with_labels() -> None:
+    part = a_part()
+    found = list(batches(part, 4))
+    assert [len(y) for _, y in found] == [4, 2]
+    assert [len(y) for _, y in batches(part, 4, drop_last=True)] == [4]
+    x = torch.cat([x for x, _ in found])
+    torch.testing.assert_close(x, part.images / 255 * 2 - 1)
+    assert torch.equal(torch.cat([y for _, y in found]), part.labels)
+    x, y = next(batches(part, 6, shuffle=True, generator=torch.Generator().manual_seed(0)))
+    assert y.tolist() != part.labels.tolist()
+    torch.testing.assert_close(x, part.images[y] / 255 * 2 - 1)
+
+
+def test_each_augmented_image_is_one_crop_of_the_padded_image() -> None:
+    part, margin = a_part(n=40, channels=2), 2
+
+    def augmented(seed: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        return next(batches(part, 40, augment=Augmentation(margin), generator=generator))[0]
+
+    x = augmented(1)
+    assert torch.equal(x, augmented(1))
+    assert not torch.equal(x, augmented(2))
+    assert x.is_contiguous(memory_format=torch.channels_last)
+    padded = torch.nn.functional.pad(part.images.float(), (margin,) * 4)
+    seen: set[tuple[int, int, bool]] = set()
+    for image, wide in zip((x + 1) * 127.5, padded, strict=True):
+        crops = {
+            (top, left, flip): wide[:, top : top + 5, left : left + 5].flip(2 if flip else ())
+            for top in range(2 * margin + 1)
+            for left in range(2 * margin + 1)
+            for flip in (False, True)
+        }
+        hits = [key for key, crop in crops.items() if torch.allclose(crop, image, atol=1e-3)]
+        assert hits
+        seen.update(hits)
+    assert {flip for *_, flip in seen} == {False, True}
+    assert {top for top, *_ in seen} == set(range(2 * margin + 1))

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from hpo_lib.training.config import TrainingConfig
+from hpo_lib.training.optimization import focal_loss, learning_rate, make_loss, make_optimizer
+from hpo_lib.training.trainer import make_network
+from tests.training.images import SMALL
+
+
+@given(
+    schedule=st.sampled_from(["cosine", "one_cycle", "constant"]),
+    epochs=st.integers(1, 12),
+    warmup=st.integers(0, 15),
+    steps=st.integers(1, 20),
+)
+def test_the_rate_rises_to_its_peak_and_never_rises_again(
+    schedule: Any, epochs: int, warmup: int, steps: int
+) -> None:
+    config = TrainingConfig(lr=0.5, schedule=schedule, epochs=epochs, warmup_epochs=warmup)
+    rates = [learning_rate(config, step, steps) for step in range(epochs * steps)]
+    peak = rates.index(max(rates))
+    assert rates[peak] == pytest.approx(0.5)
+    assert min(rates) > 0
+    assert rates[: peak + 1] == sorted(rates[: peak + 1])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+    warm = min(warmup, epochs) * steps
+    assert rates[:warm] == pytest.approx(
+        [0.5 * (i + 1) / max(warm, peak + 1) for i in range(warm)]
+    )
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [
+        ("constant", [0.5, 1, 1, 1, 1, 1, 1, 1, 1, 1]),
+        ("one_cycle", [1 / 3, 2 / 3, 1, 1, 6 / 7, 5 / 7, 4 / 7, 3 / 7, 2 / 7, 1 / 7]),
+        ("cosine", [0.5, 1, *(0.5 + 0.5 * math.cos(math.pi * i / 8) for i in range(8))]),
+    ],
+)
+def test_schedules_over_ten_steps(schedule: Any, rates: list[float]) -> None:
+    config = TrainingConfig(lr=1.0, schedule=schedule, epochs=5, warmup_epochs=1)
+    assert [learning_rate(config, step, 2) for step in range(10)] == pytest.approx(rates)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_weight_decay_spares_norms_biases_and_prelu(optimizer: Any) -> None:
+    config = replace(SMALL, optimizer=optimizer, activation="prelu", weight_decay=0.3)
+    model = make_network(config, 1, 10)
+    groups = make_optimizer(config, model, torch.device("cpu")).param_groups
+    decayed = {id(value) for g in groups for value in g["params"] if g["weight_decay"] == 0.3}
+    names = {name for name, value in model.named_parameters() if id(value) in decayed}
+    kinds = (torch.nn.Conv2d, torch.nn.Linear)
+    assert names == {f"{n}.weight" for n, m in model.named_modules() if isinstance(m, kinds)}
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+
+
+def test_losses() -> None:
+    logits, labels = torch.tensor([[4.0, 0.0, 0.0], [0.0, 0.1, 0.0]]), torch.tensor([0, 1])
+    plain = F.cross_entropy(logits, labels, reduction="none")
+    probability = torch.exp(-plain)
+    assert make_loss(SMALL)(logits, labels) == pytest.approx(float(plain.mean()))
+    smooth = make_loss(replace(SMALL, loss="label_smoothing", label_smoothing=0.3))
+    everywhere = 0.7 * plain + 0.3 * -logits.log_softmax(1).mean(1)
+    assert float(smooth(logits, labels)) == pytest.approx(float(everywhere.mean()))
+    focal = make_loss(replace(SMALL, loss="focal", focal_gamma=2.0))
+    assert float(focal(logits, labels)) == pytest.approx(
+        float(((1 - probability) ** 2 * plain).mean())
+    )
+    assert float(focal_loss(logits, labels, 0.0)) == pytest.approx(float(plain.mean()))
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
+def test_the_focal_loss_of_a_certain_prediction_has_a_slope(gamma: float) -> None:
+    logits = torch.tensor([[120.0, 0.0], [0.0, 120.0]], requires_grad=True)
+    loss = focal_loss(logits, torch.tensor([0, 0]), gamma)
+    assert loss.item() == pytest.approx(60)
+    loss.backward()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+    assert logits.grad[0].abs().max() < 1e-3 or gamma == 0
