@@ -137,8 +137,13 @@ def gp_minimize(  # noqa: PLR0913 those of skopt
     is_unseeded = name is not None and random_state is None
     rng = check_random_state(0 if is_unseeded else random_state)
     seed = int(rng.randint(2**31 - 1))
-    options = _sampler_options(arguments, n_initial_points, points, values)
-    sampler = SURROGATES[surrogate](seed, skopt_space.space, **options)
+    options: dict[str, Any] = {"n_initial_points": n_initial_points, **_model_options(arguments)}
+    # the names under which studies of version 0.1.0 recorded x0 and y0
+    known = list(zip(points, values, strict=True)) if values else []
+    recorded = {**options, "first": [] if values else points, "given": known}
+    sampler = SURROGATES[surrogate](
+        seed, skopt_space.space, **options, first=recorded["first"], given=known
+    )
 
     results = _Results(skopt_space, points[: len(values)], values, arguments)
     functions = check_callback(callback)
@@ -149,7 +154,7 @@ def gp_minimize(  # noqa: PLR0913 those of skopt
         callbacks.functions.append(printer)
 
     study = run_study(
-        _PointFunction(func, skopt_space=skopt_space, options=options),
+        _PointFunction(func, skopt_space=skopt_space, options=recorded),
         skopt_space.space,
         sampler,
         n_calls,
@@ -279,20 +284,10 @@ class _Callbacks:
         return self.stop_reason(study)
 
 
-def _sampler_options(
-    arguments: Mapping[str, Any],
-    n_initial_points: int,
-    points: Sequence[Configuration],
-    values: Sequence[float],
-) -> dict[str, Any]:
-    """Return the arguments of the sampler, under the names that named studies record."""
-    options: dict[str, Any] = {"n_initial_points": n_initial_points}
-    for key in ("acq_func", "initial_point_generator", "xi", "kappa"):
-        if arguments[key] is not None:
-            options[key] = arguments[key]
-    options["first"] = [] if values else list(points)
-    options["given"] = list(zip(points, values, strict=True)) if values else []
-    return options
+def _model_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of the sampler that are not left to its own default."""
+    names = ("acq_func", "initial_point_generator", "xi", "kappa")
+    return {name: arguments[name] for name in names if arguments[name] is not None}
 
 
 def _check_skopt_arguments(arguments: Mapping[str, Any]) -> None:

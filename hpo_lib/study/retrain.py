@@ -67,6 +67,7 @@ def retrain_top_k(
         ValueError: no trial ran to its end, or `k` or `n_seeds` is below 1.
 
     Example:
+        >>> import optuna
         >>> from hpo_lib import SearchSpace, run_study
         >>> from hpo_lib.study.retrain import retrain_top_k
         >>> def cost(configuration):

@@ -140,6 +140,11 @@ def stopping_rules(
         error: limit of `TargetValue`.
         patience: limit of `NoImprovement`.
         improvement: limit of `SmallImprovement`.
+
+    Example:
+        >>> from hpo_lib.study.stopping import stopping_rules
+        >>> stopping_rules(seconds=60, patience=5)
+        [MaxSeconds(seconds=60), NoImprovement(n_trials=5)]
     """
     limits: tuple[Any, ...] = (seconds, error, patience, improvement)
     return [rule(limit) for rule, limit in zip(RULES, limits, strict=True) if limit]
