@@ -53,11 +53,11 @@ class SkoptSpace:
         categories: dict[str, dict[str, Any]] = {}
         for name, parameter in parameters.items():
             options = parameter.get("options", [])
-            are_distinct = len(set(options)) == len(options)
-            if options and are_distinct and not _can_hold(options):
-                parameter["options"] = [_label(value) for value in options]
+            if _needs_labels(options):
+                parameter["options"] = [_label(option) for option in options]
                 categories[name] = dict(zip(parameter["options"], options, strict=True))
-        return cls(SearchSpace.from_dict(parameters), skopt_space, True, categories)
+        space = SearchSpace.from_dict(parameters)
+        return cls(space, skopt_space, takes_lists=True, categories=categories)
 
     def read_points(self, points: Any) -> list[Configuration]:
         """Return one point or several, as skopt's `x0`, as configurations.
@@ -120,18 +120,23 @@ def _parameter(dimension: Any) -> dict[str, Any]:
             message = f"a prior of categories is not supported, got {dimension}"
             raise ValueError(message)
         return {"type": "choice", "options": list(dimension.categories)}
-    kind = "int" if isinstance(dimension, Integer) else "float"
-    is_log = dimension.prior == "log-uniform"
-    return {"type": kind, "low": dimension.low, "high": dimension.high, "log": is_log}
+    return {
+        "type": "int" if isinstance(dimension, Integer) else "float",
+        "low": dimension.low,
+        "high": dimension.high,
+        "log": dimension.prior == "log-uniform",
+    }
 
 
-def _can_hold(categories: Sequence[Any]) -> bool:
-    """Return whether a search space takes the categories as options."""
+def _needs_labels(categories: Sequence[Any]) -> bool:
+    """Return whether a search space cannot hold the categories, though they all differ."""
+    if not categories or len(set(categories)) < len(categories):
+        return False
     try:
         SearchSpace.from_dict({"x": {"type": "choice", "options": categories}})
     except SpaceError:
-        return False
-    return True
+        return True
+    return False
 
 
 def _label(category: Any) -> str:
