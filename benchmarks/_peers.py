@@ -41,10 +41,10 @@ def run_skopt(task: Task, seed: int, **options: Any) -> list[float]:
     """scikit-optimize's own `gp_minimize`."""
     import skopt
 
-    from hpo_lib.study.gp_minimize import _dimension
+    from hpo_lib.space.skopt_space import skopt_dimension
 
     names = [one.name for one in task.space.searched]
-    dimensions = [_dimension(one) for one in task.space.searched]
+    dimensions = [skopt_dimension(one) for one in task.space.searched]
     found = skopt.gp_minimize(
         lambda row: task.function(dict(zip(names, plain(row), strict=True))),
         dimensions,

@@ -26,7 +26,7 @@ from hpo_lib.space.values import Configuration
 from hpo_lib.study.catalog import trials_frame
 from hpo_lib.study.driver import trial_seed
 from hpo_lib.study.run import run_study
-from hpo_lib.study.workers.local import Evaluation, Failure, evaluate
+from hpo_lib.study.workers.base import Evaluation, Failure, evaluate
 from hpo_lib.trials import StudyRecord, own_trials
 
 

@@ -23,7 +23,7 @@ from optuna.trial import create_trial
 
 from hpo_lib.samplers.bayes import BayesSampler
 from hpo_lib.space.search_space import SearchSpace
-from hpo_lib.study.gp_minimize import _dimension
+from hpo_lib.space.skopt_space import skopt_dimension
 
 
 def mixed_space(n_dimensions: int) -> SearchSpace:
@@ -67,7 +67,7 @@ def ask_skopt(space: SearchSpace, trials: list[Any], seed: int) -> Callable[[], 
     from skopt import Optimizer
 
     optimizer = Optimizer(
-        [_dimension(one) for one in space.searched], random_state=seed, n_initial_points=1
+        [skopt_dimension(one) for one in space.searched], random_state=seed, n_initial_points=1
     )
     rows = [list(params.values()) for params, _ in trials]
     values = [value for _, value in trials]

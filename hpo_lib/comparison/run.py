@@ -27,8 +27,10 @@ from hpo_lib.space.values import Configuration
 from hpo_lib.study.catalog import trials_frame
 from hpo_lib.study.run import run_study
 from hpo_lib.study.storage import Storage
-from hpo_lib.study.workers.local import Workers, make_workers, prepare_process
+from hpo_lib.study.workers.base import Workers
+from hpo_lib.study.workers.factory import make_workers
 from hpo_lib.study.workers.process_guard import end_with
+from hpo_lib.study.workers.worker_process import prepare_process
 from hpo_lib.trials import running_best
 
 MakeSampler = Callable[[int], BaseSampler]

@@ -33,7 +33,7 @@ from hpo_lib.objective import Objective, Segment, SegmentResult
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.study.checkpoints import StudyFolder
 from hpo_lib.study.lease import LEASE_SECONDS, Lease
-from hpo_lib.study.workers.local import Evaluation, Failure, Workers, wait_for_first
+from hpo_lib.study.workers.base import Evaluation, Failure, Workers, wait_for_first
 from hpo_lib.trials import (
     CURVES,
     RecordedTrial,

@@ -1,20 +1,21 @@
-"""scikit-optimize's `gp_minimize`, with a durable, parallel study underneath."""
+"""Run scikit-optimize's `gp_minimize` with a durable, parallel study underneath."""
 
 from __future__ import annotations
 
-import copy
 import inspect
+import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, cast
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+import numpy as np
 import optuna
 import skopt
 from scipy.optimize import OptimizeResult
 from sklearn.utils import check_random_state
 from skopt.callbacks import VerboseCallback, check_callback
-from skopt.space import Categorical, Integer, Real
-from skopt.utils import create_result, eval_callbacks, normalize_dimensions
+from skopt.utils import create_result, eval_callbacks
 
 from hpo_lib.checks import check_member, check_name, check_whole
 from hpo_lib.exceptions import StudyError
@@ -22,23 +23,27 @@ from hpo_lib.objective import FunctionObjective, Segment, SegmentResult
 from hpo_lib.samplers.bayes import BayesSampler
 from hpo_lib.samplers.skopt_sampler import SkoptSampler, fit_process
 from hpo_lib.space.search_space import SearchSpace
+from hpo_lib.space.skopt_space import SkoptSpace
 from hpo_lib.space.values import Configuration
 from hpo_lib.study.run import run_study
 from hpo_lib.study.stopping import RULES
 from hpo_lib.study.storage import Storage
-from hpo_lib.study.workers.local import Workers
-from hpo_lib.trials import is_usable_value, recorded_trials
+from hpo_lib.study.workers.base import Workers
+from hpo_lib.trials import is_usable_value, own_trials
 
 SURROGATES = {"bayes": BayesSampler, "skopt": SkoptSampler}
-_INSTEAD = {
+
+_IGNORED = ("acq_optimizer", "n_points", "n_restarts_optimizer", "model_queue_size", "noise")
+"""Arguments of skopt that say how it fits and searches its model: ours does so in its own way."""
+
+_ALTERNATIVES = {
     "base_estimator": 'choose surrogate="bayes" or "skopt"',
-    "n_random_starts": "use n_initial_points",
     "space_constraint": "give a SearchSpace with conditions (when)",
 }
 
 
-def gp_minimize(
-    func: Callable[[Any], float],
+def gp_minimize(  # noqa: PLR0913 those of skopt
+    func: Callable[[Any], Any],
     dimensions: SearchSpace | Sequence[Any],
     n_calls: int = 100,
     *,
@@ -53,24 +58,28 @@ def gp_minimize(
     xi: float | None = None,
     kappa: float | None = None,
     n_jobs: int = 1,
+    n_random_starts: int | None = None,
     name: str | None = None,
     storage: Storage | None = None,
     workers: int | Workers = 0,
     surrogate: str = "bayes",
-    **unsupported: Any,
+    **skopt_arguments: Any,
 ) -> OptimizeResult:
     """Minimise `func` as `skopt.gp_minimize` does, by the same arguments.
 
     A call that raises or returns no finite number is recorded, avoided from then on, and left out
-    of the result, as are numbers beyond 1e150; five failures in a row end the search.
+    of the result with a warning, as are numbers beyond 1e150; five failures in a row end the
+    search.
 
     Args:
-        func: gets a list of values; with a `SearchSpace` a configuration (dict).
+        func: gets a list of values; with a `SearchSpace` a configuration (dict). Returns a
+            number; with "EIps" also a pair of a number and the seconds that it cost.
         dimensions: skopt dimensions, or a `SearchSpace`.
         n_calls: how often `func` is called, for `x0` without `y0` and the initial points too.
         n_initial_points: calls before the model takes over, those for `x0` not counted.
         initial_point_generator: "random", "sobol", "lhs", "halton"; None is the surrogate's own.
-        acq_func: "gp_hedge", "EI", "LCB", "PI"; None is the surrogate's own.
+        acq_func: "gp_hedge", "EI", "LCB", "PI"; with "bayes" also "EIps", the improvement per
+            second; None is the surrogate's own.
         x0: one point or several to begin with, as lists, or as dicts with a `SearchSpace`.
         y0: their known values: they are evidence, and `func` is not called for them.
         random_state: a seed or a RandomState; None is 0 for a named study, else a random seed.
@@ -80,214 +89,274 @@ def gp_minimize(
         xi: the improvement that EI and PI ask for; None is the surrogate's own.
         kappa: the weight of the standard deviation in LCB.
         n_jobs: changes nothing; it is `workers` that evaluates in parallel.
+        n_random_starts: older name of `n_initial_points`.
         name: of the study, for a record that outlives this process: the same call resumes it.
         storage: where a named study is recorded; default `results/studies.db`.
         workers: as in `run_study`.
         surrogate: "bayes" (ours) or "skopt" (scikit-optimize's own model and defaults).
-        **unsupported: other arguments of skopt's; all but their defaults are refused.
+        **skopt_arguments: other arguments of skopt's. `acq_optimizer`, `n_points`,
+            `n_restarts_optimizer`, `model_queue_size` and `noise` are ignored with a warning, the
+            others are refused, unless they have their default.
 
     Returns:
         What skopt returns, with one model, fitted to all values, and with `configuration`, the
         best one as a dict. Inactive parameters of a `SearchSpace` show their default.
+
+    Raises:
+        ValueError: an argument is not supported, or not as it must be.
+        StudyStoppedError: five calls failed in a row.
+        StudyError: no call returned a finite number; or as in `run_study`.
+
+    Example:
+        >>> from hpo_lib import gp_minimize
+        >>> def cost(x):
+        ...     return (x[0] - 0.3) ** 2 + x[1]
+        >>> result = gp_minimize(
+        ...     cost, [(0.0, 1.0), (0, 5)], n_calls=8, n_initial_points=5, random_state=0
+        ... )
+        >>> len(result.x_iters)
+        8
+        >>> bool(result.fun == cost(result.x))
+        True
     """
     arguments = dict(locals())
-    _refuse(unsupported)
-    run = _Run.read(dimensions, x0, y0, arguments)
+    arguments |= arguments.pop("skopt_arguments")
+    _check_name(name, storage)
+    _check_skopt_arguments(skopt_arguments)
+    _check_skopt_arguments({"space_constraint": getattr(dimensions, "constraint", None)})
+    skopt_space = SkoptSpace.read(dimensions)
+    points = skopt_space.read_points(x0)
+    values = _read_values(y0, len(points))
     n_calls = check_whole("n_calls, the third argument,", n_calls)
+    if n_random_starts is not None:
+        n_initial_points = n_random_starts
     n_initial_points = check_whole("n_initial_points", n_initial_points)
-    _check(n_calls, n_initial_points, run, name, storage)
+    n_unknown = 0 if values else len(points)
+    _check_counts(n_calls, n_initial_points, len(points), n_unknown)
     check_member("surrogate", surrogate, SURROGATES)
-    unseeded = name is not None and random_state is None
-    rng = check_random_state(0 if unseeded else random_state)
+
+    is_unseeded = name is not None and random_state is None
+    rng = check_random_state(0 if is_unseeded else random_state)
     seed = int(rng.randint(2**31 - 1))
-    own = ("acq_func", "initial_point_generator", "xi", "kappa")
-    options = {key: arguments[key] for key in own if arguments[key] is not None}
-    options |= {"n_initial_points": n_initial_points}
-    recorded = {**options, "first": run.first, "given": run.given}
-    x0 = run.first or [configuration for configuration, _ in run.given]
-    known_values = [value for _, value in run.given] or None
-    given = check_callback(callback)
-    stop = [one for one in given if isinstance(one, RULES)]
-    callbacks = [one for one in given if not isinstance(one, RULES)]
+    options: dict[str, Any] = {"n_initial_points": n_initial_points, **_model_options(arguments)}
+    # the names under which studies of version 0.1.0 recorded x0 and y0
+    known = list(zip(points, values, strict=True)) if values else []
+    recorded = {**options, "first": [] if values else points, "given": known}
+    sampler = SURROGATES[surrogate](
+        seed, skopt_space.space, **options, x0=points, y0=values or None
+    )
+
+    results = _Results(skopt_space, points[: len(values)], values, arguments)
+    functions = check_callback(callback)
+    rules = [function for function in functions if isinstance(function, RULES)]
+    callbacks = _Callbacks([f for f in functions if not isinstance(f, RULES)], results)
     if verbose:
-        counts = {"n_init": len(run.first), "n_random": n_initial_points}
-        callbacks.append(VerboseCallback(n_calls, **counts))
-    first_asked = iter([callbacks])  # before any new call: a study that they stopped stays so
+        printer = VerboseCallback(n_calls, n_init=n_unknown, n_random=n_initial_points)
+        callbacks.functions.append(printer)
+
     study = run_study(
-        _Call(func, names=run.names, options=recorded),
-        run.space,
-        SURROGATES[surrogate](seed, run.space, x0=x0, y0=known_values, **options),
+        _PointFunction(func, skopt_space=skopt_space, options=recorded),
+        skopt_space.space,
+        sampler,
         n_calls,
         name=name or "gp_minimize",
         storage=storage if name else "memory",
         seed=seed,
         workers=workers,
         default_first=False,
-        callback=lambda study, _: run.why_stopped(callbacks, study) is not None,
-        stop=[*stop, lambda study: run.why_stopped(next(first_asked, ()), study)],
+        callback=lambda study, _: callbacks.stop_reason(study) is not None,
+        stop=[*rules, callbacks.stop_reason_at_start],
     )
-    return run.final_result(study, seed, surrogate)
+    result = results.final(study, seed, surrogate)
+    _warn_of_missing_calls(study, n_calls, is_exhausted=sampler.is_exhausted(study))
+    return result
 
 
 @dataclass(frozen=True)
-class _Call(FunctionObjective):
-    """A function of a list of values, in the order of `names`; of a configuration if None."""
+class _PointFunction(FunctionObjective):
+    """A function of a list of values or of a dict as an objective.
 
-    names: tuple[str, ...] | None = None
-    options: Mapping[str, Any] = field(default_factory=lambda: {})
+    Attributes:
+        skopt_space: says which of both the function takes.
+        options: recorded, because a call must repeat them to resume.
+    """
+
+    skopt_space: SkoptSpace = field(kw_only=True)
+    options: Mapping[str, Any] = field(kw_only=True)
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The function's name, and what a call must repeat to resume."""
+        """Return the function's name and the options."""
         return {**super().settings, **self.options}
 
     def __call__(self, configuration: Configuration, segment: Segment) -> SegmentResult:
         """Call the function once."""
-        names = self.names
-        if names is None:
-            return super().__call__(configuration, segment)
-        function: Callable[[Any], float] = self.function
-        listed = FunctionObjective(lambda values: function([values[n] for n in names]))
-        return listed(configuration, segment)
+        function: Callable[[Any], Any] = self.function
+        space = self.skopt_space
+        to_point = space.to_list if space.takes_lists else space.to_dict
+        is_timed = self.options.get("acq_func") == "EIps"
+        returned_seconds: list[float] = []
+
+        def call(configuration: Configuration) -> Any:
+            returned = function(to_point(configuration))
+            # skopt's functions return (value, seconds) for "EIps"
+            if is_timed and isinstance(returned, list | tuple) and len(returned) == 2:
+                returned_seconds.append(float(returned[1]))
+                return returned[0]
+            return returned
+
+        result = FunctionObjective(call)(configuration, segment)
+        if returned_seconds:
+            return replace(result, seconds=tuple(returned_seconds))
+        return result
 
 
 @dataclass(frozen=True)
-class _Run:
-    """What is searched, from where, and its result; `drawn` is the space as skopt draws it."""
+class _Results:
+    """Makes skopt's result from the record of a study.
 
-    space: SearchSpace
-    drawn: Any
-    names: tuple[str, ...] | None
-    first: list[Configuration]
-    given: list[tuple[Configuration, float]]
+    Attributes:
+        skopt_space: the search space.
+        known_points: `x0` where there is a `y0`.
+        known_values: `y0`.
+        arguments: of the call.
+    """
+
+    skopt_space: SkoptSpace
+    known_points: Sequence[Configuration]
+    known_values: Sequence[float]
     arguments: dict[str, Any]
 
-    @classmethod
-    def read(cls, dimensions: Any, x0: Any, y0: Any, arguments: dict[str, Any]) -> _Run:
-        if isinstance(dimensions, SearchSpace):
-            space, names = dimensions, None
-            drawn = normalize_dimensions([_dimension(one) for one in space.searched])
-        else:
-            _refuse({"space_constraint": getattr(dimensions, "constraint", None)})
-            drawn = normalize_dimensions(copy.deepcopy(dimensions))  # skopt writes into it
-            space = _search_space(drawn)
-            names = space.names
-        points = [space.check(point) for point in _points(x0, [p.name for p in space.searched])]
-        given = _given(points, y0)
-        return cls(space, drawn, names, [] if given else points, given, arguments)
-
-    def result(self, study: optuna.Study) -> OptimizeResult | None:
-        """The result so far; None before the first value."""
-        trials = [trial for trial in recorded_trials(study) if trial.value is not None]
-        calls = [*self.given, *((t.configuration, cast("float", t.value)) for t in trials)]
-        calls = [call for call in calls if is_usable_value(call[1])]
-        if not calls:
+    def so_far(self, study: optuna.Study) -> OptimizeResult | None:
+        """Return the result without a model; None before the first usable value."""
+        trials = [trial for trial in own_trials(study) if trial.has_usable_value]
+        configurations = [*self.known_points, *(trial.configuration for trial in trials)]
+        if not configurations:
             return None
-        defaults = {one.name: one.default for one in self.space.searched}
-        rows = [[{**defaults, **c}[name] for name in defaults] for c, _ in calls]
-        specs = {"args": self.arguments, "function": "gp_minimize"}
-        values = [value for _, value in calls]
-        made = create_result(rows, values, self.drawn, specs=specs, models=[])
-        made.configuration = min(calls, key=lambda call: call[1])[0]
-        return made
 
-    def final_result(self, study: optuna.Study, seed: int, surrogate: str) -> OptimizeResult:
-        """The result with its model."""
-        made = self.result(study)
-        if made is None:
-            reasons = [trial.record.reason for trial in recorded_trials(study)]
+        space = self.skopt_space
+        values: list[Any] = [*self.known_values, *(trial.value for trial in trials)]
+        result = create_result(
+            [space.to_list(configuration) for configuration in configurations],
+            values,
+            space.dimensions,
+            specs={"args": self.arguments, "function": "gp_minimize"},
+            models=[],
+        )
+        result.configuration = space.to_dict(configurations[int(np.argmin(values))])
+        if self.arguments["acq_func"] == "EIps":
+            seconds = [trial.training_seconds for trial in trials]
+            result.log_time = np.log([math.nan] * len(self.known_values) + seconds)
+        return result
+
+    def final(self, study: optuna.Study, seed: int, surrogate: str) -> OptimizeResult:
+        """Return the result with its model."""
+        result = self.so_far(study)
+        if result is None:
+            reasons = [trial.record.reason for trial in own_trials(study)]
             message = f"no call of func returned a finite number: {reasons}"
             raise StudyError(message)
-        made.models = [fit_process(self.drawn, made.x_iters, made.func_vals, surrogate)]
-        made.random_state = check_random_state(seed)
-        return made
-
-    def why_stopped(self, callbacks: Sequence[Any], study: optuna.Study) -> str | None:
-        """Let the callbacks see the result so far; the reason if one of them stops the search."""
-        made = self.result(study) if callbacks else None
-        stops = made is not None and eval_callbacks(callbacks, made)
-        return "stopped by the callback" if stops else None
+        dimensions = self.skopt_space.dimensions
+        result.models = [fit_process(dimensions, result.x_iters, result.func_vals, surrogate)]
+        result.random_state = check_random_state(seed)
+        return result
 
 
-def _refuse(unsupported: Mapping[str, Any]) -> None:
-    known = inspect.signature(skopt.gp_minimize).parameters
-    for key, value in unsupported.items():
-        if key not in known:
+class _Callbacks:
+    """Calls skopt's callbacks with the result so far."""
+
+    def __init__(self, functions: list[Any], results: _Results) -> None:
+        self.functions = functions
+        self._results = results
+        self._is_started = False
+
+    def stop_reason(self, study: optuna.Study) -> str | None:
+        """Call the callbacks; return a reason if one of them stops the search."""
+        result = self._results.so_far(study) if self.functions else None
+        if result is not None and eval_callbacks(self.functions, result):
+            return "stopped by the callback"
+        return None
+
+    def stop_reason_at_start(self, study: optuna.Study) -> str | None:
+        """Call them once before any new call: a study that they stopped stays so."""
+        if self._is_started:
+            return None
+        self._is_started = True
+        return self.stop_reason(study)
+
+
+def _model_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of the sampler that are not left to its own default."""
+    names = ("acq_func", "initial_point_generator", "xi", "kappa")
+    return {name: arguments[name] for name in names if arguments[name] is not None}
+
+
+def _check_skopt_arguments(arguments: Mapping[str, Any]) -> None:
+    """Refuse arguments that mean nothing here, and warn of those that are ignored."""
+    parameters = inspect.signature(skopt.gp_minimize).parameters
+    ignored: list[str] = []
+    for key, value in arguments.items():
+        if key not in parameters:
             message = f"gp_minimize got an unexpected keyword argument {key!r}"
             raise TypeError(message)
-        if value is not known[key].default and value != known[key].default:
-            instead = _INSTEAD.get(key, f"leave it out, or use skopt.gp_minimize for {key}")
-            message = f"{key} is not supported, got {value!r}: {instead}"
+        default = parameters[key].default
+        if value is default or value == default:
+            continue
+        if key not in _IGNORED:
+            message = f"{key} is not supported, got {value!r}: {_ALTERNATIVES[key]}"
             raise ValueError(message)
+        ignored.append(f"{key}={value!r}")
+    if ignored:
+        message = f"gp_minimize ignores {', '.join(ignored)}: its surrogates have their own way"
+        warnings.warn(message, stacklevel=3)
 
 
-def _check(n_calls: int, n_initial_points: int, run: _Run, name: str | None, storage: Any) -> None:
-    if name is not None:
-        check_name(name)
-    first = len(run.first)
-    if n_initial_points < 0 or n_initial_points + first + len(run.given) < 1:
+def _check_counts(n_calls: int, n_initial_points: int, n_points: int, n_unknown: int) -> None:
+    """Check the number of calls against those that `x0` and the initial points need."""
+    if n_initial_points < 0 or n_initial_points + n_points < 1:
         message = f"n_initial_points must be positive where there is no x0, got {n_initial_points}"
         raise ValueError(message)
-    if n_calls < max(n_initial_points + first, 1):
+    if n_calls < max(n_initial_points + n_unknown, 1):
         message = (
             f"n_calls must be at least n_initial_points = {n_initial_points} and the points of x0 "
-            f"to evaluate = {first} together, got {n_calls}"
+            f"to evaluate = {n_unknown} together, got {n_calls}"
         )
         raise ValueError(message)
-    if storage is not None and name is None:
+
+
+def _check_name(name: str | None, storage: Storage | None) -> None:
+    if name is not None:
+        check_name(name)
+    elif storage is not None:
         message = f"storage needs the name of a study, got storage={storage!r} and name=None"
         raise ValueError(message)
 
 
-def _points(x0: Any, names: Sequence[str]) -> list[Configuration]:
-    if x0 is not None and not hasattr(x0, "__len__"):
-        message = f"x0 must be one point or several, as lists, got {x0!r}"
-        raise ValueError(message)
-    if x0 is None or len(x0) == 0:
-        return []
-    single = isinstance(x0, Mapping) or not isinstance(x0[0], (list, tuple, Mapping))
-    points: list[Configuration] = []
-    for point in [x0] if single else x0:
-        if not isinstance(point, Mapping) and len(point) != len(names):
-            message = f"x0 must have {len(names)} values per point, got {point!r}"
-            raise ValueError(message)
-        named = point if isinstance(point, Mapping) else zip(names, point, strict=True)
-        points.append(dict(named))
-    return points
-
-
-def _given(points: Sequence[Configuration], y0: Any) -> list[tuple[Configuration, float]]:
+def _read_values(y0: Any, n_points: int) -> list[float]:
     if y0 is None:
         return []
-    values = [float(value) for value in (y0 if hasattr(y0, "__len__") else [y0])]
-    if len(values) != len(points) or not all(map(is_usable_value, values)):
-        message = f"y0 must be finite (< 1e150) for each of {len(points)} points x0, got {y0!r}"
+    message = f"y0 must be finite (< 1e150) for each of {n_points} points x0, got {y0!r}"
+    try:
+        values = [float(value) for value in (y0 if hasattr(y0, "__len__") else [y0])]
+    except (TypeError, ValueError) as error:
+        raise ValueError(message) from error
+    if len(values) != n_points or not all(map(is_usable_value, values)):
         raise ValueError(message)
-    return list(zip(points, values, strict=True))
+    return values
 
 
-def _search_space(drawn: Any) -> SearchSpace:
-    parameters = {one.name or f"x{i}": _parameter(one) for i, one in enumerate(drawn)}
-    if len(parameters) < len(drawn.dimensions):
-        message = f"dimensions must have different names, got {drawn.dimension_names}"
-        raise ValueError(message)
-    return SearchSpace.from_dict(parameters)
-
-
-def _parameter(dimension: Any) -> dict[str, Any]:
-    if isinstance(dimension, Categorical):
-        if dimension.prior is not None:
-            message = f"a prior of categories is not supported, got {dimension}"
-            raise ValueError(message)
-        return {"type": "choice", "options": list(dimension.categories)}
-    kind = "int" if isinstance(dimension, Integer) else "float"
-    log = dimension.prior == "log-uniform"
-    return {"type": kind, "low": dimension.low, "high": dimension.high, "log": log}
-
-
-def _dimension(parameter: Any) -> Any:
-    if parameter.type == "choice":
-        return Categorical(parameter.options, name=parameter.name)
-    kind = Integer if parameter.type == "int" else Real
-    prior = "log-uniform" if parameter.log else "uniform"
-    return kind(parameter.low, parameter.high, prior, name=parameter.name)
+def _warn_of_missing_calls(study: optuna.Study, n_calls: int, *, is_exhausted: bool) -> None:
+    """Warn of calls that failed, and of those that a finite space has no points for."""
+    trials = own_trials(study)
+    failed = [trial for trial in trials if not trial.has_usable_value]
+    if failed:
+        first = failed[0]
+        reason = first.record.reason or f"{first.value} is beyond 1e150"
+        message = (
+            f"{len(failed)} of {len(trials)} calls failed and are left out of the result; the "
+            f"first was call {first.number}: {reason}"
+        )
+        warnings.warn(message, stacklevel=3)
+    if is_exhausted and len(trials) < n_calls:
+        message = f"the search ended after {len(trials)} of {n_calls} calls: all points were tried"
+        warnings.warn(message, stacklevel=3)

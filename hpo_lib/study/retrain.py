@@ -1,18 +1,16 @@
-"""The best trials of a study, trained again: the best of many noisy values was partly lucky.
+"""Train the best configurations of a study again, with fresh seeds.
 
-The lowest of many noisy values is low by choice, so it flatters its configuration (the "winner's
-curse"). Fresh trainings of the `k` best are free of that: nobody chose them for their values.
-They are a study of their own beside the search, `<name> finalists`, so they are recorded,
-resumed and run on workers as every study is; the search's record is only read.
+The lowest of many noisy values is low by choice, so it is optimistic about its configuration (the
+"winner's curse"). Fresh trainings of the `k` best configurations have no such bias: nobody chose
+them for their values. They are a study of their own beside the search, `<name> finalists`, so they
+are recorded, resumed and run on workers as every study is; the search's record is only read.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-import numpy as np
 import optuna
 import pandas as pd
 
@@ -35,8 +33,10 @@ from hpo_lib.trials import (
     study_space,
 )
 
+_COLUMNS = ("trial", "search_value", "mean", "standard_error", "n", "optimism")
 
-def retrain_best(
+
+def retrain_top_k(
     objective: Objective | Callable[[Configuration], float],
     name: str,
     k: int = 3,
@@ -45,146 +45,195 @@ def retrain_best(
     storage: Storage | None = None,
     **options: Any,
 ) -> pd.DataFrame:
-    """Train the `k` best configurations of study `name` with `n_seeds` fresh seeds each.
+    """Train the `k` best configurations of a study with `n_seeds` fresh seeds each.
 
-    Only trials that ran to their full budget stand for election, pruned ones never. Called again
-    with more seeds, a larger `k` or after the search went on, only what is missing is trained.
+    Candidates are the study's own trials that ran to their full budget, never pruned ones. Called
+    again with more seeds, a larger `k` or after the search went on, only what is missing is
+    trained.
 
     Args:
         objective: the one of the search; another has values that do not compare.
-        name: of the study, which has to be in `storage`.
-        k: how many configurations; fewer if the study has fewer.
+        name: name of the study, which has to be in `storage`.
+        k: number of configurations; fewer if the study has fewer.
         n_seeds: trainings of each; a failed one counts.
         storage: as in `run_study`.
         **options: of `run_study`: `workers`, `time_limit`, `memory_limit`, `max_failures`,
             `callback`.
 
     Returns:
-        `finalists_frame` of the study.
+        `retrained_frame` of the study.
 
     Raises:
         StudyError: there is no such study, or run_study did not make it.
         StudyChangedError: the objective or its budget is not the search's.
         ValueError: no trial ran to its end, or `k` or `n_seeds` is below 1.
+
+    Example:
+        >>> import optuna
+        >>> from hpo_lib import SearchSpace, run_study
+        >>> from hpo_lib.study.retrain import retrain_top_k
+        >>> def cost(configuration):
+        ...     return (configuration["x"] - 0.3) ** 2
+        >>> space = SearchSpace.from_dict({"x": {"type": "float", "low": 0.0, "high": 1.0}})
+        >>> storage = optuna.storages.InMemoryStorage()
+        >>> study = run_study(cost, space, "random", 5, name="demo", storage=storage, workers=0)
+        >>> frame = retrain_top_k(cost, "demo", k=2, n_seeds=3, storage=storage, workers=0)
+        >>> frame["n"].tolist()
+        [3, 3]
     """
     check_whole("k", k, 1)
     check_whole("n_seeds", n_seeds, 1)
     search = open_study(name, storage)
-    space, settings = study_space(search), StudyRecord.of(search).settings
+    space = study_space(search)
+    settings = StudyRecord.of(search).settings
     evaluated = as_objective(objective)
     check_comparable(name, settings, study_settings(evaluated), evaluated)
-    sampler = _Repeats(space, [trial.configuration for trial in _best(search, k)])
-    again = _retrained(name, storage)
-    recorded = [] if again is None else own_trials(again)
-    n_trials = len(recorded) + sum(max(0, n_seeds - count) for count in sampler.counts(recorded))
+
+    sampler = _Repeats(space, [trial.configuration for trial in _rank_configurations(search)[:k]])
+    recorded = _retrained_trials(name, storage)
+    missing = [max(0, n_seeds - count) for count in sampler.count(recorded)]
     run_study(
         evaluated,
         space,
         sampler,
-        n_trials,
-        name=_name(name),
+        len(recorded) + sum(missing),
+        name=_study_name(name),
         storage=storage,
         # no seed of the search: it has one per trial number, counted from 0
         seed=trial_seed(settings["seed"], 2**32 - 1),
         default_first=False,
         **options,
     )
-    return finalists_frame(name, storage)
+    return retrained_frame(name, storage)
 
 
-def finalists_frame(name: str, storage: Storage | None = None) -> pd.DataFrame:
-    """One row per configuration that was trained again, the best mean first.
+def retrained_frame(name: str, storage: Storage | None = None) -> pd.DataFrame:
+    """Return one row per configuration that was trained again, the best mean first.
 
-    `first` is the value of `trial` in the search; `mean` and `standard_error` are of the `n`
-    fresh ones (NaN where there are too few); `flattered_by` = mean - first, positive where the
-    first value was too good. A column per hyperparameter follows, named `param_<name>`.
+    Args:
+        name: name of the study that was searched.
+        storage: as in `run_study`.
+
+    Returns:
+        Columns `trial`, its number in the search; `search_value`, its value there; `mean` and
+        `standard_error` of the `n` fresh values (NaN where there are too few); `optimism` = mean -
+        search_value, positive where the search's value was too good; then one column per
+        hyperparameter, named `param_<name>`.
+
+    Raises:
+        StudyError: there is no such study, or run_study did not make it.
+        ValueError: no trial ran to its end.
     """
-    search, again = open_study(name, storage), _retrained(name, storage)
-    recorded = [] if again is None else own_trials(again)
+    candidates = _rank_configurations(open_study(name, storage))
+    retrained = _retrained_trials(name, storage)
+
     rows: list[dict[str, Any]] = []
-    for trial in _best(search, None):
-        configuration = trial.configuration
-        mine = [t for t in recorded if t.configuration == configuration]
-        values = [t.value for t in mine if t.value is not None]
-        if mine:
-            n, mean = len(values), float(np.mean(values)) if values else math.nan
-            error = float(np.std(values, ddof=1)) / math.sqrt(n) if n > 1 else math.nan
-            record = dict(zip(_COLUMNS, (trial.number, trial.value, mean, error), strict=True))
-            record |= {"n": n, "flattered_by": mean - cast("float", trial.value)}
-            rows.append(record | {f"param_{key}": v for key, v in configuration.items()})
-    frame = pd.DataFrame(rows, columns=None if rows else [*_COLUMNS, "n", "flattered_by"])
+    for trial in candidates:
+        repeats = [t.value for t in retrained if t.configuration == trial.configuration]
+        if not repeats:
+            continue
+        values = pd.Series(repeats, dtype=float)  # NaN for failed ones
+        mean = values.mean()
+        measured = (
+            trial.number,
+            trial.value,
+            mean,
+            values.sem(),
+            values.count(),
+            mean - cast("float", trial.value),
+        )
+        parameters = {f"param_{key}": value for key, value in trial.configuration.items()}
+        rows.append({**dict(zip(_COLUMNS, measured, strict=True)), **parameters})
+
+    frame = pd.DataFrame(rows, columns=None if rows else list(_COLUMNS))
     return frame.sort_values("mean", kind="stable", na_position="last", ignore_index=True)
 
 
-_COLUMNS = ("trial", "first", "mean", "standard_error")
-
-
 def best_configuration(name: str, storage: Storage | None = None) -> Configuration:
-    """The configuration to go on with: the best mean of fresh trainings, else the best trial."""
+    """Return the configuration with the best mean of fresh trainings, else that of the best trial.
+
+    Args:
+        name: name of the study that was searched.
+        storage: as in `run_study`.
+    """
+    rows = _measured_rows(retrained_frame(name, storage))
     search = open_study(name, storage)
-    fresh = [row for row in _rows(finalists_frame(name, storage)) if row["n"]]
-    best = recorded_trials(search)[fresh[0]["trial"]] if fresh else _best(search, 1)[0]
-    return best.configuration
+    if rows:
+        return recorded_trials(search)[rows[0]["trial"]].configuration
+    return _rank_configurations(search)[0].configuration
 
 
-def describe_finalists(frame: pd.DataFrame) -> str:
-    """Say how much the search's best value had flattered, and which configuration is best."""
-    fresh = [row for row in _rows(frame) if row["n"]]
-    if not fresh:
+def describe_retrained(frame: pd.DataFrame) -> str:
+    """Say how optimistic the search's best value was, and which configuration is best.
+
+    Args:
+        frame: as `retrained_frame` returns it.
+    """
+    rows = _measured_rows(frame)
+    if not rows:
         return "no configuration has a fresh training"
-    lucky = min(fresh, key=lambda row: row["first"])
-    average = sum(row["flattered_by"] for row in fresh) / len(fresh)
+
+    searched = min(rows, key=lambda row: row["search_value"])
+    best = rows[0]
+    average = sum(row["optimism"] for row in rows) / len(rows)
     return (
-        f"the search's best value was {lucky['first']:.4g} (trial {lucky['trial']}); trained "
-        f"again it is {_mean(lucky)} (n = {lucky['n']}): the first value flattered by "
-        f"{lucky['flattered_by']:.2g}, those of all {len(fresh)} finalists by {average:.2g} on "
-        f"average; best by mean is trial {fresh[0]['trial']} with {_mean(fresh[0])}"
+        f"the search's best value was {searched['search_value']:.4g} (trial {searched['trial']}); "
+        f"trained again it is {_format_mean(searched)} (n = {searched['n']}): the search's value "
+        f"was optimistic by {searched['optimism']:.2g}, those of all {len(rows)} retrained "
+        f"configurations by {average:.2g} on average; best by mean is trial {best['trial']} with "
+        f"{_format_mean(best)}"
     )
 
 
-def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    return cast("list[dict[str, Any]]", frame.to_dict("records"))
+def _measured_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows with a fresh value, the best mean first."""
+    rows = cast("list[dict[str, Any]]", frame.to_dict("records"))
+    return [row for row in rows if row["n"] > 0]
 
 
-def _mean(row: dict[str, Any]) -> str:
-    spread = f" ± {row['standard_error']:.2g}" if row["n"] > 1 else ""
-    return f"{row['mean']:.4g}{spread}"
+def _format_mean(row: dict[str, Any]) -> str:
+    error = f" ± {row['standard_error']:.2g}" if row["n"] > 1 else ""
+    return f"{row['mean']:.4g}{error}"
 
 
 class _Repeats(SpaceSampler):
-    """The finalist with the fewest trials so far; of several, the one whose value was best."""
+    """Chooses the configuration with the fewest trainings so far, the best ranked of equals.
 
-    def __init__(self, space: SearchSpace, finalists: list[Configuration]) -> None:
+    The name of this class stands in the records of these studies.
+    """
+
+    def __init__(self, space: SearchSpace, configurations: list[Configuration]) -> None:
         super().__init__(space, seed=0)
-        self.finalists = finalists
+        self.configurations = configurations
 
-    def counts(self, trials: list[RecordedTrial]) -> list[int]:
-        """How many trials each finalist has."""
-        found = [trial.configuration for trial in trials]
-        return [found.count(configuration) for configuration in self.finalists]
+    def count(self, trials: Sequence[RecordedTrial]) -> list[int]:
+        """Return how many of the trials each configuration has."""
+        trained = [trial.configuration for trial in trials]
+        return [trained.count(configuration) for configuration in self.configurations]
 
     def choose(self, study: optuna.Study, number: int) -> Configuration:
-        counts = self.counts([t for t in own_trials(study) if t.number < number])
-        return self.finalists[counts.index(min(counts))]
+        counts = self.count([trial for trial in own_trials(study) if trial.number < number])
+        return self.configurations[counts.index(min(counts))]
 
 
-def _name(name: str) -> str:
+def _study_name(name: str) -> str:
     return f"{name} finalists"
 
 
-def _retrained(name: str, storage: Storage | None) -> optuna.Study | None:
-    known = optuna.get_all_study_names(open_storage(storage))
-    return open_study(_name(name), storage) if _name(name) in known else None
+def _retrained_trials(name: str, storage: Storage | None) -> list[RecordedTrial]:
+    if _study_name(name) not in optuna.get_all_study_names(open_storage(storage)):
+        return []
+    return own_trials(open_study(_study_name(name), storage))
 
 
-def _best(search: optuna.Study, k: int | None) -> list[RecordedTrial]:
-    """The trials of the `k` best configurations; of a repeated one, the best of its trials."""
+def _rank_configurations(search: optuna.Study) -> list[RecordedTrial]:
+    """Return the best trial of each configuration, the lowest value first."""
     study_space(search)  # a study that run_study did not make has no configurations
-    found: list[RecordedTrial] = []
+    ranked: list[RecordedTrial] = []
     for trial in sort_by_value(recorded_trials(search)):
-        if all(trial.configuration != earlier.configuration for earlier in found):
-            found.append(trial)
-    if not found:
+        if all(trial.configuration != better.configuration for better in ranked):
+            ranked.append(trial)
+    if not ranked:
         message = f"study {search.study_name!r} has no trial that ran to its end"
         raise ValueError(message)
-    return found[:k]
+    return ranked

@@ -32,7 +32,8 @@ from hpo_lib.study.lease import hold_lease
 from hpo_lib.study.settings import begin_study, check_unchanged, qualified_name, study_settings
 from hpo_lib.study.single_writer import SingleWriterStorage
 from hpo_lib.study.storage import Storage, open_storage, storage_file, translate_storage_errors
-from hpo_lib.study.workers.local import Workers, make_workers
+from hpo_lib.study.workers.base import Workers
+from hpo_lib.study.workers.factory import make_workers
 from hpo_lib.trials import RecordedTrial, StudyRecord, incumbent
 
 

@@ -1,9 +1,10 @@
-"""When to stop a search: rules that read the record, for `run_study(stop=...)`.
+"""Stop a search by rules that read its record, for `run_study(stop=...)`.
 
-A rule is any function of a study that returns the reason to stop, or None. These here depend on
-the recorded trials alone, so a study that was killed and resumed stops at the same trial as one
-that was not. Rules are asked before each new trial; trials that are running end first. They are
-no part of a study's settings: called with later rules or none, a stopped study goes on.
+A rule is any function of a study that returns the reason to stop, or None. The rules of this
+module depend on the recorded trials alone, so a study that was killed and resumed stops at the
+same trial as one that was not. Rules are asked before each new trial; trials that are running end
+first. They are no part of a study's settings: called with later rules or none, a stopped study
+goes on.
 """
 
 from __future__ import annotations
@@ -32,7 +33,11 @@ from hpo_lib.trials import (
 
 @dataclass(frozen=True)
 class MaxSeconds:
-    """Stop after so many recorded seconds of training and deciding, summed over all workers."""
+    """Stop after a time of training and suggesting, summed over all workers.
+
+    Attributes:
+        seconds: as recorded, in this run and in those before it.
+    """
 
     seconds: float
 
@@ -40,21 +45,25 @@ class MaxSeconds:
         check_positive(seconds=self.seconds)
 
     def __call__(self, study: optuna.Study) -> str | None:
-        """The reason, or None."""
+        """Return the reason to stop, or None."""
         spent = sum(trial.spent_seconds for trial in own_trials(study))
         if spent < self.seconds:
             return None
-        return f"{spent:.1f} s of training and deciding, the limit is {self.seconds:g} s"
+        return f"{spent:.1f} s of training and suggesting, the limit is {self.seconds:g} s"
 
 
 @dataclass(frozen=True)
 class TargetValue:
-    """Stop when a trial that ran to its end is at the target or below."""
+    """Stop when a trial that ran to its end is at the target or below.
+
+    Attributes:
+        target: value of the objective.
+    """
 
     target: float
 
     def __call__(self, study: optuna.Study) -> str | None:
-        """The reason, or None."""
+        """Return the reason to stop, or None."""
         best = incumbent(study)
         if best is None or best.value is None or best.value > self.target:
             return None
@@ -63,9 +72,10 @@ class TargetValue:
 
 @dataclass(frozen=True)
 class NoImprovement:
-    """Stop when none of the last `n_trials` finished trials was better than all before them.
+    """Stop when none of the last finished trials was better than all before them.
 
-    Pruned and failed trials count; warm-start trials do not.
+    Attributes:
+        n_trials: how many; pruned and failed trials count, warm-start trials do not.
     """
 
     n_trials: int
@@ -74,11 +84,11 @@ class NoImprovement:
         check_positive(n_trials=self.n_trials)
 
     def __call__(self, study: optuna.Study) -> str | None:
-        """The reason, or None."""
+        """Return the reason to stop, or None."""
         finished = [trial for trial in own_trials(study) if trial.is_finished]
         best = incumbent(finished)
-        improved = 0 if best is None else finished.index(best) + 1
-        if len(finished) - improved < self.n_trials:
+        n_until_best = 0 if best is None else finished.index(best) + 1
+        if len(finished) - n_until_best < self.n_trials:
             return None
         return f"no improvement in the last {self.n_trials} trials"
 
@@ -87,9 +97,13 @@ class NoImprovement:
 class SmallImprovement:
     """Stop when a Gaussian process expects less improvement than `threshold` everywhere.
 
-    The expected improvement (in the objective's units, over the lowest mean at a tried point) is
-    that of `fit_surrogate`, whatever strategy chose the trials. It is asked from `min_trials`
-    completed trials on, because a model of few points may be sure of anything.
+    The model is that of `fit_surrogate`, whatever strategy chose the trials. The improvement is
+    measured from the lowest mean at a tried point.
+
+    Attributes:
+        threshold: in units of the objective.
+        min_trials: completed trials from which on the model is asked; one of few points may be
+            sure of anything.
     """
 
     threshold: float
@@ -100,14 +114,14 @@ class SmallImprovement:
         check_whole("min_trials", self.min_trials, 4)
 
     def __call__(self, study: optuna.Study) -> str | None:
-        """The reason, or None."""
+        """Return the reason to stop, or None."""
         space = study_space(study)
         completed = [trial for trial in recorded_trials(study) if trial.has_usable_value]
-        if len(sort_by_value(completed)) < self.min_trials or all(
-            one.count == 1 for one in space.searched
-        ):
+        has_choices = any(parameter.count != 1 for parameter in space.searched)
+        if len(sort_by_value(completed)) < self.min_trials or not has_choices:
             return None
-        expected = _largest_improvement(completed, space)
+
+        expected = _largest_expected_improvement(completed, space)
         if not expected < self.threshold:
             return None
         return f"expected improvement {expected:.2g}, the threshold is {self.threshold:g}"
@@ -119,23 +133,39 @@ RULES = (MaxSeconds, TargetValue, NoImprovement, SmallImprovement)
 def stopping_rules(
     *, seconds: float = 0, error: float = 0, patience: int = 0, improvement: float = 0
 ) -> list[StoppingRule]:
-    """The rules that are not 0, as notebooks write them."""
+    """Return the rules whose limit is not 0, as the parameters of a notebook give them.
+
+    Args:
+        seconds: limit of `MaxSeconds`.
+        error: limit of `TargetValue`.
+        patience: limit of `NoImprovement`.
+        improvement: limit of `SmallImprovement`.
+
+    Example:
+        >>> from hpo_lib.study.stopping import stopping_rules
+        >>> stopping_rules(seconds=60, patience=5)
+        [MaxSeconds(seconds=60), NoImprovement(n_trials=5)]
+    """
     limits: tuple[Any, ...] = (seconds, error, patience, improvement)
     return [rule(limit) for rule, limit in zip(RULES, limits, strict=True) if limit]
 
 
-def _largest_improvement(completed: list[RecordedTrial], space: SearchSpace) -> float:
-    """Over all points of a small finite space, else over spread ones and some near the best."""
-    surrogate = fit_surrogate(completed, space)
-    encoder, model = surrogate.encoder, surrogate.model
-    encoded = [encoder.encode(trial.params) for trial in sort_by_value(completed)]
+def _largest_expected_improvement(trials: list[RecordedTrial], space: SearchSpace) -> float:
+    """Return the maximum over a sample of the space, or over all points of a small one."""
+    surrogate = fit_surrogate(trials, space)
+    encoder = surrogate.encoder
+    model = surrogate.model
+    encoded = [encoder.encode(trial.params) for trial in sort_by_value(trials)]
     tried = np.array([point for point in encoded if point is not None])
+
     points = encoder.all_points()
     if points is None:
-        rng = np.random.default_rng(len(completed))
+        # points spread over the space, and neighbours of the best ones
+        rng = np.random.default_rng(len(trials))
         spread = encoder.from_unit_cube(qmc.Sobol(len(encoder.axes), rng=rng).random(1024))
         near = encoder.neighbours(tried[:5], 1024, (0.02, 0.05, 0.1, 0.2), rng)
         points = np.vstack([spread, near])
+
     mean, std = model.predict(encoder.scale(points), return_std=True)
     best = float(model.predict(encoder.scale(tried)).min())
     return float(np.exp(log_expected_improvement(mean, std, best).max()))

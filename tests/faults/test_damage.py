@@ -14,7 +14,7 @@ from hpo_lib.objective import Segment, SegmentResult
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.study.catalog import list_studies, open_study
 from hpo_lib.study.run import run_study
-from hpo_lib.study.workers.local import Failure, evaluate
+from hpo_lib.study.workers.base import Failure, evaluate
 from tests.toys import TOY_SPACE, Learner, ending, record_of
 
 

@@ -19,7 +19,7 @@ from hpo_lib.objective import Segment, SegmentResult
 from hpo_lib.study.background import BackgroundStudy, background_study
 from hpo_lib.study.catalog import delete_study, open_study
 from hpo_lib.study.gp_minimize import gp_minimize
-from hpo_lib.study.retrain import best_configuration, finalists_frame, retrain_best
+from hpo_lib.study.retrain import best_configuration, retrain_top_k, retrained_frame
 from hpo_lib.study.run import run_study
 from hpo_lib.study.storage import open_storage
 from hpo_lib.trials import StudyRecord
@@ -132,8 +132,8 @@ def test_an_empty_name_is_refused_by_all_that_take_one():
         lambda: run_study(bowl, space, name="", storage="demo.db"),
         lambda: open_study("", "demo.db"),
         lambda: delete_study("", "demo.db"),
-        lambda: retrain_best(bowl, "", storage="demo.db"),
-        lambda: finalists_frame("", "demo.db"),
+        lambda: retrain_top_k(bowl, "", storage="demo.db"),
+        lambda: retrained_frame("", "demo.db"),
         lambda: best_configuration("", "demo.db"),
         lambda: compare(bowl, space, ["random"], [0], 1, name="", storage="demo.db"),
         lambda: BackgroundStudy(bowl, space, name="", storage="demo.db"),

@@ -24,7 +24,8 @@ from sqlalchemy import Engine, event
 
 from hpo_lib.objective import FunctionObjective, Segment, SegmentResult
 from hpo_lib.study.run import run_study
-from hpo_lib.study.workers.local import Failure, LocalWorkers, evaluate
+from hpo_lib.study.workers.base import Failure, evaluate
+from hpo_lib.study.workers.local import LocalWorkers
 from tests.toys import TOY_SPACE, bowl, record_of
 
 SEGMENT = Segment(seed=1, start=0, stop=2, budget=2)

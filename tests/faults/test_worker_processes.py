@@ -120,7 +120,7 @@ def run_script(text: str, storage: str = "x.db") -> subprocess.CompletedProcess[
     Path("script.py").write_text(text)
     return subprocess.run(
         [sys.executable, "script.py", storage],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(Path.cwd()), str(ROOT)))},
         check=False,
         capture_output=True,
         text=True,
@@ -137,7 +137,7 @@ def test_a_script_without_a_guard_is_one_error_that_names_it(end, storage):
     done = run_script(quiet, storage)
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
-    assert last.startswith("hpo_lib.study.storage.StudyError: no worker process can be started: ")
+    assert last.startswith("hpo_lib.exceptions.StudyError: no worker process can be started: ")
     assert 'below `if __name__ == "__main__":`' in last
 
 
@@ -290,3 +290,30 @@ if __name__ == "__main__":
     done = run_script(text)
     assert done.returncode == 0
     assert_ends([int(float(done.stdout))])
+
+
+WITHOUT_GROUPS = """
+import os, subprocess, sys
+from hpo_lib import LocalWorkers, Segment, run_study
+from hpo_lib.study.workers.process_guard import HAS_PROCESS_GROUPS
+from tests.toys import TOY_SPACE, bowl
+
+def start(configuration):
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    print(os.getpid(), child.pid, flush=True)
+    return bowl(configuration)
+
+if __name__ == "__main__":
+    study = run_study(start, TOY_SPACE, "random", 2, name="x", workers=1)
+    print(HAS_PROCESS_GROUPS, [trial.state.name for trial in study.trials])
+"""
+
+
+@pytest.mark.slow
+def test_workers_work_and_end_where_there_are_no_process_groups():
+    Path("sitecustomize.py").write_text("import os\ndel os.killpg, os.setpgid\n")
+    done = run_script(WITHOUT_GROUPS)
+    assert done.returncode == 0, done.stderr
+    *lines, last = done.stdout.splitlines()
+    assert last == "False ['COMPLETE', 'COMPLETE']"
+    assert_ends([int(pid) for line in lines for pid in line.split()])

@@ -49,7 +49,7 @@ def test_what_the_search_found_is_strict_json(folder):
         raise ValueError(constant)
 
     best = json.loads((folder / "best.json").read_text(), parse_constant=refuse)
-    assert best["finalists"][0]["n"] == 2
+    assert best["retrained"][0]["n"] == 2
 
 
 @pytest.mark.skipif(not NAMES, reason="no notebooks")

@@ -17,8 +17,8 @@ from distributed import Client, Security
 from hpo_lib.exceptions import StudyError
 from hpo_lib.objective import FunctionObjective, Segment
 from hpo_lib.study.run import run_study
-from hpo_lib.study.workers.dask_cluster import DaskWorkers, _Station
-from hpo_lib.study.workers.local import make_workers
+from hpo_lib.study.workers.dask_cluster import DaskWorkers, _SegmentWorkerPlugin
+from hpo_lib.study.workers.factory import make_workers
 from tests.clusters import Cluster, listening
 from tests.toys import TOY_SPACE, Learner, bowl, record_of
 
@@ -187,10 +187,10 @@ def test_certificates_are_passed_through(certificate):
 
 
 def test_a_worker_that_may_not_start_processes_ends_the_study_with_the_advice(monkeypatch):
-    station = _Station("station", b"", {})
+    plugin = _SegmentWorkerPlugin("plugin", b"", {})
     process = SimpleNamespace(daemon=True)
     monkeypatch.setattr(multiprocessing, "current_process", lambda: process)
-    station.setup(SimpleNamespace(name="w"))
+    plugin.setup(SimpleNamespace(name="w"))
     advice = "Dask worker w may not start a process: start it with --no-nanny"
     with pytest.raises(StudyError, match=advice):
-        station.evaluate({}, Segment(0, 0, 1, 1))
+        plugin.evaluate({}, Segment(0, 0, 1, 1))

@@ -1,4 +1,4 @@
-"""Segments on a running Dask cluster: every Dask worker holds one warm process of ours.
+"""Evaluate segments on a running Dask cluster: each Dask worker holds one warm process of ours.
 
 That process is a `LocalWorkers(1)`: limits, crashes and hangs are dealt with there, since Dask
 cannot end a running task. Each segment is tied to one Dask worker: when that leaves, the segment
@@ -11,7 +11,6 @@ import multiprocessing
 import os
 import threading
 import time
-import traceback
 import uuid
 from collections import deque
 from concurrent.futures import Future
@@ -26,7 +25,8 @@ from hpo_lib.checks import check_positive
 from hpo_lib.exceptions import StudyError
 from hpo_lib.objective import Objective, Segment
 from hpo_lib.space.values import Configuration
-from hpo_lib.study.workers.local import Evaluation, Failure, LocalWorkers
+from hpo_lib.study.workers.base import Evaluation, Failure, describe_exception
+from hpo_lib.study.workers.local import LocalWorkers
 
 try:
     from distributed import Client, Scheduler, Security, Worker, get_worker
@@ -35,7 +35,7 @@ except ModuleNotFoundError as error:
     _message = "a Dask cluster as workers needs distributed: pip install 'hpo-lib[cluster]'"
     raise ModuleNotFoundError(_message) from error
 
-_LOOK_SECONDS = 1.0
+_POLL_SECONDS = 1.0
 
 
 @dataclass
@@ -44,7 +44,7 @@ class _Task:
     configuration: Configuration
     segment: Segment
     submitted: float
-    job: Any = None
+    dask_future: Any = None
 
 
 class DaskWorkers:
@@ -58,6 +58,9 @@ class DaskWorkers:
         memory_limit: bytes of resident memory that one process may hold.
         patience: seconds to wait for a scheduler or worker when there is none. Then the study
             stops with a `StudyError`, and the same call goes on with it.
+
+    Raises:
+        ValueError: the address, the security or a limit is not as it must be.
     """
 
     def __init__(
@@ -77,39 +80,51 @@ class DaskWorkers:
             message = f"workers must be a number or an address as tcp://host:port, got {cluster!r}"
             raise ValueError(message)
         _check_security(cluster, security or Security())
+
         self.address = cluster
         self.patience = patience
         self._security = security
         self._limits = {"time_limit": time_limit, "memory_limit": memory_limit}
         self._client: Client | None = None
         self._objective: Objective | None = None
-        self._station: _Station | None = None
-        self._registered = False
-        self._known: set[str] = set()
-        self._busy: dict[str, _Task] = {}
+        self._plugin: _SegmentWorkerPlugin | None = None
+        self._is_registered = False
+        self._dask_workers: set[str] = set()
+        self._running: dict[str, _Task] = {}
         self._queue: deque[_Task] = deque()
         self._lock = threading.RLock()
-        self._stop = threading.Event()
+        self._closing = threading.Event()
 
     @property
     def slots(self) -> int:
-        """The number of Dask workers now; 1 while there is none and the first is waited for."""
+        """Return the number of Dask workers now; 1 while the first is waited for."""
         self._connect()
-        return max(1, len(self._known))
+        return max(1, len(self._dask_workers))
 
     def submit(
         self, objective: Objective, configuration: Configuration, segment: Segment
     ) -> Future[Evaluation]:
-        """Send one segment to a free Dask worker, or to the next that is."""
+        """Send one segment to a free Dask worker, or to the next that is.
+
+        Args:
+            objective: sent once to each Dask worker; another one ends the processes.
+            configuration: active hyperparameters of the trial.
+            segment: epochs to train.
+
+        Raises:
+            StudyError: no scheduler answers within `patience` seconds.
+        """
         if self._objective is not None and objective is not self._objective:
             self.close()
         client = self._connect()
         task = _Task(Future(), configuration, _with_absolute_paths(segment), time.time())
         with self._lock:
-            if self._station is None:
+            if self._plugin is None:
                 self._objective = objective
-                payload = cloudpickle.dumps(objective)
-                self._station = _Station(f"hpo_lib-{uuid.uuid4().hex}", payload, self._limits)
+                name = f"hpo_lib-{uuid.uuid4().hex}"
+                self._plugin = _SegmentWorkerPlugin(
+                    name, cloudpickle.dumps(objective), self._limits
+                )
                 self._register(client)
             self._queue.append(task)
             self._dispatch()
@@ -119,16 +134,17 @@ class DaskWorkers:
         """Leave the cluster, where every process of ours ends; running segments are lost."""
         if self._client is None:
             return
-        self._stop.set()
+        self._closing.set()
         self._watcher.join()
+
         with self._lock:
-            client, self._client = self._client, None
-            left = [*self._busy.values(), *self._queue]
-            self._busy.clear()
+            client = self._client
+            unfinished = [*self._running.values(), *self._queue]
+            self._running.clear()
             self._queue.clear()
-            self._objective = self._station = None
+            self._client = self._objective = self._plugin = None
         client.close()
-        for task in left:
+        for task in unfinished:
             self._settle(task, Failure("lost", "the workers were closed while it ran"))
 
     def _connect(self) -> Client:
@@ -145,90 +161,98 @@ class DaskWorkers:
         except OSError as error:
             message = f"no Dask scheduler at {self.address} within {self.patience:g} s: {error}"
             raise StudyError(message) from error
-        self._known = _workers(self._client)
-        self._seen = time.monotonic()
-        self._stop.clear()
+
+        self._dask_workers = _list_workers(self._client)
+        self._last_seen = time.monotonic()
+        self._closing.clear()
         self._watcher = threading.Thread(target=self._watch, args=(self._client,), daemon=True)
         self._watcher.start()
         return self._client
 
     def _register(self, client: Client) -> None:
         """Give every present and future Dask worker its process, until this client is gone."""
-        if self._station is None:
-            return
-        client.register_plugin(self._station, self._station.name)
-        client.register_plugin(_Departure(client.id, self._station.name))
-        self._registered = True
+        if self._plugin is not None:
+            client.register_plugin(self._plugin, self._plugin.name)
+            client.register_plugin(_CleanupPlugin(client.id, self._plugin.name))
+            self._is_registered = True
 
     def _watch(self, client: Client) -> None:
-        """Once a second: who is there, who left, and is there anybody."""
-        while not self._stop.wait(_LOOK_SECONDS):
+        """Look once a second which Dask workers have joined or left."""
+        while not self._closing.wait(_POLL_SECONDS):
+            present: set[str] = set()
             try:
-                known = _workers(client) if client.status == "running" else set[str]()
-                if known and not self._registered:
+                if client.status == "running":
+                    present = _list_workers(client)
+                if present and not self._is_registered:
                     self._register(client)
             except OSError:  # the scheduler cannot be reached: the client tries again by itself
-                known = set[str]()
-            self._update(known)
+                present = set()
+            self._update(present)
 
-    def _update(self, known: set[str]) -> None:
+    def _update(self, present: set[str]) -> None:
+        """Go on with the Dask workers that are present, without those that have left."""
         stranded: list[_Task] = []
         with self._lock:
-            self._known = known
-            gone = {worker: task for worker, task in self._busy.items() if worker not in known}
-            for worker in gone:
-                del self._busy[worker]
-            if known:
-                self._seen = time.monotonic()
+            self._dask_workers = present
+            left = self._running.keys() - present
+            lost = {worker: self._running.pop(worker) for worker in left}
+            if present:
+                self._last_seen = time.monotonic()
             else:
-                self._registered = False
-                if time.monotonic() - self._seen > self.patience:
-                    stranded = [*self._queue, *gone.values()]
+                self._is_registered = False
+                if time.monotonic() - self._last_seen > self.patience:
+                    stranded = [*self._queue, *lost.values()]
                     self._queue.clear()
             self._dispatch()
+
         message = (
             f"no Dask worker at {self.address} for {self.patience:g} s; "
             "what finished is recorded, and the same call goes on with the study"
         )
         for task in stranded:
             task.future.set_exception(StudyError(message))
-        for worker, task in gone.items():
-            task.job.cancel()
+        for worker, task in lost.items():
+            task.dask_future.cancel()
             self._settle(task, Failure("lost", f"Dask worker {worker} left the cluster"))
 
     def _dispatch(self) -> None:
-        free = [worker for worker in self._known if worker not in self._busy]
-        while self._queue and free and self._registered and self._client and self._station:
-            worker, task = free.pop(), self._queue.popleft()
-            task.job = self._client.submit(
-                _evaluate_at_station,
-                self._station.name,
+        """Send queued tasks to free Dask workers; called with the lock held."""
+        if self._client is None or self._plugin is None or not self._is_registered:
+            return
+        free = self._dask_workers - self._running.keys()
+        while self._queue and free:
+            worker = free.pop()
+            task = self._queue.popleft()
+            task.dask_future = self._client.submit(
+                _evaluate_on_worker,
+                self._plugin.name,
                 task.configuration,
                 task.segment,
                 workers=[worker],
                 pure=False,
             )
-            self._busy[worker] = task
-            task.job.add_done_callback(partial(self._finish, worker, task))
+            self._running[worker] = task
+            task.dask_future.add_done_callback(partial(self._finish, worker, task))
 
-    def _finish(self, worker: str, task: _Task, job: Any) -> None:
+    def _finish(self, worker: str, task: _Task, dask_future: Any) -> None:
+        """Take a result from Dask; called by Dask in a thread of its own."""
         if task.future.done():
             return
         outcome: Evaluation | Failure
         try:
-            outcome = job.result()
+            outcome = dask_future.result()
         except StudyError as error:
             task.future.set_exception(error)
             return
         except Exception as error:
-            text = "".join(traceback.format_exception(error))
-            outcome = Failure("lost", f"{type(error).__name__}: {error}", text)
+            outcome = replace(describe_exception(error), status="lost")
+
         with self._lock:
-            if self._busy.get(worker) is task:
-                del self._busy[worker]
-            if isinstance(outcome, Failure):  # nothing more before the next look at the cluster
-                self._known.clear()
-                self._registered = False
+            if self._running.get(worker) is task:
+                del self._running[worker]
+            if isinstance(outcome, Failure):  # send nothing before the next look at the cluster
+                self._dask_workers.clear()
+                self._is_registered = False
             self._dispatch()
         self._settle(task, outcome)
 
@@ -240,33 +264,7 @@ class DaskWorkers:
                 task.future.set_result(outcome)
 
 
-def _check_security(address: str, security: Security) -> None:
-    try:
-        context = security.get_connection_args("client").get("ssl_context")
-    except OSError as error:
-        message = f"security must name certificates and keys that can be read: {error}"
-        raise ValueError(message) from error
-    encrypted = address.startswith("tls://")
-    if encrypted != (context is not None) and (encrypted or security.require_encryption):
-        what = "certificates and key" if encrypted else "an address as tls://host:port"
-        message = f"security needs {what} for an encrypted cluster, got {address} and {security}"
-        raise ValueError(message)
-
-
-def _workers(client: Client) -> set[str]:
-    return set(cast("dict[str, int]", client.ncores()))
-
-
-def _with_absolute_paths(segment: Segment) -> Segment:
-    """A worker's working directory is another one."""
-    checkpoint, folder = (
-        None if path is None else os.path.abspath(path)  # noqa: PTH100 links must stay as they are
-        for path in (segment.checkpoint, segment.folder)
-    )
-    return replace(segment, checkpoint=checkpoint, folder=folder)
-
-
-class _Station(WorkerPlugin):
+class _SegmentWorkerPlugin(WorkerPlugin):
     """One warm process beside a Dask worker; it carries the objective there, once."""
 
     idempotent = True  # a second registration must not end what runs
@@ -278,62 +276,111 @@ class _Station(WorkerPlugin):
         self.refusal = ""
 
     def setup(self, worker: Worker) -> None:
-        """Called by Dask on each worker that is there or joins."""
+        """Make the process's pool; called by Dask on each worker that is there or joins."""
+        self.label = str(worker.name)
+        self.pool = LocalWorkers(1, **self.limits)
         if multiprocessing.current_process().daemon:
             self.refusal = (  # raised here, it would end whoever registers this
                 f"Dask worker {worker.name} may not start a process: start it with --no-nanny, or "
                 "with the setting distributed.worker.daemon: False"
             )
-            return
-        self.label = str(worker.name)
-        self.pool = LocalWorkers(1, **self.limits)
 
     def teardown(self, worker: Worker) -> None:
-        """Called by Dask when the worker closes or the driver is gone."""
-        if hasattr(self, "pool"):
-            self.pool.close()
+        """End the process; called by Dask when the worker closes or the driver is gone."""
+        self.pool.close()
 
     def evaluate(self, configuration: Configuration, segment: Segment) -> Evaluation:
-        """Run one segment in the process."""
+        """Run one segment in the process.
+
+        Args:
+            configuration: active hyperparameters of the trial.
+            segment: epochs to train, with absolute paths.
+
+        Raises:
+            StudyError: this Dask worker may not start processes, or none can be started.
+        """
         if self.refusal:
             raise StudyError(self.refusal)
-        began = time.time()
-        missing = [p for p in (segment.checkpoint, segment.folder) if p and not Path(p).exists()]
-        if missing and (segment.start, segment.stop) == (0, segment.budget):
+        started = time.time()
+        paths = [path for path in (segment.checkpoint, segment.folder) if path is not None]
+        missing = [path for path in paths if not Path(path).exists()]
+        is_whole_trial = (segment.start, segment.stop) == (0, segment.budget)
+        if missing and is_whole_trial:
             segment = replace(segment, folder=None)  # it leaves nothing behind to go on from
         elif missing:
             reason = (
                 f"{missing[0]} does not exist where Dask worker {self.label} runs: trials with "
                 "rungs need the study's folder on a file system that driver and workers share"
             )
-            return Evaluation(Failure("failed", reason), self.label, began, time.time())
+            return Evaluation(Failure("failed", reason), self.label, started, time.time())
+
         future = self.pool.submit_payload(self.payload, configuration, segment)
         return replace(future.result(), worker=self.label)
 
 
-class _Departure(SchedulerPlugin):
-    """Ends our processes when the driver's client leaves, be it killed."""
+class _CleanupPlugin(SchedulerPlugin):
+    """Ends our processes when the driver's client leaves, also when the driver was killed."""
 
     idempotent = True
 
-    def __init__(self, client: str, station: str) -> None:
+    def __init__(self, client: str, worker_plugin: str) -> None:
         self.client = client
-        self.station = station
-        self.name = f"{station}-departure"
+        self.worker_plugin = worker_plugin
+        self.name = f"{worker_plugin}-cleanup"
 
     async def start(self, scheduler: Scheduler) -> None:
-        """Called by Dask at the registration."""
+        """Keep the scheduler; called by Dask at the registration."""
         self.scheduler = scheduler
 
     def remove_client(self, scheduler: Scheduler, client: str) -> None:
-        """Called by Dask when any client is gone."""
+        """Unregister both plugins; called by Dask when any client is gone.
+
+        Args:
+            scheduler: of the cluster.
+            client: identity of the client that is gone.
+        """
         if client == self.client:
             scheduler.remove_plugin(self.name)
             scheduler.loop.add_callback(
-                scheduler.unregister_worker_plugin, comm=None, name=self.station
+                scheduler.unregister_worker_plugin, comm=None, name=self.worker_plugin
             )
 
 
-def _evaluate_at_station(name: str, configuration: Configuration, segment: Segment) -> Evaluation:
-    station = cast(_Station, get_worker().plugins[name])
-    return station.evaluate(configuration, segment)
+def _evaluate_on_worker(name: str, configuration: Configuration, segment: Segment) -> Evaluation:
+    plugin = cast(_SegmentWorkerPlugin, get_worker().plugins[name])
+    return plugin.evaluate(configuration, segment)
+
+
+def _check_security(address: str, security: Security) -> None:
+    try:
+        context = security.get_connection_args("client").get("ssl_context")
+    except OSError as error:
+        message = f"security must name certificates and keys that can be read: {error}"
+        raise ValueError(message) from error
+
+    is_encrypted = address.startswith("tls://")
+    has_certificates = context is not None
+    if is_encrypted and not has_certificates:
+        missing = "certificates and key"
+    elif has_certificates and not is_encrypted and security.require_encryption:
+        missing = "an address as tls://host:port"
+    else:
+        return
+    message = f"security needs {missing} for an encrypted cluster, got {address} and {security}"
+    raise ValueError(message)
+
+
+def _list_workers(client: Client) -> set[str]:
+    return set(cast("dict[str, int]", client.ncores()))
+
+
+def _with_absolute_paths(segment: Segment) -> Segment:
+    """Return a segment that means the same in a worker's working directory."""
+
+    def absolute(path: str | None) -> str | None:
+        # links must stay as they are, which Path.resolve would follow
+        return None if path is None else os.path.abspath(path)  # noqa: PTH100
+
+    return replace(
+        segment, checkpoint=absolute(segment.checkpoint), folder=absolute(segment.folder)
+    )

@@ -8,7 +8,6 @@ Linux's parent-death signal would reach the worker alone, not what an objective 
 from __future__ import annotations
 
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -18,19 +17,24 @@ from contextlib import suppress
 
 import psutil
 
-_LOOK_SECONDS = 0.25
+HAS_PROCESS_GROUPS = hasattr(os, "killpg")
+"""Whether this is a POSIX system; elsewhere processes are found by their parents alone."""
+
+_POLL_SECONDS = 0.25
 
 
 def end_tree(pid: int) -> None:
     """Kill a process, its descendants, and what is left of the process group that it leads."""
     processes: list[psutil.Process] = []
     with suppress(psutil.Error):
-        first = psutil.Process(pid)
-        processes = [first, *first.children(recursive=True)]
+        root = psutil.Process(pid)
+        processes = [root, *root.children(recursive=True)]
 
     # in the group are also those whose parent has ended already
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)
+    if HAS_PROCESS_GROUPS:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)
+
     for process in processes:
         with suppress(psutil.Error):
             process.kill()
@@ -38,13 +42,18 @@ def end_tree(pid: int) -> None:
 
 def end_with(parent: int) -> None:
     """End this process, and those that it has started, once its parent is gone."""
-    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
 
 
-def _watch(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(_LOOK_SECONDS)
+def _end_after(parent: int) -> None:
+    while _is_alive(parent):
+        time.sleep(_POLL_SECONDS)
     end_tree(os.getpid())
+
+
+def _is_alive(parent: int) -> bool:
+    """Return whether this process still has its parent; Windows keeps a dead one's number."""
+    return os.getppid() == parent and (HAS_PROCESS_GROUPS or psutil.pid_exists(parent))
 
 
 class ProcessGuard:
@@ -68,20 +77,21 @@ class ProcessGuard:
 
     def add(self, pid: int) -> None:
         """End this process, too, when the driver is gone."""
-        self._tell(f"+{pid}\n")
+        self._send(f"+{pid}\n")
 
     def remove(self, pid: int) -> None:
         """Forget a process that has ended."""
-        self._tell(f"-{pid}\n")
+        self._send(f"-{pid}\n")
 
     def close(self) -> None:
-        """End the program, which ends what it still knows of."""
+        """End the program, which ends the processes that it still knows of."""
         with self._lock:
-            program, self._program = self._program, None
+            program = self._program
+            self._program = None
         if program is not None:
             program.communicate()
 
-    def _tell(self, line: str) -> None:
+    def _send(self, line: str) -> None:
         with self._lock:
             if self._program is not None and self._program.stdin is not None:
                 with suppress(BrokenPipeError):  # it was killed: workers end with their segments
@@ -93,20 +103,24 @@ def _guard(parent: int) -> None:
 
     A child that the parent forked may hold the other end: hence the look at the parent itself.
     """
-    alive: set[int] = set()
-    rest = b""
-    while os.getppid() == parent:
-        if not select.select([0], [], [], _LOOK_SECONDS)[0]:
-            continue
-        received = os.read(0, 65536)
-        if not received:
-            break
-        *lines, rest = (rest + received).split(b"\n")
-        for line in lines:
-            change = alive.add if line.startswith(b"+") else alive.discard
-            change(int(line[1:]))
-    for pid in alive:
+    pids: set[int] = set()
+    reader = threading.Thread(target=_read_changes, args=(pids,), daemon=True)
+    reader.start()
+    while reader.is_alive() and _is_alive(parent):
+        reader.join(_POLL_SECONDS)
+
+    # the last lines of a parent that has just died are still in the pipe
+    reader.join(_POLL_SECONDS)
+    for pid in list(pids):
         end_tree(pid)
+
+
+def _read_changes(pids: set[int]) -> None:
+    # unbuffered: a thread that waits with a buffer's lock would break the program's end
+    with open(0, "rb", buffering=0, closefd=False) as lines:
+        for line in lines:
+            change = pids.add if line.startswith(b"+") else pids.discard
+            change(int(line[1:]))
 
 
 if __name__ == "__main__":

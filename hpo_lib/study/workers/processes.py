@@ -1,7 +1,7 @@
-"""One warm process per thread: started, asked, watched and ended by that thread alone.
+"""Keep one warm process: start it, ask it, watch it, and end it.
 
-The thread notices every end of its process, whatever the exit code, and everything that crosses
-the pipe back is bytes that the worker has written as JSON: nothing is unpickled here.
+The driver's thread notices every end of the process, whatever the exit code, and everything that
+crosses the pipe back is bytes: nothing is unpickled here.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from hpo_lib.study.workers.process_guard import ProcessGuard, end_tree
 READY = b"ready"
 """The first message of a process, when it is able to take a task."""
 
-_LOOK_SECONDS = 0.1
+_POLL_SECONDS = 0.1
 _EXIT_SECONDS = 2.0
-_START_TRIES = 3
+_MAX_START_ATTEMPTS = 3
 
 
 class StartError(Exception):
@@ -66,10 +66,14 @@ class WarmProcess:
         self._arguments = arguments
         self._memory_limit = memory_limit
         self._guard = guard
-        self._alive: tuple[BaseProcess, Connection[bytes, bytes]] | None = None
+        self._running: tuple[BaseProcess, Connection[bytes, bytes]] | None = None
 
     def ask(self, message: bytes, time_limit: float | None = None) -> bytes:
         """Send a message and return the answer, from a new process where there is none.
+
+        Args:
+            message: passed to the process as it is.
+            time_limit: seconds that the answer may take.
 
         Raises:
             StartError: no process could be started.
@@ -78,51 +82,54 @@ class WarmProcess:
             MemoryLimitError: it held more than the memory limit; it is ended, as at a time-out.
             ClosedError: `closing` was set.
         """
-        process, pipe = self._ready()
+        process, pipe = self._ready_process()
         try:
             pipe.send_bytes(message)
         except OSError as error:
-            raise EndedError(self._death(process)) from error
+            raise EndedError(self._end_and_explain(process)) from error
         return self._receive(process, pipe, time_limit, self._memory_limit)
 
     def end(self) -> None:
         """Kill the process and everything that it has started."""
-        if self._alive is None:
+        if self._running is None:
             return
-        process, pipe = self._alive
-        self._alive = None
+        process, pipe = self._running
+        self._running = None
+
         pipe.close()
         if process.pid is not None:
             end_tree(process.pid)
             _wait_for_end(process)
             self._guard.remove(process.pid)
 
-    def _ready(self) -> tuple[BaseProcess, Connection[bytes, bytes]]:
+    def _ready_process(self) -> tuple[BaseProcess, Connection[bytes, bytes]]:
         """Return the process that waits for a task, or a new one in its place."""
-        if self._alive is not None and not self._alive[0].is_alive():
+        if self._running is not None and not self._running[0].is_alive():
             self.end()
+
         attempt = 0
-        while self._alive is None:
+        while self._running is None:
             attempt += 1
             process, pipe = self._start()
             try:
-                self._receive(process, pipe, None, None)
+                self._receive(process, pipe, time_limit=None, memory_limit=None)
             except EndedError as error:
-                # by a signal: somebody killed it; with an exit code: so ends the next one
-                killed = process.exitcode is None or process.exitcode < 0
-                if not killed or attempt == _START_TRIES:
+                # Another program has killed one that ended by a signal, and the next may live;
+                # with an exit code, the next one would end in the same way.
+                is_killed = process.exitcode is None or process.exitcode < 0
+                if not is_killed or attempt == _MAX_START_ATTEMPTS:
                     message = f"it ended before it was ready, with {error}"
                     raise StartError(message) from error
-        return self._alive
+        return self._running
 
     def _start(self) -> tuple[BaseProcess, Connection[bytes, bytes]]:
         if self.closing.is_set():
             raise ClosedError
         # fork would copy the driver's threads' locks and any CUDA context
         context = multiprocessing.get_context("spawn")
-        pipe, theirs = context.Pipe()
+        pipe, child_pipe = context.Pipe()
         process = context.Process(
-            target=self._serve, args=(theirs, *self._arguments), name="hpo_lib worker"
+            target=self._serve, args=(child_pipe, *self._arguments), name="hpo_lib worker"
         )
         try:
             self._guard.start()
@@ -132,11 +139,12 @@ class WarmProcess:
             message = f"{type(error).__name__}: {str(error).strip()}"
             raise StartError(message) from error
         finally:
-            theirs.close()
-        self._alive = process, pipe
+            child_pipe.close()
+
+        self._running = process, pipe
         if process.pid is not None:
             self._guard.add(process.pid)
-        return self._alive
+        return self._running
 
     def _receive(
         self,
@@ -146,14 +154,14 @@ class WarmProcess:
         memory_limit: int | None,
     ) -> bytes:
         """Wait for a message; whatever else happens first ends the process."""
-        began = time.monotonic()
-        while not wait([pipe, process.sentinel], _LOOK_SECONDS):
+        started = time.monotonic()
+        while not wait([pipe, process.sentinel], _POLL_SECONDS):
             reason = None
             if self.closing.is_set():
                 reason = ClosedError()
-            elif time_limit is not None and time.monotonic() - began > time_limit:
+            elif time_limit is not None and time.monotonic() - started > time_limit:
                 reason = TimeoutError()
-            elif memory_limit is not None and _resident(process.pid) > memory_limit:
+            elif memory_limit is not None and _resident_memory(process.pid) > memory_limit:
                 reason = MemoryLimitError()
             if reason is not None:
                 self.end()
@@ -161,33 +169,34 @@ class WarmProcess:
             # a child that was forked may hold both of them open
             if not process.is_alive():
                 break
+
         try:
             if pipe.poll():
                 return pipe.recv_bytes()
         except (EOFError, OSError):
             pass  # the other end is closed
-        raise EndedError(self._death(process))
+        raise EndedError(self._end_and_explain(process))
 
-    def _death(self, process: BaseProcess) -> str:
-        """End what is left of the process and say how it ended."""
-        ended = _wait_for_end(process)
+    def _end_and_explain(self, process: BaseProcess) -> str:
+        """End what is left of the process, and return how it ended."""
+        has_ended = _wait_for_end(process)
         self.end()
-        if ended:
+        if has_ended:
             return f"exit code {process.exitcode}"
         return "its pipe closed, as when os.exec runs another program in its place"
 
 
 def _wait_for_end(process: BaseProcess) -> bool:
     """Wait a little; `join` would wait for ever for one that has only closed its files."""
-    until = time.monotonic() + _EXIT_SECONDS
+    deadline = time.monotonic() + _EXIT_SECONDS
     while process.is_alive():
-        if time.monotonic() > until:
+        if time.monotonic() > deadline:
             return False
         time.sleep(0.01)
     return True
 
 
-def _resident(pid: int | None) -> int:
+def _resident_memory(pid: int | None) -> int:
     with suppress(psutil.NoSuchProcess):
         return psutil.Process(pid).memory_info().rss
     return 0

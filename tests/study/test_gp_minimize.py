@@ -200,7 +200,10 @@ def test_failures_are_left_out_and_survived():
             raise RuntimeError(message)
         return math.nan if x[2] == "c" else cost(x)
 
-    result = minimize(partial, n_calls=9, n_initial_points=8, initial_point_generator="lhs")
+    reasons = "RuntimeError: a does not work|the objective returned .*nan"
+    message = rf"^\d of 9 calls failed and are left out .* first was call \d: ({reasons})"
+    with pytest.warns(UserWarning, match=message):
+        result = minimize(partial, n_calls=9, n_initial_points=8, initial_point_generator="lhs")
     assert 1 <= len(result.x_iters) < 9
     assert {x[2] for x in result.x_iters} == {"b"}
 
@@ -251,7 +254,8 @@ def test_counts_may_be_those_of_numpy():
 
 
 def test_huge_values_are_left_out():
-    result = minimize(lambda x: x[0] if x[1] > 2 else 1e200, n_calls=9)
+    with pytest.warns(UserWarning, match=r"calls failed .*: 1e\+200 is beyond 1e150$"):
+        result = minimize(lambda x: x[0] if x[1] > 2 else 1e200, n_calls=9)
     assert 1 <= len(result.x_iters) < 9
     assert max(result.func_vals) <= 1.0
 
@@ -264,7 +268,8 @@ def test_workers_evaluate_in_processes_of_their_own():
 
 
 def test_a_finite_space_ends_the_search():
-    result = minimize(lambda x: x[0], [(1, 4)], 20)
+    with pytest.warns(UserWarning, match="ended after 4 of 20 calls: all points were tried"):
+        result = minimize(lambda x: x[0], [(1, 4)], 20)
     assert sorted(x[0] for x in result.x_iters) == [1, 2, 3, 4]
 
 
@@ -300,8 +305,6 @@ def test_it_takes_every_argument_of_skopt_at_its_default():
     ("options", "message"),
     [
         ({"base_estimator": "RF"}, "base_estimator is not supported, got 'RF': .* \"skopt\""),
-        ({"n_random_starts": 5}, "n_random_starts .* use n_initial_points"),
-        ({"noise": 0.1}, "noise is not supported, got 0.1"),
         ({"space_constraint": len}, "space_constraint .* conditions"),
         ({"dimensions": Space([(0.0, 1.0)], constraint=len)}, "space_constraint"),
         ({"n_calls": 2}, "n_calls must be at least n_initial_points = 3"),
@@ -317,14 +320,119 @@ def test_it_takes_every_argument_of_skopt_at_its_default():
         ({"x0": [0.5, 2, "a"], "y0": math.nan}, "y0 must be finite .* got nan"),
         ({"y0": 1.0}, "each of 0 points"),
         ({"dimensions": [Integer(0, 1, name="a"), Real(0, 1, name="a")]}, "different names"),
-        ({"dimensions": [Categorical(["a", (1, 2)])]}, r"x0: .* got \(1, 2\)"),
-        ({"dimensions": [Categorical(["a", None])]}, "x0: .* got None"),
+        ({"dimensions": [Categorical(["a", None])], "x0": [["None"]]}, r"x0: .* got \"'None'\""),
+        ({"x0": [0.5, 2, "a"], "y0": [(1.0, 2.0)], "acq_func": "EIps"}, r"got \[\(1.0, 2.0\)\]"),
+        ({"acq_func": "EIps", "surrogate": "skopt"}, "acq_func must be one of .* got 'EIps'"),
+        ({"acq_func": "PIps"}, "acq_func must be one of .* got 'PIps'"),
+        ({"dimensions": [Categorical([1, True])]}, "x0: options must all differ in Python"),
         ({"dimensions": [Categorical(["a", "b"], prior=[0.9, 0.1])]}, "prior of categories"),
     ],
 )
 def test_what_is_not_supported_is_refused_by_name(options, message):
     with pytest.raises(ValueError, match=message):
         minimize(**options)
+
+
+def named_function():
+    """A category."""
+
+
+@pytest.mark.parametrize(
+    "categories",
+    [[None, "l2"], [None, "None"], [(1, 2), (3, 4)], [named_function, math.sqrt], [math.inf, 0.0]],
+)
+@pytest.mark.parametrize("surrogate", ["bayes", "skopt"])
+def test_categories_may_be_any_values(categories, surrogate, tmp_path):
+    def run(spy):
+        dimensions = [(0.0, 1.0), Categorical(categories, name="kind")]
+        return minimize(
+            spy,
+            dimensions,
+            6,
+            x0=[0.5, categories[0]],
+            surrogate=surrogate,
+            name="s",
+            storage=tmp_path / "s.db",
+        )
+
+    spy = Spy(lambda x: x[0] + (x[1] is categories[0]))
+    result = run(spy)
+    assert spy.calls == result.x_iters
+    assert spy.calls[0] == [0.5, categories[0]]
+    seen = [x[1] for x in spy.calls]
+    assert all(any(value is category for category in categories) for value in seen)
+    assert any(value is not categories[0] for value in seen)
+    assert result.configuration == {"x0": result.x[0], "kind": result.x[1]}
+    assert run(Spy(stop_at=1)).x_iters == result.x_iters, "the same call resumes"
+
+
+def test_plots_of_skopt_draw_a_category_that_is_none():
+    result = minimize(lambda x: x[0] + (x[1] is None), [(0.0, 1.0), Categorical([None, "l2"])], 5)
+    skopt.plots.plot_evaluations(result)
+    skopt.plots.plot_objective(result, n_points=4, n_samples=5)
+    plt.close("all")
+
+
+@pytest.mark.parametrize(
+    ("func", "dimensions", "options"),
+    [
+        (cost, DIMENSIONS, {"x0": [0.5, 2, "a"], "noise": "gaussian", "n_random_starts": None}),
+        (bowl, TOY_SPACE, {"x0": {"optimizer": "adamw", "lr": 0.1, "depth": 8}}),
+    ],
+)
+def test_a_result_prints_and_its_arguments_repeat_the_call(func, dimensions, options):
+    result = minimize(func, dimensions, **options)
+    assert "func_vals" in str(result)
+    assert "func_vals" in repr(result)
+    assert gp_minimize(**result.specs["args"]).x_iters == result.x_iters
+
+
+def test_random_starts_are_initial_points():
+    assert minimize(n_random_starts=2).x_iters == minimize(n_initial_points=2).x_iters
+    with pytest.raises(ValueError, match="n_calls must be at least n_initial_points = 9"):
+        minimize(n_random_starts=9)
+
+
+def test_arguments_that_mean_nothing_here_are_ignored_with_one_warning():
+    ignored = {
+        "acq_optimizer": "sampling",
+        "n_points": 100,
+        "n_restarts_optimizer": 2,
+        "model_queue_size": 1,
+        "noise": 0.1,
+    }
+    with pytest.warns(
+        UserWarning, match="^gp_minimize ignores acq_optimizer='sampling'"
+    ) as caught:
+        result = minimize(**ignored)
+    (warning,) = caught
+    assert all(f"{name}={value!r}" in str(warning.message) for name, value in ignored.items())
+    assert result.x_iters == minimize().x_iters
+
+
+def test_improvement_per_second_takes_the_seconds_that_the_function_returns():
+    def run(seconds):
+        # both halves are equally good; the seconds say which is cheaper
+        func = lambda x: ((abs(x[0]) - 0.5) ** 2, seconds(x[0]))  # noqa: E731
+        return minimize(func, [(-1.0, 1.0)], 12, n_initial_points=6, acq_func="EIps")
+
+    right = run(lambda x: 100.0 if x < 0 else 0.01)
+    left = run(lambda x: 0.01 if x < 0 else 100.0)
+    assert list(right.func_vals) == [(abs(x) - 0.5) ** 2 for (x,) in right.x_iters]
+    seconds = [100.0 if x < 0 else 0.01 for (x,) in right.x_iters]
+    assert np.exp(right.log_time) == pytest.approx(seconds)
+    assert all(x > 0 for (x,) in right.x_iters[6:])
+    assert all(x < 0 for (x,) in left.x_iters[6:])
+
+
+def test_improvement_per_second_takes_a_function_that_returns_a_value_alone():
+    result = minimize(square, [(0.0, 1.0)], 5, acq_func="EIps")
+    assert list(result.func_vals) == [square(x) for x in result.x_iters]
+
+
+def test_a_pair_is_a_failure_where_no_seconds_are_asked_for():
+    with pytest.raises(StudyError, match=r"must return a number, got \(0.5, 1.0\)"):
+        minimize(lambda x: (0.5, 1.0))
 
 
 def test_an_unknown_argument_and_counts_that_are_none_are_refused():
@@ -352,5 +460,6 @@ def test_it_finds_the_optimum_of_hartmann6():
 
 def test_a_space_without_anything_to_search_is_one_call():
     space = SearchSpace.from_yaml("kind: {type: choice, options: [only]}")
-    result = minimize(lambda c: 0.5, space, 3)
+    with pytest.warns(UserWarning, match="ended after 1 of 3 calls"):
+        result = minimize(lambda c: 0.5, space, 3)
     assert (result.x_iters, result.fun) == ([["only"]], 0.5)

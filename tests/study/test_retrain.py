@@ -15,9 +15,9 @@ from hpo_lib.space.values import Configuration
 from hpo_lib.study.catalog import open_study
 from hpo_lib.study.retrain import (
     best_configuration,
-    describe_finalists,
-    finalists_frame,
-    retrain_best,
+    describe_retrained,
+    retrain_top_k,
+    retrained_frame,
 )
 from hpo_lib.study.run import run_study
 from hpo_lib.trials import RECORD_KEY
@@ -59,7 +59,7 @@ def search(storage, seed=0, n_trials=40, noise=0.1):
 
 
 def retrain(storage, *args, noise=0.1, **options):
-    return retrain_best(Noisy(noise), "s", *args, storage=storage, workers=0, **options)
+    return retrain_top_k(Noisy(noise), "s", *args, storage=storage, workers=0, **options)
 
 
 def test_the_mean_of_fresh_trainings_ranks_the_best(storage):
@@ -83,32 +83,32 @@ def test_the_mean_of_fresh_trainings_ranks_the_best(storage):
 def test_fresh_seeds_are_none_of_the_search(storage):
     search(storage, n_trials=3)
     frame = retrain(storage, 3, 4)
-    assert (frame["flattered_by"].abs() > 1e-6).all()
+    assert (frame["optimism"].abs() > 1e-6).all()
     fresh = [trial.value for trial in open_study("s finalists", storage).trials]
     assert len(set(fresh)) == 12
 
 
 @pytest.mark.slow
-def test_first_values_flatter_and_means_choose_better():
-    flattered, lucky, chosen = [], [], []
+def test_search_values_are_optimistic_and_means_choose_better():
+    optimism, lucky, chosen = [], [], []
     for seed in range(20):
         storage = optuna.storages.InMemoryStorage()
         search(storage, seed)
         frame = retrain(storage, 5, 6)
-        flattered.append(frame["flattered_by"][frame["first"].idxmin()])
+        optimism.append(frame["optimism"][frame["search_value"].idxmin()])
         lucky.append(open_study("s", storage).best_params["x"])
         chosen.append(best_configuration("s", storage)["x"])
     # about 5 standard errors; the best of 40 draws with this noise is more than 0.1 too good
-    assert np.mean(flattered) > 0.08
+    assert np.mean(optimism) > 0.08
     assert np.mean(chosen) < np.mean(lucky)
 
 
-def test_without_noise_nothing_had_flattered(storage):
+def test_without_noise_no_value_is_optimistic(storage):
     search(storage, noise=0.0)
     frame = retrain(storage, 3, 2, noise=0.0)
-    assert frame["flattered_by"].abs().max() < 1e-12
+    assert frame["optimism"].abs().max() < 1e-12
     assert frame["standard_error"].max() < 1e-12
-    assert frame["first"].is_monotonic_increasing
+    assert frame["search_value"].is_monotonic_increasing
 
 
 def test_only_what_is_missing_is_trained(storage):
@@ -155,25 +155,25 @@ def test_pruned_and_failed_trials_never_stand_for_election(storage):
     assert frame["standard_error"].isna().all()
 
 
-def test_a_finalist_that_fails_comes_last(storage):
+def test_a_configuration_that_fails_comes_last(storage):
     search(storage)
     best = open_study("s", storage).best_params["x"]
-    frame = retrain_best(Noisy(fails=best), "s", 2, 2, storage=storage, workers=0)
+    frame = retrain_top_k(Noisy(fails=best), "s", 2, 2, storage=storage, workers=0)
     assert list(frame["n"]) == [2, 0]
     assert frame["param_x"].iloc[-1] == best
     assert best_configuration("s", storage)["x"] != best
 
 
-def test_a_line_says_how_much_it_had_flattered(storage):
+def test_a_line_says_how_optimistic_it_was(storage):
     search(storage)
-    assert describe_finalists(finalists_frame("s", storage)) == (
+    assert describe_retrained(retrained_frame("s", storage)) == (
         "no configuration has a fresh training"
     )
     assert best_configuration("s", storage)["x"] == open_study("s", storage).best_params["x"]
-    text = describe_finalists(retrain(storage, 3, 3))
+    text = describe_retrained(retrain(storage, 3, 3))
     best = open_study("s", storage).best_trial
     assert f"the search's best value was {best.value:.4g} (trial {best.number})" in text
-    assert "(n = 3): the first value flattered by" in text
+    assert "(n = 3): the search's value was optimistic by" in text
 
 
 def test_what_does_not_compare_is_refused(storage):
@@ -185,7 +185,7 @@ def test_what_does_not_compare_is_refused(storage):
     with pytest.raises(ValueError, match="n_seeds must be at least 1, got 0"):
         retrain(storage, 1, 0)
     with pytest.raises(StudyError, match="no study 'other'"):
-        retrain_best(Noisy(), "other", storage=storage)
+        retrain_top_k(Noisy(), "other", storage=storage)
 
 
 def test_a_study_that_others_made_is_refused(storage):

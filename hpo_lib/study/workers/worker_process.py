@@ -1,0 +1,104 @@
+"""Evaluate segments in a worker process: the code on the other end of the driver's pipe."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import sys
+from dataclasses import asdict
+from functools import lru_cache
+from multiprocessing.connection import Connection
+from typing import Any
+
+import cloudpickle
+
+from hpo_lib.exceptions import StudyError
+from hpo_lib.objective import CURVES, Objective, SegmentResult
+from hpo_lib.study.workers.base import Evaluation, Failure, describe_exception, evaluate
+from hpo_lib.study.workers.process_guard import HAS_PROCESS_GROUPS
+from hpo_lib.study.workers.processes import READY
+
+
+def prepare_process(gpu: str | None = None) -> None:
+    """Give this process one thread and, where there is one, its GPU."""
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = "1"
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+
+    torch: Any = sys.modules.get("torch")  # loaded already when the user's script imports it
+    if torch is not None:
+        torch.set_num_threads(1)
+
+
+def serve(pipe: Connection[bytes, bytes], gpu: str | None) -> None:
+    """Evaluate segments in a worker process until the driver is gone.
+
+    Nothing of ours runs beside the objective, neither a thread nor a signal's handler, for its
+    children would inherit them: limits and ends are the driver's work.
+
+    Args:
+        pipe: this process's end of the pipe to the driver.
+        gpu: the one CUDA device that the objective sees; None leaves all visible.
+    """
+    prepare_process(gpu)
+    if HAS_PROCESS_GROUPS:
+        # A group of its own: Ctrl-C in a terminal does not reach it, and a driver that ends it
+        # also finds those of an objective's children whose parent has ended.
+        os.setpgid(0, 0)
+        os.set_inheritable(pipe.fileno(), False)  # os.exec closes it, which the driver notices
+
+    pid = os.getpid()
+    pipe.send_bytes(READY)
+    while True:
+        try:
+            message = pipe.recv_bytes()
+        except EOFError:
+            return
+        answer = _answer(message)
+        if os.getpid() != pid:  # a child that the objective has forked returned from it, too
+            os._exit(0)
+        pipe.send_bytes(answer)
+
+
+def decode_answer(answer: bytes, worker: str) -> Evaluation:
+    """Return the evaluation that a worker process has written.
+
+    The answer is JSON: the driver unpickles nothing that an objective may have written.
+
+    Args:
+        answer: as `serve` sends it.
+        worker: name of the worker.
+
+    Raises:
+        StudyError: the process cannot load the objective.
+        ValueError, KeyError, TypeError: it is no answer.
+    """
+    content: dict[str, Any] = json.loads(answer)
+    if "refusal" in content:
+        message = f"the objective cannot be loaded in a worker process: {content['refusal']}"
+        raise StudyError(message)
+
+    outcome: dict[str, Any] = content["outcome"]
+    if "reason" in outcome:
+        result = Failure(**outcome)
+    else:
+        curves = {name: tuple(outcome.pop(name)) for name in CURVES}
+        result = SegmentResult(**curves, **outcome)
+    return Evaluation(result, worker, content["started"], content["finished"])
+
+
+def _answer(message: bytes) -> bytes:
+    payload, configuration, segment = pickle.loads(message)
+    try:
+        objective = _load_objective(payload)
+    except BaseException as error:
+        return json.dumps({"refusal": describe_exception(error).reason}).encode()
+    evaluation = evaluate(objective, configuration, segment, "", interruptible=False)
+    return json.dumps(asdict(evaluation)).encode()
+
+
+@lru_cache(maxsize=2)
+def _load_objective(payload: bytes) -> Objective:
+    return cloudpickle.loads(payload)
