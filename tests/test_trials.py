@@ -11,10 +11,9 @@ from typing import Any
 
 import optuna
 import pytest
-from hpo_lib.comparison.simulation import wall_clock_data
 from optuna.trial import TrialState, create_trial
 
-from hpo_lib.comparison.run import tidy
+from hpo_lib.comparison.run import comparison_frame
 from hpo_lib.exceptions import StudyError
 from hpo_lib.plots.study import any_time_data, learning_curves_data
 from hpo_lib.plots.trials import points_data, trial_curves_data
@@ -307,11 +306,7 @@ def by_retraining(study: optuna.Study) -> float:
 
 
 def by_comparison(study: optuna.Study) -> float:
-    return tidy(study, "random", 1)["best"].iloc[-1]
-
-
-def by_wall_clock(study: optuna.Study) -> float:
-    return wall_clock_data(study)[1][-1]
+    return comparison_frame(study, "random", 1)["best"].iloc[-1]
 
 
 @pytest.mark.parametrize(
@@ -327,7 +322,6 @@ def by_wall_clock(study: optuna.Study) -> float:
         by_patience,
         by_retraining,
         by_comparison,
-        by_wall_clock,
     ],
 )
 def test_all_places_name_the_same_best_trial(
