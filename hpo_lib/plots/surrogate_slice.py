@@ -317,7 +317,13 @@ def _draw_line(data: Slice, improvement: FloatArray, text: str) -> AxesArray:
         # A dashed line at the shown configuration.
         parameter_axis(ax, "x", parameter, margin=0.02)
         here = positions(parameter, [data.at[parameter.name]])[0]
-        ax.axvline(here, color="black", linewidth=1, linestyle="--", zorder=1.5)
+        ax.axvline(
+            here,
+            color="black",
+            linewidth=1,
+            linestyle="--",
+            zorder=1.5,
+        )
 
     left, right = axes
     _draw_mean_and_trials(left, data)
@@ -325,7 +331,13 @@ def _draw_line(data: Slice, improvement: FloatArray, text: str) -> AxesArray:
         # Bars stand on the lowest value, since logarithms are negative.
         lowest = np.fmin.reduce(improvement)
         heights = improvement - lowest
-        right.bar(data.grids[0], heights, 0.5, lowest, color=GREEN)
+        right.bar(
+            data.grids[0],
+            heights,
+            0.5,
+            lowest,
+            color=GREEN,
+        )
     else:
         right.plot(data.grids[0], improvement, color=GREEN)
     right.set_ylabel(text)
@@ -335,7 +347,14 @@ def _draw_line(data: Slice, improvement: FloatArray, text: str) -> AxesArray:
 def _draw_mean_and_trials(ax: Axes, data: Slice) -> None:
     """Draw the mean with its uncertainty, and the trials near the slice."""
     parameter = data.varied[0]
-    draw_mean(ax, parameter, data.grids[0], data.mean, data.std, bands=2)
+    draw_mean(
+        ax,
+        parameter,
+        data.grids[0],
+        data.mean,
+        data.std,
+        bands=2,
+    )
 
     at = data.points.positions[parameter.name]
     near = data.near

@@ -33,7 +33,12 @@ _UNIFORM_SHARE = 0.05
 """Share of a belief that is spread evenly, so that a wrong one rules nothing out."""
 
 
-def log_expected_improvement(mean: Array, std: Array, best: float, noise: float = 0.0) -> Array:
+def log_expected_improvement(
+    mean: Array,
+    std: Array,
+    best: float,
+    noise: float = 0.0,
+) -> Array:
     """Return the logarithm of the expected improvement, finite where the latter underflows.
 
     Ament et al. (2023), "Unexpected improvements to expected improvement", equation 9. With
@@ -134,7 +139,11 @@ class Acquisition:
         return np.array(log_passing)
 
 
-def with_task_columns(rows: Array, model: AveragedProcess, fidelity: float = 1.0) -> Array:
+def with_task_columns(
+    rows: Array,
+    model: AveragedProcess,
+    fidelity: float = 1.0,
+) -> Array:
     """Append the fidelity and the study's own task, as far as they are inputs of the model.
 
     Args:

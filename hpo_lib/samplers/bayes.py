@@ -217,7 +217,13 @@ class BayesSampler(GPSamplerBase):
             full = np.r_[full, is_pending]
             warm_start = np.r_[warm_start, ~is_pending]
             model.fit(np.vstack([rows, pending]), values)
-        return model, TrainingSet(points, values, full, warm_start, margin)
+        return model, TrainingSet(
+            points,
+            values,
+            full,
+            warm_start,
+            margin,
+        )
 
     def _kernel_parameters(
         self,

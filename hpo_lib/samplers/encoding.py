@@ -314,13 +314,25 @@ def _axis(name: str, distribution: Any) -> Axis:
     """Return the axis of a distribution."""
     if isinstance(distribution, CategoricalDistribution):
         last = len(distribution.choices) - 1
-        return Axis(name, distribution, 0, last, choice=True)
+        return Axis(
+            name,
+            distribution,
+            0,
+            last,
+            choice=True,
+        )
 
     low = distribution.low
     high = distribution.high
     if distribution.step is not None and not distribution.log:
         last = round((high - low) / distribution.step)
-        return Axis(name, distribution, 0, last, stepped=True)
+        return Axis(
+            name,
+            distribution,
+            0,
+            last,
+            stepped=True,
+        )
 
     is_whole = isinstance(distribution, IntDistribution)
     return Axis(

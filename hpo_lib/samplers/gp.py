@@ -294,7 +294,13 @@ class NegativeLogPosterior:
         gradient[-2] = by_pair @ kernel + trace * signal
         gradient[-1] = trace * (noise - _MIN_NOISE)
         slope *= by_pair
-        self._add_input_gradient(gradient, theta, warped, inverse_squares, slope)
+        self._add_input_gradient(
+            gradient,
+            theta,
+            warped,
+            inverse_squares,
+            slope,
+        )
         return float(value), gradient + z / self.prior_std
 
     def _add_input_gradient(

@@ -286,7 +286,12 @@ def _check_known_values(
         raise ValueError(message)
 
 
-def _initial_design(generator: str, n: int, n_dimensions: int, seed: int) -> Array:
+def _initial_design(
+    generator: str,
+    n: int,
+    n_dimensions: int,
+    seed: int,
+) -> Array:
     """Return n points of the unit cube, shape (n, n_dimensions)."""
     rng = np.random.default_rng(seed)
     if generator == "random":

@@ -144,7 +144,13 @@ def collect_observations(
     observed += _failures(failed, observed)
     is_multi_fidelity = any(observation.fidelity < 1 for observation in observed)
     thresholds = rung_thresholds(trials, sign) if is_multi_fidelity else []
-    return Observations(observed, tried, pending, epoch_seconds, thresholds)
+    return Observations(
+        observed,
+        tried,
+        pending,
+        epoch_seconds,
+        thresholds,
+    )
 
 
 def _is_conclusive(trial: RecordedTrial) -> bool:
@@ -173,7 +179,11 @@ def direction_sign(study: optuna.Study) -> float:
     return -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
 
 
-def choice_seed(seed: int, number: int, name: str = "") -> int:
+def choice_seed(
+    seed: int,
+    number: int,
+    name: str = "",
+) -> int:
     """Return the seed of what is chosen for one trial, or for one of its parameters.
 
     Args:

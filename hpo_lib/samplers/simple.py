@@ -135,7 +135,12 @@ class SpaceSampler(ConfigurationSampler):
         n_trials: the budget; most strategies do without it.
     """
 
-    def __init__(self, space: SearchSpace, seed: int, n_trials: int = 0) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        seed: int,
+        n_trials: int = 0,
+    ) -> None:
         super().__init__()
         self._space = space
         self._seed = check_whole("seed", seed, 0)
@@ -245,7 +250,12 @@ class GridSampler(SpaceSampler):
         n_trials: the budget.
     """
 
-    def __init__(self, space: SearchSpace, seed: int, n_trials: int) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        seed: int,
+        n_trials: int,
+    ) -> None:
         super().__init__(space, seed)
         fitting = [points for points in (5, 4, 3, 2) if space.grid_size(points) <= n_trials]
         self.points = fitting[0] if fitting else 3

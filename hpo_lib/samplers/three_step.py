@@ -78,7 +78,12 @@ class ThreeStepSampler(SpaceSampler):
             default=None,
         )
 
-    def _search_lines(self, study: optuna.Study, number: int, block: int) -> Configuration | None:
+    def _search_lines(
+        self,
+        study: optuna.Study,
+        number: int,
+        block: int,
+    ) -> Configuration | None:
         """Return the most promising new point on the line of a block.
 
         A line varies one hyperparameter of the incumbent. Where it has no new point, the lines of
@@ -140,7 +145,12 @@ class ThreeStepSampler(SpaceSampler):
                 targets.append(target)
         return values, targets
 
-    def _replace(self, configuration: Configuration, name: str, value: Value) -> Configuration:
+    def _replace(
+        self,
+        configuration: Configuration,
+        name: str,
+        value: Value,
+    ) -> Configuration:
         """Return a configuration with another value; what that makes active has its default."""
         defaults = {parameter.name: parameter.default for parameter in self._space.searched}
         return self._space.complete({**defaults, **configuration, name: value})

@@ -45,7 +45,14 @@ class _Range(ParameterBase, frozen=True):
 
     _number = staticmethod(read_float)
 
-    @field_validator("low", "high", "step", "default", "fixed", mode="before")
+    @field_validator(
+        "low",
+        "high",
+        "step",
+        "default",
+        "fixed",
+        mode="before",
+    )
     @classmethod
     def _read_number(cls, value: object) -> float:
         # Readers of YAML 1.1 take 1e-4 for a word.

@@ -107,7 +107,10 @@ class BackgroundStudy:
         self._pausable = _PausableWorkers()
         self._state = "running"
         self._thread = threading.Thread(
-            target=self._run, args=(self._pausable,), name=f"study {self.name}", daemon=True
+            target=self._run,
+            args=(self._pausable,),
+            name=f"study {self.name}",
+            daemon=True,
         )
         self._thread.start()
 
@@ -201,7 +204,10 @@ class _PausableWorkers:
         waited_for.set_result(None)
 
     def submit(
-        self, objective: Objective, configuration: Configuration, segment: Segment
+        self,
+        objective: Objective,
+        configuration: Configuration,
+        segment: Segment,
     ) -> Future[Evaluation]:
         if self.is_stopping:
             raise _StoppedError

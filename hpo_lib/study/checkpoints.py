@@ -63,7 +63,12 @@ class StudyFolder:
         identity: the study's identity.
     """
 
-    def __init__(self, root: Path, name: str, identity: str) -> None:
+    def __init__(
+        self,
+        root: Path,
+        name: str,
+        identity: str,
+    ) -> None:
         self.root = root
         self.identity = identity
         self.path = root / f"{_quoted(name)}-{identity[:12]}"

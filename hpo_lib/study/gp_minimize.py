@@ -143,7 +143,11 @@ def gp_minimize(  # noqa: PLR0913 those of skopt
     known = list(zip(points, values, strict=True)) if values else []
     recorded = {**options, "first": [] if values else points, "given": known}
     sampler = SURROGATES[surrogate](
-        seed, skopt_space.space, **options, x0=points, y0=values or None
+        seed,
+        skopt_space.space,
+        **options,
+        x0=points,
+        y0=values or None,
     )
 
     results = _Results(skopt_space, points[: len(values)], values, arguments)
@@ -249,7 +253,12 @@ class _Results:
             result.log_time = np.log([math.nan] * len(self.known_values) + seconds)
         return result
 
-    def final(self, study: optuna.Study, seed: int, surrogate: str) -> OptimizeResult:
+    def final(
+        self,
+        study: optuna.Study,
+        seed: int,
+        surrogate: str,
+    ) -> OptimizeResult:
         """Return the result with its model."""
         result = self.so_far(study)
         if result is None:
@@ -311,7 +320,12 @@ def _check_skopt_arguments(arguments: Mapping[str, Any]) -> None:
         warnings.warn(message, stacklevel=3)
 
 
-def _check_counts(n_calls: int, n_initial_points: int, n_points: int, n_unknown: int) -> None:
+def _check_counts(
+    n_calls: int,
+    n_initial_points: int,
+    n_points: int,
+    n_unknown: int,
+) -> None:
     """Check the number of calls against those that `x0` and the initial points need."""
     if n_initial_points < 0 or n_initial_points + n_points < 1:
         message = f"n_initial_points must be positive where there is no x0, got {n_initial_points}"
@@ -345,7 +359,12 @@ def _read_values(y0: Any, n_points: int) -> list[float]:
     return values
 
 
-def _warn_of_missing_calls(study: optuna.Study, n_calls: int, *, is_exhausted: bool) -> None:
+def _warn_of_missing_calls(
+    study: optuna.Study,
+    n_calls: int,
+    *,
+    is_exhausted: bool,
+) -> None:
     """Warn of calls that failed, and of those that a finite space has no points for."""
     trials = own_trials(study)
     failed = [trial for trial in trials if not trial.has_usable_value]

@@ -140,7 +140,11 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
     sampler = make_sampler(strategy, space, seed, n_trials)
     with translate_storage_errors(storage):
         study = optuna.create_study(
-            storage=backend, sampler=sampler, pruner=pruner, study_name=name, load_if_exists=True
+            storage=backend,
+            sampler=sampler,
+            pruner=pruner,
+            study_name=name,
+            load_if_exists=True,
         )
         check_unchanged(study, space, settings, evaluated)
 
@@ -148,7 +152,14 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
         record = StudyRecord.of(study)
         if not record.is_ready:
             earlier = None if warm_start_from is None else open_study(warm_start_from, backend)
-            begin_study(study, evaluated, space, settings, n_trials, earlier)
+            begin_study(
+                study,
+                evaluated,
+                space,
+                settings,
+                n_trials,
+                earlier,
+            )
         elif record.n_trials != n_trials:
             record.write(study, n_trials=n_trials)  # for those who watch
         if is_complete(study, n_trials):
@@ -188,12 +199,20 @@ def _reopen_for_driver(
     study_id = backend.get_study_id_from_name(study.study_name)
     storage = SingleWriterStorage(backend, study_id)
     driven = optuna.load_study(
-        study_name=study.study_name, storage=storage, sampler=study.sampler, pruner=study.pruner
+        study_name=study.study_name,
+        storage=storage,
+        sampler=study.sampler,
+        pruner=study.pruner,
     )
     return driven, storage
 
 
-def _check_rungs(rungs: Sequence[int], budget: int, *, needed: bool) -> None:
+def _check_rungs(
+    rungs: Sequence[int],
+    budget: int,
+    *,
+    needed: bool,
+) -> None:
     if list(rungs) != sorted({rung for rung in rungs if 0 < rung < budget}):
         message = f"rungs must rise within 1 to {budget - 1} epochs, got {list(rungs)}"
         raise ValueError(message)
@@ -262,7 +281,14 @@ def estimate_cost(
 
     costs: list[float] = []
     with tempfile.TemporaryDirectory(prefix="hpo_lib_") as folder:
-        segment = Segment(trial_seed(seed, 0), 0, 1, evaluated.budget, None, folder)
+        segment = Segment(
+            trial_seed(seed, 0),
+            0,
+            1,
+            evaluated.budget,
+            None,
+            folder,
+        )
         for configuration in configurations:
             began = time.perf_counter()
             result = evaluated(configuration, segment)

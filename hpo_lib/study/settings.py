@@ -58,7 +58,10 @@ def _in_current_form(recorded: dict[str, Any], objective: Objective) -> dict[str
 
 
 def check_comparable(
-    name: str, recorded: dict[str, Any], asked: dict[str, Any], objective: Objective
+    name: str,
+    recorded: dict[str, Any],
+    asked: dict[str, Any],
+    objective: Objective,
 ) -> None:
     """Refuse another objective or budget than that of an earlier study.
 
@@ -82,7 +85,10 @@ def check_comparable(
 
 
 def check_unchanged(
-    study: optuna.Study, space: SearchSpace, settings: dict[str, Any], objective: Objective
+    study: optuna.Study,
+    space: SearchSpace,
+    settings: dict[str, Any],
+    objective: Objective,
 ) -> None:
     """Refuse to continue a study that was recorded with another space or other settings.
 

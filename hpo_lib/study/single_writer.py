@@ -111,7 +111,10 @@ class SingleWriterStorage(BaseStorage):
         self._unwritten.clear()
 
     def set_trial_state_values(
-        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+        self,
+        trial_id: int,
+        state: TrialState,
+        values: Sequence[float] | None = None,
     ) -> bool:
         """Write a state and values; False where a trial to be run is not waiting any more."""
         self._write_parameters()
@@ -119,20 +122,33 @@ class SingleWriterStorage(BaseStorage):
         return self._backend.set_trial_state_values(trial_id, state, values)
 
     def set_trial_intermediate_value(
-        self, trial_id: int, step: int, intermediate_value: float
+        self,
+        trial_id: int,
+        step: int,
+        intermediate_value: float,
     ) -> None:
         """Write the value of a step."""
         self._write_parameters()
         self._changed.add(trial_id)
         self._backend.set_trial_intermediate_value(trial_id, step, intermediate_value)
 
-    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+    def set_trial_user_attr(
+        self,
+        trial_id: int,
+        key: str,
+        value: Any,
+    ) -> None:
         """Write a user attribute of a trial."""
         self._write_parameters()
         self._changed.add(trial_id)
         self._backend.set_trial_user_attr(trial_id, key, value)
 
-    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+    def set_trial_system_attr(
+        self,
+        trial_id: int,
+        key: str,
+        value: Any,
+    ) -> None:
         """Write a system attribute of a trial."""
         self._write_parameters()
         self._changed.add(trial_id)
@@ -150,11 +166,21 @@ class SingleWriterStorage(BaseStorage):
         """Delete a study."""
         self._backend.delete_study(study_id)
 
-    def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
+    def set_study_user_attr(
+        self,
+        study_id: int,
+        key: str,
+        value: Any,
+    ) -> None:
         """Write a user attribute of a study."""
         self._backend.set_study_user_attr(study_id, key, value)
 
-    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
+    def set_study_system_attr(
+        self,
+        study_id: int,
+        key: str,
+        value: Any,
+    ) -> None:
         """Write a system attribute of a study."""
         self._backend.set_study_system_attr(study_id, key, value)
 

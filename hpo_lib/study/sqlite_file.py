@@ -73,7 +73,11 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _connect(path: Path, mode: str, timeout: float) -> sqlite3.Connection:
+def _connect(
+    path: Path,
+    mode: str,
+    timeout: float,
+) -> sqlite3.Connection:
     """Open a file that is there: plain `connect` would make it."""
     uri = f"{path.absolute().as_uri()}?mode={mode}"
     return sqlite3.connect(uri, uri=True, timeout=timeout)

@@ -96,7 +96,12 @@ class PaddingShortcut(nn.Module):
         stride: every `stride`-th pixel is kept, in rows and columns.
     """
 
-    def __init__(self, n_in: int, n_out: int, stride: int) -> None:
+    def __init__(
+        self,
+        n_in: int,
+        n_out: int,
+        stride: int,
+    ) -> None:
         super().__init__()
         if n_out < n_in:
             message = (
@@ -231,7 +236,11 @@ class ResNet(nn.Module):
             check_filter_size(size)
 
         make_block = partial(
-            ResidualBlock, block=block, dropout=dropout, activation=activation, shortcut=shortcut
+            ResidualBlock,
+            block=block,
+            dropout=dropout,
+            activation=activation,
+            shortcut=shortcut,
         )
         self.stem = nn.Sequential(
             *_conv_norm(in_channels, widths[0], 3),
@@ -306,7 +315,12 @@ def _activation(name: str) -> nn.Module:
     return _ACTIVATION_CLASSES[name](**options)
 
 
-def _conv_norm(n_in: int, n_out: int, size: int, stride: int = 1) -> list[nn.Module]:
+def _conv_norm(
+    n_in: int,
+    n_out: int,
+    size: int,
+    stride: int = 1,
+) -> list[nn.Module]:
     convolution = nn.Conv2d(
         n_in,
         n_out,
@@ -318,7 +332,12 @@ def _conv_norm(n_in: int, n_out: int, size: int, stride: int = 1) -> list[nn.Mod
     return [convolution, nn.BatchNorm2d(n_out)]
 
 
-def _shortcut(kind: str, n_in: int, n_out: int, stride: int) -> nn.Module:
+def _shortcut(
+    kind: str,
+    n_in: int,
+    n_out: int,
+    stride: int,
+) -> nn.Module:
     if n_in == n_out and stride == 1:
         return nn.Identity()
     if kind == "padding":
@@ -338,7 +357,10 @@ def _initialise(model: nn.Module) -> None:
 
 
 def _per_stage(
-    argument: str, values: int | Sequence[int], n_stages: int, growth: int
+    argument: str,
+    values: int | Sequence[int],
+    n_stages: int,
+    growth: int,
 ) -> Sequence[int]:
     """Return one number per stage; a single one grows by a factor from stage to stage."""
     if isinstance(values, int):

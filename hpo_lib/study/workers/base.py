@@ -73,7 +73,10 @@ class Workers(Protocol):
         ...
 
     def submit(
-        self, objective: Objective, configuration: Configuration, segment: Segment
+        self,
+        objective: Objective,
+        configuration: Configuration,
+        segment: Segment,
     ) -> Future[Evaluation]:
         """Start one segment; only called while fewer than `slots` are running.
 
@@ -103,7 +106,9 @@ class TimedWorkers(Workers, Protocol):
 
 
 def wait_for_first(
-    workers: Workers, running: Collection[Future[Evaluation]], timeout: float
+    workers: Workers,
+    running: Collection[Future[Evaluation]],
+    timeout: float,
 ) -> set[Future[Evaluation]]:
     """Return the finished futures as soon as there is one, or none after the timeout.
 

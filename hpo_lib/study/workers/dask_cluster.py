@@ -102,7 +102,10 @@ class DaskWorkers:
         return max(1, len(self._dask_workers))
 
     def submit(
-        self, objective: Objective, configuration: Configuration, segment: Segment
+        self,
+        objective: Objective,
+        configuration: Configuration,
+        segment: Segment,
     ) -> Future[Evaluation]:
         """Send one segment to a free Dask worker, or to the next that is.
 
@@ -234,7 +237,12 @@ class DaskWorkers:
             self._running[worker] = task
             task.dask_future.add_done_callback(partial(self._finish, worker, task))
 
-    def _finish(self, worker: str, task: _Task, dask_future: Any) -> None:
+    def _finish(
+        self,
+        worker: str,
+        task: _Task,
+        dask_future: Any,
+    ) -> None:
         """Take a result from Dask; called by Dask in a thread of its own."""
         if task.future.done():
             return
@@ -269,7 +277,12 @@ class _SegmentWorkerPlugin(WorkerPlugin):
 
     idempotent = True  # a second registration must not end what runs
 
-    def __init__(self, name: str, payload: bytes, limits: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        name: str,
+        payload: bytes,
+        limits: dict[str, Any],
+    ) -> None:
         self.name = name
         self.payload = payload
         self.limits = limits
@@ -346,7 +359,11 @@ class _CleanupPlugin(SchedulerPlugin):
             )
 
 
-def _evaluate_on_worker(name: str, configuration: Configuration, segment: Segment) -> Evaluation:
+def _evaluate_on_worker(
+    name: str,
+    configuration: Configuration,
+    segment: Segment,
+) -> Evaluation:
     plugin = cast(_SegmentWorkerPlugin, get_worker().plugins[name])
     return plugin.evaluate(configuration, segment)
 

@@ -60,7 +60,10 @@ class LocalWorkers:
         self._threads: dict[int, threading.Thread] = {}
 
     def submit(
-        self, objective: Objective, configuration: Configuration, segment: Segment
+        self,
+        objective: Objective,
+        configuration: Configuration,
+        segment: Segment,
     ) -> Future[Evaluation]:
         """Send one segment to a free process.
 
@@ -75,7 +78,10 @@ class LocalWorkers:
         return self.submit_payload(cloudpickle.dumps(objective), configuration, segment)
 
     def submit_payload(
-        self, payload: bytes, configuration: Configuration, segment: Segment
+        self,
+        payload: bytes,
+        configuration: Configuration,
+        segment: Segment,
     ) -> Future[Evaluation]:
         """Send one segment of an objective that cloudpickle has written.
 
@@ -128,7 +134,11 @@ class LocalWorkers:
         return WarmProcess(serve, (gpu,), self.memory_limit, self._guard)
 
     def _run(
-        self, slot: int, process: WarmProcess, message: bytes, future: Future[Evaluation]
+        self,
+        slot: int,
+        process: WarmProcess,
+        message: bytes,
+        future: Future[Evaluation],
     ) -> None:
         """Evaluate one segment, and free the slot before anyone hears of the result."""
         try:
@@ -144,7 +154,12 @@ class LocalWorkers:
         with self._lock:
             self._free_slots.append(slot)
 
-    def _evaluate(self, process: WarmProcess, message: bytes, worker: str) -> Evaluation:
+    def _evaluate(
+        self,
+        process: WarmProcess,
+        message: bytes,
+        worker: str,
+    ) -> Evaluation:
         started = time.time()
         try:
             return decode_answer(process.ask(message, self.time_limit), worker)

@@ -95,7 +95,13 @@ def _answer(message: bytes) -> bytes:
         objective = _load_objective(payload)
     except BaseException as error:
         return json.dumps({"refusal": describe_exception(error).reason}).encode()
-    evaluation = evaluate(objective, configuration, segment, "", interruptible=False)
+    evaluation = evaluate(
+        objective,
+        configuration,
+        segment,
+        "",
+        interruptible=False,
+    )
     return json.dumps(asdict(evaluation)).encode()
 
 
