@@ -1,4 +1,4 @@
-"""The record of a study and its trials: the one module that reads and writes their attributes.
+"""Record of a study and its trials: the one module that reads and writes their attributes.
 
 Optuna stores parameters, values and states. Everything else that a study records about a trial
 stands in one JSON object under the user attribute `hpo_lib`, so that a trial's record is written
@@ -59,7 +59,7 @@ class HasUserAttributes(Protocol):
 
 
 class TrialOutcome(StrEnum):
-    """What became of a trial."""
+    """Outcome of a trial."""
 
     WAITING = "waiting"
     """Enqueued and not started yet."""
@@ -91,7 +91,7 @@ _OUTCOME_OF_STATE = {
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """What a study records of a trial beside what Optuna does.
+    """Record of a trial beside what Optuna stores.
 
     Attributes:
         configuration: the active values, fixed ones included.
@@ -146,7 +146,12 @@ class TrialRecord:
         return len(self.validation_error) if is_finite else 0
 
     def write(self, storage: BaseStorage, trial_id: int) -> None:
-        """Write the record as one user attribute of a trial, which is one transaction."""
+        """Write the record as one user attribute of a trial, which is one transaction.
+
+        Args:
+            storage: the storage of the study.
+            trial_id: id of the trial in it.
+        """
         storage.set_trial_user_attr(trial_id, RECORD_KEY, self.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
@@ -207,13 +212,13 @@ class RecordedTrial:
 
     @property
     def configuration(self) -> Configuration:
-        """The active values; the parameters of a trial that another program made."""
+        """Active values; the parameters of a trial that another program made."""
         recorded = self.record.configuration
         return dict(self.params) if recorded is None else recorded
 
     @property
     def known_params(self) -> dict[str, Any]:
-        """The suggested values, and those that an enqueued trial will get."""
+        """Suggested values, and those that an enqueued trial will get."""
         return {**(self.queued_params or {}), **self.params}
 
     @property
@@ -346,7 +351,7 @@ def running_best(values: ArrayLike) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class StudyRecord:
-    """What a study was begun with and how it ended.
+    """Settings that a study was begun with, and how it ended.
 
     Attributes:
         space: the search space as canonical YAML.
@@ -406,7 +411,12 @@ def read_lease(study: HasUserAttributes) -> dict[str, Any]:
 
 
 def write_lease(study: optuna.Study, holder: Mapping[str, Any] | None) -> None:
-    """Record who holds the right to write a study; None gives it back."""
+    """Record who holds the right to write a study.
+
+    Args:
+        study: the study.
+        holder: who holds the right; None gives it back.
+    """
     study.set_user_attr(LEASE_KEY, holder)
 
 

@@ -203,7 +203,7 @@ def replay(
 
 @dataclass(frozen=True)
 class _Studies:
-    """The studies of a comparison: what they share."""
+    """Settings that the studies of a comparison share."""
 
     objective: Objective | Callable[[Configuration], float]
     space: SearchSpace

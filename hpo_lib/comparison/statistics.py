@@ -19,10 +19,10 @@ from hpo_lib.checks import check_member
 Array = NDArray[np.float64]
 
 Spending = Literal["trial", "seconds"]
-"""What a budget is: trials, or seconds of training and suggesting."""
+"""Units of a budget: trials, or seconds of training and suggesting."""
 
 STUDY = ["strategy", "seed"]
-"""The columns that name a study of a comparison."""
+"""Columns that name a study of a comparison."""
 
 _N_RESAMPLES = 1000
 _N_STEPS = 50

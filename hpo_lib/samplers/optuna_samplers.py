@@ -139,7 +139,12 @@ class CmaEsSampler(SpaceSampler):
     """
 
     def choose(self, study: optuna.Study, number: int) -> Configuration:
-        """Draw from the distribution after the generations that are complete."""
+        """Draw from the distribution after the generations that are complete.
+
+        Args:
+            study: the study that the trial belongs to.
+            number: number of the trial, from 0.
+        """
         from cmaes import CMA
 
         encoder = Encoder(self._space.distributions(), self._space)

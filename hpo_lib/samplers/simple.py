@@ -209,7 +209,12 @@ class RandomSampler(SpaceSampler):
     """Draw independently from the priors, once per trial number."""
 
     def choose(self, study: optuna.Study, number: int) -> Configuration:
-        """Draw one configuration."""
+        """Draw one configuration.
+
+        Args:
+            study: the study that the trial belongs to.
+            number: number of the trial, from 0.
+        """
         rng = np.random.default_rng([self._seed, number])
         return self._space.sample(rng, self._seed)
 
@@ -222,7 +227,12 @@ class SobolSampler(SpaceSampler):
     """
 
     def choose(self, study: optuna.Study, number: int) -> Configuration:
-        """Take the point with the number of the trial."""
+        """Take the point with the number of the trial.
+
+        Args:
+            study: the study that the trial belongs to.
+            number: number of the trial, from 0.
+        """
         from scipy.stats import qmc  # takes half a second to import
 
         n_dimensions = len(self._space.searched)
@@ -264,7 +274,15 @@ class GridSampler(SpaceSampler):
         self._grid = {configuration_key(grid[index]): grid[index] for index in order}
 
     def choose(self, study: optuna.Study, number: int) -> Configuration:
-        """Take the first configuration that no other trial has, whatever became of it."""
+        """Take the first configuration that no other trial has, whatever became of it.
+
+        Args:
+            study: the study that the trial belongs to.
+            number: number of the trial, from 0.
+
+        Raises:
+            ExhaustedError: all configurations of the grid have been tried.
+        """
         tried = tried_configurations(self._recorded_trials(study, number), self._space)
         for key, configuration in self._grid.items():
             if key not in tried:

@@ -1,4 +1,4 @@
-"""The reference recipe's three-step strategy."""
+"""Three-step strategy: random values, the learning rate, then one parameter at a time."""
 
 from __future__ import annotations
 
@@ -42,7 +42,12 @@ class ThreeStepSampler(SpaceSampler):
     """
 
     def choose(self, study: optuna.Study, number: int) -> Configuration:
-        """Choose by the step that this trial belongs to."""
+        """Choose by the step that this trial belongs to.
+
+        Args:
+            study: the study that the trial belongs to.
+            number: number of the trial, from 0.
+        """
         earlier = recorded_trials(study)[:number]
         index = sum(trial.is_chosen for trial in earlier)
         rng = np.random.default_rng([self._seed, number])

@@ -55,7 +55,7 @@ def checkpoints_beside(file: Path) -> Path:
 
 
 class StudyFolder:
-    """The folder of one study.
+    """Folder of one study.
 
     Args:
         root: the folder for all studies of a file, or a temporary one.
@@ -153,7 +153,7 @@ class StudyFolder:
             _remove_empty(self.path)
 
     def _through_link(self, path: Path) -> bool:
-        """Whether a part of a path below the root is a symbolic link."""
+        """Return whether a part of a path below the root is a symbolic link."""
         parts = path.relative_to(self.root).parts
         return any(self.root.joinpath(*parts[: n + 1]).is_symlink() for n in range(len(parts)))
 

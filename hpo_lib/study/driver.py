@@ -1,4 +1,4 @@
-"""The loop that drives one study: fill the free slots, collect, record, close, and go on.
+"""Loop that drives one study: fill the free slots, collect, record, close, and go on.
 
 It is the only writer of the record. Everything it needs to go on after a kill is in there: a
 trial's curves reach as far as its last recorded segment, and there is a checkpoint of that epoch.

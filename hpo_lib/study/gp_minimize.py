@@ -259,7 +259,16 @@ class _Results:
         seed: int,
         surrogate: str,
     ) -> OptimizeResult:
-        """Return the result with its model."""
+        """Return the result with its model.
+
+        Args:
+            study: the finished study.
+            seed: seed of the result's random state.
+            surrogate: kind of the model, as `fit_process` takes it.
+
+        Raises:
+            StudyError: no call of func returned a finite number.
+        """
         result = self.so_far(study)
         if result is None:
             reasons = [trial.record.reason for trial in own_trials(study)]

@@ -1,4 +1,4 @@
-"""The settings that a study was begun with, and the trials that it begins with.
+"""Settings that a study was begun with, and the trials that it begins with.
 
 A call that would continue a study must ask for the same settings and the same space.
 """

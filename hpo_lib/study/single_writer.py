@@ -1,4 +1,4 @@
-"""The storage of a study while its driver runs: the trials are kept in memory.
+"""Storage of a study while its driver runs: the trials are kept in memory.
 
 Optuna reads every unfinished trial again whenever it looks at a study, several times per trial.
 With 256 workers this took longer than the trials.
@@ -55,7 +55,13 @@ class SingleWriterStorage(BaseStorage):
         deepcopy: bool = True,
         states: Container[TrialState] | None = None,
     ) -> list[FrozenTrial]:
-        """Return the trials by number, those in some states only where these are given."""
+        """Return the trials by number.
+
+        Args:
+            study_id: the study.
+            deepcopy: whether to return copies; else the trials must not be changed.
+            states: return trials in these states only; None for all.
+        """
         if study_id != self._study_id:
             return self._backend.get_all_trials(study_id, deepcopy, states)
         self._read_changed_trials()
@@ -88,7 +94,15 @@ class SingleWriterStorage(BaseStorage):
     # ------------------------------------------------------------------ writes to trials
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
-        """Create a trial, as a copy of another one where that is given."""
+        """Create a trial.
+
+        Args:
+            study_id: the study.
+            template_trial: trial to copy; None for a new one that runs.
+
+        Returns:
+            The id of the trial.
+        """
         trial_id = self._backend.create_new_trial(study_id, template_trial)
         if study_id == self._study_id:
             self._changed.add(trial_id)
@@ -101,7 +115,14 @@ class SingleWriterStorage(BaseStorage):
         param_value_internal: float,
         distribution: BaseDistribution,
     ) -> None:
-        """Keep the value of a parameter for the next look or write."""
+        """Keep the value of a parameter for the next look or write.
+
+        Args:
+            trial_id: id of the trial.
+            param_name: name of the parameter.
+            param_value_internal: its value in Optuna's internal representation.
+            distribution: its distribution.
+        """
         self._unwritten.append((trial_id, param_name, param_value_internal, distribution))
 
     def _write_parameters(self) -> None:
@@ -116,7 +137,16 @@ class SingleWriterStorage(BaseStorage):
         state: TrialState,
         values: Sequence[float] | None = None,
     ) -> bool:
-        """Write a state and values; False where a trial to be run is not waiting any more."""
+        """Write a state and values.
+
+        Args:
+            trial_id: id of the trial.
+            state: its new state.
+            values: its final values, for a completed trial.
+
+        Returns:
+            False where a trial that is to be run is not waiting any more.
+        """
         self._write_parameters()
         self._changed.add(trial_id)
         return self._backend.set_trial_state_values(trial_id, state, values)
@@ -127,7 +157,13 @@ class SingleWriterStorage(BaseStorage):
         step: int,
         intermediate_value: float,
     ) -> None:
-        """Write the value of a step."""
+        """Write the value of a step.
+
+        Args:
+            trial_id: id of the trial.
+            step: epoch, counted from 1.
+            intermediate_value: validation error after it.
+        """
         self._write_parameters()
         self._changed.add(trial_id)
         self._backend.set_trial_intermediate_value(trial_id, step, intermediate_value)
@@ -138,7 +174,13 @@ class SingleWriterStorage(BaseStorage):
         key: str,
         value: Any,
     ) -> None:
-        """Write a user attribute of a trial."""
+        """Write a user attribute of a trial.
+
+        Args:
+            trial_id: id of the trial.
+            key: name of the attribute.
+            value: what to store as JSON.
+        """
         self._write_parameters()
         self._changed.add(trial_id)
         self._backend.set_trial_user_attr(trial_id, key, value)
@@ -149,7 +191,13 @@ class SingleWriterStorage(BaseStorage):
         key: str,
         value: Any,
     ) -> None:
-        """Write a system attribute of a trial."""
+        """Write a system attribute of a trial.
+
+        Args:
+            trial_id: id of the trial.
+            key: name of the attribute.
+            value: what to store as JSON.
+        """
         self._write_parameters()
         self._changed.add(trial_id)
         self._backend.set_trial_system_attr(trial_id, key, value)
@@ -159,7 +207,12 @@ class SingleWriterStorage(BaseStorage):
     def create_new_study(
         self, directions: Sequence[StudyDirection], study_name: str | None = None
     ) -> int:
-        """Create a study."""
+        """Create a study and return its id.
+
+        Args:
+            directions: one per objective.
+            study_name: name; None for one that the storage makes up.
+        """
         return self._backend.create_new_study(directions, study_name)
 
     def delete_study(self, study_id: int) -> None:
@@ -172,7 +225,13 @@ class SingleWriterStorage(BaseStorage):
         key: str,
         value: Any,
     ) -> None:
-        """Write a user attribute of a study."""
+        """Write a user attribute of a study.
+
+        Args:
+            study_id: the study.
+            key: name of the attribute.
+            value: what to store as JSON.
+        """
         self._backend.set_study_user_attr(study_id, key, value)
 
     def set_study_system_attr(
@@ -181,7 +240,13 @@ class SingleWriterStorage(BaseStorage):
         key: str,
         value: Any,
     ) -> None:
-        """Write a system attribute of a study."""
+        """Write a system attribute of a study.
+
+        Args:
+            study_id: the study.
+            key: name of the attribute.
+            value: what to store as JSON.
+        """
         self._backend.set_study_system_attr(study_id, key, value)
 
     def get_study_id_from_name(self, study_name: str) -> int:

@@ -44,7 +44,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The outcome of one segment.
+    """Outcome of one segment.
 
     Attributes:
         outcome: its result, or why there is none.

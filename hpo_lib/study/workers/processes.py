@@ -20,7 +20,7 @@ import psutil
 from hpo_lib.study.workers.process_guard import ProcessGuard, end_tree
 
 READY = b"ready"
-"""The first message of a process, when it is able to take a task."""
+"""First message of a process, when it is able to take a task."""
 
 _POLL_SECONDS = 0.1
 _EXIT_SECONDS = 2.0
