@@ -61,7 +61,7 @@ def search(task: Task, sampler: BayesSampler, evidence: Trials, trust: bool) -> 
 
 
 def with_evidence(right: bool, trust: bool) -> Callable[[Task, int], list[float]]:
-    """Return a side that takes 30 earlier trials, with values in reverse order if they are wrong."""
+    """Return a side that takes 30 earlier trials, with values in reverse order if not right."""
 
     def run(task: Task, seed: int) -> list[float]:
         trials = drawn(task, 30, seed)

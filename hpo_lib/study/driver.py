@@ -57,7 +57,8 @@ def trial_seed(seed: int, number: int) -> int:
         seed: the study's seed.
         number: the trial's number.
     """
-    return int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
+    sequence = np.random.SeedSequence((seed, number))
+    return int(sequence.generate_state(1)[0])
 
 
 @dataclass
@@ -170,7 +171,8 @@ class Driver:
     def _next_trial(self) -> optuna.Trial | None:
         # Trials that an earlier driver left running come first, in their order.
         if self._unfinished:
-            return optuna.Trial(self.study, self._trial_id(self._unfinished.popleft()))
+            number = self._unfinished.popleft()
+            return optuna.Trial(self.study, self._trial_id(number))
 
         if self._stop_reason is None and self._is_exhausted():
             self._stop_reason = "every configuration of the strategy was tried"
@@ -188,6 +190,7 @@ class Driver:
         is_exhausted = getattr(self.study.sampler, "is_exhausted", None)
         if is_exhausted is None:
             return False
+
         queued = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
         return not queued and is_exhausted(self.study)
 
@@ -294,8 +297,9 @@ class Driver:
 
         errors: list[StudyError] = []
         for future in sorted(done, key=lambda item: self._running[item].number):
+            running = self._running.pop(future)
             try:
-                self._record_evaluation(self._running.pop(future), future.result(), workers)
+                self._record_evaluation(running, future.result(), workers)
             except StudyError as error:  # not before the others are recorded, too
                 errors.append(error)
         if errors:
@@ -321,6 +325,7 @@ class Driver:
             if math.isfinite(error):
                 running.values[step] = error
                 self.storage.set_trial_intermediate_value(running.trial_id, step, error)
+
         if problem is None:
             self._write(running, **changes)
             self._continue(running, epoch, result.checkpoint, workers)
@@ -333,12 +338,11 @@ class Driver:
         for name in CURVES:
             earlier = getattr(running.record, name)[: running.segment.start]
             changes[name] = (*earlier, *getattr(result, name))
+
         if result.checkpoint is not None:
             file = self.folder.recorded(result.checkpoint)
-            changes["checkpoints"] = {
-                **running.record.checkpoints,
-                str(running.segment.stop): file,
-            }
+            epoch = str(running.segment.stop)
+            changes["checkpoints"] = {**running.record.checkpoints, epoch: file}
         return changes
 
     def _record_failure(
@@ -384,11 +388,11 @@ class Driver:
 
         configuration = running.record.configuration or {}
         self._failures.append(f"trial {running.number} {configuration}: {reason}")
+
         if len(self._failures) >= self.max_failures:
-            n_failures = len(self._failures)
             listed = "\n  ".join(self._failures)
             message = (
-                f"{n_failures} trials failed in a row (max_failures={self.max_failures}), "
+                f"{len(self._failures)} trials failed in a row (max_failures={self.max_failures}), "
                 f"study {self.study.study_name!r} stopped; what finished is recorded:\n  {listed}"
             )
             StudyRecord.of(self.study).write(self.study, stopped=message)
@@ -434,6 +438,8 @@ def _span(running: _RunningTrial, evaluation: Evaluation) -> dict[str, Any]:
 def _why_diverged(result: SegmentResult) -> str | None:
     if result.status == "diverged":
         return f"the loss stopped being finite after {len(result.validation_error)} epochs"
-    if not result.validation_error or not all(map(math.isfinite, result.validation_error)):
-        return f"the objective returned {result.validation_error}, not finite numbers"
+
+    errors = result.validation_error
+    if not errors or not all(map(math.isfinite, errors)):
+        return f"the objective returned {errors}, not finite numbers"
     return None

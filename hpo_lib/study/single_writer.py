@@ -47,7 +47,9 @@ class SingleWriterStorage(BaseStorage):
         if trial_id not in self._numbers:
             self._changed.add(trial_id)
         self._read_changed_trials()
-        return copy.deepcopy(self._trials[self._numbers[trial_id]])
+
+        number = self._numbers[trial_id]
+        return copy.deepcopy(self._trials[number])
 
     def get_all_trials(
         self,
@@ -64,10 +66,14 @@ class SingleWriterStorage(BaseStorage):
         """
         if study_id != self._study_id:
             return self._backend.get_all_trials(study_id, deepcopy, states)
+
         self._read_changed_trials()
         if states == _WAITING:
             self._notice_enqueued_trials()
-        trials = [trial for trial in self._trials if states is None or trial.state in states]
+
+        trials = self._trials[:]
+        if states is not None:
+            trials = [trial for trial in trials if trial.state in states]
         return copy.deepcopy(trials) if deepcopy else trials
 
     def _read_changed_trials(self) -> None:
@@ -78,14 +84,21 @@ class SingleWriterStorage(BaseStorage):
                 # Another process has enqueued a trial before this one.
                 self._read_all_trials()
                 trial = self._trials[trial.number]
+
+            # Replaces the trial, or appends one that is new.
             self._trials[trial.number : trial.number + 1] = [trial]
             self._numbers[trial_id] = trial.number
         self._changed.clear()
 
     def _notice_enqueued_trials(self) -> None:
-        waiting = self._backend.get_all_trials(self._study_id, deepcopy=False, states=_WAITING)
-        known = [trial.number for trial in self._trials if trial.state == TrialState.WAITING]
-        if [trial.number for trial in waiting] != known:
+        waiting = self._backend.get_all_trials(
+            self._study_id,
+            deepcopy=False,
+            states=_WAITING,
+        )
+        in_storage = [trial.number for trial in waiting]
+        in_memory = [trial.number for trial in self._trials if trial.state == TrialState.WAITING]
+        if in_storage != in_memory:
             self._read_all_trials()
 
     def _read_all_trials(self) -> None:
@@ -123,7 +136,8 @@ class SingleWriterStorage(BaseStorage):
             param_value_internal: its value in Optuna's internal representation.
             distribution: its distribution.
         """
-        self._unwritten.append((trial_id, param_name, param_value_internal, distribution))
+        parameter = (trial_id, param_name, param_value_internal, distribution)
+        self._unwritten.append(parameter)
 
     def _write_parameters(self) -> None:
         for trial_id, name, value, distribution in self._unwritten:
@@ -149,7 +163,11 @@ class SingleWriterStorage(BaseStorage):
         """
         self._write_parameters()
         self._changed.add(trial_id)
-        return self._backend.set_trial_state_values(trial_id, state, values)
+        return self._backend.set_trial_state_values(
+            trial_id,
+            state,
+            values,
+        )
 
     def set_trial_intermediate_value(
         self,
@@ -166,7 +184,11 @@ class SingleWriterStorage(BaseStorage):
         """
         self._write_parameters()
         self._changed.add(trial_id)
-        self._backend.set_trial_intermediate_value(trial_id, step, intermediate_value)
+        self._backend.set_trial_intermediate_value(
+            trial_id,
+            step,
+            intermediate_value,
+        )
 
     def set_trial_user_attr(
         self,
