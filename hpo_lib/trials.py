@@ -134,6 +134,8 @@ class TrialRecord:
         if not isinstance(content, Mapping):
             content = _read_old_record(attributes)
         record = cast("Mapping[str, Any]", content)
+
+        # A later version may have more fields; JSON has lists for tuples.
         values = {key: value for key, value in record.items() if key in cls.__match_args__}
         for name in CURVES:
             values[name] = tuple(values.get(name, ()))
@@ -304,6 +306,8 @@ def incumbent(source: optuna.Study | Iterable[RecordedTrial]) -> RecordedTrial |
         The trial, or None where no trial of the study's own has a finite value.
     """
     trials = recorded_trials(source) if isinstance(source, optuna.Study) else source
+
+    # A later trial of the same value is no improvement.
     best: RecordedTrial | None = None
     best_value = math.inf
     for trial in trials:

@@ -77,6 +77,8 @@ class ConfigurationSampler(BaseSampler):
                 if _stop(study):
                     raise optuna.TrialPruned(str(error)) from error
                 raise
+
+            # Optuna stores the parameters one by one, later.
             self._running[study.study_name, trial.number] = params
         return params
 
@@ -96,6 +98,8 @@ class ConfigurationSampler(BaseSampler):
             values: its values.
         """
         self._running.pop((study.study_name, trial.number), None)
+
+        # Enqueued trials run even when the sampler has nothing left.
         waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
         if not waiting and self.is_exhausted(study):
             _stop(study)
@@ -112,6 +116,7 @@ class ConfigurationSampler(BaseSampler):
                     trial,
                     params={**chosen, **trial.known_params},
                 )
+
             if trial.number != number:
                 trials.append(trial)
         return trials
@@ -201,6 +206,8 @@ class SpaceSampler(ConfigurationSampler):
                 f"{type(self).__name__}, which has {list(self._space.names)}"
             )
             raise ValueError(message)
+
+        # A seed of its own: the value depends on no other parameter.
         rng = np.random.default_rng(choice_seed(self._seed, trial.number, param_name))
         return self._space[param_name].from_unit(rng.random(), self._seed)
 
@@ -242,6 +249,7 @@ class SobolSampler(SpaceSampler):
         )
         if number > 0:  # scipy cannot go forward by nothing
             sequence.fast_forward(number)
+
         point = sequence.random(1)[0, :n_dimensions]
         return self._space.from_unit(point.tolist(), self._seed)
 
@@ -267,8 +275,12 @@ class GridSampler(SpaceSampler):
         n_trials: int,
     ) -> None:
         super().__init__(space, seed)
+
+        # The finest grid that fits into the budget.
         fitting = [points for points in (5, 4, 3, 2) if space.grid_size(points) <= n_trials]
         self.points = fitting[0] if fitting else 3
+
+        # Its configurations in random order.
         grid = space.grid(self.points)
         order = np.random.default_rng(seed).permutation(len(grid))
         self._grid = {configuration_key(grid[index]): grid[index] for index in order}
@@ -287,6 +299,7 @@ class GridSampler(SpaceSampler):
         for key, configuration in self._grid.items():
             if key not in tried:
                 return configuration
+
         message = (
             f"all {len(self._grid)} configurations of the grid have been tried; "
             "ask is_exhausted(study) first"

@@ -176,6 +176,7 @@ class Driver:
 
         if self._stop_reason is None and self._is_exhausted():
             self._stop_reason = "every configuration of the strategy was tried"
+
         if self._n_begun >= self.n_trials:
             return None
         for rule in self.stop:
@@ -222,6 +223,7 @@ class Driver:
         if running.record.configuration is None:
             self._write(running, configuration=configuration, suggest_seconds=suggest_seconds)
 
+        # Go on after the last recorded epoch.
         epoch = running.record.n_epochs
         if epoch:
             running.segment = self._segment_from_checkpoint(running, epoch)
@@ -392,8 +394,9 @@ class Driver:
         if len(self._failures) >= self.max_failures:
             listed = "\n  ".join(self._failures)
             message = (
-                f"{len(self._failures)} trials failed in a row (max_failures={self.max_failures}), "
-                f"study {self.study.study_name!r} stopped; what finished is recorded:\n  {listed}"
+                f"{len(self._failures)} trials failed in a row "
+                f"(max_failures={self.max_failures}), study {self.study.study_name!r} stopped; "
+                f"what finished is recorded:\n  {listed}"
             )
             StudyRecord.of(self.study).write(self.study, stopped=message)
             raise StudyStoppedError(message)

@@ -168,6 +168,8 @@ class ResidualBlock(nn.Module):
                 _activation(activation),
                 *_conv_norm(n_filters, n_out, 1),
             ]
+
+        # Before the last convolution and its norm.
         if dropout > 0:
             layers.insert(-2, Dropout(dropout))
 
@@ -213,6 +215,8 @@ class ResNet(nn.Module):
         n_classes: int = 10,
     ) -> None:
         super().__init__()
+
+        # Check the arguments.
         check_member("block", block, get_args(BlockKind))
         check_member("activation", activation, ACTIVATIONS)
         check_member("shortcut", shortcut, get_args(ShortcutKind))
@@ -222,6 +226,7 @@ class ResNet(nn.Module):
             ("n_classes", n_classes),
         ):
             check_whole(name, value, 1)
+
         if not blocks or min(blocks) < 1:
             message = f"blocks must be at least one per stage, got {list(blocks)!r}"
             raise ValueError(message)
@@ -242,10 +247,13 @@ class ResNet(nn.Module):
             activation=activation,
             shortcut=shortcut,
         )
+
+        # Stem, stages, classifier.
         self.stem = nn.Sequential(
             *_conv_norm(in_channels, widths[0], 3),
             _activation(activation),
         )
+
         layers: list[ResidualBlock] = []
         n_channels = widths[0]
         for stage, n_blocks in enumerate(blocks):
@@ -258,6 +266,7 @@ class ResNet(nn.Module):
                     make_block(n_channels, widths[stage], block_stride, filter_size=size)
                 )
                 n_channels = widths[stage] * _EXPANSION[block]
+
         self.blocks = nn.Sequential(*layers)
         self.classifier = nn.Linear(n_channels, n_classes)
         _initialise(self)
