@@ -224,6 +224,7 @@ def _checked_budget(
         rule = f"budget in {about_path.name} must be a whole number of epochs up to {longest}"
         message = f"{rule}, the longest training in {path.name}, got {budget!r}"
         raise ValueError(message)
+
     return budget
 
 
@@ -295,6 +296,7 @@ def _read_seconds(rows: Sequence[_Row]) -> list[list[float]]:
         numbers = _read_numbers(row, column)
         is_comparable = row.cells.get("machine") == commonest
         seconds.append(numbers if is_comparable else [])
+
     return seconds
 
 
@@ -354,6 +356,7 @@ def _read_numbers(row: _Row, column: str) -> list[float]:
         rule = "must be finite numbers separated by spaces"
         message = f"{row.place}, {column} {rule}, got {text!r}"
         raise ValueError(message)
+
     return numbers
 
 
@@ -374,6 +377,7 @@ def _make_record(
         # Epochs after a divergence count as the worst error of all.
         is_diverged = np.asarray(diverged, bool)[:, None]
         padded[~is_recorded & is_diverged] = padded[is_recorded].max()
+
     return Record(
         space,
         tuple(configurations),

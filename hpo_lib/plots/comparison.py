@@ -301,4 +301,5 @@ def plot_scaling(frame: pd.DataFrame) -> AxesArray:
         ax.set_xticks(workers, [str(n) for n in workers])
         ax.set_xlabel("workers")
         legend_above(ax)
+
     return axes

@@ -347,6 +347,7 @@ def log_ticks(axis: Axis, ratio: float) -> None:
         factors = (1.0, 2.0, 5.0)
     elif ratio < 150:
         factors = (1.0, 3.0)
+
     axis.set_major_locator(LogLocator(subs=factors))
     axis.set_major_formatter("{x:g}")
 

@@ -340,6 +340,7 @@ def _draw_line(data: Slice, improvement: FloatArray, text: str) -> AxesArray:
         )
     else:
         right.plot(data.grids[0], improvement, color=GREEN)
+
     right.set_ylabel(text)
     return axes
 
@@ -394,6 +395,7 @@ def _draw_surfaces(data: Slice, improvement: FloatArray, text: str) -> AxesArray
         value_bar(colours, ax, name)
         _draw_trials(ax, data)
         ax.label_outer()
+
     return axes
 
 

@@ -153,6 +153,7 @@ class Acquisition:
             z = (highest - mean) / std
             least_likely = np.minimum(log_passing[-1], log_ndtr(z))
             log_passing.append(least_likely)
+
         return np.array(log_passing)
 
 
@@ -249,6 +250,7 @@ def optimize_acquisition(
         )
         points = np.vstack([points, near])
         values = np.r_[values, acquisition(near)]
+
     return _sorted(points, values)
 
 

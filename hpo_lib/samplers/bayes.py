@@ -223,6 +223,7 @@ class BayesSampler(GPSamplerBase):
             full = np.r_[full, is_pending]
             warm_start = np.r_[warm_start, ~is_pending]
             model.fit(np.vstack([rows, pending]), values)
+
         return model, TrainingSet(
             points,
             values,
@@ -264,6 +265,7 @@ class BayesSampler(GPSamplerBase):
             is_few = n <= _AVERAGE_UP_TO
             thetas = model.draw_parameters(_N_DRAWS) if is_few else model.theta_[None]
             self._thetas = {key: thetas}
+
         return self._thetas[key]
 
     def _initial_point(self, encoder: Encoder, index: int) -> Point | None:

@@ -206,6 +206,7 @@ class Encoder:
                 column = self._names.index(parameter.name)
                 default = self._defaults[parameter.name]
                 points[~met, column] = self.axes[column].to_number(default)
+
         return points
 
     def all_points(self) -> Array | None:

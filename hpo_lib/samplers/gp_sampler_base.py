@@ -278,6 +278,7 @@ class GPSamplerBase(ConfigurationSampler):
                 "ask is_exhausted(study) first"
             )
             raise ExhaustedError(message)
+
         return untried[:_MAX_CANDIDATES]
 
 

@@ -333,6 +333,7 @@ def intermediate_observations(
                 later = epochs
 
         observations[trial.number] = pairs[::-1]
+
     return observations
 
 
@@ -369,6 +370,7 @@ def rung_thresholds(trials: Sequence[RecordedTrial], sign: float) -> list[RungTh
                 highest=values[:n_passed][-1],
             )
             thresholds.append(threshold)
+
     return thresholds
 
 

@@ -125,5 +125,6 @@ def _import_sampler(path: str) -> Callable[..., BaseSampler]:
         with suppress(TypeError):  # it takes other arguments
             inspect.signature(found).bind(seed=0)
             return found
+
     message = f"strategy must be an Optuna sampler that takes a seed alone, got {path!r}"
     raise ValueError(message)

@@ -80,6 +80,7 @@ class ConfigurationSampler(BaseSampler):
 
             # Optuna stores the parameters one by one, later.
             self._running[study.study_name, trial.number] = params
+
         return params
 
     def after_trial(
@@ -119,6 +120,7 @@ class ConfigurationSampler(BaseSampler):
 
             if trial.number != number:
                 trials.append(trial)
+
         return trials
 
 

@@ -77,6 +77,7 @@ class ThreeStepSampler(SpaceSampler):
             is_range = not isinstance(parameter, ChoiceParameter)
             if is_range and parameter.count != 1 and parameter.name in start:
                 ranges.append(parameter)
+
         return min(
             ranges,
             key=lambda parameter: parameter.name != "lr",
@@ -113,6 +114,7 @@ class ThreeStepSampler(SpaceSampler):
                 values, targets = self._observed_on_line(incumbent, parameter.name, observed)
                 best = _most_promising(parameter, values, targets, untried)
                 return self._replace(incumbent, parameter.name, best)
+
         return None
 
     def _untried_on_line(
@@ -148,6 +150,7 @@ class ThreeStepSampler(SpaceSampler):
             if configuration == self._replace(incumbent, name, configuration[name]):
                 values.append(configuration[name])
                 targets.append(target)
+
         return values, targets
 
     def _replace(

@@ -142,6 +142,7 @@ class _Range(ParameterBase, frozen=True):
             message += f"got {number}; the nearest is {nearest}"
         else:
             message = f"must lie between low = {self.low} and high = {self.high}, got {number}"
+
         raise ValueError(message)
 
     def from_unit(
@@ -309,4 +310,5 @@ def read_parameter(name: str, body: object) -> Parameter:
     else:
         if not problems:
             return parameter
+
     raise SpaceError(problems)

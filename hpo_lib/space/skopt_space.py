@@ -163,6 +163,7 @@ def _needs_labels(categories: Sequence[Any]) -> bool:
         SearchSpace.from_dict({"x": parameter})
     except SpaceError:
         return True
+
     return False
 
 

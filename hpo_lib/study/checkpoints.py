@@ -110,6 +110,7 @@ class StudyFolder:
             if file.is_relative_to(folder):
                 from_root = self.path.name / file.relative_to(folder)
                 return from_root.as_posix()
+
         return checkpoint
 
     def find(self, recorded: str) -> str | None:

@@ -195,6 +195,7 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
                 stop=stop,
             )
             driver.run(pool, keep_workers=pool is workers)
+
     return study
 
 

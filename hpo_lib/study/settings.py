@@ -226,4 +226,5 @@ def _warm_start_trials(earlier: optuna.Study, space: SearchSpace) -> list[Frozen
             "outside: where a parameter is new, its value in them is not known"
         )
         raise StudyChangedError(message)
+
     return copies

@@ -88,6 +88,7 @@ class SingleWriterStorage(BaseStorage):
             # Replaces the trial, or appends one that is new.
             self._trials[trial.number : trial.number + 1] = [trial]
             self._numbers[trial_id] = trial.number
+
         self._changed.clear()
 
     def _notice_enqueued_trials(self) -> None:

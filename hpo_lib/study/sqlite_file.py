@@ -129,4 +129,5 @@ def recorded_leases(path: Path) -> dict[str, dict[str, Any] | None] | None:
         if error.sqlite_errorcode in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise
         return None  # no SQLite file, one of something else, or a damaged one
+
     return {name: json.loads(lease) if lease else None for name, lease in rows}

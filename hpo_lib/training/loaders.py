@@ -70,6 +70,7 @@ class ImageData:
             digest.update(repr(tuple(pixels.shape)).encode())
             digest.update(pixels.numpy().data)
             digest.update(labels.tobytes())
+
         return digest.hexdigest()
 
     def to(self, device: torch.device | str) -> ImageData:

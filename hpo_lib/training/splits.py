@@ -142,6 +142,7 @@ def _subset(
             f"images, or change the fractions or n_{part}"
         )
         raise DataError(message)
+
     return np.sort(indices)
 
 

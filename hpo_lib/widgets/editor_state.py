@@ -372,4 +372,5 @@ def _find_cell(
             word = rule.split()[0]
             field = word if word in FIELDS else "name"
             return (row, field), rule
+
     return None, problem

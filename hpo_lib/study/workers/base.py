@@ -151,6 +151,7 @@ def evaluate(
         if interruptible and in_main_thread and isinstance(error, KeyboardInterrupt):
             raise
         outcome = describe_exception(error)
+
     return Evaluation(outcome, worker, started, time.time())
 
 
@@ -166,6 +167,7 @@ def describe_exception(error: BaseException) -> Failure:
         text = "".join(traceback.format_exception(error))[-_MAX_TRACEBACK_LENGTH:]
     except Exception as second:
         text = f"the traceback cannot be shown, which raises {type(second).__name__}"
+
     return Failure(_failure_status(error), reason, text)
 
 

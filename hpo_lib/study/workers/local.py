@@ -96,6 +96,8 @@ class LocalWorkers:
             if not self._free_slots:
                 busy = f"all {self.slots} workers are busy"
                 raise RuntimeError(busy)
+
+            # Processes are started when they are needed, and kept.
             slot = self._free_slots.pop()
             if slot not in self._processes:
                 self._processes[slot] = self._make_process(slot)
@@ -107,6 +109,7 @@ class LocalWorkers:
             )
             self._threads[slot] = thread
             thread.start()
+
         return future
 
     def close(self) -> None:
@@ -123,6 +126,7 @@ class LocalWorkers:
             thread.join()
         for process in processes:
             process.end()
+
         self._guard.close()
         atexit.unregister(self.close)
 
@@ -130,6 +134,8 @@ class LocalWorkers:
         # Processes have to end before multiprocessing waits for them at the end of the program.
         atexit.unregister(self.close)
         atexit.register(self.close)
+
+        # Slots share the GPUs in turn.
         gpu = self._gpus[slot % len(self._gpus)] if self._gpus else None
         return WarmProcess(serve, (gpu,), self.memory_limit, self._guard)
 
@@ -177,6 +183,7 @@ class LocalWorkers:
         except (ValueError, KeyError, TypeError) as error:  # the objective wrote into our pipe
             process.end()
             failure = Failure("lost", f"its process sent what is no result: {error!r}")
+
         return Evaluation(failure, worker, started, time.time())
 
 
