@@ -216,6 +216,7 @@ def verdict(frame: pd.DataFrame, level: float = 0.05) -> str:
             f"{len(finals)} seeds, {finals.shape[1]} strategies: they {differ} {budget} "
             f"(Friedman's test, p = {p:.2g})."
         )
+
     for pair in separations(frame).to_dict("records"):
         lines.append(_pair_verdict(pair, budget, level))
     return "\n".join(lines)
@@ -289,6 +290,7 @@ class Ranks:
             is_separate = p <= 0.05
             text = f"{a} ranks before {b}" if is_separate else f"cannot separate {a} from {b}"
             lines.append(f"{n}: {text} (p = {p:.2g}, mean ranks {mean[b] - mean[a]:.2f} apart)")
+
         return "\n".join([*lines, nemenyi])
 
 
