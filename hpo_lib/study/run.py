@@ -78,7 +78,8 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
             all trials had there; None or "none" stop none. One of Optuna's pruners will do, but
             those keep state, and resume is then not exact. A pruned trial counts as budget, never
             as incumbent. Only running trials keep checkpoints on disk, at most one per rung.
-        reduction_factor: η of successive halving: the ratio of two rungs, and of the trials at them.
+        reduction_factor: η of successive halving, the ratio between rungs and between the numbers
+            of trials that reach them.
         default_first: whether the space's default configuration is the first trial.
         warm_start_from: another study of the same storage and objective whose completed trials
             inside the space are copied in as evidence; they do not count as budget, and "bayes"
