@@ -140,7 +140,7 @@ class TrialRecord:
         return cls(**values)
 
     @property
-    def n_epochs(self) -> int:
+    def n_resumable_epochs(self) -> int:
         """Epochs after which the trial can go on; 0 where its errors are not finite."""
         is_finite = all(map(math.isfinite, self.validation_error))
         return len(self.validation_error) if is_finite else 0

@@ -30,7 +30,7 @@ _INCUMBENT_STEPS = (0.02, 0.05, 0.1, 0.2)
 _LOCAL_STEPS = (0.005, 0.02, 0.1, 0.4)
 _BOUNDARY_STRETCH = 3.0
 _UNIFORM_SHARE = 0.05
-"""Share of a belief that is spread evenly, so that a wrong one rules nothing out."""
+"""Weight of the uniform component of the prior, so that a wrong prior excludes nothing."""
 
 
 def log_expected_improvement(
@@ -116,7 +116,7 @@ class Acquisition:
 
         # Expected epochs, as a fraction of the budget: each segment between two rungs counts with
         # the probability that a trial gets there.
-        log_passing = self._log_passing(rows)
+        log_passing = self._log_survival_probability(rows)
         thresholds = self.observations.rung_thresholds
         shares = [threshold.share for threshold in thresholds]
         segments = np.diff([*shares, 1.0], prepend=0.0)
@@ -134,7 +134,7 @@ class Acquisition:
             return log_ei
         return log_ei - self.log_cost.predict(rows)
 
-    def _log_passing(self, rows: Array) -> Array:
+    def _log_survival_probability(self, rows: Array) -> Array:
         """Return log probabilities to pass the first k rungs, k = 0, 1, ...: (rungs + 1, n).
 
         It is the probability of the least likely of the k rungs, as the values of one trial are

@@ -43,14 +43,14 @@ _PRIOR_WEIGHT = 3.0
 
 
 class TrainingSet(NamedTuple):
-    """Observations that the model was fitted to, then pending trials as it expects them.
+    """Observations that the model was fitted to, then pending trials with predicted means.
 
     Attributes:
         points: shape (n, d).
         values: transformed values, shape (n,).
         full: mask of full trainings of the study's own, shape (n,).
         warm_start: mask of full trainings of an earlier study, shape (n,).
-        margin: the best value is to be improved on by this at least.
+        margin: minimum improvement on the best value.
     """
 
     points: Array
@@ -69,7 +69,7 @@ class BayesSampler(GPSamplerBase):
     """Bayesian optimization with a Gaussian process and log expected improvement.
 
     While there are at most 30 observations, predictions are averaged over kernel parameters drawn
-    from their posterior. Pending trials are believed to turn out as the model expects (the
+    from their posterior. Pending trials get their predicted means (the
     "kriging believer" of Ginsbourger et al., 2010), at full fidelity; with 8 and 32 workers that
     lost less than to take them for as good as the best, the median or the worst value.
 
@@ -188,7 +188,7 @@ class BayesSampler(GPSamplerBase):
     def _fit(
         self, encoder: Encoder, observations: Observations
     ) -> tuple[AveragedProcess, TrainingSet]:
-        """Fit the model to as many observations as it can bear, and to pending trials."""
+        """Fit the model to a limited number of observations, and to pending trials."""
         values = output_transform(observations.values)
         task_columns = observations.task_columns
         full = (task_columns == 1).all(axis=1)

@@ -283,8 +283,8 @@ class Encoder:
         changes_several = rng.random(n) < 0.5
         is_changed = rng.random(shape) < 0.3
         is_changed &= changes_several[:, None]
-        changed_for_sure = rng.integers(shape[1], size=n)
-        is_changed[np.arange(n), changed_for_sure] = True
+        forced_column = rng.integers(shape[1], size=n)
+        is_changed[np.arange(n), forced_column] = True
 
         parents = rng.integers(len(points), size=n)
         start = points[parents]
@@ -303,7 +303,7 @@ class Encoder:
         next_number = np.clip(next_number, self._low, self._high)
         moved = np.where(is_stuck, next_number, moved)
 
-        # Options have no neighbours.
+        # Choices are unordered: resample uniformly.
         n_options = self._high + 1
         drawn = np.floor(rng.random(shape) * n_options)
         moved = np.where(self.choice, drawn, moved)

@@ -19,7 +19,7 @@ everywhere in a range, numbers are warped by a distribution function whose shape
 et al. (2014, "Input warping for Bayesian optimization of non-stationary functions"), with
 Kumaraswamy's distribution for the beta distribution.
 
-All parameters maximise the posterior density. Priors on them keep a fit to five points sane, as
+All parameters maximise the posterior density. Priors on them regularise fits to few points, as
 Hvarfner et al. (2024, "Vanilla Bayesian optimization performs great in high dimensions") show;
 our prior of the length scales is tighter and shorter than theirs.
 """
@@ -51,7 +51,7 @@ _NOISE = 0.007
 _MIN_NOISE = 1e-6
 _MIN_CURVATURE = 0.25
 _MIN_VARIANCE = 1e-12
-_EDGE = 1e-9  # the warp has no slope at 0 and 1
+_EDGE = 1e-9  # the warp's derivative is singular at 0 and 1
 _BOUND = 4  # standard deviations of the prior: theta is searched within them
 _MINIMIZE_OPTIONS = {"maxiter": 60, "ftol": 1e-5, "gtol": 1e-2}
 _IN_PLACE: Any = {"lower": True, "overwrite_a": True, "check_finite": False}
@@ -159,7 +159,7 @@ class GaussianProcess(RegressorMixin, BaseEstimator):
     def draw_parameters(self, n: int) -> Array:
         """Draw kernel parameters from the posterior, shape (n, len(theta_)).
 
-        The posterior is taken for the normal distribution that touches it at its maximum
+        The posterior is approximated by a normal distribution at its mode
         (Laplace's approximation; MacKay, 2003, chapter 27); a Sobol sequence draws from it.
         """
         loss = self.negative_log_posterior()
@@ -180,11 +180,11 @@ class GaussianProcess(RegressorMixin, BaseEstimator):
         symmetric = (curvature + curvature.T) / 2
         eigenvalues, eigenvectors = np.linalg.eigh(symmetric)
         eigenvalues = np.maximum(eigenvalues, _MIN_CURVATURE)
-        radii = np.sqrt(eigenvalues)
+        root_precision = np.sqrt(eigenvalues)
 
         quantiles = qmc.Sobol(len(std), rng=0).random(n)
         normal = ndtri(quantiles)
-        drawn = self.theta_ + normal / radii @ eigenvectors.T * std
+        drawn = self.theta_ + normal / root_precision @ eigenvectors.T * std
         return np.clip(drawn, *loss.bounds)
 
     def kernel(self, rows: Array) -> Array:
@@ -270,7 +270,7 @@ class NegativeLogPosterior:
         squares = squares + of_categories
         kernel, slope = _matern_slope(squares, theta[-2])
 
-        # Half of a symmetric matrix will do: above the diagonal, which is below it for LAPACK.
+        # Fill the upper triangle: its transpose is LAPACK's lower one.
         signal = np.exp(theta[-2])
         noise = noise_variance(theta)
         K = self._to_matrix(kernel)
@@ -283,12 +283,12 @@ class NegativeLogPosterior:
         z = (theta - self.prior_mean) / self.prior_std
         value = 0.5 * self._y @ alpha + half_log_determinant + 0.5 * z @ z
 
-        # Equation 5.9: half the trace of `residual` times the derivative of K. Pairs stand for
-        # both halves of the matrix.
-        residual = _lapack.dpotri(L, lower=True, overwrite_c=True)[0].T
-        residual -= np.outer(alpha, alpha)
-        trace = 0.5 * np.trace(residual)
-        by_pair = residual.ravel()[self._upper]
+        # Equation 5.9: half the trace of K^-1 - alpha alpha^T times the derivative of K. Pairs
+        # stand for both halves of the matrix.
+        k_inv_minus_alpha_alpha = _lapack.dpotri(L, lower=True, overwrite_c=True)[0].T
+        k_inv_minus_alpha_alpha -= np.outer(alpha, alpha)
+        trace = 0.5 * np.trace(k_inv_minus_alpha_alpha)
+        by_pair = k_inv_minus_alpha_alpha.ravel()[self._upper]
 
         gradient = np.zeros_like(theta)
         gradient[-2] = by_pair @ kernel + trace * signal
@@ -312,7 +312,7 @@ class NegativeLogPosterior:
             theta: kernel parameters.
             warped: warped numbers, shape (n, k).
             inverse_squares: of the length scales, shape (d,).
-            slope: derivatives by the squared distances of the pairs, times -2.
+            slope: -2 dk/d(r²) of the pairs, r² being their squared distances.
         """
         # Sums over pairs are products with the Laplacian of the graph that slopes are weights of.
         graph = self._to_matrix(slope)
@@ -415,7 +415,7 @@ def _matern(squares: Array, log_signal: float) -> Array:
 
 
 def _matern_slope(squares: Array, log_signal: float) -> tuple[Array, Array]:
-    """Return the kernel at squared distances, and its derivative by them times -2."""
+    """Return the kernel at squared distances, and -2 dk/d(r²)."""
     r = np.sqrt(5) * np.sqrt(squares)
     decay = np.exp(log_signal - r)
     polynomial = 1 + r + r * r / 3
@@ -425,7 +425,7 @@ def _matern_slope(squares: Array, log_signal: float) -> tuple[Array, Array]:
 
 
 def _warp(x: Array, log_shapes: Array) -> Array:
-    """Return Kumaraswamy's distribution functions of columns; beyond 0 to 1 they go straight."""
+    """Return Kumaraswamy's distribution functions of columns; linear outside [0, 1]."""
     a, b = np.exp(log_shapes.reshape(2, -1))
     inside = np.clip(x, _EDGE, 1 - _EDGE)
     outside = x - inside

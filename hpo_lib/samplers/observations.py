@@ -52,7 +52,7 @@ class RungThreshold(NamedTuple):
     Attributes:
         fidelity: fidelity of values at the rung.
         share: epochs until the rung as a fraction of the budget.
-        highest: as many trials as passed had a value of at most this at the rung.
+        highest: estimated cut-off: the k-th lowest value at the rung, k trials having passed.
     """
 
     fidelity: float
@@ -174,7 +174,7 @@ def _is_conclusive(trial: RecordedTrial) -> bool:
 def _failures(points: Sequence[Point], observed: Sequence[Observation]) -> list[Observation]:
     """Return failed trials as observations of the worst value so far.
 
-    The search keeps away from them, and no invented number bends the scale.
+    The search keeps away from them, and no arbitrary penalty distorts the scale.
     """
     full = [observation.value for observation in observed if observation.fidelity == 1]
     if not full:
@@ -208,7 +208,7 @@ def choice_seed(
 
 
 def output_transform(values: ArrayLike) -> Array:
-    """Bring bad values nearer together and good ones further apart, in the same order.
+    """Compress bad values and spread good ones, in the same order.
 
     Returns log(1 + (y - best) / (median - best)): what failed badly then neither sets the scale
     nor bends the fit around the good values.

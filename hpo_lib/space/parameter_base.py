@@ -46,7 +46,7 @@ class ParameterBase(BaseModel, frozen=True, extra="forbid"):
             problems = [f"{name}: {sentence}" for sentence in self._sentences(error)]
             raise SpaceError(problems) from None
 
-        list(self._settle(unread=set()))  # whose rules hold: `_check_rules` has been passed
+        list(self._settle(unread=set()))  # apply derived values; the rules are checked already
 
     @classmethod
     def _sentences(cls, mistakes: ValidationError) -> Iterator[str]:

@@ -55,7 +55,7 @@ class _Range(ParameterBase, frozen=True):
     )
     @classmethod
     def _read_number(cls, value: object) -> float:
-        # Readers of YAML 1.1 take 1e-4 for a word.
+        # Readers of YAML 1.1 parse 1e-4 as a string.
         if isinstance(value, str) and NUMERIC.match(value):
             value = float(value)
         return cls._number(value)
@@ -90,7 +90,7 @@ class _Range(ParameterBase, frozen=True):
             yield f"{rule}, got {high}; the nearest valid high is {nearest}"
 
     def _step(self, k: int) -> float:
-        """Return low + k * step, exactly as decimals have it: floats hold no tenth."""
+        """Return low + k * step in decimal arithmetic: 0.1 is inexact in binary."""
         exact = _decimal(self.low) + k * _decimal(self.step or 0)
         return self._number(float(exact))
 
@@ -223,7 +223,7 @@ class IntParameter(_Range, frozen=True):
 
 
 class ChoiceParameter(ParameterBase, frozen=True):
-    """One of several words, numbers or truth values, in no order."""
+    """Categorical parameter: one of several unordered words, numbers or truth values."""
 
     options: Annotated[tuple[Value, ...], PlainValidator(read_options)] = _ABSENT
     default: Annotated[Value, PlainValidator(read_value)] = _ABSENT

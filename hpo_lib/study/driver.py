@@ -3,7 +3,7 @@
 It is the only writer of the record. Everything it needs to go on after a kill is in there: a
 trial's curves reach as far as its last recorded segment, and there is a checkpoint of that epoch.
 
-A trial's way: `_start_trial` (asked for now, or found running), `_submit` (a segment to the
+Lifecycle of a trial: `_start_trial` (asked for now, or found running), `_submit` (a segment to the
 workers), `_record_evaluation`, `_continue` (completed at the budget, pruned at a rung, else
 submitted again). A trial that failed is closed by `_fail`. A lost segment is submitted again, from
 an earlier checkpoint where its own was lost, too. After Ctrl-C nothing is submitted: the trial
@@ -70,7 +70,7 @@ class _RunningTrial:
         record: as it was written last.
         values: validation error by epoch.
         segment: the one that runs now or runs next.
-        n_losses: times that the furthest segment so far was lost.
+        n_reruns: reruns of the furthest segment so far.
         furthest: the epoch at which that segment ends.
     """
 
@@ -79,7 +79,7 @@ class _RunningTrial:
     record: TrialRecord
     values: dict[int, float]
     segment: Segment
-    n_losses: int = 0
+    n_reruns: int = 0
     furthest: int = 0
 
 
@@ -128,8 +128,7 @@ class Driver:
 
         Args:
             workers: where the segments run.
-            keep_workers: whether the workers are the caller's, to be closed when it is stopped
-                only.
+            keep_workers: whether to leave the workers open, unless the study is interrupted.
 
         Raises:
             KeyboardInterrupt: after Ctrl-C; what ran then was finished and recorded.
@@ -154,7 +153,7 @@ class Driver:
             message = f"study {self.study.study_name!r} stopped; the same call goes on with it"
             raise KeyboardInterrupt(message)
 
-        # A driver that was killed between the verdict on a trial and its end has left some.
+        # Remove checkpoints that a killed driver left.
         self.folder.clear_all(trial.number for trial in own_trials(self.study))
 
     def _fill_slots(self, workers: Workers) -> bool:
@@ -223,7 +222,7 @@ class Driver:
             self._write(running, configuration=configuration, suggest_seconds=suggest_seconds)
 
         # Go on after the last recorded epoch.
-        epoch = running.record.n_epochs
+        epoch = running.record.n_resumable_epochs
         if epoch:
             running.segment = self._segment_from_checkpoint(running, epoch)
         if epoch and epoch in (running.segment.start, self.objective.budget):
@@ -285,7 +284,7 @@ class Driver:
             return  # left running in the record: the next driver goes on with it
 
         if running.segment.stop > running.furthest:
-            running.n_losses = 0
+            running.n_reruns = 0
             running.furthest = running.segment.stop
         configuration = running.record.configuration or {}
         future = workers.submit(self.objective, configuration, running.segment)
@@ -320,7 +319,7 @@ class Driver:
         if problem is None and epoch == self.objective.budget:
             changes["status"] = TrialOutcome.COMPLETED.value
 
-        # Values count from the moment in which the record is as long as they are.
+        # Values first, record second: the length of the record is authoritative.
         errors = enumerate(result.validation_error, start=running.segment.start + 1)
         for step, error in errors:
             if math.isfinite(error):
@@ -357,7 +356,7 @@ class Driver:
             raise StudyError(message)
 
         is_lost = failure.status in ("lost", "no_checkpoint")
-        if is_lost and running.n_losses < _MAX_RERUNS:
+        if is_lost and running.n_reruns < _MAX_RERUNS:
             self._rerun(running, failure, workers)
             return
 
@@ -367,11 +366,10 @@ class Driver:
         self._fail(running, outcome, failure.reason, traceback=failure.traceback, **changes)
 
     def _rerun(self, running: _RunningTrial, failure: Failure, workers: Workers) -> None:
-        running.n_losses += 1
+        running.n_reruns += 1
         if failure.status == "no_checkpoint":
-            # The checkpoint before; where that is refused, too, all are of other data or of
-            # another study, and the trial begins anew.
-            last = running.segment.start - 1 if running.n_losses < _MAX_RERUNS else 0
+            # First rerun: the previous checkpoint. Second rerun: from the beginning.
+            last = running.segment.start - 1 if running.n_reruns < _MAX_RERUNS else 0
             running.segment = self._segment_from_checkpoint(running, last)
         self._submit(running, workers)
 
