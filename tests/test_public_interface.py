@@ -19,6 +19,7 @@ import hpo_lib.plots
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 EXPORTS = [(package, name) for package in (hpo_lib, hpo_lib.plots) for name in package.__all__]
+PUBLIC = {name: getattr(hpo_lib, name) for name in hpo_lib.__all__}
 EXAMPLES = (
     *("SearchSpace", "run_study", "gp_minimize", "trials_frame", "compare", "BayesSampler"),
     *("retrain_top_k", "fit_surrogate", "stopping_rules", "open_study"),
@@ -93,7 +94,7 @@ def test_main_entry_points_have_an_example_that_runs(name, tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     exported = getattr(hpo_lib, name)
     finder = doctest.DocTestFinder(recurse=False)
-    (found,) = finder.find(exported, name, globs={})
+    (found,) = finder.find(exported, name, globs=dict(PUBLIC))
     assert found.examples
     results = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(found)
     assert results.failed == 0

@@ -51,6 +51,13 @@ def open_study(name: str, storage: Storage | None = None) -> optuna.Study:
 
     Raises:
         StudyError: there is none of that name; the message lists those there are.
+
+    Example:
+        >>> space = SearchSpace.from_yaml("lr: {type: float, low: 0, high: 1, default: 0.5}")
+        >>> options = {"name": "demo", "storage": "demo.db", "workers": 0}
+        >>> study = run_study(lambda c: c["lr"], space, "random", n_trials=2, **options)
+        >>> open_study("demo", "demo.db").best_value <= 0.5
+        True
     """
     check_name(name)
     backend = open_storage(storage)

@@ -116,7 +116,7 @@ def test_a_study_that_was_recorded_with_a_path_goes_on_there(tmp_path: Path) -> 
     assert data["source"] == "folder"
     del data["sha256"]
     data["source"] = f"folder:{folder}"
-    study.set_user_attr("settings", settings)
+    StudyRecord.of(study).write(study, settings=settings)
     assert len(folder_study(folder, 2).trials) == 2
     other = folder_study(folder, 1, name="other", warm_start_from="images")
     assert len(other.trials) == 3
