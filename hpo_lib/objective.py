@@ -108,7 +108,7 @@ class SegmentResult:
 
 
 CURVES = ("train_loss", "validation_loss", "seconds", "validation_error")
-"""Recorded per epoch. The last is written last: its length says how far the record reaches."""
+"""Fields of a `SegmentResult` with one entry per epoch."""
 
 
 @runtime_checkable

@@ -1,6 +1,6 @@
 """Test whether strategies differ: pairs over seeds, and ranks over objectives.
 
-Each function takes frames that `compare` returns, and each row that it returns says its n.
+Each function takes frames that `compare` returns, and each row that they return includes the sample size.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ def superiority(
     """Return the probability that A is ahead of B at each budget, a tie counting half.
 
     From the seeds that both have, paired, with 95 % score intervals (Wilson 1927, Probable
-    inference, the law of succession, and statistical inference), which stay honest where all seeds
+    inference, the law of succession, and statistical inference), which keep their coverage where all seeds
     agree. Pairs without a shared seed are left out.
 
     Args:
         frame: what `compare` returns.
-        by: what a budget is.
-        against: leaves the pairs in which B is that strategy; else there are all, each once.
+        by: unit of the budget, "trial" or "seconds".
+        against: keep only the pairs in which B is this strategy; None: every pair once.
 
     Raises:
         ValueError: no pair shares a seed.
@@ -107,7 +107,7 @@ def separations(
 
     Args:
         frame: what `compare` returns.
-        against: leaves the pairs in which B is that strategy.
+        against: keep only the pairs in which B is this strategy.
 
     Returns:
         A row per pair. `p` is that of Wilcoxon's signed-rank test on the paired final values,
@@ -124,7 +124,7 @@ def separations(
         # Two infinities are a tie; their difference would be NaN.
         is_tie = shared[a] == shared[b]
         difference = (shared[a] - shared[b]).mask(is_tie, 0.0)
-        # All signs alike have this p, before Holm's correction.
+        # Smallest two-sided p: all differences have the same sign. Before Holm's correction.
         least_p = 2.0 ** (1 - n)
         row = {
             "a": a,
@@ -177,7 +177,7 @@ def _holm(p: Array) -> Array:
 def friedman(values: Array) -> float:
     """Return the p of Friedman's test that strategies differ at all.
 
-    Where every block is a tie, they do not.
+    It is 1 where every block is a tie.
 
     Args:
         values: shape (blocks, strategies).
@@ -312,7 +312,7 @@ def rank_strategies(frames: Mapping[str, pd.DataFrame]) -> Ranks:
         message = f"ranks need 2 objectives that share 3 strategies, got {n} and {k}"
         raise ValueError(message)
 
-    # Two mean ranks differ at the 5 % level where they are q sqrt(k (k + 1) / 6 n) apart.
+    # Two mean ranks differ at the 5 % level where they are q sqrt(k (k + 1) / (6 n)) apart.
     q = float(stats.studentized_range.ppf(0.95, k, np.inf)) / math.sqrt(2)
     qualities = [
         frame.attrs["surrogate_quality"]

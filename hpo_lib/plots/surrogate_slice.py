@@ -1,4 +1,8 @@
-"""Draw a slice through the surrogate of a study: one or two hyperparameters vary, none other."""
+"""Draw a slice through the surrogate of a study: one or two hyperparameters vary.
+
+The surrogate is a plain Gaussian process fitted to the completed trials for display. The sampler's
+own model also has an output transform and columns of fidelity and task.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +42,7 @@ Acquisition = Literal["log EI", "EI"]
 
 _MIN_NEARNESS = 0.05
 _LOG_DEPTH = 12.0
-"""How far below its maximum the logarithm of the expected improvement is still told apart."""
+"""Range of colours for the logarithm of the expected improvement, below its maximum."""
 
 
 @dataclass(frozen=True)
@@ -243,7 +247,7 @@ def _nearness(
     """Return how similar each trial is to the nearest point of the slice, shape (n,).
 
     It is exp(-d² / 2) for the distance d in the length scales of the surrogate. The parameters
-    that vary along the slice keep no trial away from it.
+    that vary along the slice are ignored.
     """
     encoder = fitted.surrogate.encoder
     scaled = fitted.surrogate.model.scaled

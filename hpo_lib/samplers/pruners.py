@@ -1,6 +1,6 @@
 """Decide whether a trial goes on at a rung: `RungPruner.prune`.
 
-Optuna's own pruners keep state of what they were asked and tie brackets to the study's name, so
+Optuna's own pruners are stateful and tie brackets to the study's name, so
 that a resumed study differs. The verdicts here are functions of (seed, trial number, recorded
 values) alone.
 """
@@ -84,7 +84,7 @@ def bracket(
     n_rungs: int,
     reduction_factor: int = 3,
 ) -> int:
-    """Return how many of the lowest rungs a trial passes unasked, 0 to `n_rungs`.
+    """Return how many of the lowest rungs a trial skips without a decision, 0 to `n_rungs`.
 
     It is drawn with the weights of Hyperband's brackets (Li et al., 2018, algorithm 1), in which
     each gets about the same number of epochs.

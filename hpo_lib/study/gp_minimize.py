@@ -131,8 +131,8 @@ def gp_minimize(  # noqa: PLR0913 those of skopt
     if n_random_starts is not None:
         n_initial_points = n_random_starts
     n_initial_points = check_whole("n_initial_points", n_initial_points)
-    n_unknown = 0 if values else len(points)
-    _check_counts(n_calls, n_initial_points, len(points), n_unknown)
+    n_x0_to_evaluate = 0 if values else len(points)
+    _check_counts(n_calls, n_initial_points, len(points), n_x0_to_evaluate)
     check_member("surrogate", surrogate, SURROGATES)
 
     is_unseeded = name is not None and random_state is None
@@ -151,7 +151,7 @@ def gp_minimize(  # noqa: PLR0913 those of skopt
     rules = [function for function in functions if isinstance(function, RULES)]
     callbacks = _Callbacks([f for f in functions if not isinstance(f, RULES)], results)
     if verbose:
-        printer = VerboseCallback(n_calls, n_init=n_unknown, n_random=n_initial_points)
+        printer = VerboseCallback(n_calls, n_init=n_x0_to_evaluate, n_random=n_initial_points)
         callbacks.functions.append(printer)
 
     study = run_study(
@@ -278,7 +278,7 @@ class _Callbacks:
         return None
 
     def stop_reason_at_start(self, study: optuna.Study) -> str | None:
-        """Call them once before any new call: a study that they stopped stays so."""
+        """Call them once before any new call: what they stopped is not resumed."""
         if self._is_started:
             return None
         self._is_started = True
@@ -311,15 +311,17 @@ def _check_skopt_arguments(arguments: Mapping[str, Any]) -> None:
         warnings.warn(message, stacklevel=3)
 
 
-def _check_counts(n_calls: int, n_initial_points: int, n_points: int, n_unknown: int) -> None:
+def _check_counts(
+    n_calls: int, n_initial_points: int, n_points: int, n_x0_to_evaluate: int
+) -> None:
     """Check the number of calls against those that `x0` and the initial points need."""
     if n_initial_points < 0 or n_initial_points + n_points < 1:
         message = f"n_initial_points must be positive where there is no x0, got {n_initial_points}"
         raise ValueError(message)
-    if n_calls < max(n_initial_points + n_unknown, 1):
+    if n_calls < max(n_initial_points + n_x0_to_evaluate, 1):
         message = (
             f"n_calls must be at least n_initial_points = {n_initial_points} and the points of x0 "
-            f"to evaluate = {n_unknown} together, got {n_calls}"
+            f"to evaluate = {n_x0_to_evaluate} together, got {n_calls}"
         )
         raise ValueError(message)
 

@@ -78,11 +78,12 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
             all trials had there; None or "none" stop none. One of Optuna's pruners will do, but
             those keep state, and resume is then not exact. A pruned trial counts as budget, never
             as incumbent. Only running trials keep checkpoints on disk, at most one per rung.
-        reduction_factor: of the rungs, and of the trials that reach each next one.
+        reduction_factor: η of successive halving: the ratio of two rungs, and of the trials at
+            them.
         default_first: whether the space's default configuration is the first trial.
         warm_start_from: another study of the same storage and objective whose completed trials
             inside the space are copied as warm-start trials; they do not count as budget, and
-            "bayes" uses them as far as the study's own trials agree with them.
+            "bayes" learns how they correlate with the study's own trials.
         time_limit: seconds per segment; in a new process its loading counts, too.
         memory_limit: bytes of resident memory per worker.
         max_failures: failed trials in a row after which the study stops.
@@ -150,7 +151,7 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
             earlier = None if warm_start_from is None else open_study(warm_start_from, backend)
             begin_study(study, evaluated, space, settings, n_trials, earlier)
         elif record.n_trials != n_trials:
-            record.write(study, n_trials=n_trials)  # for those who watch
+            record.write(study, n_trials=n_trials)  # monitors show the new budget
         if is_complete(study, n_trials):
             return study
 

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from hpo_lib.checks import check_member
 from hpo_lib.exceptions import CheckpointError
-from hpo_lib.objective import Segment, SegmentResult, Status, check_origin
+from hpo_lib.objective import CURVES, Segment, SegmentResult, Status, check_origin
 from hpo_lib.training.checkpoints import (
     MISFIT,
     NETWORK,
@@ -44,8 +44,7 @@ from hpo_lib.training.optimization import learning_rate, make_loss, make_optimiz
 from hpo_lib.training.resnet import ResNet, resnet
 
 _EVALUATION_BATCH_SIZE = 256
-_DIVERGENCE_INTERVAL = 64  # steps between two looks at the loss: a look waits for the device
-_CURVES = ("train_loss", "validation_loss", "validation_error", "seconds")
+_DIVERGENCE_INTERVAL = 64  # steps between two checks of the loss, which wait for the device
 
 
 @dataclass(frozen=True)
@@ -136,7 +135,7 @@ def train(
     n_done = 0 if checkpoint is None else trainer.load(checkpoint)
     start = n_done if start is None else start
     stop = config.epochs if stop is None else stop
-    Segment(seed=config.seed, start=start, stop=stop, budget=config.epochs)  # checks the four
+    Segment(seed=config.seed, start=start, stop=stop, budget=config.epochs)  # validates
     if start != n_done:
         message = f"start must be the epoch of the checkpoint ({n_done}), got {start}"
         raise CheckpointError(message)
@@ -382,7 +381,7 @@ def _score(logits: Tensor, labels: Tensor) -> tuple[float, float]:
 def _segment_result(
     history: list[EpochResult], checkpoint: str | Path | None, status: Status
 ) -> SegmentResult:
-    curves = {name: tuple(getattr(epoch, name) for epoch in history) for name in _CURVES}
+    curves = {name: tuple(getattr(epoch, name) for epoch in history) for name in CURVES}
     path = None if checkpoint is None else str(checkpoint)
     return SegmentResult(**curves, checkpoint=path, status=status)
 

@@ -31,7 +31,7 @@ class Failure:
     """A segment that has no result.
 
     Attributes:
-        status: what happened; the last three of `FailureStatus` say nothing about the
+        status: what happened; "lost", "no_checkpoint" and "disk_full" say nothing about the
             configuration.
         reason: one sentence.
         traceback: of the objective's exception; empty where there was none.
