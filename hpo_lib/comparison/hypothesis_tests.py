@@ -1,6 +1,7 @@
 """Test whether strategies differ: pairs over seeds, and ranks over objectives.
 
-Each function takes frames that `compare` returns, and each row that they return includes the sample size.
+Each function takes frames that `compare` returns, and each row that they return includes the
+sample size.
 """
 
 from __future__ import annotations
@@ -52,8 +53,8 @@ def superiority(
     """Return the probability that A is ahead of B at each budget, a tie counting half.
 
     From the seeds that both have, paired, with 95 % score intervals (Wilson 1927, Probable
-    inference, the law of succession, and statistical inference), which keep their coverage where all seeds
-    agree. Pairs without a shared seed are left out.
+    inference, the law of succession, and statistical inference), which keep their coverage where
+    all seeds agree. Pairs without a shared seed are left out.
 
     Args:
         frame: what `compare` returns.
