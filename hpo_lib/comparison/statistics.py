@@ -19,7 +19,7 @@ from hpo_lib.checks import check_member
 Array = NDArray[np.float64]
 
 Spending = Literal["trial", "seconds"]
-"""Units of a budget: trials, or seconds of training and suggesting."""
+"""What a budget is: trials, or seconds of training and suggesting."""
 
 STUDY = ["strategy", "seed"]
 """The columns that name a study of a comparison."""

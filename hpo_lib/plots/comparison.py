@@ -34,7 +34,7 @@ INTERVALS = {
     "median": ("median", "median_low", "median_high", "median with 95 % interval"),
     "iqm": ("iqm", "iqm_low", "iqm_high", "interquartile mean with 95 % interval"),
 }
-"""Statistics that `plot_comparison` can show: columns of `any_time`, and their description."""
+"""What `plot_comparison` can show: columns of `any_time`, and their description."""
 
 
 def plot_comparison(
