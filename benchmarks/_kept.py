@@ -15,7 +15,7 @@ from hpo_lib.files import atomic_write_text
 def run_missing(
     file: Path, wanted: Mapping[str, tuple[Any, ...]], run: Callable[..., Any], jobs: int
 ) -> dict[str, Any]:
-    """What `run` returned by key: what the file keeps, and what is made now in forked processes.
+    """Return the results of `run` by key, from the file or made now in forked processes.
 
     Args:
         file: JSON, one run a line.

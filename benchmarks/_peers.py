@@ -72,7 +72,7 @@ def run_hyperopt(task: Task, seed: int) -> list[float]:
 
 
 def hyperopt_parameter(hp: Any, one: Any) -> Any:
-    """A parameter as hyperopt writes it."""
+    """Return a parameter as hyperopt writes it."""
     if one.type == "choice":
         return hp.choice(one.name, list(one.options))
     low, high = one.low, one.high
@@ -121,7 +121,7 @@ def filled(values: list[float]) -> list[float]:
 
 
 def run_bayesian_optimization(task: Task, seed: int) -> list[float]:
-    """The package bayesian-optimization, five random points first."""
+    """Run the package bayesian-optimization, five random points first."""
     from bayes_opt import BayesianOptimization
 
     bounds: dict[str, Any] = {}

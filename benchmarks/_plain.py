@@ -89,7 +89,7 @@ class Plain:
 
 
 def plain_epochs(config: TrainingConfig, data: ImageData) -> Iterator[tuple[float, float]]:
-    """Validation error and seconds per epoch; seconds are of CPU time: run it with one thread."""
+    """Yield the validation error and CPU seconds of each epoch; to be run with one thread."""
     plain = Plain(config, data)
     for _ in range(config.epochs):
         began = time.process_time()

@@ -62,7 +62,7 @@ def load_tasks(data_dir: Path | None, reference: Path, limit: int | None = None)
 
 
 def _long_search(task: Task) -> tuple[float, float]:
-    """The best value of a finite table, else of a random and then local searches; the median."""
+    """Return the best value of a table, else of random and then local searches; and the median."""
     rng = np.random.default_rng(0)
     if task.space.size is not None and not task.name.startswith("tree"):
         values = [task.function(each) for each in task.space.grid(100)]

@@ -98,7 +98,7 @@ class Extrapolated(BayesSampler):
 
 
 def extrapolate(trials: Sequence[FrozenTrial]) -> dict[int, float]:
-    """What pruned trials would have come to with a full training, by trial number.
+    """Extrapolate the values of pruned trials to a full training, by trial number.
 
     A value at a rung is placed among those that went further had there, and gets the final value
     of the same place; what was worse than all of them stays as much worse. The order at a rung is
@@ -140,7 +140,7 @@ TASKS: dict[str, Curves] = {}
 
 
 def run(side: str, name: str, seed: int) -> list[float]:
-    """The normalised regret when so many full trainings' epochs are spent."""
+    """Return the normalised regret when so many full trainings' epochs are spent."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     task = TASKS[name]
     rungs = default_rungs(task.budget)

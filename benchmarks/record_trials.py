@@ -87,7 +87,7 @@ def parse() -> argparse.Namespace:
 
 
 def jobs(space: SearchSpace, n_configurations: int) -> list[Job]:
-    """The trainings in the order in which they are made."""
+    """Return the trainings in the order in which they are made."""
     sobol = qmc.Sobol(len(space.searched), rng=0).random_base2((n_configurations - 1).bit_length())
     drawn = [space.default_configuration(), *(space.from_unit(u) for u in sobol.tolist())]
     return [
@@ -172,7 +172,7 @@ class RecordingObjective:
 
 
 def merged(rows: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
-    """The rows and those trainings in the folder that are not among them."""
+    """Return the rows, and the trainings in the folder that are not among them."""
     known = {(row["seed"], row["validation_loss"]) for row in rows}
     number = max([FIRST_MERGED, *(int(row["id"]) + 1 for row in rows)])
     for file in sorted(folder.glob("*.json")):
@@ -184,7 +184,7 @@ def merged(rows: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
 
 
 def machine() -> str:
-    """What the seconds depend on most: the instructions and the precision of this CPU."""
+    """Describe what seconds depend on most: the instructions and the precision of this CPU."""
     capability = torch.backends.cpu.get_cpu_capability()
     kind = "AMX" if "amx_tile" in cpu_instructions() else capability
     with autocast(TrainingConfig(), torch.device("cpu"))():
@@ -192,7 +192,7 @@ def machine() -> str:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The rows recorded so far."""
+    """Read the rows recorded so far."""
     rows = list(csv.DictReader(path.open(newline=""))) if path.exists() else []
     return [{**row, "chosen_by": row.get("chosen_by", "sobol")} for row in rows]
 
@@ -211,7 +211,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> None:
 def provenance(
     arguments: argparse.Namespace, space: SearchSpace, config: TrainingConfig, data: DataConfig
 ) -> dict[str, Any]:
-    """What the record rests on."""
+    """Return the versions, settings and data that the record depends on."""
     source = arguments.data_name or arguments.data
     return {
         "space": space.to_yaml(comments=False),

@@ -39,7 +39,7 @@ TASKS: dict[str, Task] = {}
 
 
 def with_sampler(make: Callable[[Task, int], Any], first: int = 0) -> Side:
-    """A side that is an Optuna sampler; `first` scrambled Sobol points can be put before it."""
+    """Return a side that is an Optuna sampler, after `first` scrambled Sobol points."""
 
     def run(task: Task, seed: int) -> list[float]:
         study = optuna.create_study(sampler=make(task, seed))
@@ -93,7 +93,7 @@ SIDES: dict[str, Side] = {
 
 
 def run_one(side: str, name: str, seed: int) -> dict[str, Any]:
-    """The normalised regret after every trial, and seconds of the processor."""
+    """Return the normalised regret after every trial, and seconds of the processor."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     task, began = TASKS[name], time.process_time()
     with warnings.catch_warnings():

@@ -50,7 +50,7 @@ def recorded(space: SearchSpace, n: int, seed: int) -> list[tuple[dict[str, Any]
 
 
 def ask_optuna(sampler: Any, space: SearchSpace, trials: list[Any]) -> Callable[[], object]:
-    """What asks a running Optuna study: the last of these trials has just been told."""
+    """Return a function that asks a running study, the last of the trials having been told."""
     study = optuna.create_study(sampler=sampler)
     for params, value in trials[:-1]:
         study.add_trial(
@@ -63,7 +63,7 @@ def ask_optuna(sampler: Any, space: SearchSpace, trials: list[Any]) -> Callable[
 
 
 def ask_skopt(space: SearchSpace, trials: list[Any], seed: int) -> Callable[[], object]:
-    """What tells a stock optimizer the last trial and asks it, as `skopt.gp_minimize` does."""
+    """Return a function that tells a stock optimizer the last trial and asks for the next one."""
     from skopt import Optimizer
 
     optimizer = Optimizer(

@@ -216,7 +216,7 @@ def main() -> None:
 
 
 def cut(data: ImageData, size: int) -> ImageData:
-    """The first training images (they are ascending by class, so every n-th of them)."""
+    """Cut the training images to a number of them, evenly spread as they are sorted by class."""
     if not size or size >= len(data.train):
         return data
     chosen = torch.linspace(0, len(data.train) - 1, size).long()

@@ -73,7 +73,7 @@ class Search:
 
 
 def recipe(space: SearchSpace, curve: Curve, seed: int, n_epochs: int) -> Search:
-    """(a) hyperopt's TPE, ten full trainings."""
+    """Run side (a): hyperopt's TPE, ten full trainings."""
     from _peers import hyperopt_parameter
     from hyperopt import fmin, hp, tpe
 
@@ -292,7 +292,7 @@ def apart(function: Callable[..., Any], *arguments: Any) -> Any:
 def live_plain(
     side: str, data: str, space: SearchSpace, raw: Path, seed: int, *more: Any
 ) -> Search:
-    """(a) or (b) with real trainings."""
+    """Run side (a) or (b) with real trainings."""
     from hpo_lib.training.loaders import load_data
 
     data_config, config = loaded(data, *more[:1])
@@ -416,7 +416,7 @@ def main() -> None:
 def replay_seed(
     surrogate: SurrogateObjective, ratio: float, seed: int, pruning: str | None
 ) -> dict[str, float]:
-    """The three sides of one seed on recorded curves."""
+    """Run the three sides with one seed on recorded curves."""
     space, budget, curve = surrogate.space, surrogate.budget, replayed(surrogate, ratio)
     a = recipe(space, curve, seed, budget)
     target = min(a.errors)

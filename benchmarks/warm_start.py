@@ -42,7 +42,7 @@ def drawn(task: Task, n: int, seed: int) -> Trials:
 
 
 def search(task: Task, sampler: BayesSampler, earlier: Trials, as_own: bool) -> list[float]:
-    """The regret after each trial of the study's own."""
+    """Return the regret after each trial of the study's own."""
     study = optuna.create_study(sampler=sampler)
     for number, (configuration, value) in enumerate(earlier):
         trial = optuna.trial.create_trial(
@@ -61,7 +61,7 @@ def search(task: Task, sampler: BayesSampler, earlier: Trials, as_own: bool) -> 
 
 
 def with_warm_start(right: bool, as_own: bool) -> Callable[[Task, int], list[float]]:
-    """A side that takes 30 earlier trials, with values turned upside down if they are wrong."""
+    """Return a side that takes 30 earlier trials, with values in reverse order if not right."""
 
     def run(task: Task, seed: int) -> list[float]:
         trials = drawn(task, 30, seed)
@@ -75,7 +75,7 @@ def with_warm_start(right: bool, as_own: bool) -> Callable[[Task, int], list[flo
 
 
 def with_prior(pick: Callable[..., Any]) -> Callable[[Task, int], list[float]]:
-    """A side whose defaults are the best or the worst of many configurations."""
+    """Return a side whose defaults are the best or the worst of many configurations."""
 
     def run(task: Task, seed: int) -> list[float]:
         centre, _ = pick(drawn(task, 1000, seed), key=lambda trial: trial[1])
@@ -105,7 +105,7 @@ TASKS: dict[str, Task] = {}
 
 
 def run_one(side: str, name: str, seed: int) -> list[float]:
-    """The regret after each trial."""
+    """Return the regret after each trial."""
     return SIDES[side](TASKS[name], seed)
 
 

@@ -109,7 +109,7 @@ def measure_editor(page: Page, n: int) -> dict[str, list[float]]:
 
 
 def start_lab(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
-    """A JupyterLab on loopback over a folder with one notebook, and the notebook's address."""
+    """Start a JupyterLab on loopback for one notebook; return it and the notebook's address."""
     cell = {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None}
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
     sources = (EDITOR, EXPLORER, MONITOR)

@@ -137,6 +137,7 @@ def _studies(chosen: argparse.Namespace) -> int:
         found = [shown(path) for path in _results().rglob("*.db")]
         message = f"no studies at {chosen.storage}; there are: {', '.join(found) or 'none'}"
         raise RunError(message)
+
     try:
         if chosen.delete is not None:
             delete_study(chosen.delete, chosen.storage)
@@ -144,6 +145,7 @@ def _studies(chosen: argparse.Namespace) -> int:
         frame = list_studies(chosen.storage)
     except (StudyError, ValueError) as error:
         raise RunError(str(error)) from error
+
     print(frame.to_string() if len(frame) else "no studies")
     return 0
 

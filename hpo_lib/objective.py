@@ -251,6 +251,7 @@ def _curve(name: str, values: Any) -> tuple[float, ...]:
         rule = f"objective must return {name} as a sequence of numbers, one for each epoch"
         message = f"{rule}, got {shown(given)}"
         raise TypeError(message)
+
     numbers = cast("Sequence[object]", values)
     return tuple(_number(f"numbers as {name}", value) for value in numbers)
 

@@ -1,4 +1,4 @@
-"""The record of a study and its trials: the one module that reads and writes their attributes.
+"""Record of a study and its trials: the one module that reads and writes their attributes.
 
 Optuna stores parameters, values and states. Everything else that a study records about a trial
 stands in one JSON object under the user attribute `hpo_lib`, so that a trial's record is written
@@ -26,6 +26,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hpo_lib.exceptions import StudyError
+from hpo_lib.objective import CURVES
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration
 
@@ -37,9 +38,6 @@ LEASE_KEY = "lease"
 
 _QUEUED_KEY = "fixed_params"
 """System attribute in which Optuna keeps the values of an enqueued trial."""
-
-CURVES = ("train_loss", "validation_loss", "validation_error", "seconds")
-"""Fields of a trial's record with one entry per finished epoch."""
 
 _OLD_SETTINGS = {"evidence_from": "warm_start_from"}
 _OLD_NAMES = {"suggest_seconds": "deciding_seconds", "warm_start": "evidence"}
@@ -59,7 +57,7 @@ class HasUserAttributes(Protocol):
 
 
 class TrialOutcome(StrEnum):
-    """What became of a trial."""
+    """Outcome of a trial."""
 
     WAITING = "waiting"
     """Enqueued and not started yet."""
@@ -91,7 +89,7 @@ _OUTCOME_OF_STATE = {
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """What a study records of a trial beside what Optuna does.
+    """Record of a trial beside what Optuna stores.
 
     Attributes:
         configuration: the active values, fixed ones included.
@@ -134,6 +132,8 @@ class TrialRecord:
         if not isinstance(content, Mapping):
             content = _read_old_record(attributes)
         record = cast("Mapping[str, Any]", content)
+
+        # A later version may have more fields; JSON has lists for tuples.
         values = {key: value for key, value in record.items() if key in cls.__match_args__}
         for name in CURVES:
             values[name] = tuple(values.get(name, ()))
@@ -146,7 +146,12 @@ class TrialRecord:
         return len(self.validation_error) if is_finite else 0
 
     def write(self, storage: BaseStorage, trial_id: int) -> None:
-        """Write the record as one user attribute of a trial, which is one transaction."""
+        """Write the record as one user attribute of a trial, which is one transaction.
+
+        Args:
+            storage: the storage of the study.
+            trial_id: id of the trial in it.
+        """
         storage.set_trial_user_attr(trial_id, RECORD_KEY, self.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
@@ -207,13 +212,13 @@ class RecordedTrial:
 
     @property
     def configuration(self) -> Configuration:
-        """The active values; the parameters of a trial that another program made."""
+        """Active values; the parameters of a trial that another program made."""
         recorded = self.record.configuration
         return dict(self.params) if recorded is None else recorded
 
     @property
     def known_params(self) -> dict[str, Any]:
-        """The suggested values, and those that an enqueued trial will get."""
+        """Suggested values, and those that an enqueued trial will get."""
         return {**(self.queued_params or {}), **self.params}
 
     @property
@@ -299,6 +304,8 @@ def incumbent(source: optuna.Study | Iterable[RecordedTrial]) -> RecordedTrial |
         The trial, or None where no trial of the study's own has a finite value.
     """
     trials = recorded_trials(source) if isinstance(source, optuna.Study) else source
+
+    # A later trial of the same value is no improvement.
     best: RecordedTrial | None = None
     best_value = math.inf
     for trial in trials:
@@ -346,7 +353,7 @@ def running_best(values: ArrayLike) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class StudyRecord:
-    """What a study was begun with and how it ended.
+    """Settings that a study was begun with, and how it ended.
 
     Attributes:
         space: the search space as canonical YAML.
@@ -406,7 +413,12 @@ def read_lease(study: HasUserAttributes) -> dict[str, Any]:
 
 
 def write_lease(study: optuna.Study, holder: Mapping[str, Any] | None) -> None:
-    """Record who holds the right to write a study; None gives it back."""
+    """Record who holds the right to write a study.
+
+    Args:
+        study: the study.
+        holder: who holds the right; None gives it back.
+    """
     study.set_user_attr(LEASE_KEY, holder)
 
 

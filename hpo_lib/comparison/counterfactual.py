@@ -58,6 +58,7 @@ class Counterfactual:
                 line += f", ahead of {first_label} in {row['wins']:.0f} of {row['n_seeds']:.0f}"
                 line += f", {p} = {row['p']:.2g}"
             lines.append(line)
+
         return "\n".join([*lines, f"Surrogate: {self.quality}"])
 
 
@@ -113,6 +114,7 @@ def counterfactual(
             **settings,
         )
         frames.append(frame)
+
     joined = pd.concat(frames, ignore_index=True)
     joined.attrs["surrogate_quality"] = surrogate.quality
 

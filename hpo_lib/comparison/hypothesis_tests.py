@@ -1,7 +1,7 @@
 """Test whether strategies differ: pairs over seeds, and ranks over objectives.
 
-Each function takes frames that `compare` returns, and each row that they return includes the
-sample size.
+Each function takes frames that `compare` returns, and each row of the result includes
+the sample size.
 """
 
 from __future__ import annotations
@@ -217,6 +217,7 @@ def verdict(frame: pd.DataFrame, level: float = 0.05) -> str:
             f"{len(finals)} seeds, {finals.shape[1]} strategies: they {differ} {budget} "
             f"(Friedman's test, p = {p:.2g})."
         )
+
     for pair in separations(frame).to_dict("records"):
         lines.append(_pair_verdict(pair, budget, level))
     return "\n".join(lines)
@@ -290,6 +291,7 @@ class Ranks:
             is_separate = p <= 0.05
             text = f"{a} ranks before {b}" if is_separate else f"cannot separate {a} from {b}"
             lines.append(f"{n}: {text} (p = {p:.2g}, mean ranks {mean[b] - mean[a]:.2f} apart)")
+
         return "\n".join([*lines, nemenyi])
 
 

@@ -59,6 +59,7 @@ class PublishedObjective:
             else:
                 last = len(values) - 1
                 bodies[name] = {"type": "int", "low": 0, "high": last}
+
         return SearchSpace.from_dict(bodies)
 
     def __call__(self, configuration: Configuration, segment: Segment) -> SegmentResult:
@@ -84,6 +85,7 @@ class PublishedObjective:
             scale = 100 if self.name.startswith("NASBench201/") else 1
             # Shares of some thousand images, stored with noise that would break ties.
             error = round(1 - error / scale, 6)
+
         return SegmentResult((error,), (error,), (error,), (seconds,))
 
 

@@ -122,6 +122,7 @@ def compare(
             )
         finally:
             idle.put(pool)
+
         return _reported(frame, progress)
 
     with (
@@ -133,6 +134,7 @@ def compare(
             initargs=(interrupt,),
         ) as threads,
     ):
+        # The first error ends the comparison.
         futures = [threads.submit(run, cell) for cell in studies.cells(seeds)]
         try:
             wait(futures, return_when=FIRST_EXCEPTION)
@@ -140,6 +142,7 @@ def compare(
         finally:
             for pool in pools:
                 pool.close()
+
     return studies.join(future.result() for future in futures)
 
 
@@ -191,6 +194,7 @@ def replay(
     if processes == 1:
         return studies.join(_reported(studies.run(cell), progress) for cell in cells)
 
+    # Each process gets the studies once.
     spawn = multiprocessing.get_context("spawn")  # fork would copy the threads' locks
     arguments = (cloudpickle.dumps(studies), os.getpid())
     pool = ProcessPoolExecutor(processes, spawn, _start_process, arguments)
@@ -203,7 +207,7 @@ def replay(
 
 @dataclass(frozen=True)
 class _Studies:
-    """The studies of a comparison: what they share."""
+    """Settings that the studies of a comparison share."""
 
     objective: Objective | Callable[[Configuration], float]
     space: SearchSpace
@@ -223,6 +227,7 @@ class _Studies:
         strategy = self.strategies[label]
         stop = [] if self.seconds is None else [MaxSeconds(self.seconds)]
         defaults = {"name": label, "storage": "memory", "workers": 0}
+
         study = run_study(
             self.objective,
             self.space,
@@ -277,6 +282,8 @@ def comparison_frame(study: optuna.Study, strategy: str, seed: int) -> pd.DataFr
     recorded = trials_frame(study)
     is_own = recorded["warm_start"].isna()
     frame: Any = recorded[is_own].reset_index(drop=True)
+
+    # Costs are sums since the start of the study.
     suggest_seconds = frame["suggest_seconds"].astype(float)
     columns = {
         "strategy": strategy,
@@ -306,6 +313,7 @@ def _labelled(
                 f"one sampler would search alike with every seed, got {strategy!r} for {label!r}"
             )
             raise ValueError(message)
+
     return dict(strategies)
 
 

@@ -19,10 +19,10 @@ from hpo_lib.checks import check_member
 Array = NDArray[np.float64]
 
 Spending = Literal["trial", "seconds"]
-"""What a budget is: trials, or seconds of training and suggesting."""
+"""Units of a budget: trials, or seconds of training and suggesting."""
 
 STUDY = ["strategy", "seed"]
-"""The columns that name a study of a comparison."""
+"""Columns that name a study of a comparison."""
 
 _N_RESAMPLES = 1000
 _N_STEPS = 50
@@ -95,6 +95,7 @@ def within(frame: pd.DataFrame, seconds: float) -> pd.DataFrame:
         seconds=seconds,
         suggest_seconds=0.0,
     )
+
     early = trials[trials["spent"] <= seconds]
 
     cut: Any = pd.concat([empty, early]).sort_index()
@@ -117,6 +118,7 @@ def incumbents(
         frame: what `compare` returns.
         by: what a budget is.
     """
+    # The same budgets for all studies.
     trials = _with_spent(frame, by).sort_values("trial")
     budgets = _budgets(trials, by)
     tables: dict[str, pd.DataFrame] = {}
@@ -129,8 +131,10 @@ def incumbents(
             before = np.r_[math.inf, best]
             n_ended = np.searchsorted(run["spent"], budgets, side="right")
             rows[seed] = before[n_ended]
+
         table = pd.DataFrame.from_dict(rows, "index", columns=budgets)
         tables[str(strategy)] = table
+
     return tables
 
 
@@ -139,6 +143,7 @@ def _budgets(trials: Any, by: Spending) -> Array:
     if by == "trial":
         return np.arange(1.0, ends.max() + 1)
 
+    # From where each study has a trial to where the first one ends.
     started = trials[trials["trial"] > 0]
     first = started.groupby(STUDY)["spent"].min().max()
     last = trials.attrs.get("seconds", ends.min())
@@ -195,6 +200,7 @@ def any_time(
                 f"{name}_high": np.quantile(resampled, 0.975, axis=0, method="higher"),
             }
         parts.append(pd.DataFrame(columns))
+
     return pd.concat(parts, ignore_index=True)
 
 
@@ -242,6 +248,8 @@ def budget_to_target(
     """
     strategies = strategies_of(frame)
     check_member("baseline", baseline, strategies)
+
+    # What each study had spent at its first trial that is good enough.
     trials = _with_spent(frame, by)
     reached = trials[trials["best"] <= target]
     first_reached = reached.groupby(STUDY)["spent"].min()

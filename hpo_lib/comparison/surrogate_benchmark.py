@@ -262,6 +262,7 @@ def _log_offset(values: Array) -> float:
         offset = max(1e-6 * median, least)
     else:
         offset = 1e-6 * median
+
     return offset if low + offset > 0 else 1 - low
 
 
@@ -345,6 +346,7 @@ def _deviations(record: Record) -> tuple[Array, Array]:
             mean = curves.mean(axis=0)
             levels.append(np.full(k, mean[-1]))
             deviations.append((curves - mean) * math.sqrt(k / (k - 1)))
+
     return np.concatenate(levels), np.concatenate(deviations)
 
 

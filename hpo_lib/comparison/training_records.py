@@ -122,10 +122,13 @@ def study_record(study: optuna.Study) -> Record:
     """
     settings = StudyRecord.of(study).settings
     trials = [trial for trial in own_trials(study) if trial.outcome in _TRAINED]
+
+    # A diverged trial ends with epochs that have no error.
     errors: list[list[float]] = []
     for trial in trials:
         curve = trial.record.validation_error
         errors.append([error for error in curve if math.isfinite(error)])
+
     return _make_record(
         study_space(study),
         [trial.configuration for trial in trials],
@@ -155,9 +158,12 @@ def read_record(path: str | Path, space: SearchSpace | None = None) -> Record:
         ValueError: a column is missing or a cell is wrong; the message names row and column.
     """
     path = Path(path)
+
+    # Space and budget from the JSON file, if there is one.
     stem = path.name.removesuffix(".gz")
     about_path = path.with_name(stem).with_suffix(".json")
     about = _read_about(about_path)
+
     if space is None:
         if "space" not in about:
             rule = f"space must be given where {about_path.name} holds none"
@@ -193,6 +199,7 @@ def _read_about(path: Path) -> dict[str, Any]:
     """Return what the JSON file beside a record says; nothing where there is none."""
     if not path.exists():
         return {}
+
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -217,6 +224,7 @@ def _checked_budget(
         rule = f"budget in {about_path.name} must be a whole number of epochs up to {longest}"
         message = f"{rule}, the longest training in {path.name}, got {budget!r}"
         raise ValueError(message)
+
     return budget
 
 
@@ -237,6 +245,7 @@ def _read_rows(path: Path, space: SearchSpace) -> list[_Row]:
         message = f"{path} must be a CSV file in UTF-8, got {error}"
         raise ValueError(message) from error
 
+    # The first row names the columns.
     header, *cells = table.to_numpy().tolist()
     if "validation_error" not in header:
         header = ["validation_error" if name == "value" else name for name in header]
@@ -258,6 +267,7 @@ def _check_table(
     """Refuse a table without a column that every row needs, or with a row that is too short."""
     needed = [parameter.name for parameter in space.searched if not parameter.when]
     needed.append("validation_error")
+
     missing = [name for name in needed if name not in header]
     if missing:
         message = f"{path} must have a column for each of {missing}, got {header}"
@@ -275,6 +285,8 @@ def _read_seconds(rows: Sequence[_Row]) -> list[list[float]]:
     """Read the seconds of each epoch; none of trainings on another than the commonest machine."""
     if not rows:
         return []
+
+    # Seconds of different machines do not compare.
     column = "cpu_seconds" if "cpu_seconds" in rows[0].cells else "seconds"
     machines = Counter(row.cells.get("machine") for row in rows)
     [(commonest, _)] = machines.most_common(1)
@@ -284,6 +296,7 @@ def _read_seconds(rows: Sequence[_Row]) -> list[list[float]]:
         numbers = _read_numbers(row, column)
         is_comparable = row.cells.get("machine") == commonest
         seconds.append(numbers if is_comparable else [])
+
     return seconds
 
 
@@ -305,6 +318,7 @@ def _read_value(row: _Row, parameter: Parameter) -> Value:
     if isinstance(parameter, ChoiceParameter):
         # The space refuses what is no option, with the options in the message.
         return _spellings(parameter.options).get(text, text)
+
     numbers = _read_numbers(row, parameter.name)
     if len(numbers) != 1:
         message = f"{row.place}, {parameter.name} must be one number, got {text!r}"
@@ -326,6 +340,8 @@ def _spellings(options: Sequence[Value]) -> dict[str, Value]:
             spellings[f"{option}.0"] = option
         elif isinstance(option, float):
             spellings[f"{option:g}"] = option
+
+    # An exact text goes before another spelling.
     return spellings | {str(option): option for option in options}
 
 
@@ -340,6 +356,7 @@ def _read_numbers(row: _Row, column: str) -> list[float]:
         rule = "must be finite numbers separated by spaces"
         message = f"{row.place}, {column} {rule}, got {text!r}"
         raise ValueError(message)
+
     return numbers
 
 
@@ -357,8 +374,10 @@ def _make_record(
     padded = _pad(errors, budget)
     is_recorded = np.isfinite(padded)
     if is_recorded.any():
+        # Epochs after a divergence count as the worst error of all.
         is_diverged = np.asarray(diverged, bool)[:, None]
         padded[~is_recorded & is_diverged] = padded[is_recorded].max()
+
     return Record(
         space,
         tuple(configurations),

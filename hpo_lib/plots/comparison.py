@@ -34,7 +34,7 @@ INTERVALS = {
     "median": ("median", "median_low", "median_high", "median with 95 % interval"),
     "iqm": ("iqm", "iqm_low", "iqm_high", "interquartile mean with 95 % interval"),
 }
-"""What `plot_comparison` can show: columns of `any_time`, and their description."""
+"""Columns of `any_time` that `plot_comparison` can show, and their description."""
 
 
 def plot_comparison(
@@ -95,7 +95,12 @@ def plot_comparison(
 
 
 def short_name(strategy: object, width: int = 24) -> str:
-    """Return the name of a strategy for a figure; the class where it is an import path."""
+    """Return the name of a strategy for a figure; the class where it is an import path.
+
+    Args:
+        strategy: name, or import path of a sampler's class.
+        width: largest number of characters; longer names are shortened in the middle.
+    """
     # `package.module.Class` or `package.module:Class`
     parts = str(strategy).replace(":", ".").split(".")
     is_path = all(part.isidentifier() for part in parts)
@@ -296,4 +301,5 @@ def plot_scaling(frame: pd.DataFrame) -> AxesArray:
         ax.set_xticks(workers, [str(n) for n in workers])
         ax.set_xlabel("workers")
         legend_above(ax)
+
     return axes

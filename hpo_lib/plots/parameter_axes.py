@@ -68,6 +68,7 @@ def unit_ticks(parameter: Parameter) -> list[tuple[float, str]]:
         if len(ticks) < 2:
             ticks = np.array([low, high], dtype=float)
         texts = [f"{tick:g}" for tick in ticks]
+
     return list(zip(unit_heights(parameter, ticks).tolist(), texts, strict=True))
 
 
@@ -113,6 +114,7 @@ def parameter_axis(
         axis.set_major_locator(FixedLocator(parameter.grid_values(6)))
     else:
         axis.set_major_locator(MaxNLocator(4, integer=isinstance(parameter, IntParameter)))
+
     ax.set(**{f"{side}lim": limits})
 
 

@@ -51,6 +51,7 @@ def prior_data(
         configuration = space.sample(rng, prior_seed=seed)
         for name in draws.keys() & configuration.keys():
             draws[name].append(configuration[name])
+
     return Prior(space.searched, draws, n)
 
 
@@ -86,6 +87,7 @@ def plot_prior(
         # A conditional parameter is active in some draws only.
         if len(draws) < data.n:
             ax.set_title(f"active in {len(draws) / data.n:.0%}", fontsize=9)
+
     axes[0].figure.suptitle(f"Priors, n = {data.n:,} draws", fontsize=11)
     return axes
 

@@ -262,6 +262,7 @@ def plot_learning_curves(
         ax.set_xlabel("epoch")
         ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         ax.legend(fontsize=8)
+
     return axes
 
 

@@ -144,7 +144,13 @@ def one_axes(
     width: float = 7.0,
     height: float = 4.0,
 ) -> Axes:
-    """Return `ax`, or the axes of a new figure of a size in inches."""
+    """Return `ax`, or the axes of a new figure.
+
+    Args:
+        ax: axes to draw in; None for a new figure.
+        width: width of a new figure in inches.
+        height: its height in inches.
+    """
     return (
         panels(
             1,
@@ -341,12 +347,18 @@ def log_ticks(axis: Axis, ratio: float) -> None:
         factors = (1.0, 2.0, 5.0)
     elif ratio < 150:
         factors = (1.0, 3.0)
+
     axis.set_major_locator(LogLocator(subs=factors))
     axis.set_major_formatter("{x:g}")
 
 
 def spending_axis(ax: Axes, by: str) -> None:
-    """Label the x axis by what was spent: "trial" or "seconds"."""
+    """Label the x axis by what was spent.
+
+    Args:
+        ax: axes to label.
+        by: "trial" or "seconds".
+    """
     check_member("by", by, ("trial", "seconds"))
     ax.set_xlabel(SECONDS if by == "seconds" else "trials finished (count)")
     ax.xaxis.set_major_locator(MaxNLocator("auto", integer=by == "trial"))

@@ -321,7 +321,13 @@ def _draw_line(data: Slice, improvement: FloatArray, text: str) -> AxesArray:
         # A dashed line at the shown configuration.
         parameter_axis(ax, "x", parameter, margin=0.02)
         here = positions(parameter, [data.at[parameter.name]])[0]
-        ax.axvline(here, color="black", linewidth=1, linestyle="--", zorder=1.5)
+        ax.axvline(
+            here,
+            color="black",
+            linewidth=1,
+            linestyle="--",
+            zorder=1.5,
+        )
 
     left, right = axes
     _draw_mean_and_trials(left, data)
@@ -329,9 +335,16 @@ def _draw_line(data: Slice, improvement: FloatArray, text: str) -> AxesArray:
         # Bars stand on the lowest value, since logarithms are negative.
         lowest = np.fmin.reduce(improvement)
         heights = improvement - lowest
-        right.bar(data.grids[0], heights, 0.5, lowest, color=GREEN)
+        right.bar(
+            data.grids[0],
+            heights,
+            0.5,
+            lowest,
+            color=GREEN,
+        )
     else:
         right.plot(data.grids[0], improvement, color=GREEN)
+
     right.set_ylabel(text)
     return axes
 
@@ -339,7 +352,14 @@ def _draw_line(data: Slice, improvement: FloatArray, text: str) -> AxesArray:
 def _draw_mean_and_trials(ax: Axes, data: Slice) -> None:
     """Draw the mean with its uncertainty, and the trials near the slice."""
     parameter = data.varied[0]
-    draw_mean(ax, parameter, data.grids[0], data.mean, data.std, bands=2)
+    draw_mean(
+        ax,
+        parameter,
+        data.grids[0],
+        data.mean,
+        data.std,
+        bands=2,
+    )
 
     at = data.points.positions[parameter.name]
     near = data.near
@@ -379,6 +399,7 @@ def _draw_surfaces(data: Slice, improvement: FloatArray, text: str) -> AxesArray
         value_bar(colours, ax, name)
         _draw_trials(ax, data)
         ax.label_outer()
+
     return axes
 
 

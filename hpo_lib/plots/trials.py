@@ -275,6 +275,7 @@ def _draw_trials(ax: Axes, data: Points, bright: Mask) -> bool:
         halo = [withStroke(linewidth=5, foreground="white")]
         style = {"zorder": 4, "path_effects": halo}
         draw([data.incumbent], colors="black", linewidths=2.2, **style)
+
     return bool(inactive.any())
 
 
@@ -333,6 +334,7 @@ def trial_curves_data(study: optuna.Study, most: int = 100) -> TrialCurves:
         if trial is best:
             kind = "incumbent"
         curves[kind][trial.number] = finite(trial.record.validation_error)
+
     return curves
 
 

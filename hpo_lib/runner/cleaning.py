@@ -55,6 +55,7 @@ def find_written(results: Path) -> tuple[list[Path], list[Path]]:
                 folders.append(path)
             else:
                 others.append(path)
+
     return written, others
 
 

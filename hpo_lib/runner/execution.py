@@ -83,6 +83,7 @@ def execute(notebook: Notebook, values: Values, folder: Path, label: str) -> Not
         _papermill(notebook.path, running, log, values, bar or False)
     except (Exception, KeyboardInterrupt) as error:
         _note_failure(run, error, running)
+
     run.seconds = round(time.perf_counter() - clock_start, 1)
 
     # Keep what the kernel's process said only where it may explain a failure.
@@ -150,6 +151,7 @@ def _note_failure(run: NotebookRun, error: BaseException, running: Path) -> None
         run.error = "stopped"
         # A task of nbclient that no one awaits may find the kernel gone: asyncio logs that.
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+
     run.cell = _mark_running_cell(running, error, run.error)
 
 

@@ -165,6 +165,7 @@ def _declared_parameters(source: str) -> dict[str, Parameter]:
                 parameters[name] = _parameter("", value)
             case _:
                 continue
+
     return parameters
 
 
@@ -177,4 +178,5 @@ def _parameter(annotation: str, value: ast.expr) -> Parameter:
         default = ast.literal_eval(value)
     except ValueError:
         default = ast.unparse(value)
+
     return Parameter(annotation, TypeAdapter(declared), default)

@@ -13,7 +13,7 @@ from hpo_lib.exceptions import RunError
 from hpo_lib.runner.notebooks import Notebook, with_suggestions
 
 RUN_FOLDER = "run_folder"
-"""The parameter through which a notebook learns where a run keeps its files."""
+"""Parameter through which a notebook learns where a run keeps its files."""
 
 Values = dict[str, Any]
 

@@ -84,6 +84,7 @@ def run_notebooks(
             remaining.remove(notebook.name)
 
         finish(folder, record)
+
     return RunOutcome(folder, record, remaining)
 
 
@@ -113,6 +114,7 @@ def _new_folder(runs: Path) -> Path:
             folder = runs / f"{stamp}-{number}"
         else:
             break
+
     return folder
 
 

@@ -33,7 +33,12 @@ _UNIFORM_SHARE = 0.05
 """Share of a belief that is spread evenly, so that a wrong one rules nothing out."""
 
 
-def log_expected_improvement(mean: Array, std: Array, best: float, noise: float = 0.0) -> Array:
+def log_expected_improvement(
+    mean: Array,
+    std: Array,
+    best: float,
+    noise: float = 0.0,
+) -> Array:
     """Return the logarithm of the expected improvement, finite where the latter underflows.
 
     Ament et al. (2023), "Unexpected improvements to expected improvement", equation 9. With
@@ -52,16 +57,21 @@ def log_expected_improvement(mean: Array, std: Array, best: float, noise: float 
     # z > -1: log(phi(z) + z Phi(z))
     high = np.maximum(z, -1.0)
     density = np.exp(-0.5 * high**2) / np.sqrt(2 * np.pi)
-    near = np.log(density + high * np.exp(log_ndtr(high)))
+    cumulative = np.exp(log_ndtr(high))
+    near = np.log(density + high * cumulative)
 
     # Else: log(phi(z)) + log(1 - |z| Phi(z) / phi(z)), by the scaled complementary error function
     low = np.minimum(z, -1.0)
-    ratio = np.sqrt(np.pi / 2) * erfcx(-low / np.sqrt(2)) * -low
-    tail = np.log1p(-np.minimum(ratio, 1 - 1e-15))
+    scaled_erfc = erfcx(-low / np.sqrt(2))
+    ratio = np.sqrt(np.pi / 2) * scaled_erfc * -low
+    ratio = np.minimum(ratio, 1 - 1e-15)  # the logarithm stays finite
     log_density = -0.5 * low**2 - 0.5 * np.log(2 * np.pi)
-    far = log_density + tail
+    far = log_density + np.log1p(-ratio)
 
-    augmentation = np.log1p(-noise / np.hypot(noise, std))
+    # Factor of the augmented expected improvement.
+    total_std = np.hypot(noise, std)
+    augmentation = np.log1p(-noise / total_std)
+
     log_improvement = np.where(z > -1, near, far)
     return log_improvement + np.log(std) + augmentation
 
@@ -101,14 +111,24 @@ class Acquisition:
         if self.name == "LCB":
             return self.kappa * std - mean
         if self.name == "PI":
-            return log_ndtr((self.best - mean) / std)
+            z = (self.best - mean) / std
+            return log_ndtr(z)
 
+        # Expected epochs, as a fraction of the budget: each segment between two rungs counts with
+        # the probability that a trial gets there.
         log_passing = self._log_passing(rows)
-        shares = [threshold.share for threshold in self.observations.rung_thresholds]
+        thresholds = self.observations.rung_thresholds
+        shares = [threshold.share for threshold in thresholds]
         segments = np.diff([*shares, 1.0], prepend=0.0)
         epochs = segments @ np.exp(log_passing)
 
-        log_ei = log_expected_improvement(mean, std, self.best, self.model.noise_)
+        # Expected improvement per cost.
+        log_ei = log_expected_improvement(
+            mean,
+            std,
+            self.best,
+            self.model.noise_,
+        )
         log_ei += log_passing[-1] - np.log(epochs)
         if self.log_cost is None:
             return log_ei
@@ -129,12 +149,19 @@ class Acquisition:
             highest = np.interp(threshold.highest, values, transformed)
             at_rung = with_task_columns(rows, self.model, threshold.fidelity)
             mean, std = self.model.predict(at_rung, return_std=True)
-            log_probability = log_ndtr((highest - mean) / std)
-            log_passing.append(np.minimum(log_passing[-1], log_probability))
+
+            z = (highest - mean) / std
+            least_likely = np.minimum(log_passing[-1], log_ndtr(z))
+            log_passing.append(least_likely)
+
         return np.array(log_passing)
 
 
-def with_task_columns(rows: Array, model: AveragedProcess, fidelity: float = 1.0) -> Array:
+def with_task_columns(
+    rows: Array,
+    model: AveragedProcess,
+    fidelity: float = 1.0,
+) -> Array:
     """Append the fidelity and the study's own task, as far as they are inputs of the model.
 
     Args:
@@ -163,8 +190,10 @@ def fit_cost_model(encoder: Encoder, observations: Observations) -> GaussianProc
             means.append(float(np.mean(seconds)))
     if not points:
         return None
+
     model = GaussianProcess(encoder.categories)
-    return model.fit(encoder.scale(points), np.log(means))
+    rows = encoder.scale(points)
+    return model.fit(rows, np.log(means))
 
 
 def optimize_acquisition(
@@ -188,23 +217,40 @@ def optimize_acquisition(
     if points is not None:
         return _sorted(points, acquisition(points))
 
-    units = qmc.Sobol(len(encoder.axes), rng=rng).random(_N_CANDIDATES)
-    # Models know least at the bounds, and corners are rarely drawn: every other point is moved
-    # away from the middle, so that only one coordinate in three stays inside.
+    # Candidates over the whole space. Models know least at the bounds, and corners are rarely
+    # drawn: every other point is moved away from the middle, so that only one coordinate in three
+    # stays inside.
+    sobol = qmc.Sobol(len(encoder.axes), rng=rng)
+    units = sobol.random(_N_CANDIDATES)
     stretched = _BOUNDARY_STRETCH * (units - 0.5) + 0.5
-    outer = np.where(encoder.choice, units, np.clip(stretched, 0, 1))
+    clipped = np.clip(stretched, 0, 1)
+    outer = np.where(encoder.choice, units, clipped)
     units[::2] = outer[::2]
     spread = encoder.from_unit_cube(units)
-    near = encoder.neighbours(incumbents, _N_CANDIDATES // 2, _INCUMBENT_STEPS, rng)
+
+    # Candidates around the incumbents.
+    near = encoder.neighbours(
+        incumbents,
+        _N_CANDIDATES // 2,
+        _INCUMBENT_STEPS,
+        rng,
+    )
     points = np.vstack([spread, near])
     values = acquisition(points)
 
+    # Local search around the best candidates.
     for _ in range(_N_LOCAL_ROUNDS):
         order = np.argsort(-values)
         highest = points[order[:_N_LOCAL_STARTS]]
-        near = encoder.neighbours(highest, 10 * _N_LOCAL_STARTS, _LOCAL_STEPS, rng)
+        near = encoder.neighbours(
+            highest,
+            10 * _N_LOCAL_STARTS,
+            _LOCAL_STEPS,
+            rng,
+        )
         points = np.vstack([points, near])
         values = np.r_[values, acquisition(near)]
+
     return _sorted(points, values)
 
 
@@ -236,16 +282,24 @@ class DefaultPrior:
         prior_std: Mapping[str, float],
     ) -> None:
         self._encoder = encoder
+
         stds = [prior_std.get(axis.name, np.inf) for axis in encoder.axes]
         self._std = np.array(stds)
+
+        # The mode is the point of the defaults, shape (1, d).
         mode = [axis.to_number(space[axis.name].default) for axis in encoder.axes]
         self._mode = np.array([mode])
 
     def log_density(self, points: Array) -> Array:
         """Return the logarithm of the density at points of shape (n, d), 0 at the defaults."""
-        distance = self._encoder.scale(points) - self._encoder.scale(self._mode)
+        # Distance per parameter: one between two options.
+        rows = self._encoder.scale(points)
+        distance = rows - self._encoder.scale(self._mode)
         distance = np.where(self._encoder.choice, distance != 0, distance)
-        normal = np.exp(-0.5 * (distance / self._std) ** 2)
+
+        # Mixture of a normal and a uniform density.
+        z = distance / self._std
+        normal = np.exp(-0.5 * z**2)
         density = _UNIFORM_SHARE + (1 - _UNIFORM_SHARE) * normal
         return np.log(density).sum(axis=1)
 
@@ -267,14 +321,18 @@ class DefaultPrior:
 
         # Numbers near the default.
         mode = self._encoder.to_unit_cube(self._mode)[0]
-        std = np.where(choice, 0, np.minimum(self._std, 1))
-        near = np.clip(mode + std * rng.normal(size=shape), 0, 1)
+        at_most_one = np.minimum(self._std, 1)
+        std = np.where(choice, 0, at_most_one)
+        step = std * rng.normal(size=shape)
+        near = np.clip(mode + step, 0, 1)
 
         # Any other value, the likelier the wider the prior.
         other_option = np.exp(-0.5 / self._std**2)
         probability = np.where(choice, other_option, np.isinf(self._std))
         probability = np.maximum(probability, _UNIFORM_SHARE)
         is_uniform = rng.random(shape) < probability
-        units = np.where(is_uniform, rng.random(shape), near)
+        uniform = rng.random(shape)
+
+        units = np.where(is_uniform, uniform, near)
         points = self._encoder.from_unit_cube(units[None])
         return to_point(points[0])

@@ -147,8 +147,10 @@ class BayesSampler(GPSamplerBase):
 
         # Value to improve on: the lowest mean of a full training.
         full = training_set.full
-        leaders = training_set.best_first(full if full.any() else np.ones_like(full))
-        mean = model.predict(with_task_columns(encoder.scale(leaders), model))
+        is_leader = full if full.any() else np.ones_like(full)
+        leaders = training_set.best_first(is_leader)
+        rows = with_task_columns(encoder.scale(leaders), model)
+        mean = model.predict(rows)
         best = float(mean.min()) - self._xi * model.scale_ - training_set.margin
 
         # Acquisition function.
@@ -167,8 +169,10 @@ class BayesSampler(GPSamplerBase):
         )
         if self._space is not None and self._prior_std:
             prior = DefaultPrior(encoder, self._space, self._prior_std)
-            n_full = int((observations.task_columns == 1).all(axis=1).sum())
-            acquisition = prior.weight_by_prior(acquisition, _PRIOR_WEIGHT / max(n_full, 1))
+            is_full = (observations.task_columns == 1).all(axis=1)
+            n_full = int(is_full.sum())
+            weight = _PRIOR_WEIGHT / max(n_full, 1)
+            acquisition = prior.weight_by_prior(acquisition, weight)
 
         # The best point that was not tried. Without a space, parameters that are not shared may
         # make a repeated point a new configuration.
@@ -178,7 +182,8 @@ class BayesSampler(GPSamplerBase):
         untried = observations.untried(ranked)
         if not untried and self._space is None:
             return ranked[0]
-        return (untried or self._untried_points(encoder, observations, rng))[0]
+        untried = untried or self._untried_points(encoder, observations, rng)
+        return untried[0]
 
     def _fit(
         self, encoder: Encoder, observations: Observations
@@ -212,12 +217,20 @@ class BayesSampler(GPSamplerBase):
         if observations.pending:
             pending = with_task_columns(encoder.scale(observations.pending), model)
             is_pending = np.ones(len(pending), bool)
+
             points = np.vstack([points, observations.pending])
             values = np.r_[values, model.predict(pending)]
             full = np.r_[full, is_pending]
             warm_start = np.r_[warm_start, ~is_pending]
             model.fit(np.vstack([rows, pending]), values)
-        return model, TrainingSet(points, values, full, warm_start, margin)
+
+        return model, TrainingSet(
+            points,
+            values,
+            full,
+            warm_start,
+            margin,
+        )
 
     def _kernel_parameters(
         self,
@@ -234,6 +247,7 @@ class BayesSampler(GPSamplerBase):
         Returns:
             Several rows drawn from the posterior while there are few observations, else one.
         """
+        # Number of observations to fit to.
         n = len(rows)
         if n > MAX_TRAINING_SIZE:
             n -= n % 50
@@ -244,17 +258,24 @@ class BayesSampler(GPSamplerBase):
         if key not in self._thetas:
             transformed = output_transform(values[:n])
             kept = subsample_training_set(transformed, full[:n])
-            model = GaussianProcess(categories).fit(rows[:n][kept], transformed[kept])
+            model = GaussianProcess(categories)
+            model.fit(rows[:n][kept], transformed[kept])
+
+            # Only the last fit is kept.
             is_few = n <= _AVERAGE_UP_TO
             thetas = model.draw_parameters(_N_DRAWS) if is_few else model.theta_[None]
             self._thetas = {key: thetas}
+
         return self._thetas[key]
 
     def _initial_point(self, encoder: Encoder, index: int) -> Point | None:
         if self._space is None or not self._prior_std or index % 2 == 0:
             return super()._initial_point(encoder, index)
+
+        # Every other initial point comes from the prior.
         rng = np.random.default_rng([self._seed, index])
-        return DefaultPrior(encoder, self._space, self._prior_std).sample(rng)
+        prior = DefaultPrior(encoder, self._space, self._prior_std)
+        return prior.sample(rng)
 
 
 def _check_prior(

@@ -65,7 +65,9 @@ class Axis:
         """Return the number of a value; ValueError when it is not on the axis."""
         number = self.distribution.to_internal_repr(value)
         if self.stepped:
-            number = round((number - self.distribution.low) / self.distribution.step)
+            distance = number - self.distribution.low
+            number = round(distance / self.distribution.step)
+
         if not self.low <= number <= self.high:
             message = f"{self.name} must lie within {self.distribution}, got {value!r}"
             raise ValueError(message)
@@ -78,8 +80,12 @@ class Axis:
 
         low = self.distribution.low
         if self.stepped:
-            number = low + int(number) * self.distribution.step
-        clipped = min(max(number, low), self.distribution.high)
+            n_steps = int(number)
+            number = low + n_steps * self.distribution.step
+
+        # Rounding may have left the range by a few units in the last place.
+        at_least_low = max(number, low)
+        clipped = min(at_least_low, self.distribution.high)
         return type(low)(clipped)
 
 
@@ -118,11 +124,13 @@ class Encoder:
             if parameter.fixed is not None:
                 self._single_values[parameter.name] = parameter.fixed
                 continue
+
             self.conditional = self.conditional or bool(parameter.when)
             is_axis = parameter.name in self._names
             values = self._defaults if is_axis else self._single_values
             values[parameter.name] = parameter.default
 
+        # Properties of the axes as arrays, shape (d,).
         self.choice = np.array([axis.choice for axis in axes], bool)
         self.categories: list[int] = np.flatnonzero(self.choice).tolist()
         self._whole = np.array([axis.whole for axis in axes], bool)
@@ -139,7 +147,8 @@ class Encoder:
 
     def _encode(self, params: Mapping[str, Any]) -> Point | None:
         try:
-            values = {**self._defaults, **self.active(params)}
+            active = self.active(params)
+            values = {**self._defaults, **active}
             return tuple(axis.to_number(values[axis.name]) for axis in self.axes)
         except (KeyError, ValueError):
             return None
@@ -168,7 +177,9 @@ class Encoder:
         """Return the active values of the axes; KeyError or SpaceError when one is missing."""
         if self._space is None:
             return {name: params[name] for name in self._names}
-        completed = self._space.complete({**self._single_values, **params})
+
+        values = {**self._single_values, **params}
+        completed = self._space.complete(values)
         return {name: value for name, value in completed.items() if name in self._names}
 
     def impute(self, points: Array) -> Array:
@@ -176,6 +187,7 @@ class Encoder:
         if self._space is None or not self.conditional:
             return points
 
+        # Parents come before their children: whether these are active is known by then.
         is_active: dict[str, NDArray[np.bool_]] = {}
         for parameter in self._space.parameters:
             met = np.ones(len(points), bool)
@@ -194,23 +206,28 @@ class Encoder:
                 column = self._names.index(parameter.name)
                 default = self._defaults[parameter.name]
                 points[~met, column] = self.axes[column].to_number(default)
+
         return points
 
     def all_points(self) -> Array | None:
         """Return all points, shape (n, d); None when they are more than 2000."""
         if not self._whole.all():
             return None
-        if np.prod(self._high - self._low + 1) > _MAX_LISTED_POINTS:
+        sizes = self._high - self._low + 1
+        if np.prod(sizes) > _MAX_LISTED_POINTS:
             return None
 
+        # Points that differ in inactive parameters only are one point.
         numbers = map(np.arange, self._low, self._high + 1)
-        points = np.array(list(itertools.product(*numbers)), float)
-        return np.unique(self.impute(points), axis=0)
+        combinations = list(itertools.product(*numbers))
+        points = self.impute(np.array(combinations, float))
+        return np.unique(points, axis=0)
 
     def from_unit_cube(self, units: Array) -> Array:
         """Return the points at positions in the unit cube, each of shape (n, d)."""
         low, high = self._interval_ends()
-        points = self._round((1 - units) * low + units * high)
+        rows = (1 - units) * low + units * high
+        points = self._round(rows)
         return self.impute(points)
 
     def to_unit_cube(self, points: Sequence[Point] | Array) -> Array:
@@ -228,8 +245,10 @@ class Encoder:
 
     def scale(self, points: Sequence[Point] | Array) -> Array:
         """Return points as kernels take them: numbers from 0 to 1, options as indices."""
-        rows = np.asarray(points, float).reshape(-1, len(self.axes))
+        rows = np.asarray(points, float)
+        rows = rows.reshape(-1, len(self.axes))
         rows = self._to_log(rows)
+
         low = self._to_log(self._low)
         high = self._to_log(self._high)
         numbers = (rows - low) / (high - low)
@@ -266,38 +285,45 @@ class Encoder:
         is_changed &= changes_several[:, None]
         changed_for_sure = rng.integers(shape[1], size=n)
         is_changed[np.arange(n), changed_for_sure] = True
+
         parents = rng.integers(len(points), size=n)
         start = points[parents]
 
         # Step of the numbers.
         direction = rng.normal(size=shape)
-        step = direction * rng.choice(std, size=(n, 1))
+        length = rng.choice(std, size=(n, 1))
+        step = direction * length
         extent = self._to_log(self._high) - self._to_log(self._low)
         rows = self._to_log(start) + step * extent
         moved = self._round(rows)
 
         # A step that rounding undid moves to the next whole number.
         is_stuck = self._whole & (moved == start)
-        next_number = np.clip(start + np.sign(step), self._low, self._high)
+        next_number = start + np.sign(step)
+        next_number = np.clip(next_number, self._low, self._high)
         moved = np.where(is_stuck, next_number, moved)
 
         # Options have no neighbours.
         n_options = self._high + 1
         drawn = np.floor(rng.random(shape) * n_options)
         moved = np.where(self.choice, drawn, moved)
+
         neighbours = np.where(is_changed, moved, start)
         return self.impute(neighbours)
 
     def _to_log(self, points: Array) -> Array:
         """Return points with the logarithm of logarithmic parameters."""
-        logarithms = np.log(np.where(self._log, points, 1.0))
+        positive = np.where(self._log, points, 1.0)
+        logarithms = np.log(positive)
         return np.where(self._log, logarithms, points)
 
     def _round(self, rows: Array) -> Array:
         """Return the nearest points to rows of `_to_log`, inactive parameters as they are."""
-        exponentials = np.exp(np.where(self._log, rows, 0.0))
-        points = np.where(self._log, exponentials, rows)
-        points = np.where(self._whole, np.round(points), points)
+        exponents = np.where(self._log, rows, 0.0)  # others may be too large for `exp`
+        points = np.where(self._log, np.exp(exponents), rows)
+
+        rounded = np.round(points)
+        points = np.where(self._whole, rounded, points)
         return np.clip(points, self._low, self._high)
 
 
@@ -314,13 +340,25 @@ def _axis(name: str, distribution: Any) -> Axis:
     """Return the axis of a distribution."""
     if isinstance(distribution, CategoricalDistribution):
         last = len(distribution.choices) - 1
-        return Axis(name, distribution, 0, last, choice=True)
+        return Axis(
+            name,
+            distribution,
+            0,
+            last,
+            choice=True,
+        )
 
     low = distribution.low
     high = distribution.high
     if distribution.step is not None and not distribution.log:
         last = round((high - low) / distribution.step)
-        return Axis(name, distribution, 0, last, stepped=True)
+        return Axis(
+            name,
+            distribution,
+            0,
+            last,
+            stepped=True,
+        )
 
     is_whole = isinstance(distribution, IntDistribution)
     return Axis(

@@ -52,13 +52,9 @@ _MIN_NOISE = 1e-6
 _MIN_CURVATURE = 0.25
 _MIN_VARIANCE = 1e-12
 _EDGE = 1e-9  # the warp has no slope at 0 and 1
-_BOUND = 4  # standard deviations of the prior within which theta is searched
+_BOUND = 4  # standard deviations of the prior: theta is searched within them
 _MINIMIZE_OPTIONS = {"maxiter": 60, "ftol": 1e-5, "gtol": 1e-2}
-_IN_PLACE: Any = {
-    "lower": True,
-    "overwrite_a": True,
-    "check_finite": False,
-}
+_IN_PLACE: Any = {"lower": True, "overwrite_a": True, "check_finite": False}
 _lapack: Any = linalg.lapack
 
 
@@ -99,7 +95,7 @@ class GaussianProcess(RegressorMixin, BaseEstimator):
         self.X_ = np.asarray(X, float)
         self.numbers_ = np.delete(np.arange(self.X_.shape[1]), self.categories)
 
-        # Standardise the values.
+        # Standardise the values; equal ones have no scale.
         values = np.asarray(y, float)
         self.shift_ = values.mean()
         self.scale_ = values.std() or 1.0
@@ -109,22 +105,23 @@ class GaussianProcess(RegressorMixin, BaseEstimator):
         if theta is None:
             loss = self.negative_log_posterior()
             bounds = list(zip(*loss.bounds, strict=True))
-            start = loss.prior_mean
             found = minimize(
                 loss,
-                start,
+                loss.prior_mean,
                 jac=True,
                 bounds=bounds,
                 options=_MINIMIZE_OPTIONS,
             )
             theta = found.x
         self.theta_ = np.asarray(theta, float)
-        self.noise_ = self.scale_ * np.sqrt(noise_variance(self.theta_))
+        noise = noise_variance(self.theta_)
+        self.noise_ = self.scale_ * np.sqrt(noise)
 
         # Cholesky factor and alpha.
         self.scaled_ = self.scaled(self.X_)
         K = self.kernel(self.X_)
-        np.fill_diagonal(K, np.exp(self.theta_[-2]) + noise_variance(self.theta_))
+        signal = np.exp(self.theta_[-2])
+        np.fill_diagonal(K, signal + noise)
         self.factor_, _ = cho_factor(K.T, **_IN_PLACE)
         self.alpha_ = cho_solve((self.factor_, True), self.y_, check_finite=False)
         return self
@@ -153,8 +150,10 @@ class GaussianProcess(RegressorMixin, BaseEstimator):
             overwrite_b=True,
             check_finite=False,
         ).T
-        variance = np.exp(self.theta_[-2]) - np.einsum("ij,ij->i", v, v)
-        return mean, np.sqrt(np.maximum(variance, _MIN_VARIANCE)) * self.scale_
+        signal = np.exp(self.theta_[-2])
+        variance = signal - np.einsum("ij,ij->i", v, v)
+        variance = np.maximum(variance, _MIN_VARIANCE)
+        return mean, np.sqrt(variance) * self.scale_
 
     @one_thread
     def draw_parameters(self, n: int) -> Array:
@@ -178,10 +177,13 @@ class GaussianProcess(RegressorMixin, BaseEstimator):
         # posterior is flat or has no maximum (at a bound), draws go no further than twice as far
         # as those of the prior.
         curvature = np.array(differences) * std / (2 * step[:, None]) * std[:, None]
-        eigenvalues, eigenvectors = np.linalg.eigh((curvature + curvature.T) / 2)
-        radii = np.sqrt(np.maximum(eigenvalues, _MIN_CURVATURE))
+        symmetric = (curvature + curvature.T) / 2
+        eigenvalues, eigenvectors = np.linalg.eigh(symmetric)
+        eigenvalues = np.maximum(eigenvalues, _MIN_CURVATURE)
+        radii = np.sqrt(eigenvalues)
 
-        normal = ndtri(qmc.Sobol(len(std), rng=0).random(n))
+        quantiles = qmc.Sobol(len(std), rng=0).random(n)
+        normal = ndtri(quantiles)
         drawn = self.theta_ + normal / radii @ eigenvectors.T * std
         return np.clip(drawn, *loss.bounds)
 
@@ -195,15 +197,19 @@ class GaussianProcess(RegressorMixin, BaseEstimator):
         log_length_scales = self.theta_[2 * len(numbers) : -2]
         for column in self.categories:
             weight = np.exp(-2 * log_length_scales[column])
-            squares += weight * (rows[:, column, None] != self.X_[None, :, column])
+            differ = rows[:, column, None] != self.X_[None, :, column]
+            squares += weight * differ
         return _matern(squares, float(self.theta_[-2]))
 
     def scaled(self, rows: Array) -> Array:
         """Return rows, shape (m, d), warped and in units of the length scales."""
         n_shapes = 2 * len(self.numbers_)
+        log_shapes = self.theta_[:n_shapes]
+        log_length_scales = self.theta_[n_shapes:-2]
+
         scaled = rows.copy()
-        scaled[:, self.numbers_] = _warp(rows[:, self.numbers_], self.theta_[:n_shapes])
-        return scaled * np.exp(-self.theta_[n_shapes:-2])
+        scaled[:, self.numbers_] = _warp(rows[:, self.numbers_], log_shapes)
+        return scaled * np.exp(-log_length_scales)
 
     def negative_log_posterior(self) -> NegativeLogPosterior:
         """Return the function of theta that the fit minimises."""
@@ -240,25 +246,18 @@ class NegativeLogPosterior:
         self._n_shapes = 2 * len(numbers)
 
         # Positions of the pairs in a flat (n, n) matrix, and which pairs differ in a category.
-        self._upper = np.ravel_multi_index(np.triu_indices(n, 1), (n, n))
+        above_diagonal = np.triu_indices(n, 1)
+        self._upper = np.ravel_multi_index(above_diagonal, (n, n))
         self._differ = np.zeros((len(categories), len(self._upper)))
         for row, column in enumerate(categories):
             self._differ[row] = pdist(X[:, [column]]) > 0
 
         log_length_scale = np.log(_LENGTH_SCALE) + 0.5 * np.log(d)
         no_warp = np.zeros(self._n_shapes)
-        self.prior_mean = np.r_[
-            no_warp,
-            np.full(d, log_length_scale),
-            0.0,
-            np.log(_NOISE),
-        ]
+        self.prior_mean = np.r_[no_warp, np.full(d, log_length_scale), 0.0, np.log(_NOISE)]
         self.prior_std = np.r_[np.full(self._n_shapes, 0.3), np.ones(d + 1), 1.5]
         reach = _BOUND * self.prior_std
-        self.bounds = (
-            self.prior_mean - reach,
-            self.prior_mean + reach,
-        )
+        self.bounds = (self.prior_mean - reach, self.prior_mean + reach)
 
     def __call__(self, theta: Array) -> tuple[float, Array]:
         """Return the value and the gradient, shape (len(theta),), at theta."""
@@ -267,7 +266,8 @@ class NegativeLogPosterior:
         inverse_squares = np.exp(-2 * theta[self._n_shapes : -2])  # of the length scales
         weighted = warped * np.sqrt(inverse_squares[self._numbers])
         squares = cast("Array", pdist(weighted, "sqeuclidean"))
-        squares = squares + inverse_squares[self._categories] @ self._differ
+        of_categories = inverse_squares[self._categories] @ self._differ
+        squares = squares + of_categories
         kernel, slope = _matern_slope(squares, theta[-2])
 
         # Half of a symmetric matrix will do: above the diagonal, which is below it for LAPACK.
@@ -317,16 +317,19 @@ class NegativeLogPosterior:
         # Sums over pairs are products with the Laplacian of the graph that slopes are weights of.
         graph = self._to_matrix(slope)
         graph += graph.T
-        laplacian = graph.sum(axis=1)[:, None] * warped - graph @ warped
+        degrees = graph.sum(axis=1)
+        laplacian = degrees[:, None] * warped - graph @ warped
         by_row = laplacian * inverse_squares[self._numbers]
 
         by_length_scale = gradient[self._n_shapes : -2]  # a view
         by_length_scale[self._numbers] = np.sum(by_row * warped, axis=0)
-        by_category = inverse_squares[self._categories] * (self._differ @ slope)
+        sums = self._differ @ slope
+        by_category = inverse_squares[self._categories] * sums
         by_length_scale[self._categories] = by_category
 
         by_shape = _warp_gradient(self._x, theta[: self._n_shapes])
-        gradient[: self._n_shapes] = -np.sum(by_row * by_shape, axis=1).ravel()
+        summed = np.sum(by_row * by_shape, axis=1)
+        gradient[: self._n_shapes] = -summed.ravel()
 
     def _to_matrix(self, pairs: Array) -> Array:
         """Return values of pairs as the upper half of a matrix, shape (n, n)."""
@@ -356,11 +359,11 @@ class AveragedProcess:
         self._processes = [GaussianProcess(categories) for _ in thetas]
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> AveragedProcess:
-        """Condition all processes on the rows X, shape (n, d), with values y, shape (n,).
+        """Condition all processes on observations.
 
         Args:
-            X: observed rows.
-            y: observed values.
+            X: observed rows, shape (n, d).
+            y: observed values, shape (n,).
         """
         for process, theta in zip(self._processes, self._thetas, strict=True):
             process.fit(X, y, theta)
@@ -384,8 +387,9 @@ class AveragedProcess:
             return mean
 
         # Law of total variance.
-        variance = np.mean(np.square(stds), axis=0)
-        return mean, np.sqrt(variance + np.var(means, axis=0))
+        within = np.mean(np.square(stds), axis=0)
+        between = np.var(means, axis=0)
+        return mean, np.sqrt(within + between)
 
 
 def noise_variance(theta: Array) -> float:
@@ -404,7 +408,8 @@ def _matern(squares: Array, log_signal: float) -> Array:
     polynomial *= r
     polynomial += 1
 
-    kernel = np.exp(np.subtract(log_signal, r, out=r), out=r)
+    exponent = np.subtract(log_signal, r, out=r)
+    kernel = np.exp(exponent, out=r)
     kernel *= polynomial
     return kernel
 
@@ -413,7 +418,8 @@ def _matern_slope(squares: Array, log_signal: float) -> tuple[Array, Array]:
     """Return the kernel at squared distances, and its derivative by them times -2."""
     r = np.sqrt(5) * np.sqrt(squares)
     decay = np.exp(log_signal - r)
-    kernel = decay * (1 + r + r * r / 3)
+    polynomial = 1 + r + r * r / 3
+    kernel = decay * polynomial
     slope = 5 / 3 * decay * (1 + r)
     return kernel, slope
 
@@ -422,7 +428,8 @@ def _warp(x: Array, log_shapes: Array) -> Array:
     """Return Kumaraswamy's distribution functions of columns; beyond 0 to 1 they go straight."""
     a, b = np.exp(log_shapes.reshape(2, -1))
     inside = np.clip(x, _EDGE, 1 - _EDGE)
-    return 1 - (1 - inside**a) ** b + (x - inside)
+    outside = x - inside
+    return 1 - (1 - inside**a) ** b + outside
 
 
 def _warp_gradient(x: Array, log_shapes: Array) -> Array:

@@ -78,6 +78,8 @@ class GPSamplerBase(ConfigurationSampler):
         y0: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
+
+        # Check the arguments.
         check_member("acq_func", acq_func, self.acquisitions)
         check_member(
             "initial_point_generator",
@@ -85,8 +87,10 @@ class GPSamplerBase(ConfigurationSampler):
             INITIAL_POINT_GENERATORS,
         )
         _check_known_values(x0, y0, space)
+
         if seed is None:
             seed = int(np.random.default_rng().integers(2**31))
+
         self._seed = check_whole("seed", seed, 0)
         self._space = space
         self._n_initial_points = check_whole("n_initial_points", n_initial_points, 0)
@@ -95,6 +99,7 @@ class GPSamplerBase(ConfigurationSampler):
         self._xi = xi
         self._kappa = kappa
 
+        # With y0, x0 are observations; without, they are tried first.
         x0 = [] if space is None else [space.check(configuration) for configuration in x0]
         self._x0 = x0 if y0 is None else []
         self._known = [] if y0 is None else list(zip(x0, y0, strict=True))
@@ -129,6 +134,8 @@ class GPSamplerBase(ConfigurationSampler):
             return self._space.distributions()
         if trial.number < self._n_initial_points:
             return {}
+
+        # Parameters with one value are nothing to model.
         shared = intersection_search_space(study.get_trials(deepcopy=False))
         return {name: found for name, found in shared.items() if not found.single()}
 
@@ -209,11 +216,13 @@ class GPSamplerBase(ConfigurationSampler):
                 message = f"{type(self).__name__} knows no constraints, got {trial.constraints}"
                 raise ValueError(message)
 
+        # Known values of x0.
         sign = direction_sign(study)
         known: list[Observation] = []
         for configuration, value in self._known:
             point = cast("Point", encoder.encode(configuration))
             known.append(Observation(point, sign * value))
+
         return collect_observations(
             self._recorded_trials(study, number),
             encoder,
@@ -226,6 +235,7 @@ class GPSamplerBase(ConfigurationSampler):
         """Return an initial point, drawn from the priors of the space; None after the last."""
         if self._space is None or index >= self._n_initial_points:
             return None
+
         n_dimensions = len(self._space.searched)
         design = _initial_design(
             self._initial_point_generator,
@@ -247,6 +257,7 @@ class GPSamplerBase(ConfigurationSampler):
         if drawn is None:
             units = rng.random((_MAX_CANDIDATES, len(encoder.axes)))
             drawn = encoder.from_unit_cube(units)
+
         shuffled = map(to_point, rng.permutation(drawn))
         points = list(dict.fromkeys(shuffled))
         untried = observations.untried(points)
@@ -267,6 +278,7 @@ class GPSamplerBase(ConfigurationSampler):
                 "ask is_exhausted(study) first"
             )
             raise ExhaustedError(message)
+
         return untried[:_MAX_CANDIDATES]
 
 
@@ -279,6 +291,7 @@ def _check_known_values(
     if space is None and len(x0):
         message = f"x0 and y0 need a space, got space=None and x0={x0!r}"
         raise ValueError(message)
+
     if y0 is None:
         return
     if len(y0) != len(x0) or not all(map(is_usable_value, y0)):
@@ -286,7 +299,12 @@ def _check_known_values(
         raise ValueError(message)
 
 
-def _initial_design(generator: str, n: int, n_dimensions: int, seed: int) -> Array:
+def _initial_design(
+    generator: str,
+    n: int,
+    n_dimensions: int,
+    seed: int,
+) -> Array:
     """Return n points of the unit cube, shape (n, n_dimensions)."""
     rng = np.random.default_rng(seed)
     if generator == "random":
@@ -294,5 +312,6 @@ def _initial_design(generator: str, n: int, n_dimensions: int, seed: int) -> Arr
     if generator == "sobol":  # balanced for powers of two
         exponent = max(n - 1, 0).bit_length()
         return qmc.Sobol(n_dimensions, rng=rng).random_base2(exponent)[:n]
+
     design = qmc.Halton if generator == "halton" else qmc.LatinHypercube
     return design(n_dimensions, rng=rng).random(n)

@@ -116,7 +116,10 @@ def collect_observations(
         known: observations that are not trials.
         with_intermediate_values: whether to add those, and rung thresholds.
     """
-    intermediate = intermediate_observations(trials) if with_intermediate_values else {}
+    intermediate: dict[int, list[tuple[float, float]]] = {}
+    if with_intermediate_values:
+        intermediate = intermediate_observations(trials)
+
     observed = list(known)
     tried = {observation.point for observation in known}
     failed: list[Point] = []
@@ -133,18 +136,30 @@ def collect_observations(
         # Pruned and lost trials without values are only not tried again.
         task = float(trial.is_own)
         for fidelity, value in intermediate.get(trial.number, ()):
-            observed.append(Observation(point, sign * value, fidelity, task))
+            observation = Observation(point, sign * value, fidelity, task)
+            observed.append(observation)
+
         if trial.value is not None and trial.has_usable_value:
-            observed.append(Observation(point, sign * trial.value, 1.0, task))
+            observation = Observation(point, sign * trial.value, 1.0, task)
+            observed.append(observation)
         elif _is_conclusive(trial):
             failed.append(point)
         elif not trial.is_finished:
             pending.append(point)
 
     observed += _failures(failed, observed)
+
     is_multi_fidelity = any(observation.fidelity < 1 for observation in observed)
-    thresholds = rung_thresholds(trials, sign) if is_multi_fidelity else []
-    return Observations(observed, tried, pending, epoch_seconds, thresholds)
+    thresholds: list[RungThreshold] = []
+    if is_multi_fidelity:
+        thresholds = rung_thresholds(trials, sign)
+    return Observations(
+        observed,
+        tried,
+        pending,
+        epoch_seconds,
+        thresholds,
+    )
 
 
 def _is_conclusive(trial: RecordedTrial) -> bool:
@@ -164,6 +179,7 @@ def _failures(points: Sequence[Point], observed: Sequence[Observation]) -> list[
     full = [observation.value for observation in observed if observation.fidelity == 1]
     if not full:
         return []
+
     worst = max(full)
     return [Observation(point, worst) for point in points]
 
@@ -173,7 +189,11 @@ def direction_sign(study: optuna.Study) -> float:
     return -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
 
 
-def choice_seed(seed: int, number: int, name: str = "") -> int:
+def choice_seed(
+    seed: int,
+    number: int,
+    name: str = "",
+) -> int:
     """Return the seed of what is chosen for one trial, or for one of its parameters.
 
     Args:
@@ -182,7 +202,8 @@ def choice_seed(seed: int, number: int, name: str = "") -> int:
         name: name of the parameter.
     """
     key = (seed, number, zlib.crc32(name.encode()))
-    state = np.random.SeedSequence(key).generate_state(1)
+    sequence = np.random.SeedSequence(key)
+    state = sequence.generate_state(1)
     return int(state[0])
 
 
@@ -193,10 +214,12 @@ def output_transform(values: ArrayLike) -> Array:
     nor bends the fit around the good values.
     """
     y = np.asarray(values, float)
-    spread = np.median(y) - y.min()
-    if spread <= 1e-300 * np.ptp(y):
+    best = y.min()
+    spread = np.median(y) - best
+    if spread <= 1e-300 * np.ptp(y):  # the quotient would overflow
         return y
-    distance = (y - y.min()) / spread
+
+    distance = (y - best) / spread
     return np.log1p(distance)
 
 
@@ -212,12 +235,16 @@ def subsample_training_set(values: Array, full: NDArray[np.bool_]) -> NDArray[np
     if len(values) <= MAX_TRAINING_SIZE:
         return np.arange(len(values))
 
+    # Full trainings first, by value.
     n_best = MAX_TRAINING_SIZE // 2
     order = np.lexsort((values, ~full))
+    best = order[:n_best]
+
+    # The others in their order of time.
     others = np.sort(order[n_best:])
     evenly = np.linspace(0, len(others) - 1, MAX_TRAINING_SIZE - n_best)
-    kept = np.r_[order[:n_best], others[evenly.astype(int)]]
-    return np.sort(kept)
+    spread = others[evenly.astype(int)]
+    return np.sort(np.r_[best, spread])
 
 
 def tie_break_margin(values: Array) -> float:
@@ -231,8 +258,10 @@ def tie_break_margin(values: Array) -> float:
         values: values of full trainings, shape (n,).
     """
     gaps = np.diff(np.sort(values))
-    if not len(gaps) or gaps[0] > 0:
+    is_tied = len(gaps) > 0 and not gaps[0] > 0
+    if not is_tied:
         return 0.0
+
     larger = gaps[gaps > 1e-9 * gaps.sum()]  # no rounding errors
     return 0.5 * float(min(larger, default=0.0))
 
@@ -267,6 +296,7 @@ class _Curves(NamedTuple):
             first_step = min([first_step, *trial.intermediate_values])
         for trial in completed:
             last_step = max([last_step, *trial.intermediate_values])
+
         offset = 1 - first_step
         return cls(completed, pruned, last_step + offset, offset)
 
@@ -298,9 +328,12 @@ def intermediate_observations(
             epochs = step + curves.offset
             is_kept = epochs < curves.budget and 3 * epochs <= 2 * later
             if is_kept and is_usable_value(value):
-                pairs.append((curves.fidelity(epochs), value))
+                fidelity = curves.fidelity(epochs)
+                pairs.append((fidelity, value))
                 later = epochs
+
         observations[trial.number] = pairs[::-1]
+
     return observations
 
 
@@ -311,12 +344,15 @@ def rung_thresholds(trials: Sequence[RecordedTrial], sign: float) -> list[RungTh
         trials: all trials of a study.
         sign: 1 where the study minimises, -1 where it maximises.
     """
-    curves = _Curves.of([trial for trial in trials if trial.is_own])
-    pruned_at = Counter(max(trial.intermediate_values) for trial in curves.pruned)
+    own = [trial for trial in trials if trial.is_own]
+    curves = _Curves.of(own)
+    last_steps = [max(trial.intermediate_values) for trial in curves.pruned]
+    pruned_at = Counter(last_steps)
     rungs = [rung for rung, _ in pruned_at.most_common(_MAX_RUNGS)]
 
     thresholds: list[RungThreshold] = []
     for rung in sorted(rungs):
+        # Values of all trials that reached the rung.
         n_passed = 0
         values: list[float] = []
         for trial in (*curves.completed, *curves.pruned):
@@ -324,6 +360,7 @@ def rung_thresholds(trials: Sequence[RecordedTrial], sign: float) -> list[RungTh
                 n_passed += max(trial.intermediate_values) > rung
                 values.append(sign * trial.intermediate_values[rung])
 
+        # As many values lie below the threshold as trials passed.
         values = sorted(filter(is_usable_value, values))
         epochs = rung + curves.offset
         if values and n_passed > 0 and epochs < curves.budget:
@@ -333,6 +370,7 @@ def rung_thresholds(trials: Sequence[RecordedTrial], sign: float) -> list[RungTh
                 highest=values[:n_passed][-1],
             )
             thresholds.append(threshold)
+
     return thresholds
 
 
@@ -346,10 +384,13 @@ def final_values(study: optuna.Study) -> list[tuple[RecordedTrial, float]]:
     trials = list(filter(_is_conclusive, recorded_trials(study)))
     values: list[float] = []
     for trial in trials:
-        values.append(math.inf if trial.value is None else sign * trial.value)
+        value = math.inf if trial.value is None else sign * trial.value
+        values.append(value)
 
+    # Failed trials have the worst value of the others.
     worst = max(filter(is_usable_value, values), default=None)
     if worst is None:
         return []
+
     values = [value if is_usable_value(value) else worst for value in values]
     return list(zip(trials, values, strict=True))

@@ -84,7 +84,11 @@ class StatelessSampler(BaseSampler):
         return self._make(seed=choice_seed(self._seed, trial.number, name))
 
 
-def make_tpe_sampler(space: SearchSpace, seed: int, n_trials: int) -> BaseSampler:
+def make_tpe_sampler(
+    space: SearchSpace,
+    seed: int,
+    n_trials: int,
+) -> BaseSampler:
     """Return Optuna's tree-structured Parzen estimator over all parameters at once.
 
     Bergstra et al. (2011), "Algorithms for hyper-parameter optimization"; the multivariate form
@@ -103,7 +107,11 @@ def make_tpe_sampler(space: SearchSpace, seed: int, n_trials: int) -> BaseSample
     )
 
 
-def make_genetic_sampler(space: SearchSpace, seed: int, n_trials: int) -> BaseSampler:
+def make_genetic_sampler(
+    space: SearchSpace,
+    seed: int,
+    n_trials: int,
+) -> BaseSampler:
     """Return Optuna's NSGA-II with one objective: a genetic algorithm with elitism.
 
     Deb et al. (2002). There are as many generations as individuals, since the usual 50
@@ -131,7 +139,12 @@ class CmaEsSampler(SpaceSampler):
     """
 
     def choose(self, study: optuna.Study, number: int) -> Configuration:
-        """Draw from the distribution after the generations that are complete."""
+        """Draw from the distribution after the generations that are complete.
+
+        Args:
+            study: the study that the trial belongs to.
+            number: number of the trial, from 0.
+        """
         from cmaes import CMA
 
         encoder = Encoder(self._space.distributions(), self._space)

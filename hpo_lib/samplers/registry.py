@@ -24,7 +24,11 @@ SamplerFactory = Callable[[SearchSpace, int, int], BaseSampler]
 """Called with the space, the seed and the number of trials."""
 
 
-def make_bayes_sampler(space: SearchSpace, seed: int, n_trials: int) -> BaseSampler:
+def make_bayes_sampler(
+    space: SearchSpace,
+    seed: int,
+    n_trials: int,
+) -> BaseSampler:
     """Return a `BayesSampler` with its defaults.
 
     Args:
@@ -38,7 +42,11 @@ def make_bayes_sampler(space: SearchSpace, seed: int, n_trials: int) -> BaseSamp
     return BayesSampler(seed, space)
 
 
-def make_skopt_sampler(space: SearchSpace, seed: int, n_trials: int) -> BaseSampler:
+def make_skopt_sampler(
+    space: SearchSpace,
+    seed: int,
+    n_trials: int,
+) -> BaseSampler:
     """Return a `SkoptSampler` with its defaults.
 
     Args:
@@ -117,5 +125,6 @@ def _import_sampler(path: str) -> Callable[..., BaseSampler]:
         with suppress(TypeError):  # it takes other arguments
             inspect.signature(found).bind(seed=0)
             return found
+
     message = f"strategy must be an Optuna sampler that takes a seed alone, got {path!r}"
     raise ValueError(message)

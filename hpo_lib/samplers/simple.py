@@ -77,7 +77,10 @@ class ConfigurationSampler(BaseSampler):
                 if _stop(study):
                     raise optuna.TrialPruned(str(error)) from error
                 raise
+
+            # Optuna stores the parameters one by one, later.
             self._running[study.study_name, trial.number] = params
+
         return params
 
     def after_trial(
@@ -96,6 +99,8 @@ class ConfigurationSampler(BaseSampler):
             values: its values.
         """
         self._running.pop((study.study_name, trial.number), None)
+
+        # Enqueued trials run even when the sampler has nothing left.
         waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
         if not waiting and self.is_exhausted(study):
             _stop(study)
@@ -112,8 +117,10 @@ class ConfigurationSampler(BaseSampler):
                     trial,
                     params={**chosen, **trial.known_params},
                 )
+
             if trial.number != number:
                 trials.append(trial)
+
         return trials
 
 
@@ -135,7 +142,12 @@ class SpaceSampler(ConfigurationSampler):
         n_trials: the budget; most strategies do without it.
     """
 
-    def __init__(self, space: SearchSpace, seed: int, n_trials: int = 0) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        seed: int,
+        n_trials: int = 0,
+    ) -> None:
         super().__init__()
         self._space = space
         self._seed = check_whole("seed", seed, 0)
@@ -196,6 +208,8 @@ class SpaceSampler(ConfigurationSampler):
                 f"{type(self).__name__}, which has {list(self._space.names)}"
             )
             raise ValueError(message)
+
+        # A seed of its own: the value depends on no other parameter.
         rng = np.random.default_rng(choice_seed(self._seed, trial.number, param_name))
         return self._space[param_name].from_unit(rng.random(), self._seed)
 
@@ -204,7 +218,12 @@ class RandomSampler(SpaceSampler):
     """Draw independently from the priors, once per trial number."""
 
     def choose(self, study: optuna.Study, number: int) -> Configuration:
-        """Draw one configuration."""
+        """Draw one configuration.
+
+        Args:
+            study: the study that the trial belongs to.
+            number: number of the trial, from 0.
+        """
         rng = np.random.default_rng([self._seed, number])
         return self._space.sample(rng, self._seed)
 
@@ -217,7 +236,12 @@ class SobolSampler(SpaceSampler):
     """
 
     def choose(self, study: optuna.Study, number: int) -> Configuration:
-        """Take the point with the number of the trial."""
+        """Take the point with the number of the trial.
+
+        Args:
+            study: the study that the trial belongs to.
+            number: number of the trial, from 0.
+        """
         from scipy.stats import qmc  # takes half a second to import
 
         n_dimensions = len(self._space.searched)
@@ -227,6 +251,7 @@ class SobolSampler(SpaceSampler):
         )
         if number > 0:  # scipy cannot go forward by nothing
             sequence.fast_forward(number)
+
         point = sequence.random(1)[0, :n_dimensions]
         return self._space.from_unit(point.tolist(), self._seed)
 
@@ -245,20 +270,38 @@ class GridSampler(SpaceSampler):
         n_trials: the budget.
     """
 
-    def __init__(self, space: SearchSpace, seed: int, n_trials: int) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        seed: int,
+        n_trials: int,
+    ) -> None:
         super().__init__(space, seed)
+
+        # The finest grid that fits into the budget.
         fitting = [points for points in (5, 4, 3, 2) if space.grid_size(points) <= n_trials]
         self.points = fitting[0] if fitting else 3
+
+        # Its configurations in random order.
         grid = space.grid(self.points)
         order = np.random.default_rng(seed).permutation(len(grid))
         self._grid = {configuration_key(grid[index]): grid[index] for index in order}
 
     def choose(self, study: optuna.Study, number: int) -> Configuration:
-        """Take the first configuration that no other trial has, whatever became of it."""
+        """Take the first configuration that no other trial has, whatever became of it.
+
+        Args:
+            study: the study that the trial belongs to.
+            number: number of the trial, from 0.
+
+        Raises:
+            ExhaustedError: all configurations of the grid have been tried.
+        """
         tried = tried_configurations(self._recorded_trials(study, number), self._space)
         for key, configuration in self._grid.items():
             if key not in tried:
                 return configuration
+
         message = (
             f"all {len(self._grid)} configurations of the grid have been tried; "
             "ask is_exhausted(study) first"

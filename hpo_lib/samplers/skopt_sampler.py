@@ -109,6 +109,7 @@ class SkoptSampler(GPSamplerBase):
                 candidates = [point, *candidates]
             rows = space.transform([list(candidate) for candidate in candidates])
             improvement = gaussian_ei(rows, optimizer.models[-1], best, self._xi)
+
         return candidates[int(np.argmax(improvement))]
 
 
@@ -132,6 +133,7 @@ def fit_process(
         dimensions = enumerate(space)
         categories = [i for i, one in dimensions if isinstance(one, Categorical)]
         model = GaussianProcess(categories)
+
     with _hide_fit_warnings():
         return model.fit(space.transform(rows), values)
 

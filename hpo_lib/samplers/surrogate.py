@@ -70,5 +70,6 @@ def fit_surrogate(
             f"got {len(points)} of {len(trials)} trials"
         )
         raise ValueError(message)
+
     model = GaussianProcess(encoder.categories)
     return Surrogate(model.fit(encoder.scale(points), values), encoder)

@@ -1,4 +1,4 @@
-"""The reference recipe's three-step strategy."""
+"""Three-step strategy: random values, the learning rate, then one parameter at a time."""
 
 from __future__ import annotations
 
@@ -42,7 +42,12 @@ class ThreeStepSampler(SpaceSampler):
     """
 
     def choose(self, study: optuna.Study, number: int) -> Configuration:
-        """Choose by the step that this trial belongs to."""
+        """Choose by the step that this trial belongs to.
+
+        Args:
+            study: the study that the trial belongs to.
+            number: number of the trial, from 0.
+        """
         earlier = recorded_trials(study)[:number]
         index = sum(trial.is_chosen for trial in earlier)
         rng = np.random.default_rng([self._seed, number])
@@ -72,13 +77,19 @@ class ThreeStepSampler(SpaceSampler):
             is_range = not isinstance(parameter, ChoiceParameter)
             if is_range and parameter.count != 1 and parameter.name in start:
                 ranges.append(parameter)
+
         return min(
             ranges,
             key=lambda parameter: parameter.name != "lr",
             default=None,
         )
 
-    def _search_lines(self, study: optuna.Study, number: int, block: int) -> Configuration | None:
+    def _search_lines(
+        self,
+        study: optuna.Study,
+        number: int,
+        block: int,
+    ) -> Configuration | None:
         """Return the most promising new point on the line of a block.
 
         A line varies one hyperparameter of the incumbent. Where it has no new point, the lines of
@@ -103,6 +114,7 @@ class ThreeStepSampler(SpaceSampler):
                 values, targets = self._observed_on_line(incumbent, parameter.name, observed)
                 best = _most_promising(parameter, values, targets, untried)
                 return self._replace(incumbent, parameter.name, best)
+
         return None
 
     def _untried_on_line(
@@ -138,9 +150,15 @@ class ThreeStepSampler(SpaceSampler):
             if configuration == self._replace(incumbent, name, configuration[name]):
                 values.append(configuration[name])
                 targets.append(target)
+
         return values, targets
 
-    def _replace(self, configuration: Configuration, name: str, value: Value) -> Configuration:
+    def _replace(
+        self,
+        configuration: Configuration,
+        name: str,
+        value: Value,
+    ) -> Configuration:
         """Return a configuration with another value; what that makes active has its default."""
         defaults = {parameter.name: parameter.default for parameter in self._space.searched}
         return self._space.complete({**defaults, **configuration, name: value})

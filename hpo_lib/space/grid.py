@@ -45,6 +45,7 @@ def count_grid(parameters: Sequence[Parameter], points: int) -> int | None:
         cases = following
         if len(cases) > _MAX_CASES:
             return None
+
     return cases.total()
 
 
@@ -62,6 +63,7 @@ def _depth_first(parameters: Sequence[Parameter]) -> list[Parameter]:
         parameter = pending.pop(max(ready, key=last_parent).name)
         positions[parameter.name] = len(ordered)  # children of the last parent come first
         ordered.append(parameter)
+
     return ordered
 
 

@@ -37,12 +37,15 @@ class ParameterBase(BaseModel, frozen=True, extra="forbid"):
     def __init__(self, /, **data: Any) -> None:
         # A key without a value is as good as left out.
         empty = {key for key in _KEYS if data.get(key) is None}
-        given = {key: value for key, value in data.items() if key not in empty}
+        present = {key: value for key, value in data.items() if key not in empty}
+
         try:
-            super().__init__(**given)
+            super().__init__(**present)
         except ValidationError as error:
-            problems = [f"{label(data.get('name'))}: {rule}" for rule in self._sentences(error)]
+            name = label(data.get("name"))
+            problems = [f"{name}: {sentence}" for sentence in self._sentences(error)]
             raise SpaceError(problems) from None
+
         list(self._settle(unread=set()))  # whose rules hold: `_check_rules` has been passed
 
     @classmethod
@@ -50,7 +53,9 @@ class ParameterBase(BaseModel, frozen=True, extra="forbid"):
         """Translate what pydantic found into sentences of key, rule and value."""
         for entry in mistakes.errors():
             key = str(entry["loc"][0])
-            error = entry.get("ctx", {}).get("error")
+            context = entry.get("ctx", {})
+            error = context.get("error")
+
             if isinstance(error, SpaceError):
                 yield from error.problems
             elif error is not None:
@@ -70,7 +75,8 @@ class ParameterBase(BaseModel, frozen=True, extra="forbid"):
             key: key of the YAML form.
             value: its value.
         """
-        known = ", ".join(known for known in _KEYS if known in cls.model_fields)
+        fields = [field for field in _KEYS if field in cls.model_fields]
+        known = ", ".join(fields)
         return f"unknown key {label(key)}, got {value!r}; known are {known}"
 
     @field_validator("type", check_fields=False)
@@ -91,17 +97,25 @@ class ParameterBase(BaseModel, frozen=True, extra="forbid"):
             unread: keys that have a mistake of their own.
         """
         extent = _EXTENT & type(self).model_fields.keys()
-        missing = sorted(key for key in extent if getattr(self, key) is None)
-        if self.fixed is not None and len(missing) == len(extent):
+        missing = [key for key in sorted(extent) if getattr(self, key) is None]
+        has_no_range = len(missing) == len(extent)
+        if self.fixed is not None and has_no_range:
             # A fixed value without a range is its own range.
-            self._set(low=self.fixed, high=self.fixed, options=(self.fixed,))
+            self._set(
+                low=self.fixed,
+                high=self.fixed,
+                options=(self.fixed,),
+            )
             missing = []
 
         # A wrong fixed value is reported for itself: it would have been the range.
         for key in missing:
             if unread.isdisjoint({key, "fixed"}):
                 yield f"{key} is required where no value is fixed, got nothing"
-        if missing or not unread.isdisjoint({*extent, "step"}):
+
+        # The other rules need the whole range.
+        is_readable = unread.isdisjoint({*extent, "step"})
+        if missing or not is_readable:
             return
 
         problems = list(self._range_problems())
@@ -113,10 +127,12 @@ class ParameterBase(BaseModel, frozen=True, extra="forbid"):
             value = getattr(self, key)
             try:
                 if value is not None:
-                    self._set(**{key: self.convert(value)})
+                    converted = self.convert(value)
+                    self._set(**{key: converted})
             except ValueError as error:
                 yield f"{key} {error}"
 
+        # The default that was left out.
         if self.default is None and self.fixed is None:
             self._set(default=self._middle())
         elif self.default is None:
@@ -124,7 +140,8 @@ class ParameterBase(BaseModel, frozen=True, extra="forbid"):
 
     def _set(self, **values: Any) -> None:
         """Set those of the values that this kind of parameter has."""
-        for key in values.keys() & type(self).model_fields.keys():
+        fields = type(self).model_fields.keys()
+        for key in values.keys() & fields:
             object.__setattr__(self, key, values[key])  # the model is frozen
 
     def _range_problems(self) -> Iterable[str]:
@@ -155,12 +172,16 @@ class ParameterBase(BaseModel, frozen=True, extra="forbid"):
         if self.fixed is not None and self.fixed == self.default:
             del body["default"]
         if self.fixed is not None and self.count == 1:
+            # A fixed value that is its own range.
             body = {key: value for key, value in body.items() if key not in _EXTENT}
 
+        # Plain lists and values in place of tuples.
         if "options" in body:
             body["options"] = list(body["options"])
         if self.when:
             body["when"] = {}
             for parent, values in self.when.items():
-                body["when"][parent] = values[0] if len(values) == 1 else list(values)
+                is_single = len(values) == 1
+                body["when"][parent] = values[0] if is_single else list(values)
+
         return {key: body[key] for key in _KEYS if key in body}

@@ -45,7 +45,14 @@ class _Range(ParameterBase, frozen=True):
 
     _number = staticmethod(read_float)
 
-    @field_validator("low", "high", "step", "default", "fixed", mode="before")
+    @field_validator(
+        "low",
+        "high",
+        "step",
+        "default",
+        "fixed",
+        mode="before",
+    )
     @classmethod
     def _read_number(cls, value: object) -> float:
         # Readers of YAML 1.1 take 1e-4 for a word.
@@ -135,6 +142,7 @@ class _Range(ParameterBase, frozen=True):
             message += f"got {number}; the nearest is {nearest}"
         else:
             message = f"must lie between low = {self.low} and high = {self.high}, got {number}"
+
         raise ValueError(message)
 
     def from_unit(
@@ -302,4 +310,5 @@ def read_parameter(name: str, body: object) -> Parameter:
     else:
         if not problems:
             return parameter
+
     raise SpaceError(problems)

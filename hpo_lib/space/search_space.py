@@ -241,6 +241,7 @@ class SearchSpace:
                     configuration[name] = parameter.convert(values[name])
                 except ValueError as error:
                     problems.append(f"{label(name)}: {error}")
+
         return configuration, problems
 
     def sample(
@@ -301,6 +302,7 @@ class SearchSpace:
             except OverflowError as error:  # a queued number that no float holds
                 rule = "must be a value of the space, got a queued number that is too large"
                 raise SpaceError([f"{label(parameter.name)}: {rule}"]) from error
+
         return configuration
 
     def grid(self, points: int = 3) -> list[Configuration]:
@@ -326,6 +328,7 @@ class SearchSpace:
                     message += f"got {got} (points={points})"
                     raise ValueError(message)
             grid = longer
+
         return grid
 
     def grid_size(self, points: int = 3) -> int:

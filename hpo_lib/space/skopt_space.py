@@ -42,23 +42,37 @@ class SkoptSpace:
         """
         if isinstance(dimensions, SearchSpace):
             converted = [skopt_dimension(parameter) for parameter in dimensions.searched]
-            return cls(dimensions, normalize_dimensions(converted), takes_lists=False)
+            normalized = normalize_dimensions(converted)
+            return cls(dimensions, normalized, takes_lists=False)
 
-        skopt_space: Any = normalize_dimensions(copy.deepcopy(dimensions))  # skopt writes into it
-        named = {d.name or f"x{index}": d for index, d in enumerate(skopt_space)}
+        copied = copy.deepcopy(dimensions)  # skopt writes into them
+        skopt_space: Any = normalize_dimensions(copied)
+        named: dict[str, Any] = {}
+        for index, dimension in enumerate(skopt_space):
+            name = dimension.name or f"x{index}"
+            named[name] = dimension
+
         if len(named) < len(skopt_space.dimensions):
             message = f"dimensions must have different names, got {skopt_space.dimension_names}"
             raise ValueError(message)
 
+        # Categories that no option can be are replaced by their labels.
         parameters = {name: _parameter(dimension) for name, dimension in named.items()}
         categories: dict[str, dict[str, Any]] = {}
         for name, parameter in parameters.items():
             options = parameter.get("options", [])
             if _needs_labels(options):
-                parameter["options"] = [_label(option) for option in options]
-                categories[name] = dict(zip(parameter["options"], options, strict=True))
+                labels = [_label(option) for option in options]
+                parameter["options"] = labels
+                categories[name] = dict(zip(labels, options, strict=True))
+
         space = SearchSpace.from_dict(parameters)
-        return cls(space, skopt_space, takes_lists=True, categories=categories)
+        return cls(
+            space,
+            skopt_space,
+            takes_lists=True,
+            categories=categories,
+        )
 
     def read_points(self, points: Any) -> list[Configuration]:
         """Return one point or several, as skopt's `x0`, as configurations.
@@ -73,10 +87,12 @@ class SkoptSpace:
             raise ValueError(message)
         if len(points) == 0:
             return []
-        is_single = isinstance(points, Mapping) or not isinstance(
-            points[0], list | tuple | Mapping
-        )
-        return [self._read_point(point) for point in ([points] if is_single else points)]
+
+        is_single = isinstance(points, Mapping)
+        if not is_single:
+            is_single = not isinstance(points[0], list | tuple | Mapping)
+        listed = [points] if is_single else points
+        return [self._read_point(point) for point in listed]
 
     def _read_point(self, point: Any) -> Configuration:
         names = [parameter.name for parameter in self.space.searched]
@@ -86,6 +102,7 @@ class SkoptSpace:
                 raise ValueError(message)
             point = dict(zip(names, point, strict=True))
 
+        # A search space knows categories by their labels.
         configuration = dict(cast("Mapping[str, Any]", point))
         for name in self.categories.keys() & configuration.keys():
             configuration[name] = _label(configuration[name])
@@ -109,9 +126,15 @@ def skopt_dimension(parameter: Any) -> Any:
     """Return a parameter of a search space as a dimension of skopt."""
     if parameter.type == "choice":
         return Categorical(parameter.options, name=parameter.name)
+
     kind = Integer if parameter.type == "int" else Real
     prior = "log-uniform" if parameter.log else "uniform"
-    return kind(parameter.low, parameter.high, prior, name=parameter.name)
+    return kind(
+        parameter.low,
+        parameter.high,
+        prior,
+        name=parameter.name,
+    )
 
 
 def _parameter(dimension: Any) -> dict[str, Any]:
@@ -121,6 +144,7 @@ def _parameter(dimension: Any) -> dict[str, Any]:
             message = f"a prior of categories is not supported, got {dimension}"
             raise ValueError(message)
         return {"type": "choice", "options": list(dimension.categories)}
+
     return {
         "type": "int" if isinstance(dimension, Integer) else "float",
         "low": dimension.low,
@@ -133,10 +157,13 @@ def _needs_labels(categories: Sequence[Any]) -> bool:
     """Return whether a search space cannot hold the categories, though they all differ."""
     if not categories or len(set(categories)) < len(categories):
         return False
+
+    parameter = {"type": "choice", "options": categories}
     try:
-        SearchSpace.from_dict({"x": {"type": "choice", "options": categories}})
+        SearchSpace.from_dict({"x": parameter})
     except SpaceError:
         return True
+
     return False
 
 

@@ -66,14 +66,19 @@ class BackgroundStudy:
         if isinstance(workers, TimedWorkers):
             message = f"workers must run by the clock that all have, got {workers!r}"
             raise TypeError(message)
+
         self.name = check_name(name)
         self.n_trials = n_trials
         self.workers = workers
         self.storage = _resolve_storage(storage)
         self.error: BaseException | None = None
         self._limits: dict[str, Any] = {"time_limit": time_limit, "memory_limit": memory_limit}
+
+        # Arguments of `run_study`.
         self._arguments = (objective, space, strategy)
         self._settings = settings
+
+        # What a run needs; see `start`.
         self._thread: threading.Thread | None = None
         self._pausable: _PausableWorkers | None = None
         self._state: State = "not started"
@@ -93,11 +98,15 @@ class BackgroundStudy:
         Raises:
             StudyError: another `BackgroundStudy` of this process runs the same study.
         """
+        # A run that is stopping ends first.
         if self.state == "stopping" and self._thread is not None:
             self._thread.join()
+
+        # Paused: hand out what was held back.
         if self._state == "running" and self._pausable is not None:
             self._pausable.set_paused(paused=False)
             return
+
         if background_study(self.name, self.storage) is not None:
             message = f"study {self.name!r} runs in this process already: stop that first"
             raise StudyError(message)
@@ -107,7 +116,10 @@ class BackgroundStudy:
         self._pausable = _PausableWorkers()
         self._state = "running"
         self._thread = threading.Thread(
-            target=self._run, args=(self._pausable,), name=f"study {self.name}", daemon=True
+            target=self._run,
+            args=(self._pausable,),
+            name=f"study {self.name}",
+            daemon=True,
         )
         self._thread.start()
 
@@ -138,12 +150,15 @@ class BackgroundStudy:
         except BaseException as error:
             self.error = error
             state = "failed"
+
+        # Others may start the study from here on.
         del _RUNNING[_key(self.name, self.storage)]
         self._state = state
 
     def _drive(self, pausable: _PausableWorkers) -> None:
         workers = make_workers(self.workers, **self._limits)
         pausable.workers = workers
+
         arguments: dict[str, Any] = {**self._settings, "name": self.name, "storage": self.storage}
         try:
             run_study(*self._arguments, self.n_trials, **arguments, workers=pausable)
@@ -201,11 +216,17 @@ class _PausableWorkers:
         waited_for.set_result(None)
 
     def submit(
-        self, objective: Objective, configuration: Configuration, segment: Segment
+        self,
+        objective: Objective,
+        configuration: Configuration,
+        segment: Segment,
     ) -> Future[Evaluation]:
         if self.is_stopping:
             raise _StoppedError
+
+        # Paused, a segment is held back, and its future stands for it.
         submit = partial(self.workers.submit, objective, configuration, segment)
+
         if not self.is_paused:
             return submit()
         future: Future[Evaluation] = Future()
@@ -219,6 +240,7 @@ class _PausableWorkers:
             future, submit = self._held.pop(0)
             submit().add_done_callback(partial(_copy_outcome, future))
 
+        # `_wake_driver` ends this wait.
         timeout = 0 if self.is_stopping else LEASE_SECONDS / 4
         done = wait([*running, wake_up], timeout, FIRST_COMPLETED).done & set(running)
         if self.is_stopping and not done:

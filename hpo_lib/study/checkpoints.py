@@ -34,8 +34,9 @@ def study_identity(study: optuna.Study) -> str | None:
     what is not such a number counts as none.
     """
     recorded: object = StudyRecord.of(study).identity
-    is_valid = isinstance(recorded, str) and _IDENTITY.fullmatch(recorded)
-    return str(recorded) if is_valid else None
+    if isinstance(recorded, str) and _IDENTITY.fullmatch(recorded):
+        return recorded
+    return None
 
 
 def ensure_identity(study: optuna.Study) -> str:
@@ -55,7 +56,7 @@ def checkpoints_beside(file: Path) -> Path:
 
 
 class StudyFolder:
-    """The folder of one study.
+    """Folder of one study.
 
     Args:
         root: the folder for all studies of a file, or a temporary one.
@@ -63,10 +64,18 @@ class StudyFolder:
         identity: the study's identity.
     """
 
-    def __init__(self, root: Path, name: str, identity: str) -> None:
+    def __init__(
+        self,
+        root: Path,
+        name: str,
+        identity: str,
+    ) -> None:
         self.root = root
         self.identity = identity
-        self.path = root / f"{_quoted(name)}-{identity[:12]}"
+
+        # The name is for people, the identity tells studies apart.
+        short_identity = identity[:12]
+        self.path = root / f"{_quoted(name)}-{short_identity}"
 
     def trial(self, number: int) -> Path:
         """Return the folder of a trial, whether or not it is there."""
@@ -85,6 +94,7 @@ class StudyFolder:
                 f"one, got {folder}: remove the link"
             )
             raise StudyError(message)
+
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
@@ -94,9 +104,13 @@ class StudyFolder:
         So a record that was moved together with its folder still finds its checkpoints.
         """
         path = Path(checkpoint)
-        for folder, file in ((self.path, path), (self.path.resolve(), path.resolve())):
+        as_they_are = (self.path, path)
+        resolved = (self.path.resolve(), path.resolve())
+        for folder, file in (as_they_are, resolved):
             if file.is_relative_to(folder):
-                return (self.path.name / file.relative_to(folder)).as_posix()
+                from_root = self.path.name / file.relative_to(folder)
+                return from_root.as_posix()
+
         return checkpoint
 
     def find(self, recorded: str) -> str | None:
@@ -106,10 +120,11 @@ class StudyFolder:
         """
         path = Path(recorded)
         if path.parts[:1] == (self.path.name,):
-            outside = ".." in path.parts
+            is_outside = ".." in path.parts
             path = self.root / path
-            if outside or self._through_link(path):
+            if is_outside or self._through_link(path):
                 return None
+
         return str(path) if path.exists() else None
 
     def clear(self, number: int) -> None:
@@ -140,6 +155,7 @@ class StudyFolder:
     def _there(self, numbers: Iterable[int]) -> list[int]:
         if self._through_link(self.path) or not self.path.is_dir():
             return []
+
         names = {child.name for child in self.path.iterdir()}
         return [number for number in numbers if self.trial(number).name in names]
 
@@ -148,16 +164,23 @@ class StudyFolder:
             _remove_empty(self.path)
 
     def _through_link(self, path: Path) -> bool:
-        """Whether a part of a path below the root is a symbolic link."""
-        parts = path.relative_to(self.root).parts
-        return any(self.root.joinpath(*parts[: n + 1]).is_symlink() for n in range(len(parts)))
+        """Return whether a part of a path below the root is a symbolic link."""
+        part = self.root
+        for name in path.relative_to(self.root).parts:
+            part = part / name
+            if part.is_symlink():
+                return True
+        return False
 
 
 def _quoted(name: str) -> str:
     quoted = quote(name, safe=" ")
-    if len(quoted) > _LONGEST_NAME:
-        quoted = quoted[: _LONGEST_NAME - 40] + hashlib.sha1(name.encode()).hexdigest()
-    return quoted
+    if len(quoted) <= _LONGEST_NAME:
+        return quoted
+
+    # The digest of the whole name has 40 characters.
+    digest = hashlib.sha1(name.encode()).hexdigest()
+    return quoted[: _LONGEST_NAME - 40] + digest
 
 
 def _remove(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The loop that drives one study: fill the free slots, collect, record, close, and go on.
+"""Loop that drives one study: fill the free slots, collect, record, close, and go on.
 
 It is the only writer of the record. Everything it needs to go on after a kill is in there: a
 trial's curves reach as far as its last recorded segment, and there is a checkpoint of that epoch.
@@ -29,13 +29,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo_lib.exceptions import StudyError, StudyStoppedError
 from hpo_lib.interrupts import first_interrupt_waits
-from hpo_lib.objective import Objective, Segment, SegmentResult
+from hpo_lib.objective import CURVES, Objective, Segment, SegmentResult
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.study.checkpoints import StudyFolder
 from hpo_lib.study.lease import LEASE_SECONDS, Lease
 from hpo_lib.study.workers.base import Evaluation, Failure, Workers, wait_for_first
 from hpo_lib.trials import (
-    CURVES,
     RecordedTrial,
     StudyRecord,
     TrialOutcome,
@@ -57,7 +56,8 @@ def trial_seed(seed: int, number: int) -> int:
         seed: the study's seed.
         number: the trial's number.
     """
-    return int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
+    sequence = np.random.SeedSequence((seed, number))
+    return int(sequence.generate_state(1)[0])
 
 
 @dataclass
@@ -170,10 +170,12 @@ class Driver:
     def _next_trial(self) -> optuna.Trial | None:
         # Trials that an earlier driver left running come first, in their order.
         if self._unfinished:
-            return optuna.Trial(self.study, self._trial_id(self._unfinished.popleft()))
+            number = self._unfinished.popleft()
+            return optuna.Trial(self.study, self._trial_id(number))
 
         if self._stop_reason is None and self._is_exhausted():
             self._stop_reason = "every configuration of the strategy was tried"
+
         if self._n_begun >= self.n_trials:
             return None
         for rule in self.stop:
@@ -188,6 +190,7 @@ class Driver:
         is_exhausted = getattr(self.study.sampler, "is_exhausted", None)
         if is_exhausted is None:
             return False
+
         queued = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
         return not queued and is_exhausted(self.study)
 
@@ -219,6 +222,7 @@ class Driver:
         if running.record.configuration is None:
             self._write(running, configuration=configuration, suggest_seconds=suggest_seconds)
 
+        # Go on after the last recorded epoch.
         epoch = running.record.n_epochs
         if epoch:
             running.segment = self._segment_from_checkpoint(running, epoch)
@@ -294,8 +298,9 @@ class Driver:
 
         errors: list[StudyError] = []
         for future in sorted(done, key=lambda item: self._running[item].number):
+            running = self._running.pop(future)
             try:
-                self._record_evaluation(self._running.pop(future), future.result(), workers)
+                self._record_evaluation(running, future.result(), workers)
             except StudyError as error:  # not before the others are recorded, too
                 errors.append(error)
         if errors:
@@ -321,6 +326,7 @@ class Driver:
             if math.isfinite(error):
                 running.values[step] = error
                 self.storage.set_trial_intermediate_value(running.trial_id, step, error)
+
         if problem is None:
             self._write(running, **changes)
             self._continue(running, epoch, result.checkpoint, workers)
@@ -333,12 +339,11 @@ class Driver:
         for name in CURVES:
             earlier = getattr(running.record, name)[: running.segment.start]
             changes[name] = (*earlier, *getattr(result, name))
+
         if result.checkpoint is not None:
             file = self.folder.recorded(result.checkpoint)
-            changes["checkpoints"] = {
-                **running.record.checkpoints,
-                str(running.segment.stop): file,
-            }
+            epoch = str(running.segment.stop)
+            changes["checkpoints"] = {**running.record.checkpoints, epoch: file}
         return changes
 
     def _record_failure(
@@ -384,12 +389,13 @@ class Driver:
 
         configuration = running.record.configuration or {}
         self._failures.append(f"trial {running.number} {configuration}: {reason}")
+
         if len(self._failures) >= self.max_failures:
-            n_failures = len(self._failures)
             listed = "\n  ".join(self._failures)
             message = (
-                f"{n_failures} trials failed in a row (max_failures={self.max_failures}), "
-                f"study {self.study.study_name!r} stopped; what finished is recorded:\n  {listed}"
+                f"{len(self._failures)} trials failed in a row "
+                f"(max_failures={self.max_failures}), study {self.study.study_name!r} stopped; "
+                f"what finished is recorded:\n  {listed}"
             )
             StudyRecord.of(self.study).write(self.study, stopped=message)
             raise StudyStoppedError(message)
@@ -434,6 +440,8 @@ def _span(running: _RunningTrial, evaluation: Evaluation) -> dict[str, Any]:
 def _why_diverged(result: SegmentResult) -> str | None:
     if result.status == "diverged":
         return f"the loss stopped being finite after {len(result.validation_error)} epochs"
-    if not result.validation_error or not all(map(math.isfinite, result.validation_error)):
-        return f"the objective returned {result.validation_error}, not finite numbers"
+
+    errors = result.validation_error
+    if not errors or not all(map(math.isfinite, errors)):
+        return f"the objective returned {errors}, not finite numbers"
     return None

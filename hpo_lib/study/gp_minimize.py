@@ -119,8 +119,11 @@ def gp_minimize(  # noqa: PLR0913 those of skopt
         >>> bool(result.fun == cost(result.x))
         True
     """
+    # First of all, while there are no other local variables: skopt records the arguments.
     arguments = dict(locals())
     arguments |= arguments.pop("skopt_arguments")
+
+    # Check the arguments before anything is spent.
     _check_name(name, storage)
     _check_skopt_arguments(skopt_arguments)
     _check_skopt_arguments({"space_constraint": getattr(dimensions, "constraint", None)})
@@ -135,17 +138,25 @@ def gp_minimize(  # noqa: PLR0913 those of skopt
     _check_counts(n_calls, n_initial_points, len(points), n_x0_to_evaluate)
     check_member("surrogate", surrogate, SURROGATES)
 
+    # A named study is resumed by the same call: its seed must not be random.
     is_unseeded = name is not None and random_state is None
     rng = check_random_state(0 if is_unseeded else random_state)
     seed = int(rng.randint(2**31 - 1))
     options: dict[str, Any] = {"n_initial_points": n_initial_points, **_model_options(arguments)}
+
     # the names under which studies of version 0.1.0 recorded x0 and y0
     known = list(zip(points, values, strict=True)) if values else []
     recorded = {**options, "first": [] if values else points, "given": known}
+
     sampler = SURROGATES[surrogate](
-        seed, skopt_space.space, **options, x0=points, y0=values or None
+        seed,
+        skopt_space.space,
+        **options,
+        x0=points,
+        y0=values or None,
     )
 
+    # Rules see the study, skopt's callbacks its result so far.
     results = _Results(skopt_space, points[: len(values)], values, arguments)
     functions = check_callback(callback)
     rules = [function for function in functions if isinstance(function, RULES)]
@@ -205,6 +216,7 @@ class _PointFunction(FunctionObjective):
                 return returned[0]
             return returned
 
+        # The objective times and checks the call.
         result = FunctionObjective(call)(configuration, segment)
         if returned_seconds:
             return replace(result, seconds=tuple(returned_seconds))
@@ -234,6 +246,7 @@ class _Results:
         if not configurations:
             return None
 
+        # Known values come before those of the calls, as in skopt.
         space = self.skopt_space
         values: list[Any] = [*self.known_values, *(trial.value for trial in trials)]
         result = create_result(
@@ -243,19 +256,36 @@ class _Results:
             specs={"args": self.arguments, "function": "gp_minimize"},
             models=[],
         )
+
+        # Fields beside those of skopt.
         result.configuration = space.to_dict(configurations[int(np.argmin(values))])
         if self.arguments["acq_func"] == "EIps":
             seconds = [trial.training_seconds for trial in trials]
             result.log_time = np.log([math.nan] * len(self.known_values) + seconds)
         return result
 
-    def final(self, study: optuna.Study, seed: int, surrogate: str) -> OptimizeResult:
-        """Return the result with its model."""
+    def final(
+        self,
+        study: optuna.Study,
+        seed: int,
+        surrogate: str,
+    ) -> OptimizeResult:
+        """Return the result with its model.
+
+        Args:
+            study: the finished study.
+            seed: seed of the result's random state.
+            surrogate: kind of the model, as `fit_process` takes it.
+
+        Raises:
+            StudyError: no call of func returned a finite number.
+        """
         result = self.so_far(study)
         if result is None:
             reasons = [trial.record.reason for trial in own_trials(study)]
             message = f"no call of func returned a finite number: {reasons}"
             raise StudyError(message)
+
         dimensions = self.skopt_space.dimensions
         result.models = [fit_process(dimensions, result.x_iters, result.func_vals, surrogate)]
         result.random_state = check_random_state(seed)
@@ -299,25 +329,33 @@ def _check_skopt_arguments(arguments: Mapping[str, Any]) -> None:
         if key not in parameters:
             message = f"gp_minimize got an unexpected keyword argument {key!r}"
             raise TypeError(message)
+
+        # A default changes nothing.
         default = parameters[key].default
         if value is default or value == default:
             continue
+
         if key not in _IGNORED:
             message = f"{key} is not supported, got {value!r}: {_ALTERNATIVES[key]}"
             raise ValueError(message)
         ignored.append(f"{key}={value!r}")
+
     if ignored:
         message = f"gp_minimize ignores {', '.join(ignored)}: its surrogates have their own way"
         warnings.warn(message, stacklevel=3)
 
 
 def _check_counts(
-    n_calls: int, n_initial_points: int, n_points: int, n_x0_to_evaluate: int
+    n_calls: int,
+    n_initial_points: int,
+    n_points: int,
+    n_x0_to_evaluate: int,
 ) -> None:
     """Check the number of calls against those that `x0` and the initial points need."""
     if n_initial_points < 0 or n_initial_points + n_points < 1:
         message = f"n_initial_points must be positive where there is no x0, got {n_initial_points}"
         raise ValueError(message)
+
     if n_calls < max(n_initial_points + n_x0_to_evaluate, 1):
         message = (
             f"n_calls must be at least n_initial_points = {n_initial_points} and the points of x0 "
@@ -337,6 +375,7 @@ def _check_name(name: str | None, storage: Storage | None) -> None:
 def _read_values(y0: Any, n_points: int) -> list[float]:
     if y0 is None:
         return []
+
     message = f"y0 must be finite (< 1e150) for each of {n_points} points x0, got {y0!r}"
     try:
         values = [float(value) for value in (y0 if hasattr(y0, "__len__") else [y0])]
@@ -347,7 +386,12 @@ def _read_values(y0: Any, n_points: int) -> list[float]:
     return values
 
 
-def _warn_of_missing_calls(study: optuna.Study, n_calls: int, *, is_exhausted: bool) -> None:
+def _warn_of_missing_calls(
+    study: optuna.Study,
+    n_calls: int,
+    *,
+    is_exhausted: bool,
+) -> None:
     """Warn of calls that failed, and of those that a finite space has no points for."""
     trials = own_trials(study)
     failed = [trial for trial in trials if not trial.has_usable_value]

@@ -1,4 +1,4 @@
-"""The lease that lets one driver at a time write a study."""
+"""Lease that lets one driver at a time write a study."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def hold_lease(study: optuna.Study, storage: BaseStorage) -> Generator[Lease]:
 
 
 class Lease:
-    """The right to write one study, kept in its attributes.
+    """Right to write one study, kept in its attributes.
 
     A holder on this host is gone when its process is; one elsewhere when it has not renewed for
     `LEASE_SECONDS`.

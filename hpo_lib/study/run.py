@@ -78,8 +78,8 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
             all trials had there; None or "none" stop none. One of Optuna's pruners will do, but
             those keep state, and resume is then not exact. A pruned trial counts as budget, never
             as incumbent. Only running trials keep checkpoints on disk, at most one per rung.
-        reduction_factor: η of successive halving: the ratio of two rungs, and of the trials at
-            them.
+        reduction_factor: η of successive halving, the ratio between rungs and between the numbers
+            of trials that reach them.
         default_first: whether the space's default configuration is the first trial.
         warm_start_from: another study of the same storage and objective whose completed trials
             inside the space are copied as warm-start trials; they do not count as budget, and
@@ -114,6 +114,7 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
         >>> study.trials[0].params
         {'lr': 0.5}
     """
+    # Check the arguments before anything is spent.
     check_name(name)
     n_trials = check_whole("n_trials", n_trials, 1)
     seed = check_whole("seed", seed, 0)
@@ -123,7 +124,10 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
     pruning = None if pruning == "none" else pruning
     if pruning is not None and not rungs:
         rungs = default_rungs(evaluated.budget, reduction_factor)
+
     pruner = make_pruner(pruning, tuple(rungs), reduction_factor, seed)
+
+    # The same call must ask for the same settings.
     settings = study_settings(
         evaluated,
         strategy=qualified_name(strategy),
@@ -137,28 +141,44 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
         settings["reduction_factor"] = reduction_factor
     _check_rungs(rungs, evaluated.budget, needed=pruning is not None)
 
+    # Open the study or create it.
     backend = open_storage(storage)
     sampler = make_sampler(strategy, space, seed, n_trials)
     with translate_storage_errors(storage):
         study = optuna.create_study(
-            storage=backend, sampler=sampler, pruner=pruner, study_name=name, load_if_exists=True
+            storage=backend,
+            sampler=sampler,
+            pruner=pruner,
+            study_name=name,
+            load_if_exists=True,
         )
         check_unchanged(study, space, settings, evaluated)
 
+    # From here on this driver is the only writer.
     with hold_lease(study, backend) as lease:
         record = StudyRecord.of(study)
         if not record.is_ready:
             earlier = None if warm_start_from is None else open_study(warm_start_from, backend)
-            begin_study(study, evaluated, space, settings, n_trials, earlier)
+            begin_study(
+                study,
+                evaluated,
+                space,
+                settings,
+                n_trials,
+                earlier,
+            )
         elif record.n_trials != n_trials:
             record.write(study, n_trials=n_trials)  # monitors show the new budget
+
         if is_complete(study, n_trials):
             return study
 
+        # Files of the trials lie beside the study's own file, else in a temporary folder.
         identity = ensure_identity(study)
         file = storage_file(backend)
         with tempfile.TemporaryDirectory(prefix="hpo_lib_") as temporary:
             root = checkpoints_beside(file) if file else Path(temporary)
+
             pool = make_workers(workers, time_limit=time_limit, memory_limit=memory_limit)
             driven, driver_storage = _reopen_for_driver(study, backend)
             driver = Driver(
@@ -176,6 +196,7 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
                 stop=stop,
             )
             driver.run(pool, keep_workers=pool is workers)
+
     return study
 
 
@@ -189,12 +210,20 @@ def _reopen_for_driver(
     study_id = backend.get_study_id_from_name(study.study_name)
     storage = SingleWriterStorage(backend, study_id)
     driven = optuna.load_study(
-        study_name=study.study_name, storage=storage, sampler=study.sampler, pruner=study.pruner
+        study_name=study.study_name,
+        storage=storage,
+        sampler=study.sampler,
+        pruner=study.pruner,
     )
     return driven, storage
 
 
-def _check_rungs(rungs: Sequence[int], budget: int, *, needed: bool) -> None:
+def _check_rungs(
+    rungs: Sequence[int],
+    budget: int,
+    *,
+    needed: bool,
+) -> None:
     if list(rungs) != sorted({rung for rung in rungs if 0 < rung < budget}):
         message = f"rungs must rise within 1 to {budget - 1} epochs, got {list(rungs)}"
         raise ValueError(message)
@@ -212,6 +241,7 @@ def print_progress(study: optuna.Study, trial: FrozenTrial) -> None:
     """
     best = incumbent(study)
     best_value = math.nan if best is None else best.value
+
     recorded = RecordedTrial.from_trial(trial)
     ended = recorded.record.reason if recorded.value is None else f"error {recorded.value:.4f}"
     seconds = recorded.training_seconds
@@ -263,7 +293,14 @@ def estimate_cost(
 
     costs: list[float] = []
     with tempfile.TemporaryDirectory(prefix="hpo_lib_") as folder:
-        segment = Segment(trial_seed(seed, 0), 0, 1, evaluated.budget, None, folder)
+        segment = Segment(
+            trial_seed(seed, 0),
+            0,
+            1,
+            evaluated.budget,
+            None,
+            folder,
+        )
         for configuration in configurations:
             began = time.perf_counter()
             result = evaluated(configuration, segment)
@@ -271,6 +308,7 @@ def estimate_cost(
             seconds = sum(result.seconds) or time.perf_counter() - began
             costs.append(seconds * evaluated.budget)
 
+    # Trials run side by side on the workers, in rounds.
     costs = costs[1:]
     mean = sum(costs) / len(costs)
     n_rounds = math.ceil(n_trials / max(workers, 1))

@@ -1,4 +1,4 @@
-"""The settings that a study was begun with, and the trials that it begins with.
+"""Settings that a study was begun with, and the trials that it begins with.
 
 A call that would continue a study must ask for the same settings and the same space.
 """
@@ -29,7 +29,11 @@ def study_settings(objective: Objective, **others: Any) -> dict[str, Any]:
     Raises:
         TypeError: a setting is not JSON.
     """
-    settings = {"budget": objective.budget, "objective": objective.settings, **others}
+    settings = {
+        "budget": objective.budget,
+        "objective": objective.settings,
+        **others,
+    }
     try:
         return json.loads(json.dumps(settings))  # what is compared is what is stored
     except TypeError as error:
@@ -42,8 +46,10 @@ def qualified_name(part: object) -> str:
     cls = type(part)
     if isinstance(part, str):
         return part
+
     # Classes of this package are recorded without their module, which may move.
-    is_ours = cls.__module__.split(".")[0] == "hpo_lib"
+    package = cls.__module__.split(".")[0]
+    is_ours = package == "hpo_lib"
     return cls.__qualname__ if is_ours else f"{cls.__module__}.{cls.__qualname__}"
 
 
@@ -58,7 +64,10 @@ def _in_current_form(recorded: dict[str, Any], objective: Objective) -> dict[str
 
 
 def check_comparable(
-    name: str, recorded: dict[str, Any], asked: dict[str, Any], objective: Objective
+    name: str,
+    recorded: dict[str, Any],
+    asked: dict[str, Any],
+    objective: Objective,
 ) -> None:
     """Refuse another objective or budget than that of an earlier study.
 
@@ -82,7 +91,10 @@ def check_comparable(
 
 
 def check_unchanged(
-    study: optuna.Study, space: SearchSpace, settings: dict[str, Any], objective: Objective
+    study: optuna.Study,
+    space: SearchSpace,
+    settings: dict[str, Any],
+    objective: Objective,
 ) -> None:
     """Refuse to continue a study that was recorded with another space or other settings.
 
@@ -105,14 +117,18 @@ def check_unchanged(
             raise StudyChangedError(message)
         return
 
+    # Compare line by line.
     recorded_settings = _in_current_form(recorded.settings, objective)
+    recorded_lines = recorded.space.splitlines()
+    space_lines = space.to_yaml(comments=False).splitlines()
     differences = [
         *_difference(_lines(recorded_settings), _lines(settings)),
-        *_difference(recorded.space.splitlines(), space.to_yaml(comments=False).splitlines()),
+        *_difference(recorded_lines, space_lines),
     ]
     if not differences:
         return
 
+    # With the same objective and budget, a new study can take the trials over.
     listed = "\n  ".join(differences)
     advice = ": the values do not compare"
     if all(recorded_settings.get(key) == settings[key] for key in ("objective", "budget")):
@@ -162,16 +178,23 @@ def begin_study(
     if earlier is not None:
         check_comparable(earlier.study_name, StudyRecord.of(earlier).settings, settings, objective)
         warm_start_trials = _warm_start_trials(earlier, space)
+
     record = StudyRecord.of(study).write(
-        study, space=space.to_yaml(comments=False), settings=settings, n_trials=n_trials
+        study,
+        space=space.to_yaml(comments=False),
+        settings=settings,
+        n_trials=n_trials,
     )
 
+    # The default trial.
     recorded = recorded_trials(study)
     if settings["default_first"] and not recorded:
         default = space.default_configuration()
         searched = [parameter.name for parameter in space.searched]
-        study.enqueue_trial({name: default[name] for name in searched if name in default})
+        queued = {name: default[name] for name in searched if name in default}
+        study.enqueue_trial(queued)
 
+    # The warm-start trials that are not there yet.
     copied = {trial.record.warm_start for trial in recorded}
     for trial in warm_start_trials:
         if RecordedTrial.from_trial(trial).record.warm_start not in copied:
@@ -189,11 +212,19 @@ def _warm_start_trials(earlier: optuna.Study, space: SearchSpace) -> list[Frozen
         if space.contains(recorded.configuration):
             source = recorded.record.warm_start or f"{name}#{trial.number}"
             configuration = space.complete(recorded.configuration)
-            copies.append(copy_for_warm_start(trial, source, configuration, space.distributions()))
+            warm_start_trial = copy_for_warm_start(
+                trial,
+                source,
+                configuration,
+                space.distributions(),
+            )
+            copies.append(warm_start_trial)
+
     if completed and not copies:
         message = (
             f"warm_start_from={name!r} must have a trial inside the space, got {len(completed)} "
             "outside: where a parameter is new, its value in them is not known"
         )
         raise StudyChangedError(message)
+
     return copies

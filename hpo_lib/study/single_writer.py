@@ -1,4 +1,4 @@
-"""The storage of a study while its driver runs: the trials are kept in memory.
+"""Storage of a study while its driver runs: the trials are kept in memory.
 
 Optuna reads every unfinished trial again whenever it looks at a study, several times per trial.
 With 256 workers this took longer than the trials.
@@ -47,7 +47,9 @@ class SingleWriterStorage(BaseStorage):
         if trial_id not in self._numbers:
             self._changed.add(trial_id)
         self._read_changed_trials()
-        return copy.deepcopy(self._trials[self._numbers[trial_id]])
+
+        number = self._numbers[trial_id]
+        return copy.deepcopy(self._trials[number])
 
     def get_all_trials(
         self,
@@ -55,13 +57,23 @@ class SingleWriterStorage(BaseStorage):
         deepcopy: bool = True,
         states: Container[TrialState] | None = None,
     ) -> list[FrozenTrial]:
-        """Return the trials by number, those in some states only where these are given."""
+        """Return the trials by number.
+
+        Args:
+            study_id: the study.
+            deepcopy: whether to return copies; else the trials must not be changed.
+            states: return trials in these states only; None for all.
+        """
         if study_id != self._study_id:
             return self._backend.get_all_trials(study_id, deepcopy, states)
+
         self._read_changed_trials()
         if states == _WAITING:
             self._notice_enqueued_trials()
-        trials = [trial for trial in self._trials if states is None or trial.state in states]
+
+        trials = self._trials[:]
+        if states is not None:
+            trials = [trial for trial in trials if trial.state in states]
         return copy.deepcopy(trials) if deepcopy else trials
 
     def _read_changed_trials(self) -> None:
@@ -72,14 +84,22 @@ class SingleWriterStorage(BaseStorage):
                 # Another process has enqueued a trial before this one.
                 self._read_all_trials()
                 trial = self._trials[trial.number]
+
+            # Replaces the trial, or appends one that is new.
             self._trials[trial.number : trial.number + 1] = [trial]
             self._numbers[trial_id] = trial.number
+
         self._changed.clear()
 
     def _notice_enqueued_trials(self) -> None:
-        waiting = self._backend.get_all_trials(self._study_id, deepcopy=False, states=_WAITING)
-        known = [trial.number for trial in self._trials if trial.state == TrialState.WAITING]
-        if [trial.number for trial in waiting] != known:
+        waiting = self._backend.get_all_trials(
+            self._study_id,
+            deepcopy=False,
+            states=_WAITING,
+        )
+        in_storage = [trial.number for trial in waiting]
+        in_memory = [trial.number for trial in self._trials if trial.state == TrialState.WAITING]
+        if in_storage != in_memory:
             self._read_all_trials()
 
     def _read_all_trials(self) -> None:
@@ -88,7 +108,15 @@ class SingleWriterStorage(BaseStorage):
     # ------------------------------------------------------------------ writes to trials
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
-        """Create a trial, as a copy of another one where that is given."""
+        """Create a trial.
+
+        Args:
+            study_id: the study.
+            template_trial: trial to copy; None for a new one that runs.
+
+        Returns:
+            The id of the trial.
+        """
         trial_id = self._backend.create_new_trial(study_id, template_trial)
         if study_id == self._study_id:
             self._changed.add(trial_id)
@@ -101,8 +129,16 @@ class SingleWriterStorage(BaseStorage):
         param_value_internal: float,
         distribution: BaseDistribution,
     ) -> None:
-        """Keep the value of a parameter for the next look or write."""
-        self._unwritten.append((trial_id, param_name, param_value_internal, distribution))
+        """Keep the value of a parameter for the next look or write.
+
+        Args:
+            trial_id: id of the trial.
+            param_name: name of the parameter.
+            param_value_internal: its value in Optuna's internal representation.
+            distribution: its distribution.
+        """
+        parameter = (trial_id, param_name, param_value_internal, distribution)
+        self._unwritten.append(parameter)
 
     def _write_parameters(self) -> None:
         for trial_id, name, value, distribution in self._unwritten:
@@ -111,29 +147,80 @@ class SingleWriterStorage(BaseStorage):
         self._unwritten.clear()
 
     def set_trial_state_values(
-        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+        self,
+        trial_id: int,
+        state: TrialState,
+        values: Sequence[float] | None = None,
     ) -> bool:
-        """Write a state and values; False where a trial to be run is not waiting any more."""
+        """Write a state and values.
+
+        Args:
+            trial_id: id of the trial.
+            state: its new state.
+            values: its final values, for a completed trial.
+
+        Returns:
+            False where a trial that is to be run is not waiting any more.
+        """
         self._write_parameters()
         self._changed.add(trial_id)
-        return self._backend.set_trial_state_values(trial_id, state, values)
+        return self._backend.set_trial_state_values(
+            trial_id,
+            state,
+            values,
+        )
 
     def set_trial_intermediate_value(
-        self, trial_id: int, step: int, intermediate_value: float
+        self,
+        trial_id: int,
+        step: int,
+        intermediate_value: float,
     ) -> None:
-        """Write the value of a step."""
+        """Write the value of a step.
+
+        Args:
+            trial_id: id of the trial.
+            step: epoch, counted from 1.
+            intermediate_value: validation error after it.
+        """
         self._write_parameters()
         self._changed.add(trial_id)
-        self._backend.set_trial_intermediate_value(trial_id, step, intermediate_value)
+        self._backend.set_trial_intermediate_value(
+            trial_id,
+            step,
+            intermediate_value,
+        )
 
-    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """Write a user attribute of a trial."""
+    def set_trial_user_attr(
+        self,
+        trial_id: int,
+        key: str,
+        value: Any,
+    ) -> None:
+        """Write a user attribute of a trial.
+
+        Args:
+            trial_id: id of the trial.
+            key: name of the attribute.
+            value: what to store as JSON.
+        """
         self._write_parameters()
         self._changed.add(trial_id)
         self._backend.set_trial_user_attr(trial_id, key, value)
 
-    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """Write a system attribute of a trial."""
+    def set_trial_system_attr(
+        self,
+        trial_id: int,
+        key: str,
+        value: Any,
+    ) -> None:
+        """Write a system attribute of a trial.
+
+        Args:
+            trial_id: id of the trial.
+            key: name of the attribute.
+            value: what to store as JSON.
+        """
         self._write_parameters()
         self._changed.add(trial_id)
         self._backend.set_trial_system_attr(trial_id, key, value)
@@ -143,19 +230,46 @@ class SingleWriterStorage(BaseStorage):
     def create_new_study(
         self, directions: Sequence[StudyDirection], study_name: str | None = None
     ) -> int:
-        """Create a study."""
+        """Create a study and return its id.
+
+        Args:
+            directions: one per objective.
+            study_name: name; None for one that the storage makes up.
+        """
         return self._backend.create_new_study(directions, study_name)
 
     def delete_study(self, study_id: int) -> None:
         """Delete a study."""
         self._backend.delete_study(study_id)
 
-    def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
-        """Write a user attribute of a study."""
+    def set_study_user_attr(
+        self,
+        study_id: int,
+        key: str,
+        value: Any,
+    ) -> None:
+        """Write a user attribute of a study.
+
+        Args:
+            study_id: the study.
+            key: name of the attribute.
+            value: what to store as JSON.
+        """
         self._backend.set_study_user_attr(study_id, key, value)
 
-    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
-        """Write a system attribute of a study."""
+    def set_study_system_attr(
+        self,
+        study_id: int,
+        key: str,
+        value: Any,
+    ) -> None:
+        """Write a system attribute of a study.
+
+        Args:
+            study_id: the study.
+            key: name of the attribute.
+            value: what to store as JSON.
+        """
         self._backend.set_study_system_attr(study_id, key, value)
 
     def get_study_id_from_name(self, study_name: str) -> int:

@@ -73,7 +73,11 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _connect(path: Path, mode: str, timeout: float) -> sqlite3.Connection:
+def _connect(
+    path: Path,
+    mode: str,
+    timeout: float,
+) -> sqlite3.Connection:
     """Open a file that is there: plain `connect` would make it."""
     uri = f"{path.absolute().as_uri()}?mode={mode}"
     return sqlite3.connect(uri, uri=True, timeout=timeout)
@@ -125,4 +129,5 @@ def recorded_leases(path: Path) -> dict[str, dict[str, Any] | None] | None:
         if error.sqlite_errorcode in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise
         return None  # no SQLite file, one of something else, or a damaged one
+
     return {name: json.loads(lease) if lease else None for name, lease in rows}

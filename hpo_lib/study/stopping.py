@@ -131,7 +131,11 @@ RULES = (MaxSeconds, TargetValue, NoImprovement, SmallImprovement)
 
 
 def stopping_rules(
-    *, seconds: float = 0, error: float = 0, patience: int = 0, improvement: float = 0
+    *,
+    seconds: float = 0,
+    error: float = 0,
+    patience: int = 0,
+    improvement: float = 0,
 ) -> list[StoppingRule]:
     """Return the rules whose limit is not 0, as the parameters of a notebook give them.
 

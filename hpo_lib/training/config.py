@@ -103,6 +103,7 @@ class TrainingConfig:
                 f"(known: {', '.join(names)})"
             )
             raise ValueError(message)
+
         return replace(self, **configuration)
 
 

@@ -136,6 +136,7 @@ def _part_folders(folder: Path) -> dict[str, Path]:
             "val/ may be there, too"
         )
         raise DataError(message)
+
     return parts
 
 
@@ -254,6 +255,7 @@ def _read_images(files: _ImageFiles) -> Images:
         for old in cache.parent.glob(f"{place}-*"):
             if old != cache:
                 old.unlink(missing_ok=True)
+
     return images
 
 
@@ -322,6 +324,7 @@ def _decode_files(files: _ImageFiles) -> Images:
             "side of the first one; the files are %d×%d to %d×%d pixels",
             *(shown, size, size, *min(file_sizes), *max(file_sizes)),
         )
+
     return images
 
 
@@ -361,6 +364,7 @@ def _upright(image: Image.Image, path: str) -> Image.Image:
         logger.warning(
             "%s: damaged EXIF data are ignored, its rotation among them: %s", shown, error
         )
+
     return image
 
 

@@ -70,6 +70,7 @@ class ImageData:
             digest.update(repr(tuple(pixels.shape)).encode())
             digest.update(pixels.numpy().data)
             digest.update(labels.tobytes())
+
         return digest.hexdigest()
 
     def to(self, device: torch.device | str) -> ImageData:
@@ -110,8 +111,20 @@ def load_data(config: DataConfig) -> ImageData:
     if "validation" in source.pools:
         validation_images = source.pool_of("validation").read()
 
-    train = _load_part(train_images, source, split, "train", config.image_size)
-    validation = _load_part(validation_images, source, split, "validation", config.image_size)
+    train = _load_part(
+        train_images,
+        source,
+        split,
+        "train",
+        config.image_size,
+    )
+    validation = _load_part(
+        validation_images,
+        source,
+        split,
+        "validation",
+        config.image_size,
+    )
     return ImageData(config, source.classes, train, validation)
 
 
@@ -123,7 +136,13 @@ def load_test_data(config: DataConfig) -> Part:
     """
     source, split = split_source(config)
     images = source.pool_of("test").read()
-    return _load_part(images, source, split, "test", config.image_size)
+    return _load_part(
+        images,
+        source,
+        split,
+        "test",
+        config.image_size,
+    )
 
 
 def make_augmentation(config: TrainingConfig, part: Part) -> Augmentation:
@@ -184,7 +203,11 @@ def batches(
         yield x.permute(0, 3, 1, 2), labels
 
 
-def _augment(images: Tensor, augment: Augmentation, generator: torch.Generator | None) -> Tensor:
+def _augment(
+    images: Tensor,
+    augment: Augmentation,
+    generator: torch.Generator | None,
+) -> Tensor:
     """Crop and flip (n, h, w, c) in one gather of pixels."""
     n, height, width, channels = images.shape
     device = images.device

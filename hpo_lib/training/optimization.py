@@ -16,7 +16,11 @@ from hpo_lib.training.config import TrainingConfig
 _ONE_CYCLE_RISE = 0.3
 
 
-def learning_rate(config: TrainingConfig, step: int, steps_per_epoch: int) -> float:
+def learning_rate(
+    config: TrainingConfig,
+    step: int,
+    steps_per_epoch: int,
+) -> float:
     """Return the learning rate of one step.
 
     It depends on the full budget and not on where a trial stops, so that a stopped trial is a
@@ -46,7 +50,9 @@ def learning_rate(config: TrainingConfig, step: int, steps_per_epoch: int) -> fl
 
 
 def make_optimizer(
-    config: TrainingConfig, model: nn.Module, device: torch.device
+    config: TrainingConfig,
+    model: nn.Module,
+    device: torch.device,
 ) -> torch.optim.Optimizer:
     """Build the optimizer; only weights of convolutions and of the classifier decay.
 
@@ -84,7 +90,11 @@ def make_loss(config: TrainingConfig) -> Callable[[Tensor, Tensor], Tensor]:
     return F.cross_entropy
 
 
-def focal_loss(logits: Tensor, labels: Tensor, gamma: float) -> Tensor:
+def focal_loss(
+    logits: Tensor,
+    labels: Tensor,
+    gamma: float,
+) -> Tensor:
     """Return the mean of -(1 - p)^gamma log p (Lin et al. 2017, arXiv:1708.02002).
 
     Args:

@@ -96,7 +96,12 @@ class PaddingShortcut(nn.Module):
         stride: every `stride`-th pixel is kept, in rows and columns.
     """
 
-    def __init__(self, n_in: int, n_out: int, stride: int) -> None:
+    def __init__(
+        self,
+        n_in: int,
+        n_out: int,
+        stride: int,
+    ) -> None:
         super().__init__()
         if n_out < n_in:
             message = (
@@ -163,6 +168,8 @@ class ResidualBlock(nn.Module):
                 _activation(activation),
                 *_conv_norm(n_filters, n_out, 1),
             ]
+
+        # Before the last convolution and its norm.
         if dropout > 0:
             layers.insert(-2, Dropout(dropout))
 
@@ -208,6 +215,8 @@ class ResNet(nn.Module):
         n_classes: int = 10,
     ) -> None:
         super().__init__()
+
+        # Check the arguments.
         check_member("block", block, get_args(BlockKind))
         check_member("activation", activation, ACTIVATIONS)
         check_member("shortcut", shortcut, get_args(ShortcutKind))
@@ -217,6 +226,7 @@ class ResNet(nn.Module):
             ("n_classes", n_classes),
         ):
             check_whole(name, value, 1)
+
         if not blocks or min(blocks) < 1:
             message = f"blocks must be at least one per stage, got {list(blocks)!r}"
             raise ValueError(message)
@@ -231,12 +241,19 @@ class ResNet(nn.Module):
             check_filter_size(size)
 
         make_block = partial(
-            ResidualBlock, block=block, dropout=dropout, activation=activation, shortcut=shortcut
+            ResidualBlock,
+            block=block,
+            dropout=dropout,
+            activation=activation,
+            shortcut=shortcut,
         )
+
+        # Stem, stages, classifier.
         self.stem = nn.Sequential(
             *_conv_norm(in_channels, widths[0], 3),
             _activation(activation),
         )
+
         layers: list[ResidualBlock] = []
         n_channels = widths[0]
         for stage, n_blocks in enumerate(blocks):
@@ -249,6 +266,7 @@ class ResNet(nn.Module):
                     make_block(n_channels, widths[stage], block_stride, filter_size=size)
                 )
                 n_channels = widths[stage] * _EXPANSION[block]
+
         self.blocks = nn.Sequential(*layers)
         self.classifier = nn.Linear(n_channels, n_classes)
         _initialise(self)
@@ -306,7 +324,12 @@ def _activation(name: str) -> nn.Module:
     return _ACTIVATION_CLASSES[name](**options)
 
 
-def _conv_norm(n_in: int, n_out: int, size: int, stride: int = 1) -> list[nn.Module]:
+def _conv_norm(
+    n_in: int,
+    n_out: int,
+    size: int,
+    stride: int = 1,
+) -> list[nn.Module]:
     convolution = nn.Conv2d(
         n_in,
         n_out,
@@ -318,7 +341,12 @@ def _conv_norm(n_in: int, n_out: int, size: int, stride: int = 1) -> list[nn.Mod
     return [convolution, nn.BatchNorm2d(n_out)]
 
 
-def _shortcut(kind: str, n_in: int, n_out: int, stride: int) -> nn.Module:
+def _shortcut(
+    kind: str,
+    n_in: int,
+    n_out: int,
+    stride: int,
+) -> nn.Module:
     if n_in == n_out and stride == 1:
         return nn.Identity()
     if kind == "padding":
@@ -338,7 +366,10 @@ def _initialise(model: nn.Module) -> None:
 
 
 def _per_stage(
-    argument: str, values: int | Sequence[int], n_stages: int, growth: int
+    argument: str,
+    values: int | Sequence[int],
+    n_stages: int,
+    growth: int,
 ) -> Sequence[int]:
     """Return one number per stage; a single one grows by a factor from stage to stage."""
     if isinstance(values, int):

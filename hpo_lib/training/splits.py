@@ -117,7 +117,12 @@ def verify_split(config: DataConfig, record: dict[str, Any]) -> None:
             raise DataError(message)
 
 
-def _subset(config: DataConfig, source: ImageSource, part: str, indices: Integers) -> Integers:
+def _subset(
+    config: DataConfig,
+    source: ImageSource,
+    part: str,
+    indices: Integers,
+) -> Integers:
     """Cut a part to its configured size, check its classes and sort it."""
     labels = source.pool_of(part).labels
     size: int | None = getattr(config, f"n_{part}")
@@ -137,10 +142,15 @@ def _subset(config: DataConfig, source: ImageSource, part: str, indices: Integer
             f"images, or change the fractions or n_{part}"
         )
         raise DataError(message)
+
     return np.sort(indices)
 
 
-def _draw_stratified(labels: Integers, order: Integers, n_drawn: int) -> tuple[Integers, Integers]:
+def _draw_stratified(
+    labels: Integers,
+    order: Integers,
+    n_drawn: int,
+) -> tuple[Integers, Integers]:
     """Take images from the front of `order`, as many of each class as is its share.
 
     Returns:

@@ -22,7 +22,7 @@ from hpo_lib.space.values import Value
 from hpo_lib.widgets.front_end import escape_mathjax, is_watched
 
 SliderOptions = list[tuple[str, Any]]
-"""The positions of a slider: the text that is shown, and the value."""
+"""Positions of a slider: the text that is shown, and the value."""
 
 # One step is a percent of the range.
 _GRID_POINTS = 101

@@ -24,7 +24,7 @@ CELLS = {
     "int": _RANGE_CELLS,
     "choice": ("options", *_COMMON_CELLS),
 }
-"""The cells that count for each type; text in the others is kept for when the type returns."""
+"""Cells that count for each type; text in the others is kept for when the type returns."""
 
 SCALES = {
     "linear": ("", ""),
@@ -110,7 +110,7 @@ class Row:
 
 
 FIELDS = tuple(field.name for field in fields(Row) if field.name != "comments")
-"""The fields of a row that can be typed, in the order of the file."""
+"""Fields of a row that can be typed, in the order of the file."""
 
 
 def _write_cell(value: Any) -> str:
@@ -372,4 +372,5 @@ def _find_cell(
             word = rule.split()[0]
             field = word if word in FIELDS else "name"
             return (row, field), rule
+
     return None, problem

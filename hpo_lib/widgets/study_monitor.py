@@ -280,6 +280,7 @@ class StudyMonitor(Panel):
             if problem:
                 style = f"class='hpo-problem' style='{_PROBLEM_LAYOUT}'"
                 html += f"<div role='alert' {style}>⚠ {escape(problem)}</div>"
+
         self.status.value = PROBLEM_STYLE + html
 
     def _activity(self, state: State, holder: str | None, *, is_begun: bool) -> str:

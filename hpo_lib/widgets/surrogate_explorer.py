@@ -198,6 +198,7 @@ class SurrogateExplorer(Panel):
             value = self._fitted.incumbent[name]
             slider.options = slider_options(self._fitted.space[name], [value])
             slider.value = value
+
         self._is_adjusting = False
         self._on_change(None)
 

@@ -44,7 +44,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The outcome of one segment.
+    """Outcome of one segment.
 
     Attributes:
         outcome: its result, or why there is none.
@@ -73,7 +73,10 @@ class Workers(Protocol):
         ...
 
     def submit(
-        self, objective: Objective, configuration: Configuration, segment: Segment
+        self,
+        objective: Objective,
+        configuration: Configuration,
+        segment: Segment,
     ) -> Future[Evaluation]:
         """Start one segment; only called while fewer than `slots` are running.
 
@@ -103,7 +106,9 @@ class TimedWorkers(Workers, Protocol):
 
 
 def wait_for_first(
-    workers: Workers, running: Collection[Future[Evaluation]], timeout: float
+    workers: Workers,
+    running: Collection[Future[Evaluation]],
+    timeout: float,
 ) -> set[Future[Evaluation]]:
     """Return the finished futures as soon as there is one, or none after the timeout.
 
@@ -146,6 +151,7 @@ def evaluate(
         if interruptible and in_main_thread and isinstance(error, KeyboardInterrupt):
             raise
         outcome = describe_exception(error)
+
     return Evaluation(outcome, worker, started, time.time())
 
 
@@ -161,6 +167,7 @@ def describe_exception(error: BaseException) -> Failure:
         text = "".join(traceback.format_exception(error))[-_MAX_TRACEBACK_LENGTH:]
     except Exception as second:
         text = f"the traceback cannot be shown, which raises {type(second).__name__}"
+
     return Failure(_failure_status(error), reason, text)
 
 

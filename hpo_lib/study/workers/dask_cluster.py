@@ -81,6 +81,7 @@ class DaskWorkers:
             raise ValueError(message)
         _check_security(cluster, security or Security())
 
+        # Settings, then what there is while this is connected.
         self.address = cluster
         self.patience = patience
         self._security = security
@@ -102,7 +103,10 @@ class DaskWorkers:
         return max(1, len(self._dask_workers))
 
     def submit(
-        self, objective: Objective, configuration: Configuration, segment: Segment
+        self,
+        objective: Objective,
+        configuration: Configuration,
+        segment: Segment,
     ) -> Future[Evaluation]:
         """Send one segment to a free Dask worker, or to the next that is.
 
@@ -116,6 +120,7 @@ class DaskWorkers:
         """
         if self._objective is not None and objective is not self._objective:
             self.close()
+
         client = self._connect()
         task = _Task(Future(), configuration, _with_absolute_paths(segment), time.time())
         with self._lock:
@@ -128,12 +133,15 @@ class DaskWorkers:
                 self._register(client)
             self._queue.append(task)
             self._dispatch()
+
         return task.future
 
     def close(self) -> None:
         """Leave the cluster, where every process of ours ends; running segments are lost."""
         if self._client is None:
             return
+
+        # Nothing looks at the cluster any more.
         self._closing.set()
         self._watcher.join()
 
@@ -143,6 +151,7 @@ class DaskWorkers:
             self._running.clear()
             self._queue.clear()
             self._client = self._objective = self._plugin = None
+
         client.close()
         for task in unfinished:
             self._settle(task, Failure("lost", "the workers were closed while it ran"))
@@ -162,6 +171,7 @@ class DaskWorkers:
             message = f"no Dask scheduler at {self.address} within {self.patience:g} s: {error}"
             raise StudyError(message) from error
 
+        # From now on a thread watches the cluster.
         self._dask_workers = _list_workers(self._client)
         self._last_seen = time.monotonic()
         self._closing.clear()
@@ -196,6 +206,8 @@ class DaskWorkers:
             self._dask_workers = present
             left = self._running.keys() - present
             lost = {worker: self._running.pop(worker) for worker in left}
+
+            # Without any Dask worker, tasks wait for one, but not for ever.
             if present:
                 self._last_seen = time.monotonic()
             else:
@@ -234,10 +246,16 @@ class DaskWorkers:
             self._running[worker] = task
             task.dask_future.add_done_callback(partial(self._finish, worker, task))
 
-    def _finish(self, worker: str, task: _Task, dask_future: Any) -> None:
+    def _finish(
+        self,
+        worker: str,
+        task: _Task,
+        dask_future: Any,
+    ) -> None:
         """Take a result from Dask; called by Dask in a thread of its own."""
         if task.future.done():
             return
+
         outcome: Evaluation | Failure
         try:
             outcome = dask_future.result()
@@ -254,6 +272,7 @@ class DaskWorkers:
                 self._dask_workers.clear()
                 self._is_registered = False
             self._dispatch()
+
         self._settle(task, outcome)
 
     def _settle(self, task: _Task, outcome: Evaluation | Failure) -> None:
@@ -269,7 +288,12 @@ class _SegmentWorkerPlugin(WorkerPlugin):
 
     idempotent = True  # a second registration must not end what runs
 
-    def __init__(self, name: str, payload: bytes, limits: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        name: str,
+        payload: bytes,
+        limits: dict[str, Any],
+    ) -> None:
         self.name = name
         self.payload = payload
         self.limits = limits
@@ -301,6 +325,8 @@ class _SegmentWorkerPlugin(WorkerPlugin):
         """
         if self.refusal:
             raise StudyError(self.refusal)
+
+        # Files must be where the Dask worker can see them.
         started = time.time()
         paths = [path for path in (segment.checkpoint, segment.folder) if path is not None]
         missing = [path for path in paths if not Path(path).exists()]
@@ -346,7 +372,11 @@ class _CleanupPlugin(SchedulerPlugin):
             )
 
 
-def _evaluate_on_worker(name: str, configuration: Configuration, segment: Segment) -> Evaluation:
+def _evaluate_on_worker(
+    name: str,
+    configuration: Configuration,
+    segment: Segment,
+) -> Evaluation:
     plugin = cast(_SegmentWorkerPlugin, get_worker().plugins[name])
     return plugin.evaluate(configuration, segment)
 
@@ -366,6 +396,7 @@ def _check_security(address: str, security: Security) -> None:
         missing = "an address as tls://host:port"
     else:
         return
+
     message = f"security needs {missing} for an encrypted cluster, got {address} and {security}"
     raise ValueError(message)
 

@@ -15,7 +15,10 @@ class InProcess:
     slots = 1
 
     def submit(
-        self, objective: Objective, configuration: Configuration, segment: Segment
+        self,
+        objective: Objective,
+        configuration: Configuration,
+        segment: Segment,
     ) -> Future[Evaluation]:
         """Evaluate one segment before returning.
 

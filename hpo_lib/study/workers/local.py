@@ -60,7 +60,10 @@ class LocalWorkers:
         self._threads: dict[int, threading.Thread] = {}
 
     def submit(
-        self, objective: Objective, configuration: Configuration, segment: Segment
+        self,
+        objective: Objective,
+        configuration: Configuration,
+        segment: Segment,
     ) -> Future[Evaluation]:
         """Send one segment to a free process.
 
@@ -75,7 +78,10 @@ class LocalWorkers:
         return self.submit_payload(cloudpickle.dumps(objective), configuration, segment)
 
     def submit_payload(
-        self, payload: bytes, configuration: Configuration, segment: Segment
+        self,
+        payload: bytes,
+        configuration: Configuration,
+        segment: Segment,
     ) -> Future[Evaluation]:
         """Send one segment of an objective that cloudpickle has written.
 
@@ -90,6 +96,8 @@ class LocalWorkers:
             if not self._free_slots:
                 busy = f"all {self.slots} workers are busy"
                 raise RuntimeError(busy)
+
+            # Processes are started when they are needed, and kept.
             slot = self._free_slots.pop()
             if slot not in self._processes:
                 self._processes[slot] = self._make_process(slot)
@@ -101,6 +109,7 @@ class LocalWorkers:
             )
             self._threads[slot] = thread
             thread.start()
+
         return future
 
     def close(self) -> None:
@@ -117,6 +126,7 @@ class LocalWorkers:
             thread.join()
         for process in processes:
             process.end()
+
         self._guard.close()
         atexit.unregister(self.close)
 
@@ -124,11 +134,17 @@ class LocalWorkers:
         # Processes have to end before multiprocessing waits for them at the end of the program.
         atexit.unregister(self.close)
         atexit.register(self.close)
+
+        # Slots share the GPUs in turn.
         gpu = self._gpus[slot % len(self._gpus)] if self._gpus else None
         return WarmProcess(serve, (gpu,), self.memory_limit, self._guard)
 
     def _run(
-        self, slot: int, process: WarmProcess, message: bytes, future: Future[Evaluation]
+        self,
+        slot: int,
+        process: WarmProcess,
+        message: bytes,
+        future: Future[Evaluation],
     ) -> None:
         """Evaluate one segment, and free the slot before anyone hears of the result."""
         try:
@@ -144,7 +160,12 @@ class LocalWorkers:
         with self._lock:
             self._free_slots.append(slot)
 
-    def _evaluate(self, process: WarmProcess, message: bytes, worker: str) -> Evaluation:
+    def _evaluate(
+        self,
+        process: WarmProcess,
+        message: bytes,
+        worker: str,
+    ) -> Evaluation:
         started = time.time()
         try:
             return decode_answer(process.ask(message, self.time_limit), worker)
@@ -162,6 +183,7 @@ class LocalWorkers:
         except (ValueError, KeyError, TypeError) as error:  # the objective wrote into our pipe
             process.end()
             failure = Failure("lost", f"its process sent what is no result: {error!r}")
+
         return Evaluation(failure, worker, started, time.time())
 
 

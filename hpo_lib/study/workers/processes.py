@@ -20,7 +20,7 @@ import psutil
 from hpo_lib.study.workers.process_guard import ProcessGuard, end_tree
 
 READY = b"ready"
-"""The first message of a process, when it is able to take a task."""
+"""First message of a process, when it is able to take a task."""
 
 _POLL_SECONDS = 0.1
 _EXIT_SECONDS = 2.0
@@ -120,6 +120,7 @@ class WarmProcess:
                 if not is_killed or attempt == _MAX_START_ATTEMPTS:
                     message = f"it ended before it was ready, with {error}"
                     raise StartError(message) from error
+
         return self._running
 
     def _start(self) -> tuple[BaseProcess, Connection[bytes, bytes]]:
@@ -175,6 +176,7 @@ class WarmProcess:
                 return pipe.recv_bytes()
         except (EOFError, OSError):
             pass  # the other end is closed
+
         raise EndedError(self._end_and_explain(process))
 
     def _end_and_explain(self, process: BaseProcess) -> str:

@@ -86,6 +86,7 @@ def decode_answer(answer: bytes, worker: str) -> Evaluation:
     else:
         curves = {name: tuple(outcome.pop(name)) for name in CURVES}
         result = SegmentResult(**curves, **outcome)
+
     return Evaluation(result, worker, content["started"], content["finished"])
 
 
@@ -95,7 +96,14 @@ def _answer(message: bytes) -> bytes:
         objective = _load_objective(payload)
     except BaseException as error:
         return json.dumps({"refusal": describe_exception(error).reason}).encode()
-    evaluation = evaluate(objective, configuration, segment, "", interruptible=False)
+
+    evaluation = evaluate(
+        objective,
+        configuration,
+        segment,
+        "",
+        interruptible=False,
+    )
     return json.dumps(asdict(evaluation)).encode()
 
 
