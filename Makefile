@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 LOWEST := .venv-lowest
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
-# What the tests of a file share is made once: a run of all notebooks, clusters, surrogates.
+# Tests of one file share a worker, and with it a run of all notebooks, clusters and surrogates.
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
 .DELETE_ON_ERROR:
@@ -15,11 +15,11 @@ run: setup  ## all notebooks, then results/runs/<time>/report.html; ARGS="--data
 test: setup  ## everything, the notebooks too
 	@$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
-test-fast: setup  ## what takes seconds
+test-fast: setup  ## the tests that take seconds
 	@$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not browser" $(ARGS)
 
-# Indirect dependencies are the newest and deprecate what the lowest direct ones call: such a
-# warning is an error in `make test` alone. Wheels that old exist for Python 3.11 and 3.12.
+# Indirect dependencies are the newest, and the lowest direct ones may call what these deprecate:
+# such a warning is an error in `make test` alone. Wheels this old exist for Python 3.11 and 3.12.
 test-lowest: $(LOWEST)/.installed  ## test-fast with the lowest versions that pyproject.toml allows
 	@$(LOWEST)/bin/python -m pytest $(PARALLEL) -m "not slow and not browser" \
 	  -W ignore::DeprecationWarning $(ARGS)

@@ -1,4 +1,4 @@
-"""ResNet-20 with the default recipe: how accurate, how fast. Reads the test part once, at the end.
+"""ResNet-20 with the default configuration: how accurate, how fast. Reads the test part once, at the end.
 
 Run again after an interruption, it continues behind the last finished epoch.
 """

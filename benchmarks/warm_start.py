@@ -1,8 +1,8 @@
-"""What earlier trials and a user's prior are worth, right and wrong ones.
+"""Measure what warm-start trials and a user's prior are worth, right and wrong ones.
 
-Evidence is 30 random trials of an earlier study: the true ones, or wrong ones that call the worst
-configurations the best. A prior is a width of 0.2 for every parameter, around the best of 1,000
-random configurations or around the worst. Printed is the mean normalised regret (0 best known, 1
+The warm-start trials are 30 random ones of an earlier study: the true ones, or wrong ones in which
+the worst configurations have the best values. A prior has the standard deviation 0.2 for every
+parameter, around the best of 1,000 random configurations or around the worst. Printed is the mean normalised regret (0 best known, 1
 median) after so many trials of the study's own. It takes `pip install -e .[bench]`.
 """
 
@@ -41,15 +41,15 @@ def drawn(task: Task, n: int, seed: int) -> Trials:
     return [(one, task.function(one)) for one in configurations]
 
 
-def search(task: Task, sampler: BayesSampler, evidence: Trials, trust: bool) -> list[float]:
+def search(task: Task, sampler: BayesSampler, earlier: Trials, as_own: bool) -> list[float]:
     """Return the regret after each trial of the study's own."""
     study = optuna.create_study(sampler=sampler)
-    for number, (configuration, value) in enumerate(evidence):
+    for number, (configuration, value) in enumerate(earlier):
         trial = optuna.trial.create_trial(
             params=configuration,
             distributions=task.space.distributions(),
             value=value,
-            user_attrs={} if trust else {RECORD_KEY: {"warm_start": f"earlier#{number}"}},
+            user_attrs={} if as_own else {RECORD_KEY: {"warm_start": f"earlier#{number}"}},
         )
         study.add_trial(trial)
     values: list[float] = []
@@ -60,7 +60,7 @@ def search(task: Task, sampler: BayesSampler, evidence: Trials, trust: bool) -> 
     return [round(task.regret(value), 5) for value in np.minimum.accumulate(values)]
 
 
-def with_evidence(right: bool, trust: bool) -> Callable[[Task, int], list[float]]:
+def with_warm_start(right: bool, as_own: bool) -> Callable[[Task, int], list[float]]:
     """Return a side that takes 30 earlier trials, with values in reverse order if not right."""
 
     def run(task: Task, seed: int) -> list[float]:
@@ -69,7 +69,7 @@ def with_evidence(right: bool, trust: bool) -> Callable[[Task, int], list[float]
             order = sorted(trials, key=lambda trial: trial[1])
             worst = [value for _, value in reversed(order)]
             trials = [(one, value) for (one, _), value in zip(order, worst, strict=True)]
-        return search(task, BayesSampler(seed, task.space), trials, trust)
+        return search(task, BayesSampler(seed, task.space), trials, as_own)
 
     return run
 
@@ -84,17 +84,17 @@ def with_prior(pick: Callable[..., Any]) -> Callable[[Task, int], list[float]]:
             {name: {**one, "default": centre[name]} for name, one in described.items()}
         )
         prior_std = dict.fromkeys(described, WIDTH)
-        return search(task, BayesSampler(seed, space, prior_std=prior_std), [], trust=True)
+        return search(task, BayesSampler(seed, space, prior_std=prior_std), [], as_own=True)
 
     return run
 
 
 SIDES: dict[str, Callable[[Task, int], list[float]]] = {
-    "nothing": lambda task, seed: search(task, BayesSampler(seed, task.space), [], trust=True),
-    "right evidence": with_evidence(right=True, trust=False),
-    "right, as its own": with_evidence(right=True, trust=True),
-    "wrong evidence": with_evidence(right=False, trust=False),
-    "wrong, as its own": with_evidence(right=False, trust=True),
+    "nothing": lambda task, seed: search(task, BayesSampler(seed, task.space), [], as_own=True),
+    "right evidence": with_warm_start(right=True, as_own=False),
+    "right, as its own": with_warm_start(right=True, as_own=True),
+    "wrong evidence": with_warm_start(right=False, as_own=False),
+    "wrong, as its own": with_warm_start(right=False, as_own=True),
     "right prior": with_prior(min),
     "wrong prior": with_prior(max),
 }

@@ -23,7 +23,7 @@ def first_interrupt_waits() -> Generator[threading.Event]:
     """Set an event at the first SIGINT; the next one raises KeyboardInterrupt as ever.
 
     Nothing changes in another thread than the main one, which alone hears signals (but may share
-    what it hears), or where somebody handles SIGINT already.
+    what it hears), or where the program handles SIGINT already.
     """
     interrupt = getattr(_heard, "interrupt", None) or threading.Event()
     plain = signal.getsignal(signal.SIGINT) is signal.default_int_handler

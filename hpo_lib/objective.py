@@ -230,7 +230,7 @@ def shown(value: object) -> str:
     """Return the start of a value's `repr`, or its type where that fails."""
     try:
         return f"{value!r:.200}"
-    except Exception:  # somebody else's code
+    except Exception:  # a user's code
         return f"an object of type {type(value).__name__} whose repr fails"
 
 

@@ -5,8 +5,8 @@ stands in one JSON object under the user attribute `hpo_lib`, so that a trial's 
 whole or not at all and a user's own attributes never meet ours. The study has such an object, too.
 Records of version 0.1.0, which had one attribute per field, are read as well.
 
-A warm-start trial was copied from an earlier study. It is evidence for the models of the new
-study, and never its incumbent: `own_trials`, `incumbent` and `running_best` leave it out.
+A warm-start trial was copied from an earlier study. The models of the new study are fitted to it,
+and it is never the incumbent: `own_trials`, `incumbent` and `running_best` leave it out.
 """
 
 from __future__ import annotations

@@ -48,6 +48,15 @@ def test_notebooks_import_from_two_places(notebook):
     assert imported_modules(code_of(notebook)) <= {"hpo_lib", "hpo_lib.plots"}
 
 
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_names_that_notebooks_import_are_exported(notebook):
+    nodes = ast.walk(ast.parse(code_of(notebook)))
+    imports = [node for node in nodes if isinstance(node, ast.ImportFrom)]
+    for package in (hpo_lib, hpo_lib.plots):
+        names = {a.name for node in imports if node.module == package.__name__ for a in node.names}
+        assert names - set(package.__all__) == set()
+
+
 def test_examples_of_the_readme_import_from_two_places():
     for example in readme_examples():
         assert imported_modules(example) <= {"hpo_lib", "hpo_lib.plots"}

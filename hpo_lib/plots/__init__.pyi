@@ -2,6 +2,7 @@ from .comparison import annotate_quality as annotate_quality
 from .comparison import plot_comparison as plot_comparison
 from .comparison import plot_final_values as plot_final_values
 from .comparison import plot_ranks as plot_ranks
+from .comparison import plot_scaling as plot_scaling
 from .comparison import plot_superiority as plot_superiority
 from .partial_dependence import pair_matrix_data as pair_matrix_data
 from .partial_dependence import plot_pair_matrix as plot_pair_matrix

@@ -30,7 +30,7 @@ _IDENTITY = re.compile(r"[0-9a-f]{32}")
 def study_identity(study: optuna.Study) -> str | None:
     """Return the identity in a study's record; None where a driver has not given it one.
 
-    A record may come from somebody else, and a part of its identity becomes the name of a folder:
+    A record may come from another user, and a part of its identity becomes the name of a folder:
     what is not such a number counts as none.
     """
     recorded: object = StudyRecord.of(study).identity
@@ -128,7 +128,7 @@ class StudyFolder:
         return str(path) if path.exists() else None
 
     def clear(self, number: int) -> None:
-        """Remove a trial's checkpoints; TensorBoard's logs are what somebody asked for."""
+        """Remove a trial's checkpoints; TensorBoard's logs stay."""
         folder = self.trial(number)
         if self._through_link(folder) or not folder.is_dir():
             return

@@ -81,7 +81,7 @@ def gp_minimize(  # noqa: PLR0913 those of skopt
         acq_func: "gp_hedge", "EI", "LCB", "PI"; with "bayes" also "EIps", the improvement per
             second; None is the surrogate's own.
         x0: one point or several to begin with, as lists, or as dicts with a `SearchSpace`.
-        y0: their known values: they are evidence, and `func` is not called for them.
+        y0: their known values: the model is fitted to them, and `func` is not called for them.
         random_state: a seed or a RandomState; None is 0 for a named study, else a random seed.
         verbose: whether to print a line per call.
         callback: called with the result so far (without models) after each call, and before the

@@ -82,8 +82,8 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
             of trials that reach them.
         default_first: whether the space's default configuration is the first trial.
         warm_start_from: another study of the same storage and objective whose completed trials
-            inside the space are copied in as evidence; they do not count as budget, and "bayes"
-            learns how they correlate with the study's own trials.
+            inside the space are copied as warm-start trials; they do not count as budget, and
+            "bayes" learns how they correlate with the study's own trials.
         time_limit: seconds per segment; in a new process its loading counts, too.
         memory_limit: bytes of resident memory per worker.
         max_failures: failed trials in a row after which the study stops.

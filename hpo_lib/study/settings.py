@@ -132,7 +132,7 @@ def check_unchanged(
     listed = "\n  ".join(differences)
     advice = ": the values do not compare"
     if all(recorded_settings.get(key) == settings[key] for key in ("objective", "budget")):
-        advice = f", with warm_start_from={study.study_name!r} to keep its trials as evidence"
+        advice = f", with warm_start_from={study.study_name!r} to take over its trials"
     message = (
         f"study {study.study_name!r} was recorded with other settings (- recorded, + asked):\n"
         f"  {listed}\nTo go on, choose a new name{advice}."

@@ -116,7 +116,7 @@ def recorded_leases(path: Path) -> dict[str, dict[str, Any] | None] | None:
     """Return the lease of each study in a file, whatever Optuna wrote it; None if it has none.
 
     Raises:
-        sqlite3.OperationalError: somebody has locked the file.
+        sqlite3.OperationalError: another process has locked the file.
     """
     query = (
         "SELECT study_name, value_json FROM studies LEFT JOIN study_user_attributes AS found "

@@ -1,0 +1,65 @@
+"""README, documentation and notebooks name only what exists."""
+
+from __future__ import annotations
+
+import json
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def text_of(path: Path) -> str:
+    """Return a document, or the text and the code of a notebook."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".ipynb":
+        return text
+    return "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"])
+
+
+@pytest.fixture(params=[*DOCUMENTS, *NOTEBOOKS], ids=lambda path: path.stem)
+def document(request) -> str:
+    return text_of(request.param)
+
+
+def test_every_named_test_file_exists(document):
+    named = set(re.findall(r"[\w/]*\btest_\w+\.py", document))
+    missing = [name for name in named if not (ROOT / "tests" / name).is_file()]
+    assert sorted(missing) == []
+
+
+def test_every_dotted_name_of_the_package_resolves(document):
+    for name in sorted(set(re.findall(r"\bhpo_lib(?:\.[A-Za-z_]\w*)+", document))):
+        pkgutil.resolve_name(name)
+
+
+def test_every_named_script_notebook_and_document_exists(document):
+    folders = "benchmarks|docs|notebooks|results/reference"
+    named = set(re.findall(rf"(?<![\w/<>])(?:{folders})/[\w./]*\w", document))
+    missing = [name for name in named if not (ROOT / name).exists()]
+    assert sorted(missing) == []
+
+
+def test_every_make_target_is_in_the_makefile(document):
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([\w-]+):", makefile, re.MULTILINE))
+    named = set(re.findall(r"(?:`|^)make ([a-z-]+)", document, re.MULTILINE))
+    assert named <= targets
+
+
+def test_every_notebook_in_the_table_of_the_readme_exists():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    named = re.findall(r"^\| `(\d\d_\w+)` \|", readme, re.MULTILINE)
+    assert named == [path.stem for path in NOTEBOOKS]
+
+
+def test_options_of_benchmarks_exist(document):
+    for script, arguments in re.findall(r"(benchmarks/\w+\.py)([^`]*)`", document):
+        code = (ROOT / script).read_text(encoding="utf-8")
+        for option in re.findall(r"--[a-z-]+", arguments):
+            assert f'"{option}"' in code, f"{script} {option}"
