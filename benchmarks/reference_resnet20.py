@@ -1,6 +1,7 @@
-"""ResNet-20 with the default configuration: how accurate, how fast. Reads the test part once, at the end.
+"""Measure accuracy and speed of ResNet-20 with the default configuration.
 
-Run again after an interruption, it continues behind the last finished epoch.
+The test part is read once, at the end. Run again after an interruption, it continues behind the
+last finished epoch.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 The warm-start trials are 30 random ones of an earlier study: the true ones, or wrong ones in which
 the worst configurations have the best values. A prior has the standard deviation 0.2 for every
-parameter, around the best of 1,000 random configurations or around the worst. Printed is the mean normalised regret (0 best known, 1
-median) after so many trials of the study's own. It takes `pip install -e .[bench]`.
+parameter, around the best of 1,000 random configurations or around the worst. Printed is the mean
+normalised regret (0 best known, 1 median) after so many trials of the study's own. It takes `pip
+install -e .[bench]`.
 """
 
 from __future__ import annotations
