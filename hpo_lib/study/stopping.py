@@ -97,13 +97,14 @@ class NoImprovement:
 class SmallImprovement:
     """Stop when a Gaussian process expects less improvement than `threshold` everywhere.
 
-    The model is that of `fit_surrogate`, whatever strategy chose the trials. The improvement is
-    measured from the lowest mean at a tried point.
+    The model is that of `fit_surrogate`, whatever strategy chose the trials; warm-start trials are
+    evidence for it. The improvement is measured from the lowest mean at a point that the study
+    itself has tried.
 
     Attributes:
         threshold: in units of the objective.
-        min_trials: completed trials from which on the model is asked; one of few points may be
-            sure of anything.
+        min_trials: completed trials of the study's own from which on the model is asked; a model
+            of few points may be overconfident.
     """
 
     threshold: float
