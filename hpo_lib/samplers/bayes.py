@@ -137,6 +137,11 @@ class BayesSampler(GPSamplerBase):
         _check_prior(self._prior_std, space, acq_func)
         self._thetas: dict[tuple[Any, ...], Array] = {}
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Return the options that choices depend on, as JSON for the record of a study."""
+        return {**super().settings, "prior_std": self._prior_std}
+
     def _choose(
         self,
         encoder: Encoder,

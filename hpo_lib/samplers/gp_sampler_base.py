@@ -105,6 +105,17 @@ class GPSamplerBase(ConfigurationSampler):
         self._known = [] if y0 is None else list(zip(x0, y0, strict=True))
         self._encoder: tuple[dict[str, BaseDistribution], Encoder] | None = None
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Return the options that choices depend on, as JSON for the record of a study."""
+        return {
+            "n_initial_points": self._n_initial_points,
+            "acq_func": self._acq_func,
+            "initial_point_generator": self._initial_point_generator,
+            "xi": self._xi,
+            "kappa": self._kappa,
+        }
+
     @abstractmethod
     def _choose(
         self,

@@ -136,6 +136,9 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
         default_first=default_first,
         warm_start_from=warm_start_from,
     )
+    sampler_options = getattr(strategy, "settings", None)  # only samplers of this package
+    if sampler_options is not None:
+        settings["sampler"] = sampler_options
     if pruning is not None:  # studies from before there was pruning have no such setting
         settings["pruning"] = qualified_name(pruning)
         settings["reduction_factor"] = reduction_factor

@@ -119,6 +119,8 @@ def check_unchanged(
 
     # Compare line by line.
     recorded_settings = _in_current_form(recorded.settings, objective)
+    if "sampler" not in recorded_settings:  # version 0.1.0 recorded no options of samplers
+        settings = {key: value for key, value in settings.items() if key != "sampler"}
     recorded_lines = recorded.space.splitlines()
     space_lines = space.to_yaml(comments=False).splitlines()
     differences = [

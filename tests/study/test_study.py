@@ -15,13 +15,14 @@ from optuna.trial import TrialState
 
 from hpo_lib.exceptions import StudyChangedError, StudyError, StudyHeldError, StudyStoppedError
 from hpo_lib.objective import Segment, SegmentResult
+from hpo_lib.samplers.bayes import BayesSampler
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.study.catalog import delete_study, list_studies, open_study, trials_frame
 from hpo_lib.study.lease import LEASE_SECONDS, Lease
 from hpo_lib.study.run import estimate_cost, run_study
 from hpo_lib.study.workers.base import Evaluation, Failure
 from hpo_lib.study.workers.in_process import InProcess
-from hpo_lib.trials import recorded_trials, stop_reason, study_space, write_lease
+from hpo_lib.trials import StudyRecord, recorded_trials, stop_reason, study_space, write_lease
 from tests.toys import TOY_SPACE, Learner, bowl, record_of
 
 
@@ -493,3 +494,25 @@ def test_an_estimate_counts_whole_rounds_and_what_diverged():
     assert estimate_cost(Diverging(None), TOY_SPACE, 2).lowest > 0
     one = SegmentResult((1.0,), (1.0,), (1.0,), (1.0,))
     assert estimate_cost(Returning(one, budget=10), TOY_SPACE, 2, workers=8).seconds == 10.0
+
+
+def test_another_option_of_a_sampler_is_another_setting():
+    def search(n_trials: int, **options: Any) -> optuna.Study:
+        sampler = BayesSampler(0, TOY_SPACE, **options)
+        return run_study(bowl, TOY_SPACE, sampler, n_trials, name="options", workers=0)
+
+    search(2, acq_func="EI")
+    with pytest.raises(
+        StudyChangedError, match=r"- sampler.acq_func: EI\n.*\+ sampler.acq_func: LCB"
+    ):
+        search(3, acq_func="LCB")
+    with pytest.raises(StudyChangedError, match=r"\+ sampler.prior_std.lr: 0.1"):
+        search(3, prior_std={"lr": 0.1})
+    assert len(search(3, acq_func="EI").trials) == 3
+
+    # Version 0.1.0 recorded the class alone.
+    study = open_study("options")
+    record = StudyRecord.of(study)
+    settings = {key: value for key, value in record.settings.items() if key != "sampler"}
+    record.write(study, settings=settings)
+    assert len(search(4, acq_func="EI").trials) == 4
