@@ -101,7 +101,9 @@ def check_idle(results: Path, locks: ExitStack) -> None:
         if path.name == LOCK_NAME:
             locks.enter_context(lock_run(path.parent))
         elif is_study_file(path):
-            locks.enter_context(storage_lock(path))
+            # Optuna locks a journal itself, by a link that has the name of our lock.
+            if is_sqlite(path):
+                locks.enter_context(storage_lock(path))
             _check_leases(path)
 
 
