@@ -237,7 +237,7 @@ def warm(tmp_path: Path) -> optuna.Study:
     storage = open_storage("s.db")
     options = {"storage": storage, "workers": 0}
     learner = Learner(str(tmp_path / "log"))
-    earlier = run_study(learner, TOY_SPACE, "bayes", 12, name="earlier", **options)
+    earlier = run_study(learner, TOY_SPACE, "random", 12, name="earlier", **options)
     best = sort_by_value(recorded_trials(earlier))[:3]
 
     run_study(learner, TOY_SPACE, "random", 1, name="warm", seed=1, **options)

@@ -29,6 +29,7 @@ class TimedBowl:
         return SegmentResult((value,), (value,), (value,), (10.0,))
 
 
+@pytest.mark.slow
 def test_budgets_are_equal_seeds_paired_and_the_default_first():
     frame = compare(bowl, TOY_SPACE, ["random", "grid"], [0, 1], 5, workers=0)
     columns = ["strategy", "seed", "trial", "value", "best", "seconds", "suggest_seconds"]

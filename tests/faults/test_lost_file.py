@@ -158,6 +158,7 @@ def test_the_file_alone_is_the_record_when_a_driver_ends_early(error):
     assert len(kept.get_all_studies()) == 1
 
 
+@pytest.mark.slow
 def test_a_reader_that_holds_an_old_state_disturbs_no_end():
     study(1)
     reader = sqlite3.connect(FILE, isolation_level=None)

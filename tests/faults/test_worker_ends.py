@@ -349,6 +349,7 @@ def test_nan_in_a_curve_is_recorded_or_diverged():
     assert record_of(study.trials[0]).status == "diverged"
 
 
+@pytest.mark.slow
 def test_a_segment_of_more_epochs_than_a_statement_takes_values_is_recorded():
     def limit(connection, record):
         connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 999)

@@ -61,6 +61,7 @@ def coloured_share(path: Path) -> float:
     return float((np.ptp(pixels, axis=-1) > 0.1).mean())
 
 
+@pytest.mark.slow
 def test_class_counts_are_seen_whatever_the_number_of_classes(names):
     run_cell("01_data_preparation.ipynb", "counts.plot.bar", names)
     path = names["folder"] / "figures" / "class_counts.png"
@@ -84,6 +85,7 @@ def test_images_stand_under_the_names_of_their_classes(names):
     assert (first.images[0].get_array() == names["images"].train.images[0].permute(1, 2, 0)).all()
 
 
+@pytest.mark.slow
 def test_a_confusion_matrix_is_readable_whatever_the_number_of_classes(names):
     run_cell("06_visualization.ipynb", "ConfusionMatrixDisplay(", names)
     path = names["folder"] / "figures" / "confusion_matrix.png"

@@ -31,6 +31,7 @@ def test_failed_and_warm_start_trials_are_left_out_of_it():
     assert result.fun > 0
 
 
+@pytest.mark.slow
 def test_the_plots_of_skopt_draw_a_study():
     result = plots.skopt_result(make_study())
     assert skopt.plots.plot_convergence(result).get_xlabel()

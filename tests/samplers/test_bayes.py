@@ -115,6 +115,7 @@ def test_an_interrupted_study_goes_on_as_if_nothing_had_been(kind, tmp_path):
     assert run(6, "interrupted") == run(6, "undisturbed")
 
 
+@pytest.mark.slow
 def test_the_number_of_threads_does_not_change_what_skopts_model_chooses():
     def found(threads):
         study = search(RandomSampler(TOY_SPACE, 0), TOY_SPACE, bowl, 40)

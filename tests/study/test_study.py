@@ -298,6 +298,7 @@ def memory():
     return optuna.storages.InMemoryStorage()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pruning", ["asha", "hyperband", "median"])
 def test_pruned_trials_count_as_budget_and_never_as_incumbent(pruning, tmp_path):
     study = pruned_run("p", tmp_path / "log", pruning=pruning)

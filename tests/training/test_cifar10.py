@@ -24,6 +24,7 @@ from hpo_lib.training.config import DataConfig
 from hpo_lib.training.loaders import load_data, load_test_data
 
 
+@pytest.mark.slow
 def test_cifar10_without_a_home_names_the_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.delenv("HOME")
@@ -180,6 +181,7 @@ def test_cut_download_goes_on_where_it_ended(tmp_path: Path, mirror: Mirror) -> 
     assert [int(wanted[6:-1]) for _, wanted in mirror.requests[:3]] == [0, third, 2 * third]
 
 
+@pytest.mark.slow
 def test_a_download_cut_after_every_byte_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -107,6 +107,7 @@ def test_the_buttons_run_pause_and_stop_a_study_and_raise_its_budget(tmp_path):
     assert "finished · 5 of 5" in monitor.status.value
 
 
+@pytest.mark.slow
 def test_a_study_of_an_earlier_kernel_keeps_its_budget():
     run(9)
     study = BackgroundStudy(bowl, TOY_SPACE, "random", 4, name="toy", storage="toy.db", workers=0)
