@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import uuid
 from pathlib import Path
 
@@ -46,6 +47,17 @@ def atomic_write_bytes(path: str | Path, content: bytes) -> None:
         raise WriteError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def expand_user(path: str | Path) -> Path:
+    """Return a path that a user typed, with a leading `~` replaced by the home folder.
+
+    A name such as `~backup.db`, where there is no user of that name, stays as it is.
+
+    Args:
+        path: what was typed.
+    """
+    return Path(os.path.expanduser(path))  # noqa: PTH111 (pathlib refuses unknown users)
 
 
 def disk_used(path: Path) -> int:

@@ -18,7 +18,7 @@ from filelock import FileLock
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 
 from hpo_lib.exceptions import StudyError
-from hpo_lib.files import atomic_write_bytes, is_full_disk
+from hpo_lib.files import atomic_write_bytes, expand_user, is_full_disk
 from hpo_lib.study.sqlite_file import FileWatch, fold_log
 
 DEFAULT_STORAGE = Path("results") / "studies.db"
@@ -188,7 +188,7 @@ def sqlite_path(storage: Storage | None) -> Path | None:
     if isinstance(storage, BaseStorage):
         return None
     text = str(DEFAULT_STORAGE if storage is None else storage).removeprefix("sqlite:///")
-    return None if text == "memory" or "://" in text else Path(text)
+    return None if text == "memory" or "://" in text else expand_user(text)
 
 
 def storage_file(storage: Storage | None) -> Path | None:

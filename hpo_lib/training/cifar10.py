@@ -18,6 +18,7 @@ import psutil
 from tqdm.auto import tqdm
 
 from hpo_lib.exceptions import DataError
+from hpo_lib.files import expand_user
 from hpo_lib.training.image_pool import ImagePool, ImageSource, cache_folder
 
 CIFAR10_MIRRORS = (
@@ -56,7 +57,7 @@ def open_cifar10(root: str | Path | None) -> ImageSource:
 def _find_batches(root: str | Path | None) -> Path:
     """Find the folder of batches: as it is, in an archive, or after a download."""
     location = root or os.environ.get("HPO_DATA")
-    base = Path(location).expanduser() if location else cache_folder()
+    base = expand_user(location) if location else cache_folder()
     archive = base if base.is_file() else base / CIFAR10_ARCHIVE
     unpacked = archive.parent / CIFAR10_FOLDER
     for folder in (base, unpacked):

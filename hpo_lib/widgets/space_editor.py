@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import cached_property, partial
 from html import escape
@@ -14,6 +13,7 @@ from ipywidgets import HTML, BoundedIntText, Button, Dropdown, HBox, Text, VBox
 
 from hpo_lib.checks import check_member
 from hpo_lib.exceptions import SpaceError
+from hpo_lib.files import expand_user
 from hpo_lib.space.search_space import PRESETS, SearchSpace
 from hpo_lib.trials import study_space
 from hpo_lib.widgets.base import make_field
@@ -80,7 +80,7 @@ class SpaceEditor:
         if study is not None:
             study_space(study)
 
-        self.path = _expand_home(path)
+        self.path = expand_user(path)
         if space is None and self.path.is_file():
             space = SearchSpace.load(self.path)
 
@@ -208,7 +208,7 @@ class SpaceEditor:
     @in_turn()
     def _on_setting(self, name: str, change: dict[str, Any]) -> None:
         value = change["new"]
-        setattr(self, name, _expand_home(value) if name == "path" else value)
+        setattr(self, name, expand_user(value) if name == "path" else value)
         self._message = ""
         self._show()
 
@@ -319,8 +319,3 @@ class SpaceEditor:
         if not saving:
             return escape(f"✓ Valid and saved in {self.path.name}.")
         return saving if saving.startswith("⚠") else "● Valid, not saved yet."
-
-
-def _expand_home(path: str | Path) -> Path:
-    # pathlib's own raises while an unknown user's name is being typed.
-    return Path(os.path.expanduser(path))  # noqa: PTH111

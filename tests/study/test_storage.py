@@ -15,7 +15,9 @@ import pytest
 
 from hpo_lib.comparison.run import compare, replay
 from hpo_lib.objective import as_objective
+from hpo_lib.study.catalog import list_studies
 from hpo_lib.study.lease import LEASE_SECONDS, Lease, lease_holder
+from hpo_lib.study.run import run_study
 from hpo_lib.study.storage import open_storage
 from hpo_lib.trials import read_lease, write_lease
 from tests.toys import TOY_SPACE, bowl, record_of
@@ -78,3 +80,18 @@ def test_a_lease_is_renewed_well_before_it_would_be_stale(monkeypatch):
         monkeypatch.setattr(time, "time", lambda passed=passed: wall + passed)
         lease.check()
         assert read_lease(study)["renewed"] == renewed
+
+
+def test_a_path_from_the_home_folder_is_found_there(tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(tmp_path)
+    run_study(bowl, TOY_SPACE, "random", 1, name="mine", storage="~/mine.db", workers=0)
+    assert (home / "mine.db").is_file()
+    assert not (tmp_path / "~").exists()
+    assert list(list_studies(home / "mine.db").name) == ["mine"]
+
+    # There is no user of that name.
+    run_study(bowl, TOY_SPACE, "random", 1, name="mine", storage="~old.db", workers=0)
+    assert (tmp_path / "~old.db").is_file()
