@@ -9,13 +9,14 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, cast
 
 import optuna
 from filelock import FileLock
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
+from sqlalchemy.pool import QueuePool
 
 from hpo_lib.exceptions import StudyError
 from hpo_lib.files import atomic_write_bytes, expand_user, is_full_disk
@@ -41,9 +42,17 @@ class StudyFile(RDBStorage):
 
     def __init__(self, path: Path, name: str) -> None:
         # Absolute, because the working directory may change before another connection is made.
-        # One writer at a time: a second one waits for the file rather than fail.
-        engine = {"connect_args": {"timeout": _WAIT_SECONDS}}
-        super().__init__(f"sqlite:///{path.absolute()}", engine_kwargs=engine)
+        self.path = path.absolute()
+        # Connections are made from the path and not from a URL, in which some characters of a
+        # file's name mean something else. One writer at a time: a second one waits for the file.
+        connect = partial(
+            sqlite3.connect,
+            self.path,
+            timeout=_WAIT_SECONDS,
+            check_same_thread=False,
+        )
+        engine = {"creator": connect, "poolclass": QueuePool}
+        super().__init__("sqlite://", engine_kwargs=engine)
         self.name = name
         self.watch = FileWatch(path)
 
@@ -199,6 +208,8 @@ def storage_file(storage: Storage | None) -> Path | None:
     """
     if not isinstance(storage, RDBStorage):
         return sqlite_path(storage)
+    if isinstance(storage, StudyFile):
+        return storage.path
     url = storage.engine.url
     # A URI of SQLite's own may be anything, memory too.
     is_uri = str(url.database).startswith("file:")

@@ -95,3 +95,17 @@ def test_a_path_from_the_home_folder_is_found_there(tmp_path, monkeypatch):
     # There is no user of that name.
     run_study(bowl, TOY_SPACE, "random", 1, name="mine", storage="~old.db", workers=0)
     assert (tmp_path / "~old.db").is_file()
+
+
+@pytest.mark.parametrize("folder", ["what now?", "100%", "{a}", "a#b", "a%20b", "a&b=c", "ä ö"])
+def test_any_name_of_a_file_works(folder, tmp_path):
+    file = tmp_path / folder / "studies.db"
+    options = {"name": "mine", "storage": file, "workers": 0}
+    run_study(bowl, TOY_SPACE, "random", 2, **options)
+    assert len(run_study(bowl, TOY_SPACE, "random", 3, **options).trials) == 3
+    assert list(list_studies(file).trials) == [3]
+    assert [path.name for path in tmp_path.iterdir()] == [folder]
+    assert {path.name for path in file.parent.iterdir()} <= {
+        *("studies.db", "studies.db-wal", "studies.db-shm", "studies.db.lock"),
+        "studies.db.checkpoints",
+    }
