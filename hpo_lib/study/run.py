@@ -29,7 +29,13 @@ from hpo_lib.study.catalog import open_study
 from hpo_lib.study.checkpoints import StudyFolder, checkpoints_beside, ensure_identity
 from hpo_lib.study.driver import Callback, Driver, StoppingRule, is_complete, trial_seed
 from hpo_lib.study.lease import hold_lease
-from hpo_lib.study.settings import begin_study, check_unchanged, qualified_name, study_settings
+from hpo_lib.study.settings import (
+    begin_study,
+    check_unchanged,
+    qualified_name,
+    sampler_options,
+    study_settings,
+)
 from hpo_lib.study.single_writer import SingleWriterStorage
 from hpo_lib.study.storage import Storage, open_storage, storage_file, translate_storage_errors
 from hpo_lib.study.workers.base import Workers
@@ -136,9 +142,9 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
         default_first=default_first,
         warm_start_from=warm_start_from,
     )
-    sampler_options = getattr(strategy, "settings", None)  # only samplers of this package
-    if sampler_options is not None:
-        settings["sampler"] = sampler_options
+    options = sampler_options(strategy)
+    if options is not None:
+        settings["sampler"] = options
     if pruning is not None:  # studies from before there was pruning have no such setting
         settings["pruning"] = qualified_name(pruning)
         settings["reduction_factor"] = reduction_factor

@@ -48,9 +48,16 @@ def qualified_name(part: object) -> str:
         return part
 
     # Classes of this package are recorded without their module, which may move.
-    package = cls.__module__.split(".")[0]
-    is_ours = package == "hpo_lib"
-    return cls.__qualname__ if is_ours else f"{cls.__module__}.{cls.__qualname__}"
+    return cls.__qualname__ if _is_ours(part) else f"{cls.__module__}.{cls.__qualname__}"
+
+
+def sampler_options(sampler: object) -> dict[str, Any] | None:
+    """Return the options that a sampler of this package records; None for any other."""
+    return getattr(sampler, "settings", None) if _is_ours(sampler) else None
+
+
+def _is_ours(part: object) -> bool:
+    return type(part).__module__.split(".")[0] == "hpo_lib"
 
 
 def _in_current_form(recorded: dict[str, Any], objective: Objective) -> dict[str, Any]:
