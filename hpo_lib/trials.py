@@ -43,9 +43,6 @@ _OLD_SETTINGS = {"evidence_from": "warm_start_from"}
 _OLD_NAMES = {"suggest_seconds": "deciding_seconds", "warm_start": "evidence"}
 """Names that fields of a trial's record had in version 0.1.0."""
 
-LARGEST_VALUE = 1e150
-"""Values beyond it are not used: their squares overflow."""
-
 
 class HasUserAttributes(Protocol):
     """A study of Optuna's, open or as a storage lists it."""
@@ -256,8 +253,8 @@ class RecordedTrial:
 
     @property
     def has_usable_value(self) -> bool:
-        """Whether the trial has a final value that models can take."""
-        return self.value is not None and is_usable_value(self.value)
+        """Whether the trial has a final value that models can take: a finite one."""
+        return self.value is not None and math.isfinite(self.value)
 
     @property
     def training_seconds(self) -> float:
@@ -275,11 +272,6 @@ def _failure_outcome(status: str | None) -> TrialOutcome:
         return TrialOutcome(status or "failed")
     except ValueError:  # written by a version that knows more outcomes
         return TrialOutcome.FAILED
-
-
-def is_usable_value(value: float) -> bool:
-    """Return whether models can take a value: a number whose square does not overflow."""
-    return abs(value) < LARGEST_VALUE
 
 
 def recorded_trials(source: optuna.Study | Iterable[FrozenTrial]) -> list[RecordedTrial]:

@@ -41,6 +41,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 
 from hpo_lib.blas import one_thread
 from hpo_lib.samplers.encoding import Array
+from hpo_lib.samplers.observations import overflow_scale
 
 _LENGTH_SCALE = 0.6
 """Median of the prior in one dimension; it grows with the square root of d, as distances do."""
@@ -97,9 +98,13 @@ class GaussianProcess(RegressorMixin, BaseEstimator):
 
         # Standardise the values; equal ones have no scale.
         values = np.asarray(y, float)
-        self.shift_ = values.mean()
-        self.scale_ = values.std() or 1.0
-        self.y_ = (values - self.shift_) / self.scale_
+        unit = overflow_scale(values)
+        values = values / unit
+        mean = values.mean()
+        std = values.std() or 1.0
+        self.shift_ = mean * unit
+        self.scale_ = std * unit
+        self.y_ = (values - mean) / std
 
         # Maximum a posteriori, from the mean of the prior.
         if theta is None:

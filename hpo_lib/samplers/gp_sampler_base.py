@@ -9,6 +9,7 @@ parameters that all trials share.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, cast
@@ -35,7 +36,7 @@ from hpo_lib.samplers.observations import (
 from hpo_lib.samplers.simple import ConfigurationSampler
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration
-from hpo_lib.trials import is_usable_value, recorded_trials
+from hpo_lib.trials import recorded_trials
 
 INITIAL_POINT_GENERATORS = ("random", "sobol", "lhs", "halton")
 
@@ -298,15 +299,15 @@ def _check_known_values(
     y0: Sequence[float] | None,
     space: SearchSpace | None,
 ) -> None:
-    """Refuse x0 without a space, and y0 that are not one usable value for each of x0."""
+    """Refuse x0 without a space, and y0 that are not one finite value for each of x0."""
     if space is None and len(x0):
         message = f"x0 and y0 need a space, got space=None and x0={x0!r}"
         raise ValueError(message)
 
     if y0 is None:
         return
-    if len(y0) != len(x0) or not all(map(is_usable_value, y0)):
-        message = f"y0 must be finite (< 1e150) for each of {len(x0)} points x0, got {y0!r}"
+    if len(y0) != len(x0) or not all(map(math.isfinite, y0)):
+        message = f"y0 must be finite for each of {len(x0)} points x0, got {y0!r}"
         raise ValueError(message)
 
 

@@ -22,12 +22,14 @@ from numpy.typing import ArrayLike, NDArray
 from optuna.study import StudyDirection
 
 from hpo_lib.samplers.encoding import Array, Encoder, Point
-from hpo_lib.trials import RecordedTrial, TrialOutcome, is_usable_value, recorded_trials
+from hpo_lib.trials import RecordedTrial, TrialOutcome, recorded_trials
 
 MAX_TRAINING_SIZE = 500
 """How many observations a model is fitted to."""
 
 _MAX_RUNGS = 3
+_LARGEST_EXPONENT = 332
+"""Base-2 exponent of 1e100: models multiply up to three values."""
 
 
 class Observation(NamedTuple):
@@ -214,13 +216,27 @@ def output_transform(values: ArrayLike) -> Array:
     nor bends the fit around the good values.
     """
     y = np.asarray(values, float)
-    best = y.min()
-    spread = np.median(y) - best
-    if spread <= 1e-300 * np.ptp(y):  # the quotient would overflow
-        return y
+    halves = y / 2  # the difference of two of the largest numbers would overflow
+    best = halves.min()
+    spread = np.median(halves) - best
+    distance = halves - best
+    if spread == 0:
+        return y / overflow_scale(y)
+    if spread <= 1e-300 * distance.max():  # the quotient would overflow
+        with np.errstate(divide="ignore"):  # the logarithm of 0
+            return np.logaddexp(0, np.log(distance) - np.log(spread))
 
-    distance = (y - best) / spread
-    return np.log1p(distance)
+    return np.log1p(distance / spread)
+
+
+def overflow_scale(values: Array) -> float:
+    """Return the power of two to divide values by, so that their squares do not overflow.
+
+    It is 1 for values up to 8e99, and the division is exact.
+    """
+    largest = np.max(np.abs(values), initial=0.0)
+    _, exponent = np.frexp(largest)
+    return float(np.ldexp(1.0, max(exponent - _LARGEST_EXPONENT, 0)))
 
 
 def subsample_training_set(values: Array, full: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -327,7 +343,7 @@ def intermediate_observations(
         for step, value in sorted(trial.intermediate_values.items(), reverse=True):
             epochs = step + curves.offset
             is_kept = epochs < curves.budget and 3 * epochs <= 2 * later
-            if is_kept and is_usable_value(value):
+            if is_kept and math.isfinite(value):
                 fidelity = curves.fidelity(epochs)
                 pairs.append((fidelity, value))
                 later = epochs
@@ -361,7 +377,7 @@ def rung_thresholds(trials: Sequence[RecordedTrial], sign: float) -> list[RungTh
                 values.append(sign * trial.intermediate_values[rung])
 
         # As many values lie below the threshold as trials passed.
-        values = sorted(filter(is_usable_value, values))
+        values = sorted(filter(math.isfinite, values))
         epochs = rung + curves.offset
         if values and n_passed > 0 and epochs < curves.budget:
             threshold = RungThreshold(
@@ -388,9 +404,9 @@ def final_values(study: optuna.Study) -> list[tuple[RecordedTrial, float]]:
         values.append(value)
 
     # Failed trials have the worst value of the others.
-    worst = max(filter(is_usable_value, values), default=None)
+    worst = max(filter(math.isfinite, values), default=None)
     if worst is None:
         return []
 
-    values = [value if is_usable_value(value) else worst for value in values]
+    values = [value if math.isfinite(value) else worst for value in values]
     return list(zip(trials, values, strict=True))

@@ -18,7 +18,7 @@ from hpo_lib.samplers.acquisition import to_point
 from hpo_lib.samplers.encoding import Axis, Encoder, Point
 from hpo_lib.samplers.gp import GaussianProcess
 from hpo_lib.samplers.gp_sampler_base import GPSamplerBase
-from hpo_lib.samplers.observations import Observations
+from hpo_lib.samplers.observations import Observations, overflow_scale
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration
 
@@ -91,11 +91,13 @@ class SkoptSampler(GPSamplerBase):
                 *observations.pending,
             )
         ]
-        best = min(observations.values)
+        values = np.array(observations.values)
+        values = values / overflow_scale(values)
+        best = float(values.min())
         lies = [best] * len(observations.pending)
 
         with _hide_fit_warnings():
-            optimizer.tell(points, [*observations.values, *lies])
+            optimizer.tell(points, [*values.tolist(), *lies])
             row = np.array([optimizer.ask()], float)
             point = to_point(encoder.impute(row)[0])
             is_new = point not in observations.tried
@@ -128,6 +130,9 @@ def fit_process(
         surrogate: "bayes" or "skopt".
     """
     if surrogate == "skopt":
+        if overflow_scale(np.array(values)) > 1:
+            message = "skopt's model may predict NaN after values beyond 1e100: it squares them"
+            warnings.warn(message, stacklevel=2)
         model: Any = cook_estimator("GP", space=space, random_state=0)
     else:
         dimensions = enumerate(space)

@@ -29,7 +29,7 @@ from hpo_lib.study.run import run_study
 from hpo_lib.study.stopping import RULES
 from hpo_lib.study.storage import Storage
 from hpo_lib.study.workers.base import Workers
-from hpo_lib.trials import is_usable_value, own_trials
+from hpo_lib.trials import own_trials
 
 SURROGATES = {"bayes": BayesSampler, "skopt": SkoptSampler}
 
@@ -68,8 +68,7 @@ def gp_minimize(  # noqa: PLR0913 those of skopt
     """Minimise `func` as `skopt.gp_minimize` does, by the same arguments.
 
     A call that raises or returns no finite number is recorded, avoided from then on, and left out
-    of the result with a warning, as are numbers beyond 1e150; five failures in a row end the
-    search.
+    of the result with a warning; five failures in a row end the search.
 
     Args:
         func: gets a list of values; with a `SearchSpace` a configuration (dict). Returns a
@@ -376,12 +375,12 @@ def _read_values(y0: Any, n_points: int) -> list[float]:
     if y0 is None:
         return []
 
-    message = f"y0 must be finite (< 1e150) for each of {n_points} points x0, got {y0!r}"
+    message = f"y0 must be finite for each of {n_points} points x0, got {y0!r}"
     try:
         values = [float(value) for value in (y0 if hasattr(y0, "__len__") else [y0])]
     except (TypeError, ValueError) as error:
         raise ValueError(message) from error
-    if len(values) != n_points or not all(map(is_usable_value, values)):
+    if len(values) != n_points or not all(map(math.isfinite, values)):
         raise ValueError(message)
     return values
 
@@ -397,10 +396,9 @@ def _warn_of_missing_calls(
     failed = [trial for trial in trials if not trial.has_usable_value]
     if failed:
         first = failed[0]
-        reason = first.record.reason or f"{first.value} is beyond 1e150"
         message = (
             f"{len(failed)} of {len(trials)} calls failed and are left out of the result; the "
-            f"first was call {first.number}: {reason}"
+            f"first was call {first.number}: {first.record.reason}"
         )
         warnings.warn(message, stacklevel=3)
     if is_exhausted and len(trials) < n_calls:

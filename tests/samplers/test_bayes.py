@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import math
 import statistics
-import sys
 
 import numpy as np
 import optuna
@@ -201,15 +200,26 @@ def test_the_search_keeps_away_from_failures():
 
 
 @BOTH
-@pytest.mark.parametrize("huge", [sys.float_info.max, -1e160])
-def test_values_beyond_what_a_model_can_square_are_failures(kind, huge):
-    good = [(0.3, 0.5), (0.5, 0.4), (0.7, 0.3)]
-    failed = line_study(*good, (0.9, None, TrialState.FAIL))
-    study = line_study(*good, (0.9, huge))
-    assert next_x(study, kind) == next_x(failed, kind)
-    study.add_trial(line_study((0.8, 0.2)).trials[0])
-    plain = fit_surrogate(recorded_trials([study.trials[i] for i in (0, 1, 2, 5)]), LINE)
-    assert fit_surrogate(study, LINE).predict([{"x": 0.6}]) == plain.predict([{"x": 0.6}])
+@pytest.mark.parametrize(("scale", "offset"), [(1e200, 0.0), (1e308, 0.0), (1e308, -1.7)])
+def test_the_search_finds_the_optimum_of_huge_values(kind, scale, offset):
+    study = search(kind(0, LINE, 5), LINE, lambda c: scale * ((c["x"] - 0.3) ** 2 + offset), 14)
+    assert abs(study.best_params["x"] - 0.3) < 0.02
+
+
+def test_one_huge_value_does_not_hide_the_others():
+    good = [(0.1, 0.3), (0.3, 0.1), (0.5, 0.3), (0.7, 0.5)]
+    expected = next_x(line_study(*good, (0.9, 1e20)))
+    assert next_x(line_study(*good, (0.9, 1e200))) == pytest.approx(expected, abs=0.1)
+
+
+@pytest.mark.parametrize("scale", [1e200, -1e308])
+def test_a_surrogate_predicts_huge_values(scale):
+    points = [(0.1, 0.9), (0.4, 0.2), (0.6, 0.3), (0.9, 0.8)]
+    plain, _ = fit_surrogate(line_study(*points), LINE).predict([{"x": 0.5}])
+    huge = line_study(*((x, scale * y) for x, y in points))
+    mean, std = fit_surrogate(huge, LINE).predict([{"x": 0.5}])
+    assert mean == pytest.approx(scale * plain)
+    assert np.isfinite(std).all()
 
 
 def test_pruned_and_lost_trials_are_no_evidence():

@@ -139,8 +139,13 @@ def test_scikit_optimize_takes_it_as_its_model():
 
 
 @settings(max_examples=50)
-@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30))
+@given(
+    st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30)
+    | st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=30)
+)
 @example([0.0, 1.0, 2.225073858507203e-309])
+@example([-1.7e308, 1.7e308, 1.6e308])
+@example([1e-5, 2e-5, 1e308, -1e-5, 0.0])
 def test_compression_keeps_the_order(values):
     y = np.asarray(values)
     order = np.argsort(y, kind="stable")
