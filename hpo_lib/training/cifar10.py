@@ -9,12 +9,11 @@ import shutil
 import tarfile
 import tempfile
 import urllib.request
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
+from filelock import FileLock
 from tqdm.auto import tqdm
 
 from hpo_lib.exceptions import DataError
@@ -64,10 +63,14 @@ def _find_batches(root: str | Path | None) -> Path:
         if (folder / "data_batch_1").exists():
             return folder
 
-    if not archive.exists():
-        _download(archive)
-    _check_md5(archive, CIFAR10_MD5)
-    _unpack(archive, unpacked)
+    # One process downloads and unpacks; the others wait for it.
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{archive}.lock"):
+        if not archive.exists():
+            _download(archive)
+        _check_md5(archive, CIFAR10_MD5)
+        if not unpacked.exists():
+            _unpack(archive, unpacked)
     return unpacked
 
 
@@ -76,8 +79,7 @@ def _unpack(archive: Path, folder: Path) -> None:
     safety: Any = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
     with tempfile.TemporaryDirectory(dir=archive.parent) as temporary:
         shutil.unpack_archive(archive, temporary, "gztar", **safety)
-        with suppress(OSError):  # another process was faster: its files are checked like ours
-            (Path(temporary) / CIFAR10_FOLDER).replace(folder)
+        (Path(temporary) / CIFAR10_FOLDER).replace(folder)
 
 
 def _check_md5(path: Path, md5: str) -> None:
@@ -91,9 +93,7 @@ def _check_md5(path: Path, md5: str) -> None:
 
 def _download(archive: Path) -> None:
     """Fetch the archive from the first mirror that has it, continuing an interrupted download."""
-    archive.parent.mkdir(parents=True, exist_ok=True)
-    partial_file = _claim_partial_file(archive)
-
+    partial_file = archive.with_name(f"{archive.name}.part")
     reasons: list[str] = []
     for url in CIFAR10_MIRRORS:
         try:
@@ -118,17 +118,6 @@ def _download(archive: Path) -> None:
     raise DataError(message)
 
 
-def _claim_partial_file(archive: Path) -> Path:
-    """Return this process's partial file; what a process that died left becomes its start."""
-    partial_file = archive.with_name(f"{archive.name}.{os.getpid()}.part")
-    for other in archive.parent.glob(f"{archive.name}.*.part"):
-        pid = int(other.name.split(".")[-2])
-        if not psutil.pid_exists(pid):
-            with suppress(FileNotFoundError):  # another process claimed it
-                other.replace(partial_file)
-    return partial_file
-
-
 def _fetch(url: str, path: Path) -> None:
     """Download into a file; reconnect as long as each connection brings something."""
     while True:
@@ -148,16 +137,9 @@ def _fetch_once(url: str, path: Path, size: int) -> None:
     with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:
         first = size if response.status == http.HTTPStatus.PARTIAL_CONTENT else 0
         total = first + int(response.headers["Content-Length"] or 0)
-        progress = tqdm(
-            desc=url,
-            total=total,
-            initial=first,
-            unit="B",
-            unit_scale=True,
-        )
-        with path.open("ab" if first else "wb") as file, progress:
-            while block := response.read(_BLOCK_BYTES):
-                progress.update(file.write(block))
+        progress = tqdm.wrapattr(response, "read", total, desc=url, initial=first)
+        with path.open("ab" if first else "wb") as file, progress as reader:
+            shutil.copyfileobj(reader, file, _BLOCK_BYTES)
 
     if _size(path) < total:  # urllib is silent about it
         message = f"the connection was cut after {_size(path)} of {total} bytes"
