@@ -46,6 +46,8 @@ _MAX_CANDIDATES = 1024
 class GPSamplerBase(ConfigurationSampler):
     """Observations, initial points and the promise never to repeat a configuration.
 
+    The defaults are those of scikit-optimize.
+
     Args:
         seed: fixes all choices; None is a random one.
         space: the search space; None in any other Optuna program.
@@ -67,13 +69,13 @@ class GPSamplerBase(ConfigurationSampler):
 
     def __init__(
         self,
-        seed: int | None,
-        space: SearchSpace | None,
-        n_initial_points: int,
-        acq_func: str,
+        seed: int | None = 0,
+        space: SearchSpace | None = None,
+        n_initial_points: int = 10,
+        acq_func: str = "gp_hedge",
         *,
-        initial_point_generator: str,
-        xi: float,
+        initial_point_generator: str = "random",
+        xi: float = 0.01,
         kappa: float = 1.96,
         x0: Sequence[Configuration] = (),
         y0: Sequence[float] | None = None,

@@ -19,8 +19,6 @@ from hpo_lib.samplers.encoding import Axis, Encoder, Point
 from hpo_lib.samplers.gp import GaussianProcess
 from hpo_lib.samplers.gp_sampler_base import GPSamplerBase
 from hpo_lib.samplers.observations import Observations, overflow_scale
-from hpo_lib.space.search_space import SearchSpace
-from hpo_lib.space.values import Configuration
 
 
 class SkoptSampler(GPSamplerBase):
@@ -41,31 +39,6 @@ class SkoptSampler(GPSamplerBase):
         y0: their known values, one each: x0 are then observations, and not tried.
     """
 
-    def __init__(
-        self,
-        seed: int | None = 0,
-        space: SearchSpace | None = None,
-        n_initial_points: int = 10,
-        acq_func: str = "gp_hedge",
-        *,
-        initial_point_generator: str = "random",
-        xi: float = 0.01,
-        kappa: float = 1.96,
-        x0: Sequence[Configuration] = (),
-        y0: Sequence[float] | None = None,
-    ) -> None:
-        super().__init__(
-            seed,
-            space,
-            n_initial_points,
-            acq_func,
-            initial_point_generator=initial_point_generator,
-            xi=xi,
-            kappa=kappa,
-            x0=x0,
-            y0=y0,
-        )
-
     def _choose(
         self,
         encoder: Encoder,
@@ -84,13 +57,7 @@ class SkoptSampler(GPSamplerBase):
         )
 
         # Constant liar of Ginsbourger et al. (2010) for pending trials.
-        points = [
-            list(point)
-            for point in (
-                *observations.points,
-                *observations.pending,
-            )
-        ]
+        points = [list(point) for point in observations.points + observations.pending]
         values = np.array(observations.values)
         values = values / overflow_scale(values)
         best = float(values.min())
@@ -109,7 +76,7 @@ class SkoptSampler(GPSamplerBase):
             candidates = self._untried_points(encoder, observations, rng)
             if is_new:
                 candidates = [point, *candidates]
-            rows = space.transform([list(candidate) for candidate in candidates])
+            rows = space.transform(list(map(list, candidates)))
             improvement = gaussian_ei(rows, optimizer.models[-1], best, self._xi)
 
         return candidates[int(np.argmax(improvement))]
