@@ -7,8 +7,8 @@ seed, n_trials) that makes it. Everything else takes the names from that table.
 
 from __future__ import annotations
 
-import importlib
 import inspect
+import pkgutil
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -114,9 +114,8 @@ def make_sampler(
 
 def _import_sampler(path: str) -> Callable[..., BaseSampler]:
     """Return the class at an import path; ValueError unless it is a sampler that takes a seed."""
-    module_name, _, class_name = path.replace(":", ".").rpartition(".")
     try:
-        found = getattr(importlib.import_module(module_name), class_name)
+        found = pkgutil.resolve_name(path)
     except (ImportError, AttributeError, ValueError) as error:
         message = f'strategy must be "package.module:ClassName", got {path!r}: {error}'
         raise ValueError(message) from error
