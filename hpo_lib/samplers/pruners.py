@@ -154,37 +154,20 @@ class RungPruner(BasePruner):
 
         if self._rule == "median":
             return not median_goes_on(trial.number, values)
-        if self._rule == "hyperband":
-            return self._prune_in_bracket(trial.number, rung, values)
-        is_unrivalled = rung == self._rungs[0] and not any(one.is_queued for one in rivals)
-        min_trials = self._reduction_factor if is_unrivalled else 1
-        return not halving_goes_on(
-            trial.number,
-            values,
-            self._reduction_factor,
-            min_trials,
-        )
 
-    def _prune_in_bracket(
-        self,
-        number: int,
-        rung: int,
-        values: Mapping[int, float],
-    ) -> bool:
-        """Return whether successive halving within the trial's bracket stops it."""
-        own = self._bracket(number)
-        if self._rungs.index(rung) < own:
-            return False
-        in_bracket = {other: v for other, v in values.items() if self._bracket(other) == own}
-        return not halving_goes_on(number, in_bracket, self._reduction_factor)
+        # Successive halving, for Hyperband among the trials of one bracket.
+        min_trials = 1
+        if self._rule == "hyperband":
+            own = self._bracket(trial.number)
+            if self._rungs.index(rung) < own:
+                return False
+            values = {other: v for other, v in values.items() if self._bracket(other) == own}
+        elif rung == self._rungs[0] and not any(one.is_queued for one in rivals):
+            min_trials = self._reduction_factor
+        return not halving_goes_on(trial.number, values, self._reduction_factor, min_trials)
 
     def _bracket(self, number: int) -> int:
-        return bracket(
-            self._seed,
-            number,
-            len(self._rungs),
-            self._reduction_factor,
-        )
+        return bracket(self._seed, number, len(self._rungs), self._reduction_factor)
 
 
 def _rivals(study: optuna.Study, rung: int) -> list[RecordedTrial]:
