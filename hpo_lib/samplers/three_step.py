@@ -72,17 +72,9 @@ class ThreeStepSampler(SpaceSampler):
 
     def _learning_rate(self, start: Configuration) -> FloatParameter | IntParameter | None:
         """Return the parameter of step 2."""
-        ranges: list[FloatParameter | IntParameter] = []
-        for parameter in self._space.searched:
-            is_range = not isinstance(parameter, ChoiceParameter)
-            if is_range and parameter.count != 1 and parameter.name in start:
-                ranges.append(parameter)
-
-        return min(
-            ranges,
-            key=lambda parameter: parameter.name != "lr",
-            default=None,
-        )
+        active = [one for one in self._space.searched if one.name in start and one.count != 1]
+        ranges = [one for one in active if not isinstance(one, ChoiceParameter)]
+        return min(ranges, key=lambda parameter: parameter.name != "lr", default=None)
 
     def _search_lines(
         self,
