@@ -210,20 +210,20 @@ def checked_result(result: object, segment: Segment) -> SegmentResult:
     if not isinstance(result, SegmentResult):
         message = f"objective must return a SegmentResult, got {shown(result)}"
         raise TypeError(message)
-    status = _checked_status(result.status)
-    curves = {name: _curve(name, getattr(result, name)) for name in CURVES}
+    if result.status not in get_args(Status):
+        rule = f"objective must return one of {', '.join(get_args(Status))} as status"
+        message = f"{rule}, got {shown(result.status)}"
+        raise ValueError(message)
 
-    n_epochs = segment.stop - segment.start
-    if status == "completed":
-        for name in reversed(CURVES):
-            _check_length(name, curves[name], n_epochs)
-    _check_diverged(curves, n_epochs)
+    curves = {name: _curve(name, getattr(result, name)) for name in CURVES}
+    _check_lengths(curves, segment.stop - segment.start, result.status)
 
     unusable = [value for value in curves["seconds"] if not 0 <= value < math.inf]
     if unusable:
         message = f"objective must return finite seconds of at least 0, got {unusable[0]}"
         raise ValueError(message)
-    return SegmentResult(**curves, checkpoint=_checked_path(result.checkpoint), status=status)
+    checkpoint = _checked_path(result.checkpoint)
+    return SegmentResult(**curves, checkpoint=checkpoint, status=result.status)
 
 
 def shown(value: object) -> str:
@@ -232,15 +232,6 @@ def shown(value: object) -> str:
         return f"{value!r:.200}"
     except Exception:  # a user's code
         return f"an object of type {type(value).__name__} whose repr fails"
-
-
-def _checked_status(status: object) -> Status:
-    allowed = get_args(Status)
-    if not isinstance(status, str) or status not in allowed:
-        rule = f"objective must return one of {', '.join(allowed)} as status"
-        message = f"{rule}, got {shown(status)}"
-        raise ValueError(message)
-    return allowed[allowed.index(status)]
 
 
 def _curve(name: str, values: Any) -> tuple[float, ...]:
@@ -272,26 +263,19 @@ def _number(rule: str, value: Any) -> float:
         raise ValueError(message) from error
 
 
-def _check_length(name: str, curve: Sequence[float], n_epochs: int) -> None:
-    if len(curve) != n_epochs:
-        rule = f"objective must return a {name} for each of the segment's {n_epochs} epochs"
-        message = f"{rule}, got {len(curve)}"
-        raise ValueError(message)
-
-
-def _check_diverged(curves: dict[str, tuple[float, ...]], n_epochs: int) -> None:
+def _check_lengths(curves: Mapping[str, Sequence[float]], n_epochs: int, status: Status) -> None:
     lengths = {name: len(curve) for name, curve in curves.items()}
-    if len(set(lengths.values())) > 1 or max(lengths.values()) > n_epochs:
-        rule = f"objective must return curves of one length, at most the segment's {n_epochs}"
-        message = f"{rule} epochs, got {lengths}"
+    allowed = [n_epochs] if status == "completed" else range(n_epochs + 1)
+    if len(set(lengths.values())) > 1 or lengths["seconds"] not in allowed:
+        rule = f"objective must return curves of one length, the segment's {n_epochs} epochs"
+        message = f"{rule} (fewer where it diverged), got {lengths}"
         raise ValueError(message)
 
 
-def _checked_path(checkpoint: object) -> str | None:
-    if checkpoint is None:
-        return None
+def _checked_path(checkpoint: Any) -> str | None:
     path = os.fspath(checkpoint) if isinstance(checkpoint, os.PathLike) else checkpoint
-    if not isinstance(path, str) or not path or "\0" in path:
+    is_path = isinstance(path, str) and path and "\0" not in path
+    if path is not None and not is_path:
         message = f"objective must return a path or None as checkpoint, got {shown(checkpoint)}"
         raise TypeError(message)
-    return str(path)
+    return path

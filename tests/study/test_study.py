@@ -395,7 +395,7 @@ SHORT = SegmentResult((1.0,), (1.0,), (1.0,), (1.0,))
         (0.5, "TypeError: objective must return a SegmentResult, got 0.5"),
         (
             SHORT,
-            "ValueError: objective must return a validation_error for each of the segment's 2",
+            "ValueError: objective must return curves of one length, the segment's 2 epochs",
         ),
     ],
 )
