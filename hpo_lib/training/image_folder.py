@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 import os
 import stat
-import zlib
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -59,7 +59,6 @@ _CLUTTER = (
 
 # raised when the same files decode to other pixels
 _DECODER_VERSION = "2"
-_CRC_BYTES = 4
 
 logger = logging.getLogger(__name__)
 
@@ -238,10 +237,9 @@ def _read_images(files: _ImageFiles) -> Images:
     """Decode the files to uint8 (n, size, size, 3), or read what an earlier call decoded."""
     place = _short_digest(f"{files.folder}\n{files.size}")
     state = _short_digest(_DECODER_VERSION + files.state)
-    name = f"{place}-{state}.images"
+    name = f"{place}-{state}.npz"
     with _optional_cache():
-        shape = (len(files.paths), files.size, files.size, 3)
-        cached = _read_cache(cache_folder() / name, shape)
+        cached = _read_cache(cache_folder() / name)
         if cached is not None:
             return cached
 
@@ -249,7 +247,9 @@ def _read_images(files: _ImageFiles) -> Images:
     with _optional_cache():
         cache = cache_folder() / name
         cache.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write_bytes(cache, b"".join((images.data, _checksum(images))))
+        content = io.BytesIO()
+        np.savez(content, images=images)
+        atomic_write_bytes(cache, content.getvalue())
 
         # caches of the same folder as it was before
         for old in cache.parent.glob(f"{place}-*"):
@@ -268,21 +268,16 @@ def _optional_cache() -> Generator[None]:
         logger.warning("decoded images are not cached: %s", error)
 
 
-def _read_cache(path: Path, shape: tuple[int, ...]) -> Images | None:
-    """Read pixels followed by their checksum; None if there are none or they are damaged."""
+def _read_cache(path: Path) -> Images | None:
+    """Read pixels; None if there are none, or if the checksums in the file find it damaged."""
     if not path.exists():
         return None
-    content = np.fromfile(path, dtype=np.uint8)
-    images = content[:-_CRC_BYTES]
-    checksum = content[-_CRC_BYTES:].tobytes()
-    if images.size == np.prod(shape) and checksum == _checksum(images):
-        return images.reshape(shape)
-    logger.warning("%s: the cache is damaged, the images are decoded again", path)
-    return None
-
-
-def _checksum(images: Images) -> bytes:
-    return zlib.crc32(images.data).to_bytes(_CRC_BYTES)
+    try:
+        with np.load(path) as content:
+            return content["images"]
+    except Exception as error:  # a damaged file may break anything
+        logger.warning("%s: the cache is damaged, the images are decoded again: %s", path, error)
+        return None
 
 
 def _short_digest(text: str) -> str:
