@@ -32,7 +32,9 @@ def count_grid(parameters: Sequence[Parameter], points: int) -> int | None:
         name = parameter.name
         children = [other for other in parameters if name in other.when]
         all_off = frozenset(child.name for child in children)
-        effects = _switched_off(children, name, parameter.grid_values(points))
+        effects = Counter(
+            frozenset(_names_off(children, name, value)) for value in parameter.grid_values(points)
+        )
 
         following: Counter[frozenset[str]] = Counter()
         for off, times in cases.items():
@@ -67,17 +69,6 @@ def _depth_first(parameters: Sequence[Parameter]) -> list[Parameter]:
     return ordered
 
 
-def _switched_off(
-    children: Sequence[Parameter],
-    parent: str,
-    values: Sequence[Value],
-) -> Counter[frozenset[str]]:
-    """Return how many of a parent's values switch off which of its children."""
-    if not children:
-        return Counter({frozenset[str](): len(values)})
-
-    effects: Counter[frozenset[str]] = Counter()
-    for value in values:
-        off = [child.name for child in children if value not in child.when[parent]]
-        effects[frozenset(off)] += 1
-    return effects
+def _names_off(children: Sequence[Parameter], parent: str, value: Value) -> list[str]:
+    """Return which of its children a value of a parent switches off."""
+    return [child.name for child in children if value not in child.when[parent]]
