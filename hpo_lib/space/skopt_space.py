@@ -11,9 +11,8 @@ import numpy as np
 from skopt.space import Categorical, Integer, Real
 from skopt.utils import normalize_dimensions
 
-from hpo_lib.exceptions import SpaceError
 from hpo_lib.space.search_space import SearchSpace
-from hpo_lib.space.values import Configuration
+from hpo_lib.space.values import Configuration, read_options
 
 
 @dataclass(frozen=True)
@@ -158,10 +157,9 @@ def _needs_labels(categories: Sequence[Any]) -> bool:
     if not categories or len(set(categories)) < len(categories):
         return False
 
-    parameter = {"type": "choice", "options": categories}
     try:
-        SearchSpace.from_dict({"x": parameter})
-    except SpaceError:
+        read_options(categories)
+    except ValueError:
         return True
 
     return False
