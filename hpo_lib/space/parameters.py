@@ -187,24 +187,13 @@ class _Range(ParameterBase, frozen=True):
         """Return the range as an Optuna distribution."""
         is_int = isinstance(self, IntParameter)
         kind: Any = IntDistribution if is_int else FloatDistribution
-        return kind(
-            self.low,
-            self.high,
-            log=self.log,
-            step=self.step,
-        )
+        return kind(self.low, self.high, log=self.log, step=self.step)
 
     def suggest(self, trial: BaseTrial) -> float:
         """Ask an Optuna trial for a value."""
         is_int = isinstance(self, IntParameter)
         ask: Any = trial.suggest_int if is_int else trial.suggest_float
-        return ask(
-            self.name,
-            self.low,
-            self.high,
-            log=self.log,
-            step=self.step,
-        )
+        return ask(self.name, self.low, self.high, log=self.log, step=self.step)
 
 
 class FloatParameter(_Range, frozen=True):
