@@ -10,7 +10,7 @@ import stat
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
@@ -171,7 +171,7 @@ def _open_pool(folder: Path, classes: tuple[str, ...], size: int, *, is_native: 
     )
     return ImagePool(
         labels=np.array(labels),
-        read=partial(_read_images, files),
+        read=cache(partial(_read_images, files)),  # two parts may share a pool
         names=files.names,
         content_digest=partial(_content_digest, files),
     )

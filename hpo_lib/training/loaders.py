@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hpo_lib.training.config import DataConfig, TrainingConfig
-from hpo_lib.training.image_pool import Images, ImageSource, Integers, encode_name
+from hpo_lib.training.image_pool import ImageSource, Integers, encode_name
 from hpo_lib.training.splits import split_source
 
 
@@ -106,25 +106,8 @@ def load_data(config: DataConfig) -> ImageData:
         torch.Size([200, 1, 8, 8])
     """
     source, split = split_source(config)
-    train_images = source.pool_of("train").read()
-    validation_images = train_images
-    if "validation" in source.pools:
-        validation_images = source.pool_of("validation").read()
-
-    train = _load_part(
-        train_images,
-        source,
-        split,
-        "train",
-        config.image_size,
-    )
-    validation = _load_part(
-        validation_images,
-        source,
-        split,
-        "validation",
-        config.image_size,
-    )
+    train = _load_part(source, "train", split, config.image_size)
+    validation = _load_part(source, "validation", split, config.image_size)
     return ImageData(config, source.classes, train, validation)
 
 
@@ -135,14 +118,7 @@ def load_test_data(config: DataConfig) -> Part:
         DataError: the images cannot be found, read or split as configured.
     """
     source, split = split_source(config)
-    images = source.pool_of("test").read()
-    return _load_part(
-        images,
-        source,
-        split,
-        "test",
-        config.image_size,
-    )
+    return _load_part(source, "test", split, config.image_size)
 
 
 def make_augmentation(config: TrainingConfig, part: Part) -> Augmentation:
@@ -238,16 +214,15 @@ def _augment(
 
 
 def _load_part(
-    images: Images,
     source: ImageSource,
-    split: dict[str, Integers],
     part: str,
+    split: dict[str, Integers],
     size: int | None,
 ) -> Part:
     """Copy the images of one part to a tensor, resized if they have another size."""
+    pool = source.pool_of(part)
     indices = split[part]
-    labels = source.pool_of(part).labels
-    chosen = torch.from_numpy(images[indices]).permute(0, 3, 1, 2)
+    chosen = torch.from_numpy(pool.read()[indices]).permute(0, 3, 1, 2)
     if size is not None and chosen.shape[2:] != (size, size):
         chosen = F.interpolate(chosen, (size, size), mode="bilinear", antialias=True)
-    return Part(chosen, torch.from_numpy(labels[indices]))
+    return Part(chosen, torch.from_numpy(pool.labels[indices]))
