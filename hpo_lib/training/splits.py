@@ -33,18 +33,15 @@ def split_source(config: DataConfig) -> tuple[ImageSource, dict[str, Integers]]:
         for part in ("train", "validation", "test")
     }
 
+    def split_off(part: str, fraction: float) -> None:
+        n_drawn = round(len(parts["train"]) * fraction)
+        parts[part], parts["train"] = _draw_stratified(labels, parts["train"], n_drawn)
+
     has_test_pool = "test" in source.pools
     if not has_test_pool:
-        n_test = round(len(labels) * config.test_fraction)
-        drawn, rest = _draw_stratified(labels, parts["train"], n_test)
-        parts["test"] = drawn
-        parts["train"] = rest
+        split_off("test", config.test_fraction)
     if "validation" not in source.pools:
-        fraction = config.validation_fraction or (0.1 if has_test_pool else 0.25)
-        n_validation = round(len(parts["train"]) * fraction)
-        drawn, rest = _draw_stratified(labels, parts["train"], n_validation)
-        parts["validation"] = drawn
-        parts["train"] = rest
+        split_off("validation", config.validation_fraction or (0.1 if has_test_pool else 0.25))
 
     for part, indices in parts.items():
         parts[part] = _subset(config, source, part, indices)
