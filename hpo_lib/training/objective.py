@@ -29,7 +29,6 @@ class TrainingObjective:
         config: hyperparameters that the configuration leaves open; its seed is replaced by the
             segment's.
         data: choice of the images and of their split.
-        keep_checkpoint: write a checkpoint at the end of the budget, too.
         tensorboard: log into the segment's folder.
 
     Example:
@@ -41,7 +40,6 @@ class TrainingObjective:
 
     config: TrainingConfig
     data: DataConfig
-    keep_checkpoint: bool = False
     tensorboard: bool = False
 
     @property
@@ -98,7 +96,7 @@ class TrainingObjective:
             )
             raise ValueError(message)
 
-        save = self.keep_checkpoint or segment.stop < segment.budget
+        save = segment.stop < segment.budget
         if segment.folder is None and (save or self.tensorboard):
             message = "the segment needs a folder for its checkpoint or log, got None"
             raise ValueError(message)
