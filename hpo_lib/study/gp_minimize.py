@@ -128,12 +128,12 @@ def gp_minimize(  # noqa: PLR0913 those of skopt
     _check_skopt_arguments({"space_constraint": getattr(dimensions, "constraint", None)})
     skopt_space = SkoptSpace.read(dimensions)
     points = skopt_space.read_points(x0)
-    values = _read_values(y0, len(points))
+    values = _read_values(y0)
     n_calls = check_whole("n_calls, the third argument,", n_calls)
     if n_random_starts is not None:
         n_initial_points = n_random_starts
     n_initial_points = check_whole("n_initial_points", n_initial_points)
-    n_x0_to_evaluate = 0 if values else len(points)
+    n_x0_to_evaluate = len(points) if values is None else 0
     _check_counts(n_calls, n_initial_points, len(points), n_x0_to_evaluate)
     check_member("surrogate", surrogate, SURROGATES)
 
@@ -141,22 +141,18 @@ def gp_minimize(  # noqa: PLR0913 those of skopt
     is_unseeded = name is not None and random_state is None
     rng = check_random_state(0 if is_unseeded else random_state)
     seed = int(rng.randint(2**31 - 1))
-    options: dict[str, Any] = {"n_initial_points": n_initial_points, **_model_options(arguments)}
+    options: dict[str, Any] = {"n_initial_points": n_initial_points}
+    for option in ("acq_func", "initial_point_generator", "xi", "kappa"):
+        if arguments[option] is not None:  # else it is left to the sampler's own default
+            options[option] = arguments[option]
+    sampler = SURROGATES[surrogate](seed, skopt_space.space, **options, x0=points, y0=values)
 
     # the names under which studies of version 0.1.0 recorded x0 and y0
-    known = list(zip(points, values, strict=True)) if values else []
-    recorded = {**options, "first": [] if values else points, "given": known}
-
-    sampler = SURROGATES[surrogate](
-        seed,
-        skopt_space.space,
-        **options,
-        x0=points,
-        y0=values or None,
-    )
+    known = list(zip(points, values or [], strict=False))
+    recorded = {**options, "first": [] if known else points, "given": known}
 
     # Rules see the study, skopt's callbacks its result so far.
-    results = _Results(skopt_space, points[: len(values)], values, arguments)
+    results = _Results(skopt_space, known, arguments)
     functions = check_callback(callback)
     rules = [function for function in functions if isinstance(function, RULES)]
     callbacks = _Callbacks([f for f in functions if not isinstance(f, RULES)], results)
@@ -228,29 +224,27 @@ class _Results:
 
     Attributes:
         skopt_space: the search space.
-        known_points: `x0` where there is a `y0`.
-        known_values: `y0`.
+        known: pairs of `x0` and `y0`, where there is a `y0`.
         arguments: of the call.
     """
 
     skopt_space: SkoptSpace
-    known_points: Sequence[Configuration]
-    known_values: Sequence[float]
+    known: Sequence[tuple[Configuration, float]]
     arguments: dict[str, Any]
 
     def so_far(self, study: optuna.Study) -> OptimizeResult | None:
         """Return the result without a model; None before the first usable value."""
         trials = [trial for trial in own_trials(study) if trial.has_usable_value]
-        configurations = [*self.known_points, *(trial.configuration for trial in trials)]
-        if not configurations:
+        called: list[Any] = [(trial.configuration, trial.value) for trial in trials]
+        if not self.known and not called:
             return None
 
         # Known values come before those of the calls, as in skopt.
         space = self.skopt_space
-        values: list[Any] = [*self.known_values, *(trial.value for trial in trials)]
+        configurations, values = zip(*self.known, *called, strict=True)
         result = create_result(
             [space.to_list(configuration) for configuration in configurations],
-            values,
+            list(values),
             space.dimensions,
             specs={"args": self.arguments, "function": "gp_minimize"},
             models=[],
@@ -260,7 +254,7 @@ class _Results:
         result.configuration = space.to_dict(configurations[int(np.argmin(values))])
         if self.arguments["acq_func"] == "EIps":
             seconds = [trial.training_seconds for trial in trials]
-            result.log_time = np.log([math.nan] * len(self.known_values) + seconds)
+            result.log_time = np.log([math.nan] * len(self.known) + seconds)
         return result
 
     def final(
@@ -314,12 +308,6 @@ class _Callbacks:
         return self.stop_reason(study)
 
 
-def _model_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of the sampler that are not left to its own default."""
-    names = ("acq_func", "initial_point_generator", "xi", "kappa")
-    return {name: arguments[name] for name in names if arguments[name] is not None}
-
-
 def _check_skopt_arguments(arguments: Mapping[str, Any]) -> None:
     """Refuse arguments that mean nothing here, and warn of those that are ignored."""
     parameters = inspect.signature(skopt.gp_minimize).parameters
@@ -371,18 +359,15 @@ def _check_name(name: str | None, storage: Storage | None) -> None:
         raise ValueError(message)
 
 
-def _read_values(y0: Any, n_points: int) -> list[float]:
+def _read_values(y0: Any) -> list[float] | None:
+    """Return one value or several as a list; the sampler checks them."""
     if y0 is None:
-        return []
-
-    message = f"y0 must be finite for each of {n_points} points x0, got {y0!r}"
+        return None
     try:
-        values = [float(value) for value in (y0 if hasattr(y0, "__len__") else [y0])]
+        return [float(value) for value in (y0 if hasattr(y0, "__len__") else [y0])]
     except (TypeError, ValueError) as error:
+        message = f"y0 must be one number for each point of x0, got {y0!r}"
         raise ValueError(message) from error
-    if len(values) != n_points or not all(map(math.isfinite, values)):
-        raise ValueError(message)
-    return values
 
 
 def _warn_of_missing_calls(

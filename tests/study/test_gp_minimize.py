@@ -322,7 +322,7 @@ def test_it_takes_every_argument_of_skopt_at_its_default():
         ({"x0": 0.5, "dimensions": [(0.0, 1.0)]}, "x0 must be one point or several, .* got 0.5"),
         ({"x0": [0.5, 9, "a"]}, "x1: .* got 9"),
         ({"x0": [0.5, 2, "a"], "y0": [1.0, 2.0]}, "must be finite for each of 1 points x0"),
-        ({"x0": [0.5, 2, "a"], "y0": math.nan}, "y0 must be finite .*got nan"),
+        ({"x0": [0.5, 2, "a"], "y0": math.nan}, r"y0 must be finite .*got \[nan\]"),
         ({"y0": 1.0}, "each of 0 points"),
         ({"dimensions": [Integer(0, 1, name="a"), Real(0, 1, name="a")]}, "different names"),
         ({"dimensions": [Categorical(["a", None])], "x0": [["None"]]}, r"x0: .* got \"'None'\""),
