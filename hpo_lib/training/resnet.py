@@ -36,18 +36,17 @@ ShortcutKind = Literal["projection", "padding"]
 
 ACTIVATIONS: tuple[str, ...] = get_args(Activation)
 
-_ACTIVATION_CLASSES: dict[str, Callable[..., nn.Module]] = {
-    "relu": nn.ReLU,
-    "leaky_relu": nn.LeakyReLU,
-    "elu": nn.ELU,
+_ACTIVATION_MODULES: dict[str, Callable[[], nn.Module]] = {
+    "relu": partial(nn.ReLU, inplace=True),
+    "leaky_relu": partial(nn.LeakyReLU, inplace=True),
+    "elu": partial(nn.ELU, inplace=True),
     "prelu": nn.PReLU,
-    "selu": nn.SELU,
+    "selu": partial(nn.SELU, inplace=True),
     "tanh": nn.Tanh,
     "sigmoid": nn.Sigmoid,
     "gelu": nn.GELU,
-    "silu": nn.SiLU,
+    "silu": partial(nn.SiLU, inplace=True),
 }
-_HAVE_INPLACE = ("relu", "leaky_relu", "elu", "selu", "silu")
 
 # channels that a block returns, as a multiple of its inner width
 _EXPANSION: dict[str, int] = {"basic": 1, "bottleneck": 4}
@@ -220,12 +219,9 @@ class ResNet(nn.Module):
         check_member("block", block, get_args(BlockKind))
         check_member("activation", activation, ACTIVATIONS)
         check_member("shortcut", shortcut, get_args(ShortcutKind))
-        for name, value in (
-            ("stride", stride),
-            ("in_channels", in_channels),
-            ("n_classes", n_classes),
-        ):
-            check_whole(name, value, 1)
+        check_whole("stride", stride, 1)
+        check_whole("in_channels", in_channels, 1)
+        check_whole("n_classes", n_classes, 1)
 
         if not blocks or min(blocks) < 1:
             message = f"blocks must be at least one per stage, got {list(blocks)!r}"
@@ -320,8 +316,7 @@ def check_filter_size(size: int) -> None:
 
 
 def _activation(name: str) -> nn.Module:
-    options = {"inplace": True} if name in _HAVE_INPLACE else {}
-    return _ACTIVATION_CLASSES[name](**options)
+    return _ACTIVATION_MODULES[name]()
 
 
 def _conv_norm(
