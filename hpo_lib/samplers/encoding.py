@@ -110,7 +110,7 @@ class Encoder:
         distributions: Mapping[str, BaseDistribution],
         space: SearchSpace | None = None,
     ) -> None:
-        axes = _axes(distributions)
+        axes = [_axis(name, one) for name, one in distributions.items() if not one.single()]
         self.axes = tuple(axes)
         self.conditional = False
         self._space = space
@@ -325,15 +325,6 @@ class Encoder:
         rounded = np.round(points)
         points = np.where(self._whole, rounded, points)
         return np.clip(points, self._low, self._high)
-
-
-def _axes(distributions: Mapping[str, BaseDistribution]) -> list[Axis]:
-    """Return the axes of the distributions that have several values."""
-    axes: list[Axis] = []
-    for name, distribution in distributions.items():
-        if not distribution.single():
-            axes.append(_axis(name, distribution))
-    return axes
 
 
 def _axis(name: str, distribution: Any) -> Axis:
