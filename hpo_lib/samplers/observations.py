@@ -301,20 +301,14 @@ class _Curves(NamedTuple):
     def of(cls, trials: Sequence[RecordedTrial]) -> _Curves:
         """Select the completed and the pruned trials."""
         completed = [trial for trial in trials if trial.has_usable_value]
-        pruned: list[RecordedTrial] = []
-        for trial in trials:
-            if trial.outcome == TrialOutcome.PRUNED and trial.intermediate_values:
-                pruned.append(trial)
+        stopped = [trial for trial in trials if trial.outcome == TrialOutcome.PRUNED]
+        pruned = [trial for trial in stopped if trial.intermediate_values]
 
-        first_step = 1
-        last_step = 0
-        for trial in (*completed, *pruned):
-            first_step = min([first_step, *trial.intermediate_values])
-        for trial in completed:
-            last_step = max([last_step, *trial.intermediate_values])
-
-        offset = 1 - first_step
-        return cls(completed, pruned, last_step + offset, offset)
+        steps = [step for trial in completed for step in trial.intermediate_values]
+        pruned_steps = [step for trial in pruned for step in trial.intermediate_values]
+        offset = 1 - min([1, *steps, *pruned_steps])
+        budget = max([0, *steps]) + offset
+        return cls(completed, pruned, budget, offset)
 
     def fidelity(self, epochs: int) -> float:
         """Return the fidelity of a value after some epochs."""
