@@ -134,16 +134,16 @@ def retrained_frame(name: str, storage: Storage | None = None) -> pd.DataFrame:
             continue
         values = pd.Series(repeats, dtype=float)  # NaN for failed ones
         mean = values.mean()
-        measured = (
-            trial.number,
-            trial.value,
-            mean,
-            values.sem(),
-            values.count(),
-            mean - cast("float", trial.value),
-        )
+        measured = {
+            "trial": trial.number,
+            "search_value": trial.value,
+            "mean": mean,
+            "standard_error": values.sem(),
+            "n": values.count(),
+            "optimism": mean - cast("float", trial.value),
+        }
         parameters = {f"param_{key}": value for key, value in trial.configuration.items()}
-        rows.append({**dict(zip(_COLUMNS, measured, strict=True)), **parameters})
+        rows.append({**measured, **parameters})
 
     frame = pd.DataFrame(rows, columns=None if rows else list(_COLUMNS))
     return frame.sort_values("mean", kind="stable", na_position="last", ignore_index=True)
