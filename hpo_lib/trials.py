@@ -39,7 +39,6 @@ LEASE_KEY = "lease"
 _QUEUED_KEY = "fixed_params"
 """System attribute in which Optuna keeps the values of an enqueued trial."""
 
-_OLD_SETTINGS = {"evidence_from": "warm_start_from"}
 _OLD_NAMES = {"suggest_seconds": "deciding_seconds", "warm_start": "evidence"}
 """Names that fields of a trial's record had in version 0.1.0."""
 
@@ -125,10 +124,7 @@ class TrialRecord:
     @classmethod
     def read(cls, attributes: Mapping[str, Any]) -> TrialRecord:
         """Read the record out of a trial's user attributes; an empty one where there is none."""
-        content = attributes.get(RECORD_KEY)
-        if not isinstance(content, Mapping):
-            content = _read_old_record(attributes)
-        record = cast("Mapping[str, Any]", content)
+        record = _content(attributes) or _read_old_record(attributes)
 
         # A later version may have more fields; JSON has lists for tuples.
         values = {key: value for key, value in record.items() if key in cls.__match_args__}
@@ -157,6 +153,12 @@ class TrialRecord:
 
 
 _EMPTY: tuple[Any, ...] = (None, (), "", {})
+
+
+def _content(attributes: Mapping[str, Any], key: str = RECORD_KEY) -> dict[str, Any]:
+    """Return an attribute of ours; empty where there is none."""
+    content = attributes.get(key)
+    return cast("dict[str, Any]", content) if isinstance(content, dict) else {}
 
 
 def _read_old_record(attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -368,10 +370,7 @@ class StudyRecord:
     def of(cls, study: optuna.Study) -> StudyRecord:
         """Read the record of a study; an empty one where another program made the study."""
         attributes = study.user_attrs
-        content = attributes.get(RECORD_KEY)
-        if not isinstance(content, Mapping):
-            content = _read_old_study_record(attributes)
-        record = cast("Mapping[str, Any]", content)
+        record = _content(attributes) or _read_old_study_record(attributes)
         return cls(**{key: value for key, value in record.items() if key in cls.__match_args__})
 
     def write(self, study: optuna.Study, **changes: Any) -> StudyRecord:
@@ -385,23 +384,19 @@ def _read_old_study_record(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Read a record of version 0.1.0, which wrote each field as an attribute of its own."""
     if "settings" not in attributes:
         return {}
-    settings = _read_old_settings(attributes["settings"])
+
+    # Names of that version; samplers of ours had that of their module, too.
+    settings = dict(attributes["settings"])
+    if "evidence_from" in settings:
+        settings["warm_start_from"] = settings.pop("evidence_from")
+    if "strategy" in settings:
+        settings["strategy"] = re.sub(r"^hpo_lib\..*\.", "", str(settings["strategy"]))
     return {**attributes, "settings": settings, "is_ready": attributes.get("ready", False)}
-
-
-def _read_old_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Name settings of version 0.1.0 as they are named now."""
-    renamed = {_OLD_SETTINGS.get(key, key): value for key, value in settings.items()}
-    if "strategy" in renamed:
-        # A sampler of ours was recorded with the module that it stood in then.
-        renamed["strategy"] = re.sub(r"^hpo_lib\..*\.", "", str(renamed["strategy"]))
-    return renamed
 
 
 def read_lease(study: HasUserAttributes) -> dict[str, Any]:
     """Return who holds the right to write a study; empty when nobody does."""
-    holder = study.user_attrs.get(LEASE_KEY)
-    return cast("dict[str, Any]", holder) if isinstance(holder, dict) else {}
+    return _content(study.user_attrs, LEASE_KEY)
 
 
 def write_lease(study: optuna.Study, holder: Mapping[str, Any] | None) -> None:
