@@ -73,20 +73,25 @@ class BackgroundStudy:
         self.storage = _resolve_storage(storage)
         self.error: BaseException | None = None
         self._limits: dict[str, Any] = {"time_limit": time_limit, "memory_limit": memory_limit}
-
-        # Arguments of `run_study`.
-        self._arguments = (objective, space, strategy)
-        self._settings = settings
+        self._run_study = partial(
+            run_study,
+            objective,
+            space,
+            strategy,
+            name=name,
+            storage=self.storage,
+            **settings,
+        )
 
         # What a run needs; see `start`.
         self._thread: threading.Thread | None = None
-        self._pausable: _PausableWorkers | None = None
+        self._pausable = _PausableWorkers()
         self._state: State = "not started"
 
     @property
     def state(self) -> State:
         """Return what the study is doing now."""
-        if self._state != "running" or self._pausable is None:
+        if self._state != "running":
             return self._state
         if self._pausable.is_stopping:
             return "stopping"
@@ -103,7 +108,7 @@ class BackgroundStudy:
             self._thread.join()
 
         # Paused: hand out what was held back.
-        if self._state == "running" and self._pausable is not None:
+        if self._state == "running":
             self._pausable.set_paused(paused=False)
             return
 
@@ -125,13 +130,11 @@ class BackgroundStudy:
 
     def pause(self) -> None:
         """Let the segments that run end, and hold back the next; workers and lease are kept."""
-        if self._pausable is not None:
-            self._pausable.set_paused(paused=True)
+        self._pausable.set_paused(paused=True)
 
     def stop(self) -> None:
         """End the workers now; trials under way go on from their checkpoints at the next start."""
-        if self._pausable is not None:
-            self._pausable.stop()
+        self._pausable.stop()
 
     def wait(self) -> optuna.Study:
         """Wait for the end of the run and return the study; an error of the run is raised."""
@@ -159,9 +162,8 @@ class BackgroundStudy:
         workers = make_workers(self.workers, **self._limits)
         pausable.workers = workers
 
-        arguments: dict[str, Any] = {**self._settings, "name": self.name, "storage": self.storage}
         try:
-            run_study(*self._arguments, self.n_trials, **arguments, workers=pausable)
+            self._run_study(n_trials=self.n_trials, workers=pausable)
         finally:
             if workers is not self.workers:
                 workers.close()
