@@ -36,9 +36,9 @@ class ParameterBase(BaseModel, frozen=True, extra="forbid"):
 
     def __init__(self, /, **data: Any) -> None:
         # A key without a value is as good as left out.
-        empty = {key for key in _KEYS if data.get(key) is None}
-        present = {key: value for key, value in data.items() if key not in empty}
-
+        present = {
+            key: value for key, value in data.items() if value is not None or key not in _KEYS
+        }
         try:
             super().__init__(**present)
         except ValidationError as error:
