@@ -53,7 +53,7 @@ class Engine:
     """One training, of which only the steps are timed."""
 
     def __init__(self, config: TrainingConfig, data: ImageData) -> None:
-        self.run, self.data, self.done = Trainer.create(config, data, CPU), data, 0
+        self.run, self.data, self.done = Trainer(config, data, CPU), data, 0
 
     def epoch(self) -> None:
         """Train one epoch."""

@@ -6,9 +6,9 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -130,8 +130,7 @@ def train(
         origin["data"] = data.sha256
     data = data.to(device)
 
-    trainer = Trainer.create(config, data, device)
-    trainer.origin = origin
+    trainer = Trainer(config, data, device, origin)
     n_done = 0 if checkpoint is None else trainer.load(checkpoint)
     start = n_done if start is None else start
     stop = config.epochs if stop is None else stop
@@ -194,51 +193,43 @@ def evaluate(
     )
 
 
-@dataclass
 class Trainer:
     """State that changes while a network is trained.
 
-    Attributes:
+    The weights of the network are drawn, and the process is tuned for its training.
+
+    Args:
         config: hyperparameters.
-        device: where the network is.
+        data: images and classes that the network has to fit.
+        device: where to put it.
+        origin: study and digest of the data, as checkpoints name them.
+
+    Attributes:
         model: the network.
         forward: the network, compiled if asked for.
         optimizer: optimizer of its parameters.
         best: epoch, error and weights with the lowest validation error so far.
-        origin: study and digest of the data, as checkpoints name them.
     """
 
-    config: TrainingConfig
-    device: torch.device
-    model: ResNet
-    forward: Callable[[Tensor], Tensor]
-    optimizer: torch.optim.Optimizer
-    best: dict[str, Any] = field(default_factory=lambda: {"epoch": 0, "error": math.inf})
-    origin: dict[str, str | None] = field(default_factory=lambda: {})
+    def __init__(
+        self,
+        config: TrainingConfig,
+        data: ImageData,
+        device: torch.device,
+        origin: Mapping[str, str | None] | None = None,
+    ) -> None:
+        self.config = config
+        self.device = device
+        self.origin = origin or {}
+        self.best: dict[str, Any] = {"epoch": 0, "error": math.inf}
 
-    @classmethod
-    def create(cls, config: TrainingConfig, data: ImageData, device: torch.device) -> Trainer:
-        """Draw the weights of a new network and tune the process for its training.
-
-        Args:
-            config: hyperparameters.
-            data: images and classes that the network has to fit.
-            device: where to put it.
-        """
         with reproducible(device, config.seed, 0):
             model = make_network(config, data.train.images.shape[1], len(data.classes))
-        model = model.to(device).to(memory_format=torch.channels_last)
+        self.model = model.to(device).to(memory_format=torch.channels_last)
         keep_freed_memory()
         clear_vector_registers()
-
-        forward: Any = torch.compile(model) if config.compile else model
-        return cls(
-            config=config,
-            device=device,
-            model=model,
-            forward=forward,
-            optimizer=make_optimizer(config, model, device),
-        )
+        self.forward: Any = torch.compile(self.model) if config.compile else self.model
+        self.optimizer = make_optimizer(config, self.model, device)
 
     def run_epoch(self, epoch: int, data: ImageData) -> EpochResult:
         """Train one epoch, validate, and remember the best weights.
