@@ -15,7 +15,7 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image, ImageOps
 from tqdm.auto import tqdm
 
 from hpo_lib.exceptions import DataError
@@ -352,15 +352,13 @@ def _decode_file(path: str, size: int | None) -> tuple[Images, tuple[int, int]]:
 def _upright(image: Image.Image, path: str) -> Image.Image:
     """Turn a picture that a camera stored sideways, with a note in its EXIF data."""
     try:
-        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
-            return ImageOps.exif_transpose(image)
+        return ImageOps.exif_transpose(image)
     except Exception as error:  # Pillow raises several kinds for damaged EXIF data
         shown = printable(path)
         logger.warning(
             "%s: damaged EXIF data are ignored, its rotation among them: %s", shown, error
         )
-
-    return image
+        return image
 
 
 def _on_white(image: Image.Image) -> Image.Image:
