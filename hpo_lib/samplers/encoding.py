@@ -99,6 +99,7 @@ class Encoder:
         space: the search space, for its conditions and defaults.
 
     Attributes:
+        distributions: as given.
         axes: the parameters with more than one value, d of them.
         conditional: whether any parameter has a condition.
         choice: mask of the axes that are choices, shape (d,).
@@ -111,6 +112,7 @@ class Encoder:
         space: SearchSpace | None = None,
     ) -> None:
         axes = [_axis(name, one) for name, one in distributions.items() if not one.single()]
+        self.distributions = dict(distributions)
         self.axes = tuple(axes)
         self.conditional = False
         self._space = space

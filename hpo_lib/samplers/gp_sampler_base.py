@@ -106,7 +106,7 @@ class GPSamplerBase(ConfigurationSampler):
         x0 = [] if space is None else [space.check(configuration) for configuration in x0]
         self._x0 = x0 if y0 is None else []
         self._known = [] if y0 is None else list(zip(x0, y0, strict=True))
-        self._encoder: tuple[dict[str, BaseDistribution], Encoder] | None = None
+        self._encoder: Encoder | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -211,12 +211,9 @@ class GPSamplerBase(ConfigurationSampler):
 
     def _encoder_of(self, distributions: dict[str, BaseDistribution]) -> Encoder:
         """Return the last encoder while it fits: it remembers the points of configurations."""
-        if self._encoder is None or self._encoder[0] != distributions:
-            self._encoder = (
-                distributions,
-                Encoder(distributions, self._space),
-            )
-        return self._encoder[1]
+        if self._encoder is None or self._encoder.distributions != distributions:
+            self._encoder = Encoder(distributions, self._space)
+        return self._encoder
 
     def _observe(
         self,
