@@ -23,7 +23,6 @@ from hpo_lib.space.values import (
     read_options,
     read_value,
 )
-from hpo_lib.space.values import Configuration as Configuration
 from hpo_lib.space.yaml_io import NUMERIC, label
 
 _ABSENT: Any = None  # until the parameter is complete

@@ -17,28 +17,9 @@ from hpo_lib.checks import check_member, check_whole
 from hpo_lib.exceptions import SpaceError
 from hpo_lib.files import atomic_write_text, expand_user
 from hpo_lib.space.grid import MAX_GRID, count_grid
-from hpo_lib.space.parameters import (
-    ChoiceParameter,
-    FloatParameter,
-    IntParameter,
-    Parameter,
-    read_parameter,
-)
+from hpo_lib.space.parameters import Parameter, read_parameter
 from hpo_lib.space.values import Configuration, Value, read_conditions
 from hpo_lib.space.yaml_io import Comments, label, read_comments, read_yaml, yaml_line
-
-__all__ = [
-    "MAX_GRID",
-    "PRESETS",
-    "ChoiceParameter",
-    "Configuration",
-    "FloatParameter",
-    "IntParameter",
-    "Parameter",
-    "SearchSpace",
-    "SpaceError",
-    "Value",
-]
 
 PRESETS = ("reference", "small")
 _Conditions = Mapping[str, tuple[Value, ...]]
