@@ -86,10 +86,7 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         """Refuse wrong types and ranges, all at once, then a network that cannot be built."""
-        problems = _field_problems(self)
-        if problems:
-            raise ValueError("; ".join(problems))
-
+        _check_fields(self, ValueError)
         architecture(self.depth)
         check_filter_size(self.filter_size)
 
@@ -145,24 +142,22 @@ class DataConfig:
     seed: _NonNegative = 0
 
     def __post_init__(self) -> None:
-        problems = _field_problems(self)
-        if problems:
-            raise DataError("; ".join(problems).replace(": Input should", " must"))
-
+        _check_fields(self, DataError)
         if not re.fullmatch(r"digits|cifar10|folder:.+", self.source):
             message = f"source must be 'digits', 'cifar10' or 'folder:<path>', got {self.source!r}"
             raise DataError(message)
 
 
-def _field_problems(config: TrainingConfig | DataConfig) -> list[str]:
-    """Return one sentence for each field whose value does not fit its annotation."""
+def _check_fields(config: TrainingConfig | DataConfig, exception: type[ValueError]) -> None:
+    """Refuse values that do not fit the annotations of their fields, all in one message."""
     try:
         _field_model(type(config))(**vars(config))
     except ValidationError as error:
-        return [
+        problems = [
             f"{item['loc'][0]}: {item['msg']}, got {item['input']!r}" for item in error.errors()
         ]
-    return []
+        message = "; ".join(problems).replace(": Input should", " must")
+        raise exception(message) from None
 
 
 @lru_cache
