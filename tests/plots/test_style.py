@@ -60,7 +60,6 @@ def test_names_are_never_read_as_mathematics():
         draw(plot(study))
     draw(plots.plot_prior(space, n=20))
     draw(plots.plot_importance(study))
-    draw(plots.plot_any_time({"$\\x$": study, "_y": study}))
     draw(plots.plot_pair_matrix(study))
     draw(plots.plot_slice(study, [name]))
     plt.close("all")
