@@ -218,13 +218,13 @@ class SpaceEditor:
 
         Args:
             row: number of the row, from 0.
-            field: a field of `Row`, or `scale` for `log` and `prior` in one.
+            field: a field of `Row`.
             text: the whole new text.
 
         Raises:
             ValueError: no such field, or no such type or scale.
         """
-        check_member("field", field, [*FIELDS, "scale"])
+        check_member("field", field, FIELDS)
         if field in DROPDOWNS:
             check_member("text", text, DROPDOWNS[field])
 
