@@ -121,44 +121,23 @@ def plot_final_values(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax = one_axes(ax, max(7.0, 1.35 * len(data.columns)))
 
     # A line per seed joins what is paired.
-    ax.plot(
-        values.T,
-        color="0.8",
-        linewidth=0.8,
-        zorder=1,
-    )
+    ax.plot(values.T, color="0.8", linewidth=0.8, zorder=1)
+
+    # Infinite: a seed without an incumbent; NaN: a seed that the strategy did not run.
     names: list[str] = []
     for i, strategy in enumerate(data):
-        finals = values[:, i]
+        finals = data[strategy].dropna()
         ax.plot(np.full(len(finals), i), finals, **line_style(i, "", alpha=0.7))
 
-        # Infinite: a seed without an incumbent; NaN: a seed that the strategy did not run.
-        ran = finals[~np.isnan(finals)]
-        n_reached = int(np.isfinite(ran).sum())
-        n = f"{n_reached}"
-        if n_reached < len(ran):
-            n = f"{n_reached} of {len(ran)}"
+        n_reached = int(np.isfinite(finals).sum())
+        n = f"{n_reached}" if n_reached == len(finals) else f"{n_reached} of {len(finals)}"
         names.append(f"{short_name(strategy, 16)}\nn = {n} seeds")
 
         # Infinite where half of the seeds have no incumbent.
-        median = float(np.median(ran))
+        median = float(np.median(finals))
         if np.isfinite(median):
-            ax.hlines(
-                median,
-                i - 0.15,
-                i + 0.15,
-                color="black",
-                linewidth=2.5,
-                zorder=1.5,
-            )
-            ax.text(
-                i + 0.18,
-                median,
-                f"{median:.4f}",
-                va="center",
-                fontsize=9,
-                bbox=WHITE,
-            )
+            ax.hlines(median, i - 0.15, i + 0.15, color="black", linewidth=2.5)
+            ax.text(i + 0.18, median, f"{median:.4f}", va="center", fontsize=9, bbox=WHITE)
 
     ax.set_xticks(range(len(names)), names)
     ax.set(xlim=(-0.4, len(names) - 0.4), xlabel="strategy")
@@ -282,24 +261,23 @@ def plot_scaling(frame: pd.DataFrame) -> AxesArray:
     Returns:
         Two axes: the speed-up, and the shares.
     """
-    workers = frame["workers"]
+    frame = frame.set_index("workers")
     axes = panels(2, 2, 5.0, 3.6)
     speed_up, shares = axes
 
-    speed_up.plot(workers, workers, ":", color="0.4", label="ideal")
-    speed_up.plot(workers, frame["speed_up"], label="simulated", **line_style(0))
+    speed_up.plot(frame.index, frame.index, ":", color="0.4", label="ideal")
+    frame["speed_up"].plot(ax=speed_up, label="simulated", **line_style(0))
     speed_up.set_yscale("log", base=2)
     speed_up.yaxis.set_major_formatter("{x:g}")
     speed_up.set_ylabel("speed-up (training seconds per second)")
 
-    shares.plot(workers, frame["utilisation"], label="workers", **line_style(0))
-    shares.plot(workers, frame["driver_share"], label="driver", **line_style(1))
+    frame["utilisation"].plot(ax=shares, label="workers", **line_style(0))
+    frame["driver_share"].plot(ax=shares, label="driver", **line_style(1))
     shares.set(ylabel="share of the time that is busy", ylim=(-0.05, 1.05))
 
     for ax in axes:
         ax.set_xscale("log", base=2)
-        ax.set_xticks(workers, [str(n) for n in workers])
-        ax.set_xlabel("workers")
+        ax.set_xticks(frame.index, frame.index)
         legend_above(ax)
 
     return axes

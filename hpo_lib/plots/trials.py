@@ -281,23 +281,10 @@ def _draw_trials(ax: Axes, data: Points, bright: Mask) -> bool:
 
 def _draw_coordinate(ax: Axes, x: int, parameter: Parameter) -> None:
     """Draw the axis of one parameter with its ticks."""
-    ax.vlines(
-        x,
-        0,
-        1,
-        color="0.3",
-        linewidth=1,
-        zorder=3,
-    )
+    style: dict[str, Any] = {"color": "0.3", "linewidth": 1, "zorder": 3}
+    ax.vlines(x, 0, 1, **style)
     for y, text in unit_ticks(parameter):
-        ax.hlines(
-            y,
-            x - 0.03,
-            x,
-            color="0.3",
-            linewidth=1,
-            zorder=3,
-        )
+        ax.hlines(y, x - 0.03, x, **style)
         ax.text(
             x - 0.05,
             y,
@@ -331,8 +318,7 @@ def trial_curves_data(study: optuna.Study, most: int = 100) -> TrialCurves:
     curves: TrialCurves = {kind: {} for kind in _CURVE_STYLES}
     for trial in newest:
         kind = "failed" if trial.is_failed else str(trial.outcome)
-        if trial is best:
-            kind = "incumbent"
+        kind = "incumbent" if trial is best else kind
         curves[kind][trial.number] = finite(trial.record.validation_error)
 
     return curves
