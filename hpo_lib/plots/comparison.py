@@ -90,7 +90,7 @@ def plot_comparison(
     value_axis(ax, [data[low], data[high]], f"{text},\n{description}")
     spending_axis(ax, by)
     legend_above(ax)
-    _annotate(ax, frame)
+    annotate_quality(ax, frame.attrs.get("surrogate_quality"))
     return ax
 
 
@@ -143,7 +143,7 @@ def plot_final_values(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set(xlim=(-0.4, len(names) - 0.4), xlabel="strategy")
     value_axis(ax, [values], f"final incumbent's {VALUE}")
     ax.set_title("black bars: medians; grey lines: the same seed", fontsize=10)
-    _annotate(ax, frame)
+    annotate_quality(ax, frame.attrs.get("surrogate_quality"))
     return ax
 
 
@@ -158,11 +158,6 @@ def annotate_quality(axes: Axes | AxesArray, quality: SurrogateQuality | None) -
         colour = "0.4" if quality.warning is None else RED
         style: dict[str, Any] = {"color": colour, "fontsize": 8}
         figure_of(axes).supxlabel(quality.caption, **style)
-
-
-def _annotate(axes: Axes | AxesArray, frame: pd.DataFrame) -> None:
-    """Write what the surrogate is worth that a comparison was replayed on, if it was."""
-    annotate_quality(axes, frame.attrs.get("surrogate_quality"))
 
 
 def plot_superiority(
@@ -210,7 +205,7 @@ def plot_superiority(
 
     for ax in axes[::3]:
         ax.set_ylabel(f"P(ahead of {short_name(against, 12)})")
-    _annotate(axes, frame)
+    annotate_quality(axes, frame.attrs.get("surrogate_quality"))
     return axes
 
 

@@ -104,7 +104,7 @@ def pair_matrix_data(
         grids={p.name: positions(p, p.grid_values(_RESOLUTION)) for p in shown},
         curves=curves,
         surfaces=surfaces,
-        points=points_data(study, space),
+        points=points_data(study),
     )
 
 

@@ -21,6 +21,9 @@ from hpo_lib.widgets.front_end import escape_mathjax, is_watched
 SliderOptions = list[tuple[str, Any]]
 """Positions of a slider: the text that is shown, and the value."""
 
+TWO_COLUMNS = {"grid_template_columns": "50% 50%"}
+"""Layout of a grid of sliders."""
+
 # One step is a percent of the range.
 _GRID_POINTS = 101
 

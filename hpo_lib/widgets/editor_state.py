@@ -119,12 +119,13 @@ def _write_cell(value: Any) -> str:
 
 def _read_cell(field: str, text: str) -> Any:
     """Return the value of a cell; ValueError with the end of a sentence about its field."""
-    brackets = "{}" if field == "when" else "[]"
+    first, last = "{}" if field == "when" else "[]"
     is_list = field in ("options", "when")
-    has_brackets = text.strip()[0] + text.strip()[-1] == brackets
+    has_brackets = text.strip().startswith(first) and text.strip().endswith(last)
     try:
         # The line break ends a comment.
-        wrapped = f"{brackets[0]}{text}\n{brackets[1]}"
+        wrapped = f"{first}{text}\n{last}"
+        value: Any
         value, duplicates = read_yaml(text if is_list and has_brackets else wrapped)
     except ValueError as error:
         message = f"must be YAML (quote words that hold , : # or brackets), got {text!r}"
@@ -136,12 +137,10 @@ def _read_cell(field: str, text: str) -> Any:
     if is_list:
         return value
 
-    match value:
-        case [single] if single is not None:
-            return single
-        case _:
-            message = f"must be one value, got {text!r}"
-            raise ValueError(message)
+    if len(value) != 1 or value[0] is None:
+        message = f"must be one value, got {text!r}"
+        raise ValueError(message)
+    return value[0]
 
 
 class Reading(NamedTuple):

@@ -55,14 +55,14 @@ def describe_study(study: optuna.Study) -> str:
     is_held = lease_holder(study) is not None
     # Other programs hold no lease while they run a study.
     is_interrupted = not is_held and bool(record.settings)
-    counts = _count_states(trials, is_interrupted) or "none yet"
+    states = Counter(_state(trial, is_interrupted) for trial in trials)
+    counts = ", ".join(f"{n} {state}" for state, n in states.items())
 
     text = str(n_finished)
-    budget = record.n_trials
-    if budget:
+    if record.n_trials:
         # A study may have ended more trials than it was asked for last.
-        text += f" of {max(budget, n_finished)}"
-    text += f" trials have ended ({counts})."
+        text += f" of {max(record.n_trials, n_finished)}"
+    text += f" trials have ended ({counts or 'none yet'})."
 
     best = incumbent(trials)
     if best is not None:
@@ -72,11 +72,6 @@ def describe_study(study: optuna.Study) -> str:
     if seconds:
         text += f" About {max(seconds, 1):,.0f} s left."
     return text
-
-
-def _count_states(trials: list[RecordedTrial], is_interrupted: bool) -> str:
-    states = Counter(_state(trial, is_interrupted) for trial in trials)
-    return ", ".join(f"{n} {state}" for state, n in states.items())
 
 
 def _state(trial: RecordedTrial, is_interrupted: bool) -> str:
@@ -100,7 +95,6 @@ def plot_progress(study: optuna.Study) -> AxesArray:
     # Reading the record may fail: no figure is begun before.
     any_time = any_time_data(study)
     curves = trial_curves_data(study)
-
     axes = panels(2, 2, 4.6, 3.1)
     plot_any_time(any_time, ax=axes[0])
     plot_trial_curves(curves, ax=axes[1])

@@ -73,7 +73,8 @@ def test_values_over_decades_get_a_log_axis():
     for value in (1e-3, 1e-2, 1.0):
         add(study, SPACE, SPACE.default_configuration(), value=value)
     assert plots.plot_any_time(study).get_yscale() == "log"
-    ax = plots.plot_parallel_coordinates(plots.points_data(study, SPACE))
+    StudyRecord(space=SPACE.to_yaml()).write(study)
+    ax = plots.plot_parallel_coordinates(study)
     assert isinstance(ax.collections[1].norm, LogNorm)
     negative = optuna.create_study()
     for value in (-1.0, 1e-2, 1.0):
