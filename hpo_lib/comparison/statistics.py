@@ -36,12 +36,7 @@ def final_values(frame: pd.DataFrame) -> pd.DataFrame:
     """
     studies = frame.sort_values("trial").groupby(STUDY)
     finals: Any = studies["best"].last().fillna(math.inf)
-    return finals.unstack("strategy")[strategies_of(frame)]
-
-
-def strategies_of(frame: pd.DataFrame) -> list[str]:
-    """Return the strategies of a comparison in their order."""
-    return list(dict.fromkeys(frame["strategy"]))
+    return finals.unstack("strategy")[frame["strategy"].unique()]
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
@@ -123,7 +118,7 @@ def incumbents(
     trials = _with_spent(frame, by).sort_values("trial")
     budgets = _budgets(trials, by)
     tables: dict[str, pd.DataFrame] = {}
-    for strategy in strategies_of(frame):
+    for strategy in frame["strategy"].unique():
         own_trials = trials[trials["strategy"] == strategy]
         rows: dict[int, Array] = {}
         for seed, run in own_trials.groupby("seed"):
@@ -240,7 +235,7 @@ def budget_to_target(
         by: what a budget is.
         baseline: the strategy that the others are compared with.
     """
-    strategies = strategies_of(frame)
+    strategies = frame["strategy"].unique()
     check_member("baseline", baseline, strategies)
 
     # What each study had spent at its first trial that is good enough.

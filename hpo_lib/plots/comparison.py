@@ -177,7 +177,7 @@ def plot_superiority(
         ValueError: there is no such strategy, or no seed that it shares with another.
     """
     data = superiority(frame, by, against=against)
-    strategies = list(dict.fromkeys(frame["strategy"]))
+    strategies = list(frame["strategy"].unique())
     pairs = list(data.groupby("a", sort=False))
     axes = panels(
         len(pairs),

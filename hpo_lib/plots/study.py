@@ -216,7 +216,10 @@ def plot_learning_curves(
     axes = panels(2, 2, 4.2, 3.6)
     loss, error = axes
     for i, curves in enumerate(data):
-        _draw_curves(loss, error, curves, i, is_incumbent=i == 0 and len(data) > 1)
+        name = label(curves.run)
+        if i == 0 and len(data) > 1:
+            name += " (incumbent)"
+        _draw_curves(loss, error, curves, i, name)
 
     # The legend of the loss explains the lines, that of the error the colours.
     for line, name in (("-", "validation"), ("--", "training")):
@@ -233,7 +236,7 @@ def plot_learning_curves(
     return axes
 
 
-def _draw_curves(loss: Axes, error: Axes, curves: Curves, i: int, is_incumbent: bool) -> None:
+def _draw_curves(loss: Axes, error: Axes, curves: Curves, i: int, name: str) -> None:
     """Draw the i-th training; the lines of the first, which is the best, are thicker."""
     n_epochs = len(curves.validation_error)
     epochs = np.arange(1, n_epochs + 1)
@@ -248,9 +251,6 @@ def _draw_curves(loss: Axes, error: Axes, curves: Curves, i: int, is_incumbent: 
         linewidth=width,
     )
 
-    name = label(curves.run)
-    if is_incumbent:
-        name += " (incumbent)"
     last = curves.validation_error[-1] if n_epochs else np.nan
     error.plot(epochs, curves.validation_error, label=f"{name}: {last:.4f}", **style)
 
