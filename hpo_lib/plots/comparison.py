@@ -121,7 +121,12 @@ def plot_final_values(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax = one_axes(ax, max(7.0, 1.35 * len(data.columns)))
 
     # A line per seed joins what is paired.
-    ax.plot(values.T, color="0.8", linewidth=0.8, zorder=1)
+    ax.plot(
+        values.T,
+        color="0.8",
+        linewidth=0.8,
+        zorder=1,
+    )
 
     # Infinite: a seed without an incumbent; NaN: a seed that the strategy did not run.
     names: list[str] = []
@@ -136,8 +141,21 @@ def plot_final_values(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
         # Infinite where half of the seeds have no incumbent.
         median = float(np.median(finals))
         if np.isfinite(median):
-            ax.hlines(median, i - 0.15, i + 0.15, color="black", linewidth=2.5)
-            ax.text(i + 0.18, median, f"{median:.4f}", va="center", fontsize=9, bbox=WHITE)
+            ax.hlines(
+                median,
+                i - 0.15,
+                i + 0.15,
+                color="black",
+                linewidth=2.5,
+            )
+            ax.text(
+                i + 0.18,
+                median,
+                f"{median:.4f}",
+                va="center",
+                fontsize=9,
+                bbox=WHITE,
+            )
 
     ax.set_xticks(range(len(names)), names)
     ax.set(xlim=(-0.4, len(names) - 0.4), xlabel="strategy")
@@ -260,7 +278,13 @@ def plot_scaling(frame: pd.DataFrame) -> AxesArray:
     axes = panels(2, 2, 5.0, 3.6)
     speed_up, shares = axes
 
-    speed_up.plot(frame.index, frame.index, ":", color="0.4", label="ideal")
+    speed_up.plot(
+        frame.index,
+        frame.index,
+        ":",
+        color="0.4",
+        label="ideal",
+    )
     frame["speed_up"].plot(ax=speed_up, label="simulated", **line_style(0))
     speed_up.set_yscale("log", base=2)
     speed_up.yaxis.set_major_formatter("{x:g}")

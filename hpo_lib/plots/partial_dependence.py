@@ -179,7 +179,13 @@ def _draw_surface(
     """Draw the dependence on two parameters under the trials: failed ones are crosses."""
     x, y = [parameter.name for parameter in varied]
     grids = [data.grids[x], data.grids[y]]
-    draw_surface(ax, varied, grids, data.surfaces[x, y], norm)
+    draw_surface(
+        ax,
+        varied,
+        grids,
+        data.surfaces[x, y],
+        norm,
+    )
 
     points = data.points
     at = np.stack([points.positions[x], points.positions[y]])

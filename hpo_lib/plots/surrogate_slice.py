@@ -311,10 +311,22 @@ def _draw_line(data: Slice, improvement: FloatArray, text: str) -> AxesArray:
     for ax in axes:
         # A dashed line at the shown configuration.
         parameter_axis(ax, "x", parameter, margin=0.02)
-        ax.axvline(*data.here, color="black", linewidth=1, linestyle="--")
+        ax.axvline(
+            *data.here,
+            color="black",
+            linewidth=1,
+            linestyle="--",
+        )
 
     left, right = axes
-    draw_mean(left, parameter, x, data.mean, data.std, bands=2)
+    draw_mean(
+        left,
+        parameter,
+        x,
+        data.mean,
+        data.std,
+        bands=2,
+    )
     at = data.points.positions[parameter.name]
     near = data.near
     left.scatter(
