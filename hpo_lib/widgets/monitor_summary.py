@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from html import escape
 
 import numpy as np
 import optuna
+from jinja2 import Template
 
 from hpo_lib.plots.study import any_time_data, plot_any_time
 from hpo_lib.plots.style import AxesArray, panels
@@ -21,12 +21,23 @@ from hpo_lib.trials import (
     recorded_trials,
 )
 
-_FAILURES_STYLE = """<style>
+_FAILURES = Template(
+    """<style>
 .hpo-failed {max-height: 130px; overflow: auto; font-size: 12px}
 .hpo-failed td, .hpo-failed th {padding: 0 10px 2px 0; text-align: left;
   vertical-align: top; line-height: 1.35}
 .hpo-failed td {overflow-wrap: anywhere}
-</style>"""
+</style>
+<b>Failed trials: {{ trials | length }}</b>
+<div class='hpo-failed' tabindex='0'><table>
+{% if trials %}<tr><th>trial</th><th>reason</th><th>configuration</th></tr>{% endif %}
+{% for trial in trials | reverse %}
+<tr><td>{{ trial.number }}</td><td>{{ trial.record.reason or "" }}</td>
+<td>{{ trial.configuration }}</td></tr>
+{% endfor %}
+</table></div>""",
+    autoescape=True,
+)
 
 
 def seconds_left(study: optuna.Study) -> float | None:
@@ -107,16 +118,4 @@ def plot_progress(study: optuna.Study) -> AxesArray:
 def failures_table(study: optuna.Study) -> str:
     """Return HTML: each failed trial, the newest first, with its reason and configuration."""
     trials = [trial for trial in recorded_trials(study) if trial.is_failed]
-    rows = "".join(map(_failure_row, reversed(trials)))
-    if rows:
-        rows = f"<tr><th>trial</th><th>reason</th><th>configuration</th></tr>{rows}"
-
-    title = f"<b>Failed trials: {len(trials)}</b>"
-    table = f"<div class='hpo-failed' tabindex='0'><table>{rows}</table></div>"
-    return _FAILURES_STYLE + title + table
-
-
-def _failure_row(trial: RecordedTrial) -> str:
-    cells = [str(trial.number), trial.record.reason or "", str(trial.configuration)]
-    columns = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-    return f"<tr>{columns}</tr>"
+    return _FAILURES.render(trials=trials)
