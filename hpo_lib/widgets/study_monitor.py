@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from ipywidgets import (
     SelectionRangeSlider,
     VBox,
 )
+from jinja2 import Template
 from matplotlib.transforms import Bbox
 
 from hpo_lib.checks import check_name
@@ -47,7 +47,16 @@ REFRESH_SECONDS = 1.0
 
 _RUNS_HERE = ("running", "paused", "stopping")
 
-_PROBLEM_LAYOUT = "white-space: pre-wrap; margin: 4px 0; max-height: 130px; overflow: auto"
+_STATUS = Template(
+    """<div role='status' aria-live='polite' style='line-height: 1.4'>
+<b>{{ name }}</b> · {{ activity }} · {{ summary }}</div>
+{% for problem in problems %}
+<div role='alert' class='hpo-problem'
+  style='white-space: pre-wrap; margin: 4px 0; max-height: 130px; overflow: auto'
+>⚠ {{ problem }}</div>
+{% endfor %}""",
+    autoescape=True,
+)
 
 
 class StudyMonitor(Panel):
@@ -264,16 +273,15 @@ class StudyMonitor(Panel):
 
         activity = self._activity(state, holder, is_begun=study is not None)
         summary = self._absent if study is None else describe_study(study)
-        text = f"<b>{escape(self.name)}</b> · {escape(activity)} · {escape(summary)}"
-        html = f"<div role='status' aria-live='polite' style='line-height: 1.4'>{text}</div>"
         error = self.background.error if self.background else None
         failure = f"{type(error).__name__}: {error}" if error else ""
-        for problem in (unreadable, self._problem, failure):
-            if problem:
-                style = f"class='hpo-problem' style='{_PROBLEM_LAYOUT}'"
-                html += f"<div role='alert' {style}>⚠ {escape(problem)}</div>"
-
-        self.status.value = PROBLEM_STYLE + html
+        text = _STATUS.render(
+            name=self.name,
+            activity=activity,
+            summary=summary,
+            problems=filter(None, [unreadable, self._problem, failure]),
+        )
+        self.status.value = PROBLEM_STYLE + text
 
     def _activity(self, state: State, holder: str | None, *, is_begun: bool) -> str:
         """Return in a few words who runs the study, or what was done to it here."""
