@@ -273,7 +273,7 @@ def test_the_incumbent_of_a_warm_started_study_of_0_1_0_is_its_own(storage):
     assert min(LATER_VALUES) > EARLIER_BEST
     listed = list_studies(storage).set_index("name")
     assert listed.loc["later", "best"] == min(LATER_VALUES)
-    (curve,) = any_time_data(study)
+    curve = any_time_data(study)
     assert curve.values.tolist() == LATER_VALUES
     assert curve.best[-1] == min(LATER_VALUES)
 

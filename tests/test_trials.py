@@ -265,7 +265,7 @@ def by_list(study: optuna.Study) -> float:
 
 
 def by_any_time(study: optuna.Study) -> float:
-    return any_time_data(study)[0].best[-1]
+    return any_time_data(study).best[-1]
 
 
 def by_points(study: optuna.Study) -> float:

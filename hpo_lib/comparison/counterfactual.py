@@ -10,7 +10,7 @@ import optuna
 import pandas as pd
 
 from hpo_lib.comparison.hypothesis_tests import separations
-from hpo_lib.comparison.run import MakeSampler, replay
+from hpo_lib.comparison.run import replay
 from hpo_lib.comparison.statistics import summary
 from hpo_lib.comparison.surrogate_benchmark import (
     MIN_RANK_CORRELATION,
@@ -44,22 +44,12 @@ class Counterfactual:
     quality: SurrogateQuality
 
     def __str__(self) -> str:
-        n_seeds = self.table["n_seeds"].iloc[0]
-        first_label = self.table.index[0]
-        lines = [
-            f"The study found {self.best_value:.4f}. Replayed on a surrogate of its own trials, "
-            f"with {n_seeds:.0f} seeds (strategy × trials: median, quartiles):"
-        ]
-        rows = cast("dict[str, Any]", self.table.to_dict("index"))
-        for label, row in rows.items():
-            line = f"{label}: {row['median']:.4f} ({row['q25']:.4f} to {row['q75']:.4f})"
-            if label != first_label:
-                p = "p" if row["p"] <= 0.05 else "not separable, p"
-                line += f", ahead of {first_label} in {row['wins']:.0f} of {row['n_seeds']:.0f}"
-                line += f", {p} = {row['p']:.2g}"
-            lines.append(line)
-
-        return "\n".join([*lines, f"Surrogate: {self.quality}"])
+        return (
+            f"The study found {self.best_value:.4f}. Replayed on a surrogate of its own trials "
+            f"(strategy × trials; wins and p against {self.table.index[0]}):\n"
+            f"{self.table.to_string(float_format='{:.4g}'.format, na_rep='')}\n"
+            f"Surrogate: {self.quality}"
+        )
 
 
 def counterfactual(
@@ -101,13 +91,10 @@ def counterfactual(
     frames: list[pd.DataFrame] = []
     for factor in factors:
         budget = factor * (n_trials or len(trials))
-        labels: dict[str, str | MakeSampler] = {
-            f"{strategy} × {budget}": strategy for strategy in replayed
-        }
         frame = replay(
             surrogate,
             surrogate.space,
-            labels,
+            {f"{strategy} × {budget}": strategy for strategy in replayed},
             seeds,
             budget,
             processes=processes,
@@ -117,18 +104,11 @@ def counterfactual(
 
     joined = pd.concat(frames, ignore_index=True)
     joined.attrs["surrogate_quality"] = surrogate.quality
+    table: Any = summary(joined)[["n_seeds", "median", "q25", "q75"]]
+    if len(table) > 1:
+        pairs = separations(joined, against=table.index[0]).set_index("a")
+        table = table.assign(wins=pairs["a_wins"], p=pairs["p"])
 
     # A record has at least one completed training.
     best = cast("RecordedTrial", incumbent(trials))
-    best_value = cast("float", best.value)
-    return Counterfactual(_table(joined), joined, best_value, surrogate.quality)
-
-
-def _table(frame: pd.DataFrame) -> pd.DataFrame:
-    table: Any = summary(frame)[["n_seeds", "median", "q25", "q75"]]
-    if len(table) > 1:
-        pairs = separations(frame, against=table.index[0])
-        pairs = pairs.set_index("a")
-        table["wins"] = pairs["a_wins"]
-        table["p"] = pairs["p"]
-    return table
+    return Counterfactual(table, joined, cast("float", best.value), surrogate.quality)

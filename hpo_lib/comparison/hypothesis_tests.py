@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -328,9 +329,5 @@ def rank_strategies(frames: Mapping[str, pd.DataFrame]) -> Ranks:
         friedman=friedman(values.to_numpy()),
         critical_difference=q * math.sqrt(k * (k + 1) / (6 * n)),
         n_seeds=min(int(table.count().min()) for table in finals),
-        quality=min(qualities, key=_rank_correlation, default=None),
+        quality=min(qualities, key=attrgetter("spearman"), default=None),
     )
-
-
-def _rank_correlation(quality: SurrogateQuality) -> float:
-    return quality.spearman

@@ -52,13 +52,10 @@ class PublishedObjective:
     def space(self) -> SearchSpace:
         """Return the search space of the table."""
         bodies: dict[str, dict[str, Any]] = {}
-        table = _open_table(self.name)
-        for name, values in table.search_space.items():
+        for name, values in _open_table(self.name).search_space.items():
+            bodies[name] = {"type": "int", "low": 0, "high": len(values) - 1}
             if isinstance(values[0], str):
                 bodies[name] = {"type": "choice", "options": values}
-            else:
-                last = len(values) - 1
-                bodies[name] = {"type": "int", "low": 0, "high": last}
 
         return SearchSpace.from_dict(bodies)
 
@@ -70,12 +67,11 @@ class PublishedObjective:
             segment: the whole training; its seed chooses among the recorded ones.
         """
         table = _open_table(self.name)
-        values_of = table.search_space
         table.reseed(segment.seed)
-        arguments: dict[str, Any] = {}
+        arguments: dict[str, Any] = dict(configuration)
         for name, value in configuration.items():
-            is_word = isinstance(value, str)
-            arguments[name] = value if is_word else values_of[name][int(value)]
+            if not isinstance(value, str):
+                arguments[name] = table.search_space[name][int(value)]
 
         result = table(arguments)
         seconds = float(result.pop("train_time"))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -35,12 +36,7 @@ def final_values(frame: pd.DataFrame) -> pd.DataFrame:
     """
     studies = frame.sort_values("trial").groupby(STUDY)
     finals: Any = studies["best"].last().fillna(math.inf)
-    return finals.unstack("strategy")[strategies_of(frame)]
-
-
-def strategies_of(frame: pd.DataFrame) -> list[str]:
-    """Return the strategies of a comparison in their order."""
-    return list(dict.fromkeys(frame["strategy"]))
+    return finals.unstack("strategy")[frame["strategy"].unique()]
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
@@ -122,7 +118,7 @@ def incumbents(
     trials = _with_spent(frame, by).sort_values("trial")
     budgets = _budgets(trials, by)
     tables: dict[str, pd.DataFrame] = {}
-    for strategy in strategies_of(frame):
+    for strategy in frame["strategy"].unique():
         own_trials = trials[trials["strategy"] == strategy]
         rows: dict[int, Array] = {}
         for seed, run in own_trials.groupby("seed"):
@@ -187,15 +183,12 @@ def any_time(
             "q75": quantile(regret, 0.75),
         }
 
-        # A percentile bootstrap, in 20 parts: all at once would take much memory.
+        # A percentile bootstrap.
         resamples = rng.integers(n_seeds, size=(_N_RESAMPLES, n_seeds))
-        parts_of_resamples = np.array_split(resamples, 20)
         for name, average in _AVERAGES.items():
-            resampled = np.concatenate(
-                [average(regret[rows], axis=1) for rows in parts_of_resamples]
-            )
+            resampled = [average(regret[rows]) for rows in resamples]
             columns |= {
-                name: average(regret, axis=0),
+                name: average(regret),
                 f"{name}_low": np.quantile(resampled, 0.025, axis=0, method="lower"),
                 f"{name}_high": np.quantile(resampled, 0.975, axis=0, method="higher"),
             }
@@ -204,13 +197,9 @@ def any_time(
     return pd.concat(parts, ignore_index=True)
 
 
-def _interquartile_mean(values: Array, axis: int) -> Any:
-    return stats.trim_mean(values, 0.25, axis)
-
-
-_AVERAGES: dict[str, Callable[..., Any]] = {
-    "median": np.median,
-    "iqm": _interquartile_mean,
+_AVERAGES: dict[str, Callable[[Array], Any]] = {
+    "median": partial(np.median, axis=0),
+    "iqm": partial(stats.trim_mean, proportiontocut=0.25),
 }
 
 
@@ -246,7 +235,7 @@ def budget_to_target(
         by: what a budget is.
         baseline: the strategy that the others are compared with.
     """
-    strategies = strategies_of(frame)
+    strategies = frame["strategy"].unique()
     check_member("baseline", baseline, strategies)
 
     # What each study had spent at its first trial that is good enough.

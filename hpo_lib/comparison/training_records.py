@@ -6,25 +6,26 @@ A record is what replays rest on: `surrogate_benchmark` fits a model to it.
 from __future__ import annotations
 
 import gzip
-import json
 import math
 import zlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from statistics import mode
+from typing import Any
 
 import numpy as np
 import optuna
 import pandas as pd
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from hpo_lib.files import expand_user
 from hpo_lib.space.parameters import ChoiceParameter, Parameter
 from hpo_lib.space.search_space import SearchSpace
-from hpo_lib.space.values import Configuration, Value
+from hpo_lib.space.values import Configuration
+from hpo_lib.space.yaml_io import read_yaml
 from hpo_lib.trials import StudyRecord, TrialOutcome, own_trials, study_space
 
 Array = NDArray[np.float64]
@@ -69,12 +70,8 @@ class Record:
     @cached_property
     def groups(self) -> NDArray[np.int64]:
         """Number the configuration of each training, alike for its repeats; shape (trainings,)."""
-        numbers: dict[frozenset[tuple[str, Value]], int] = {}
-        groups: list[int] = []
-        for configuration in self.configurations:
-            key = frozenset(configuration.items())
-            groups.append(numbers.setdefault(key, len(numbers)))
-        return np.array(groups)
+        configurations = [frozenset(c.items()) for c in self.configurations]
+        return pd.factorize(pd.Series(configurations))[0]
 
     @property
     def n_complete(self) -> int:
@@ -161,22 +158,27 @@ def read_record(path: str | Path, space: SearchSpace | None = None) -> Record:
     path = expand_user(path)
 
     # Space and budget from the JSON file, if there is one.
-    stem = path.name.removesuffix(".gz")
-    about_path = path.with_name(stem).with_suffix(".json")
+    about_path = path.with_name(path.name.removesuffix(".gz")).with_suffix(".json")
     about = _read_about(about_path)
-
-    if space is None:
-        if "space" not in about:
-            rule = f"space must be given where {about_path.name} holds none"
-            message = f"{rule}, got None for {path}"
-            raise ValueError(message)
+    if space is None and "space" in about:
         space = SearchSpace.from_yaml(str(about["space"]))
+    if space is None:
+        message = f"space must be given where {about_path.name} holds none, got None for {path}"
+        raise ValueError(message)
 
     # One training per row.
     rows = _read_rows(path, space)
     configurations = [_read_configuration(row, space) for row in rows]
     errors = [_read_numbers(row, "validation_error") for row in rows]
-    budget = _checked_budget(about, errors, about_path, path)
+
+    # The longest training is a full one, if nothing else is said. True is an int for Python.
+    longest = max([1, *map(len, errors)])
+    budget = about.get("budget", longest)
+    if type(budget) is not int or not 1 <= budget <= longest:
+        rule = f"budget in {about_path.name} must be a number of epochs up to {longest}"
+        message = f"{rule}, got {budget!r}"
+        raise ValueError(message)
+
     return _make_record(
         space,
         configurations,
@@ -202,31 +204,10 @@ def _read_about(path: Path) -> dict[str, Any]:
         return {}
 
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        about = error
-    if not isinstance(about, dict):
-        message = f"{path} must be a JSON object, got {about!r:.200}"
-        raise ValueError(message)
-    return cast("dict[str, Any]", about)
-
-
-def _checked_budget(
-    about: Mapping[str, Any],
-    errors: Sequence[Sequence[float]],
-    about_path: Path,
-    path: Path,
-) -> int:
-    """Return the epochs of a full training: those of the longest one, if nothing else is said."""
-    longest = max([1, *map(len, errors)])
-    budget = about.get("budget", longest)
-    # True is an int for Python, but no number of epochs.
-    if type(budget) is not int or not 1 <= budget <= longest:
-        rule = f"budget in {about_path.name} must be a whole number of epochs up to {longest}"
-        message = f"{rule}, the longest training in {path.name}, got {budget!r}"
-        raise ValueError(message)
-
-    return budget
+        return TypeAdapter(dict[str, Any]).validate_json(path.read_bytes())
+    except ValueError as error:
+        message = f"{path} must be a JSON object: {error}"
+        raise ValueError(message) from error
 
 
 def _read_rows(path: Path, space: SearchSpace) -> list[_Row]:
@@ -247,39 +228,24 @@ def _read_rows(path: Path, space: SearchSpace) -> list[_Row]:
         raise ValueError(message) from error
 
     # The first row names the columns.
-    header, *cells = table.to_numpy().tolist()
+    header, *rows = table.to_numpy().tolist()
     if "validation_error" not in header:
         header = ["validation_error" if name == "value" else name for name in header]
-    _check_table(table, header, path, space)
-
-    rows: list[_Row] = []
-    for number, row in enumerate(cells):
-        named_cells = dict(zip(header, row, strict=True))
-        rows.append(_Row(f"{path}, row {number}", named_cells))
-    return rows
-
-
-def _check_table(
-    table: pd.DataFrame,
-    header: list[str],
-    path: Path,
-    space: SearchSpace,
-) -> None:
-    """Refuse a table without a column that every row needs, or with a row that is too short."""
     needed = [parameter.name for parameter in space.searched if not parameter.when]
-    needed.append("validation_error")
-
-    missing = [name for name in needed if name not in header]
+    missing = {*needed, "validation_error"}.difference(header)
     if missing:
-        message = f"{path} must have a column for each of {missing}, got {header}"
+        message = f"{path} must have a column for each of {sorted(missing)}, got {header}"
         raise ValueError(message)
 
-    # The first row is the header.
-    n_cells = table.notna().sum(axis="columns")
-    for number, n in enumerate(n_cells[1:]):
-        if n < len(header):
-            message = f"{path}, row {number} must have {len(header)} cells, got {n}"
-            raise ValueError(message)
+    is_short = table.isna().any(axis="columns")
+    if is_short.any():
+        message = f"{path}, row {is_short.argmax() - 1} must have {len(header)} cells, got fewer"
+        raise ValueError(message)
+
+    return [
+        _Row(f"{path}, row {number}", dict(zip(header, row, strict=True)))
+        for number, row in enumerate(rows)
+    ]
 
 
 def _read_seconds(rows: Sequence[_Row]) -> list[list[float]]:
@@ -289,61 +255,35 @@ def _read_seconds(rows: Sequence[_Row]) -> list[list[float]]:
 
     # Seconds of different machines do not compare.
     column = "cpu_seconds" if "cpu_seconds" in rows[0].cells else "seconds"
-    machines = Counter(row.cells.get("machine") for row in rows)
-    [(commonest, _)] = machines.most_common(1)
-
-    seconds: list[list[float]] = []
-    for row in rows:
-        numbers = _read_numbers(row, column)
-        is_comparable = row.cells.get("machine") == commonest
-        seconds.append(numbers if is_comparable else [])
-
-    return seconds
+    machines = [row.cells.get("machine") for row in rows]
+    commonest = mode(machines)
+    return [
+        _read_numbers(row, column) if machine == commonest else []
+        for row, machine in zip(rows, machines, strict=True)
+    ]
 
 
 def _read_configuration(row: _Row, space: SearchSpace) -> Configuration:
-    values = {
-        parameter.name: _read_value(row, parameter)
-        for parameter in space.searched
-        if row.cells.get(parameter.name)
-    }
+    values: dict[str, Any] = {}
     try:
+        for parameter in space.searched:
+            if text := row.cells.get(parameter.name):
+                values[parameter.name] = _read_value(text, parameter)
         return space.complete(values)
     except ValueError as error:
         message = f"{row.place}: {error}"
         raise ValueError(message) from error
 
 
-def _read_value(row: _Row, parameter: Parameter) -> Value:
-    text = row.cells[parameter.name]
-    if isinstance(parameter, ChoiceParameter):
-        # The space refuses what is no option, with the options in the message.
-        return _spellings(parameter.options).get(text, text)
-
-    numbers = _read_numbers(row, parameter.name)
-    if len(numbers) != 1:
-        message = f"{row.place}, {parameter.name} must be one number, got {text!r}"
-        raise ValueError(message)
-    return numbers[0]
-
-
-def _spellings(options: Sequence[Value]) -> dict[str, Value]:
-    """Map texts to the options that they mean.
+def _read_value(text: str, parameter: Parameter) -> Any:
+    """Return the value that a cell means; the space refuses those of no parameter.
 
     A column of numbers with empty cells comes back with 0 as 0.0, and spreadsheets write TRUE.
     """
-    spellings: dict[str, Value] = {}
-    for option in options:
-        if isinstance(option, bool):
-            spellings[str(option).upper()] = option
-            spellings[str(option).lower()] = option
-        elif isinstance(option, int):
-            spellings[f"{option}.0"] = option
-        elif isinstance(option, float):
-            spellings[f"{option:g}"] = option
-
-    # An exact text goes before another spelling.
-    return spellings | {str(option): option for option in options}
+    words: dict[str, Any] = {}
+    if isinstance(parameter, ChoiceParameter):
+        words = {str(option): option for option in parameter.options}
+    return words[text] if text in words else read_yaml(text)[0]
 
 
 def _read_numbers(row: _Row, column: str) -> list[float]:

@@ -90,7 +90,7 @@ def plot_comparison(
     value_axis(ax, [data[low], data[high]], f"{text},\n{description}")
     spending_axis(ax, by)
     legend_above(ax)
-    _annotate(ax, frame)
+    annotate_quality(ax, frame.attrs.get("surrogate_quality"))
     return ax
 
 
@@ -127,21 +127,19 @@ def plot_final_values(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
         linewidth=0.8,
         zorder=1,
     )
+
+    # Infinite: a seed without an incumbent; NaN: a seed that the strategy did not run.
     names: list[str] = []
     for i, strategy in enumerate(data):
-        finals = values[:, i]
+        finals = data[strategy].dropna()
         ax.plot(np.full(len(finals), i), finals, **line_style(i, "", alpha=0.7))
 
-        # Infinite: a seed without an incumbent; NaN: a seed that the strategy did not run.
-        ran = finals[~np.isnan(finals)]
-        n_reached = int(np.isfinite(ran).sum())
-        n = f"{n_reached}"
-        if n_reached < len(ran):
-            n = f"{n_reached} of {len(ran)}"
+        n_reached = int(np.isfinite(finals).sum())
+        n = f"{n_reached}" if n_reached == len(finals) else f"{n_reached} of {len(finals)}"
         names.append(f"{short_name(strategy, 16)}\nn = {n} seeds")
 
         # Infinite where half of the seeds have no incumbent.
-        median = float(np.median(ran))
+        median = float(np.median(finals))
         if np.isfinite(median):
             ax.hlines(
                 median,
@@ -149,7 +147,6 @@ def plot_final_values(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
                 i + 0.15,
                 color="black",
                 linewidth=2.5,
-                zorder=1.5,
             )
             ax.text(
                 i + 0.18,
@@ -164,7 +161,7 @@ def plot_final_values(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set(xlim=(-0.4, len(names) - 0.4), xlabel="strategy")
     value_axis(ax, [values], f"final incumbent's {VALUE}")
     ax.set_title("black bars: medians; grey lines: the same seed", fontsize=10)
-    _annotate(ax, frame)
+    annotate_quality(ax, frame.attrs.get("surrogate_quality"))
     return ax
 
 
@@ -179,11 +176,6 @@ def annotate_quality(axes: Axes | AxesArray, quality: SurrogateQuality | None) -
         colour = "0.4" if quality.warning is None else RED
         style: dict[str, Any] = {"color": colour, "fontsize": 8}
         figure_of(axes).supxlabel(quality.caption, **style)
-
-
-def _annotate(axes: Axes | AxesArray, frame: pd.DataFrame) -> None:
-    """Write what the surrogate is worth that a comparison was replayed on, if it was."""
-    annotate_quality(axes, frame.attrs.get("surrogate_quality"))
 
 
 def plot_superiority(
@@ -203,7 +195,7 @@ def plot_superiority(
         ValueError: there is no such strategy, or no seed that it shares with another.
     """
     data = superiority(frame, by, against=against)
-    strategies = list(dict.fromkeys(frame["strategy"]))
+    strategies = list(frame["strategy"].unique())
     pairs = list(data.groupby("a", sort=False))
     axes = panels(
         len(pairs),
@@ -231,7 +223,7 @@ def plot_superiority(
 
     for ax in axes[::3]:
         ax.set_ylabel(f"P(ahead of {short_name(against, 12)})")
-    _annotate(axes, frame)
+    annotate_quality(axes, frame.attrs.get("surrogate_quality"))
     return axes
 
 
@@ -282,24 +274,29 @@ def plot_scaling(frame: pd.DataFrame) -> AxesArray:
     Returns:
         Two axes: the speed-up, and the shares.
     """
-    workers = frame["workers"]
+    frame = frame.set_index("workers")
     axes = panels(2, 2, 5.0, 3.6)
     speed_up, shares = axes
 
-    speed_up.plot(workers, workers, ":", color="0.4", label="ideal")
-    speed_up.plot(workers, frame["speed_up"], label="simulated", **line_style(0))
+    speed_up.plot(
+        frame.index,
+        frame.index,
+        ":",
+        color="0.4",
+        label="ideal",
+    )
+    frame["speed_up"].plot(ax=speed_up, label="simulated", **line_style(0))
     speed_up.set_yscale("log", base=2)
     speed_up.yaxis.set_major_formatter("{x:g}")
     speed_up.set_ylabel("speed-up (training seconds per second)")
 
-    shares.plot(workers, frame["utilisation"], label="workers", **line_style(0))
-    shares.plot(workers, frame["driver_share"], label="driver", **line_style(1))
+    frame["utilisation"].plot(ax=shares, label="workers", **line_style(0))
+    frame["driver_share"].plot(ax=shares, label="driver", **line_style(1))
     shares.set(ylabel="share of the time that is busy", ylim=(-0.05, 1.05))
 
     for ax in axes:
         ax.set_xscale("log", base=2)
-        ax.set_xticks(workers, [str(n) for n in workers])
-        ax.set_xlabel("workers")
+        ax.set_xticks(frame.index, frame.index)
         legend_above(ax)
 
     return axes

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import combinations, product
-from typing import Any, NamedTuple
+from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 import optuna
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 
 from hpo_lib.plots.parameter_axes import draw_mean, draw_surface, parameter_axis, positions
 from hpo_lib.plots.style import (
@@ -21,12 +23,15 @@ from hpo_lib.plots.style import (
     value_bar,
     value_norm,
 )
+from hpo_lib.plots.surrogate_slice import check_varied, predict_grid
 from hpo_lib.plots.trials import Points, points_data
 from hpo_lib.samplers.surrogate import Surrogate, fit_surrogate
 from hpo_lib.space.parameters import Parameter
-from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration
 from hpo_lib.trials import study_space
+
+_N_DRAWS = 24
+_RESOLUTION = 12
 
 
 class PairMatrix(NamedTuple):
@@ -54,36 +59,34 @@ def pair_matrix_data(
     k: int = 4,
     *,
     surrogate: Surrogate | None = None,
-    resolution: int = 12,
-    n_samples: int = 24,
-    seed: int = 0,
 ) -> PairMatrix:
     """Average a surrogate over draws of all parameters but one or two (partial dependence).
 
-    Friedman (2001), "Greedy function approximation: a gradient boosting machine".
+    Friedman (2001), "Greedy function approximation: a gradient boosting machine". Draws in which
+    a varied parameter is inactive are left out.
 
     Args:
         study: study whose trials are shown as points.
         names: parameters to show; default: the `k` along which the mean varies most.
         k: number of parameters to show when none are named.
         surrogate: model of the study; default: one that is fitted to it now.
-        resolution: points along each axis.
-        n_samples: draws to average over.
-        seed: fixes the draws.
 
     Raises:
         ValueError: a name is unknown or twice there, or too few trials are completed.
     """
     space = study_space(study)
-    _check_names(names, space)
+    check_varied(names, [parameter.name for parameter in space.searched])
     surrogate = surrogate or fit_surrogate(study, space)
-    rng = np.random.default_rng(seed)
 
     # Every parameter gets a value, also where the draw makes it inactive.
-    draws = [{p.name: p.from_unit(rng.random()) for p in space.searched} for _ in range(n_samples)]
+    rng = np.random.default_rng(0)
+    draws: list[Configuration] = []
+    for _ in range(_N_DRAWS):
+        draws.append({p.name: p.from_unit(rng.random()) for p in space.searched})
 
     def average(*varied: Parameter) -> FloatArray:
-        return _partial_dependence(space, surrogate, draws, varied, resolution)
+        predicted = predict_grid(surrogate, space, varied, draws, _RESOLUTION)
+        return np.ma.masked_invalid(predicted).mean(axis=-1).filled(np.nan)
 
     shown = [space[name] for name in names] or list(space.searched)
     curves = {parameter.name: average(parameter) for parameter in shown}
@@ -98,49 +101,11 @@ def pair_matrix_data(
         surfaces[x.name, y.name] = average(y, x)[0]
     return PairMatrix(
         parameters=tuple(shown),
-        grids={p.name: positions(p, p.grid_values(resolution)) for p in shown},
+        grids={p.name: positions(p, p.grid_values(_RESOLUTION)) for p in shown},
         curves=curves,
         surfaces=surfaces,
-        points=points_data(study, space),
+        points=points_data(study),
     )
-
-
-def _check_names(names: Sequence[str], space: SearchSpace) -> None:
-    searched = [parameter.name for parameter in space.searched]
-    if not set(names) <= set(searched) or len(set(names)) < len(names):
-        message = f"names must be different searched parameters out of {searched}, got {names}"
-        raise ValueError(message)
-
-
-def _partial_dependence(
-    space: SearchSpace,
-    surrogate: Surrogate,
-    draws: Sequence[Configuration],
-    varied: Sequence[Parameter],
-    resolution: int,
-) -> FloatArray:
-    """Return mean and standard deviation over draws, an axis for each varied parameter.
-
-    Draws in which a varied parameter is inactive are left out.
-    """
-    names = [parameter.name for parameter in varied]
-    grids = [parameter.grid_values(resolution) for parameter in varied]
-    configurations: list[Configuration] = []
-    for values in product(*grids):
-        point = dict(zip(names, values, strict=True))
-        configurations += [space.complete({**draw, **point}) for draw in draws]
-
-    # Predict where the varied parameters are active, NaN elsewhere.
-    active = np.array([set(names) <= set(c) for c in configurations])
-    predicted = np.full((2, len(active)), np.nan)
-    if active.any():
-        inputs = [configurations[i] for i in np.flatnonzero(active)]
-        predicted[:, active] = surrogate.predict(inputs)
-
-    # The mean over the draws that are left, which may be none.
-    shape = (2, *map(len, grids), len(draws))
-    masked = np.ma.masked_invalid(predicted.reshape(shape))
-    return masked.mean(axis=-1).filled(np.nan)
 
 
 def plot_pair_matrix(
@@ -183,16 +148,14 @@ def plot_pair_matrix(
         if row < column:
             ax.remove()
             axes[row, column] = None
-        elif row == column:
-            _draw_curve(ax, data, x)
+        elif row > column:
+            _draw_surface(ax, data, [x, data.parameters[row]], norm)
         else:
-            _draw_surface(
-                ax,
-                data,
-                x,
-                data.parameters[row],
-                norm,
-            )
+            parameter_axis(ax, "x", x, margin=0)
+            draw_mean(ax, x, data.grids[x.name], *data.curves[x.name])
+            ax.set_ylabel(f"predicted\n{VALUE}")
+            if row:
+                ax.sharey(axes[0, 0])
 
     # Labels at the left and at the bottom alone.
     shown = axes[np.tril_indices(size)].tolist()
@@ -207,47 +170,25 @@ def plot_pair_matrix(
     return axes
 
 
-def _draw_curve(ax: Any, data: PairMatrix, parameter: Parameter) -> None:
-    """Draw the dependence on one parameter, on the same scale for all of them."""
-    parameter_axis(ax, "x", parameter, margin=0)
-    mean, std = data.curves[parameter.name]
-    draw_mean(
-        ax,
-        parameter,
-        data.grids[parameter.name],
-        mean,
-        std,
-    )
-    ax.set_ylabel(f"predicted\n{VALUE}")
-
-    # The lowest and the highest end of any band.
-    curves = [data.curves[shown.name] for shown in data.parameters]
-    low = min(np.nanmin(mean - std) for mean, std in curves)
-    high = max(np.nanmax(mean + std) for mean, std in curves)
-    margin = 0.08 * (high - low)
-    ax.set_ylim(low - margin, high + margin)
-
-
 def _draw_surface(
-    ax: Any,
+    ax: Axes,
     data: PairMatrix,
-    x: Parameter,
-    y: Parameter,
-    norm: Any,
+    varied: Sequence[Parameter],
+    norm: Normalize,
 ) -> None:
     """Draw the dependence on two parameters under the trials: failed ones are crosses."""
-    grids = [data.grids[x.name], data.grids[y.name]]
-    surface = data.surfaces[x.name, y.name]
+    x, y = [parameter.name for parameter in varied]
+    grids = [data.grids[x], data.grids[y]]
     draw_surface(
         ax,
-        [x, y],
+        varied,
         grids,
-        surface,
+        data.surfaces[x, y],
         norm,
     )
 
     points = data.points
-    at = np.stack([points.positions[x.name], points.positions[y.name]])
+    at = np.stack([points.positions[x], points.positions[y]])
     ax.scatter(*at[:, ~points.failed], marker="o", **DOT)
     ax.scatter(*at[:, points.failed], marker="X", **DOT)
     if points.incumbent is not None:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
-from matplotlib.axes import Axes
 
-from hpo_lib.plots.parameter_axes import parameter_axis, parameter_norm, positions
+from hpo_lib.plots.parameter_axes import parameter_axis, positions
 from hpo_lib.plots.style import BLUE, AxesArray, FloatArray, panels
 from hpo_lib.space.parameters import ChoiceParameter, IntParameter, Parameter
 from hpo_lib.space.search_space import SearchSpace
-from hpo_lib.space.values import Value
 
 _MOST_BARS = 25
 
@@ -22,13 +19,11 @@ class Prior(NamedTuple):
 
     Attributes:
         parameters: the searched parameters.
-        draws: values by the name of a parameter; inactive ones are left out.
-        n: number of configurations that were drawn.
+        draws: positions by the name of a parameter, shape (n,); NaN where it is inactive.
     """
 
     parameters: tuple[Parameter, ...]
-    draws: dict[str, list[Value]]
-    n: int
+    draws: dict[str, FloatArray]
 
 
 def prior_data(
@@ -44,15 +39,11 @@ def prior_data(
         seed: fixes the draws, and the priors that have a random part.
     """
     rng = np.random.default_rng(seed)
-
-    # Inactive parameters are not in a configuration.
-    draws: dict[str, list[Value]] = {parameter.name: [] for parameter in space.searched}
-    for _ in range(n):
-        configuration = space.sample(rng, prior_seed=seed)
-        for name in draws.keys() & configuration.keys():
-            draws[name].append(configuration[name])
-
-    return Prior(space.searched, draws, n)
+    drawn = [space.sample(rng, prior_seed=seed) for _ in range(n)]
+    draws: dict[str, FloatArray] = {}
+    for parameter in space.searched:
+        draws[parameter.name] = positions(parameter, [c.get(parameter.name) for c in drawn])
+    return Prior(space.searched, draws)
 
 
 def plot_prior(
@@ -78,55 +69,45 @@ def plot_prior(
         2.0,
     )
     for ax, parameter in zip(axes, data.parameters, strict=True):
-        draws = data.draws[parameter.name]
         parameter_axis(ax, "x", parameter)
-        _draw_histogram(ax, parameter, draws)
+        draws = data.draws[parameter.name]
+        n = len(draws)
+        active = draws[np.isfinite(draws)]
+        edges = _bin_edges(parameter)
+        ax.hist(
+            active,
+            bins=cast(Any, edges),
+            weights=np.full(len(active), 100 / max(len(active), 1)),
+            rwidth=0.8 if len(edges) <= 13 else 1.0,
+            color=BLUE,
+        )
         ax.grid(visible=False, axis="x")
         ax.set_ylabel("draws (%)")
 
         # A conditional parameter is active in some draws only.
-        if len(draws) < data.n:
-            ax.set_title(f"active in {len(draws) / data.n:.0%}", fontsize=9)
+        if len(active) < n:
+            ax.set_title(f"active in {len(active) / n:.0%}", fontsize=9)
 
-    axes[0].figure.suptitle(f"Priors, n = {data.n:,} draws", fontsize=11)
+    axes[0].figure.suptitle(f"Priors, n = {n:,} draws", fontsize=11)
     return axes
-
-
-def _draw_histogram(
-    ax: Axes,
-    parameter: Parameter,
-    draws: Sequence[Value],
-) -> None:
-    """Draw the share of the draws in each bin."""
-    at = positions(parameter, draws)
-    edges = _bin_edges(parameter)
-    ax.hist(
-        at,
-        bins=cast(Any, edges),
-        weights=np.full(len(at), 100 / max(len(at), 1)),
-        rwidth=0.8 if len(edges) <= 13 else 1.0,
-        color=BLUE,
-    )
 
 
 def _bin_edges(parameter: Parameter) -> FloatArray:
     """Return the edges of the bins; single values lie between them."""
     if isinstance(parameter, ChoiceParameter):
-        return np.arange(len(parameter.options) + 1, dtype=np.float64) - 0.5
+        return np.arange(parameter.count + 1.0) - 0.5
 
     # Bins of equal width on the scale of the axis.
     low, high = parameter.low, parameter.high
-    bins = np.arange(_MOST_BARS + 1) / _MOST_BARS
+    n_edges = _MOST_BARS + 1
     if parameter.log and isinstance(parameter, IntParameter):
-        # Whole numbers from `low` to one beyond `high`.
-        starts = low * ((high + 1) / low) ** bins
-        return np.unique(starts.round()) - 0.5
-    if parameter.log or parameter.count is None:
-        return parameter_norm(parameter).inverse(bins)
+        return np.unique(np.geomspace(low, high + 1, n_edges).round()) - 0.5
+    if parameter.log:
+        return np.geomspace(low, high, n_edges)
+    if parameter.count is None:
+        return np.linspace(low, high, n_edges)
 
     # The same number of values in each bin, or the bars of a uniform prior would differ.
     step = parameter.step or 1
-    per_bin = -(-parameter.count // _MOST_BARS)
-    n_bins = -(-parameter.count // per_bin)
-    starts = step * per_bin * np.arange(n_bins + 1, dtype=np.float64)
-    return starts + (low - step / 2)
+    width = step * -(-parameter.count // _MOST_BARS)
+    return np.arange(low - step / 2, high + width, width)

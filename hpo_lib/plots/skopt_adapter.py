@@ -6,12 +6,13 @@ from typing import Any, cast
 
 import optuna
 from scipy.optimize import OptimizeResult
-from skopt.space import Categorical, Dimension, Integer, Real
+from skopt.space import Dimension
 from skopt.utils import create_result, normalize_dimensions
 
 from hpo_lib.plots.style import label
 from hpo_lib.samplers.skopt_sampler import fit_process
-from hpo_lib.space.parameters import ChoiceParameter, IntParameter, Parameter
+from hpo_lib.space.parameters import ChoiceParameter, Parameter
+from hpo_lib.space.skopt_space import skopt_dimension
 from hpo_lib.space.values import Value
 from hpo_lib.trials import recorded_trials, study_space
 
@@ -50,22 +51,10 @@ def skopt_result(study: optuna.Study) -> OptimizeResult:
         values = [trial.configuration.get(p.name, p.default) for p in searched]
         rows.append([_readable(value) for value in values])
     errors = [cast(float, trial.value) for trial in trials]
-    result = create_result(
-        rows,
-        errors,
-        space,
-        specs={"function": "run_study"},
-    )
+    result = create_result(rows, errors, space, specs={"function": "run_study"})
 
     # plot_objective draws the last of the models.
-    result.models = [
-        fit_process(
-            space,
-            rows,
-            errors,
-            "bayes",
-        )
-    ]
+    result.models = [fit_process(space, rows, errors, "bayes")]
     return result
 
 
@@ -75,15 +64,8 @@ def _readable(value: Value) -> Value:
 
 
 def _dimension(parameter: Parameter) -> Dimension:
-    """Return a parameter as a dimension, whose name is fit for a figure."""
-    name = label(parameter.name)
+    """Return a parameter as a dimension, whose name and options are fit for a figure."""
+    texts: dict[str, Any] = {"name": label(parameter.name)}
     if isinstance(parameter, ChoiceParameter):
-        return Categorical([_readable(option) for option in parameter.options], name=name)
-    kind = Integer if isinstance(parameter, IntParameter) else Real
-    prior = "log-uniform" if parameter.log else "uniform"
-    return kind(
-        parameter.low,
-        parameter.high,
-        prior,
-        name=name,
-    )
+        texts["options"] = tuple(map(_readable, parameter.options))
+    return skopt_dimension(parameter.model_copy(update=texts))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -33,7 +32,7 @@ from hpo_lib.plots.style import (
     value_axis,
 )
 from hpo_lib.study.catalog import trials_frame
-from hpo_lib.trials import recorded_trials, running_best, sort_by_value
+from hpo_lib.trials import TrialRecord, recorded_trials, running_best, sort_by_value
 
 Source = optuna.Study | pd.DataFrame
 """A study or its `trials_frame`; warm-start trials are left out of either."""
@@ -46,13 +45,11 @@ class AnyTime(NamedTuple):
     """Finished trials of a study in order, each array of shape (n,).
 
     Attributes:
-        study: name of the study.
         seconds: seconds spent until each trial ended.
         values: final values; NaN for failed and pruned trials.
         best: value of the incumbent; NaN before the first.
     """
 
-    study: str
     seconds: FloatArray
     values: FloatArray
     best: FloatArray
@@ -106,29 +103,18 @@ class Importance(NamedTuple):
     n: int
 
 
-def any_time_data(source: Source | Mapping[str, Source]) -> list[AnyTime]:
-    """Return what was spent and reached in one study, or in several by name.
+def any_time_data(source: Source) -> AnyTime:
+    """Return what was spent and reached in a study.
 
     Seconds are those of training and suggesting, summed over trials, whatever ran side by side.
     """
-    if isinstance(source, Mapping):
-        return [any_time_data(one)[0]._replace(study=name) for name, one in source.items()]
-
     frame = _own_trials(source)
     frame = frame[frame["state"] != "running"]
 
     # A trial that failed before it began has spent no seconds.
     seconds = np.nan_to_num(finite(frame[["seconds", "suggest_seconds"]])).sum(axis=1)
     values = finite(frame["value"])
-    name = source.study_name if isinstance(source, optuna.Study) else "study"
-    return [
-        AnyTime(
-            name,
-            np.cumsum(seconds),
-            values,
-            running_best(values),
-        )
-    ]
+    return AnyTime(np.cumsum(seconds), values, running_best(values))
 
 
 def _own_trials(source: Source) -> Any:
@@ -138,15 +124,14 @@ def _own_trials(source: Source) -> Any:
 
 
 def plot_any_time(
-    source: Source | Mapping[str, Source] | list[AnyTime],
+    source: Source | AnyTime,
     by: Literal["trial", "seconds"] = "trial",
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw the incumbent of one study or several against what was spent.
+    """Draw the incumbent of a study against what was spent.
 
     Args:
-        source: a study or its `trials_frame`, several of them by name, or what `any_time_data`
-            returns.
+        source: a study or its `trials_frame`, or what `any_time_data` returns.
         by: what was spent: trials, or seconds of training and suggesting.
         ax: axes to draw into; default: a new figure.
 
@@ -156,90 +141,72 @@ def plot_any_time(
         >>> plot_any_time(study).get_xlabel()
         'trials finished (count)'
     """
-    data = source if isinstance(source, list) else any_time_data(source)
+    data = source if isinstance(source, AnyTime) else any_time_data(source)
     ax = one_axes(ax)
-    failures: list[FloatArray] = [np.zeros(0)]
-    for i, study in enumerate(data):
-        n = len(study.values)
-        # Points show the values of the trials, steps the incumbent.
-        spent = study.seconds if by == "seconds" else np.arange(1.0, n + 1)
-        failures.append(spent[np.isnan(study.values)])
+    n = len(data.values)
+    spent = data.seconds if by == "seconds" else np.arange(1.0, n + 1)
 
-        name = "incumbent" if len(data) == 1 else label(study.study)
-        style = line_style(i, label=f"{name} (n = {n} trials)", linewidth=2)
-        marker = style.pop("marker")
-        ax.plot(
-            spent,
-            study.values,
-            marker,
-            color=style["color"],
-            markersize=4,
-            alpha=0.45,
-        )
-        ax.step(
-            spent,
-            study.best,
-            where="post",
-            **style,
-        )
-
-    failure_ticks(ax, np.concatenate(failures))
-    value_axis(ax, [study.values for study in data])
+    # Points show the values of the trials, steps the incumbent.
+    ax.plot(
+        spent,
+        data.values,
+        "o",
+        color=BLUE,
+        markersize=4,
+        alpha=0.45,
+    )
+    ax.step(
+        spent,
+        data.best,
+        where="post",
+        color=BLUE,
+        linewidth=2,
+        label=f"incumbent (n = {n} trials)",
+    )
+    failure_ticks(ax, spent[np.isnan(data.values)])
+    value_axis(ax, [data.values])
     spending_axis(ax, by)
     legend_above(ax)
     return ax
 
 
-def learning_curves_data(
-    source: optuna.Study | SegmentResult | Mapping[str, Sequence[float]], k: int = 5
-) -> list[Curves]:
+def learning_curves_data(source: optuna.Study | SegmentResult, k: int = 5) -> list[Curves]:
     """Return the curves of one training, or of the best trials of a study, best first.
 
     Args:
-        source: a study, the result of a training, or its curves by name.
+        source: a study, or the result of a training.
         k: largest number of trials of a study.
 
     Raises:
         ValueError: no completed trial of the study has curves.
     """
-    if isinstance(source, Mapping):
-        return [_curves(source, "this run")]
     if isinstance(source, SegmentResult):
-        return [_curves(vars(source), "this run")]
+        return [_curves(source, "this run")]
 
     trials = [t for t in sort_by_value(recorded_trials(source)) if t.record.validation_error]
     if not trials:
         message = f"study {source.study_name!r} must have a completed trial with curves"
         raise ValueError(message)
-    return [_curves(vars(trial.record), f"trial {trial.number}") for trial in trials[:k]]
+    return [_curves(trial.record, f"trial {trial.number}") for trial in trials[:k]]
 
 
-def _curves(record: Mapping[str, Any], run: str) -> Curves:
-    """Return curves as long as that of the error, which a training writes last."""
-    n_epochs = len(record.get("validation_error", ()))
-
-    # While a training writes its record, its losses may be longer or shorter.
-    def curve(name: str) -> FloatArray:
-        values = finite(record.get(name, ()))[:n_epochs]
-        return np.pad(values, (0, n_epochs - len(values)), constant_values=np.nan)
-
+def _curves(record: SegmentResult | TrialRecord, run: str) -> Curves:
     return Curves(
         run,
-        curve("train_loss"),
-        curve("validation_loss"),
-        curve("validation_error"),
+        finite(record.train_loss),
+        finite(record.validation_loss),
+        finite(record.validation_error),
     )
 
 
 def plot_learning_curves(
-    source: optuna.Study | SegmentResult | Mapping[str, Sequence[float]] | list[Curves],
+    source: optuna.Study | SegmentResult | list[Curves],
     k: int = 5,
 ) -> AxesArray:
     """Draw loss and validation error per epoch of one training, or of a study's best trials.
 
     Args:
-        source: a study, the result of a training, its curves by name, or what
-            `learning_curves_data` returns.
+        source: a study, the result of a training, or what `learning_curves_data` returns.
         k: largest number of trials of a study.
 
     Returns:
@@ -249,7 +216,10 @@ def plot_learning_curves(
     axes = panels(2, 2, 4.2, 3.6)
     loss, error = axes
     for i, curves in enumerate(data):
-        _draw_curves(loss, error, curves, i, is_incumbent=i == 0 and len(data) > 1)
+        name = label(curves.run)
+        if i == 0 and len(data) > 1:
+            name += " (incumbent)"
+        _draw_curves(loss, error, curves, i, name)
 
     # The legend of the loss explains the lines, that of the error the colours.
     for line, name in (("-", "validation"), ("--", "training")):
@@ -266,7 +236,7 @@ def plot_learning_curves(
     return axes
 
 
-def _draw_curves(loss: Axes, error: Axes, curves: Curves, i: int, is_incumbent: bool) -> None:
+def _draw_curves(loss: Axes, error: Axes, curves: Curves, i: int, name: str) -> None:
     """Draw the i-th training; the lines of the first, which is the best, are thicker."""
     n_epochs = len(curves.validation_error)
     epochs = np.arange(1, n_epochs + 1)
@@ -281,9 +251,6 @@ def _draw_curves(loss: Axes, error: Axes, curves: Curves, i: int, is_incumbent: 
         linewidth=width,
     )
 
-    name = label(curves.run)
-    if is_incumbent:
-        name += " (incumbent)"
     last = curves.validation_error[-1] if n_epochs else np.nan
     error.plot(epochs, curves.validation_error, label=f"{name}: {last:.4f}", **style)
 
@@ -320,7 +287,7 @@ def plot_timeline(source: Source | Timeline, ax: Axes | None = None) -> Axes:
     for i, outcome in enumerate(dict.fromkeys(data.outcomes)):
         # Colour and hatch each tell the outcomes apart.
         part = outcomes == outcome
-        ax.barh(
+        bars = ax.barh(
             rows[part],
             lengths[part],
             height=0.7,
@@ -332,14 +299,13 @@ def plot_timeline(source: Source | Timeline, ax: Axes | None = None) -> Axes:
             linewidth=0.5,
         )
 
-    # Numbers of the trials, where there is room for them.
-    for i in np.flatnonzero(lengths > 0.04 * end):
-        ax.text(
-            data.starts[i] + lengths[i] / 2,
-            rows[i],
-            str(data.numbers[i]),
-            ha="center",
-            va="center",
+        # Numbers of the trials, where there is room for them.
+        is_wide = lengths[part] > 0.04 * end
+        numbers = np.where(is_wide, data.numbers[part].astype(str), "")
+        ax.bar_label(
+            bars,
+            numbers.tolist(),
+            label_type="center",
             fontsize=8,
             bbox=WHITE,
         )

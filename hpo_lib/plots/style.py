@@ -151,16 +151,7 @@ def one_axes(
         width: width of a new figure in inches.
         height: its height in inches.
     """
-    return (
-        panels(
-            1,
-            1,
-            width,
-            height,
-        )[0]
-        if ax is None
-        else ax
-    )
+    return panels(1, 1, width, height)[0] if ax is None else ax
 
 
 def figure_of(drawn: Any) -> Figure:
@@ -275,9 +266,6 @@ def value_norm(values: Iterable[ArrayLike]) -> Normalize:
 
     low = float(joined.min())
     high = float(joined.max())
-    if low == high:
-        # Equal values still need a range.
-        high = low + max(abs(low), 1.0) * 1e-3
     if low > 0 and high / low > 8:
         return LogNorm(low, high)
     return Normalize(low, high)

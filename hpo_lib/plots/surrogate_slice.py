@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import optuna
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba_array
 from numpy.typing import NDArray
 
 from hpo_lib.plots.parameter_axes import draw_mean, draw_surface, parameter_axis, positions
@@ -31,7 +32,6 @@ from hpo_lib.plots.style import (
 )
 from hpo_lib.plots.trials import Points, trial_points
 from hpo_lib.samplers.acquisition import log_expected_improvement
-from hpo_lib.samplers.encoding import Encoder
 from hpo_lib.samplers.surrogate import Surrogate, fit_surrogate
 from hpo_lib.space.parameters import ChoiceParameter, Parameter
 from hpo_lib.space.search_space import SearchSpace
@@ -52,8 +52,8 @@ class FittedStudy:
     Attributes:
         space: search space of the study.
         surrogate: model that was fitted to the completed trials.
-        points: the finished trials.
-        rows: their inputs of the model, shape (n, d); NaN for a trial outside the space.
+        points: the finished trials inside the space.
+        rows: their inputs of the model, shape (n, d).
         incumbent: value of every parameter; the default's where it is inactive.
     """
 
@@ -99,6 +99,11 @@ class Slice(NamedTuple):
         """Whether each trial is near enough to be shown."""
         return self.nearness > _MIN_NEARNESS
 
+    @property
+    def here(self) -> list[float]:
+        """Position of the shown configuration on each axis."""
+        return [positions(axis, [self.at[axis.name]])[0] for axis in self.varied]
+
 
 def fitted_study(study: optuna.Study) -> FittedStudy:
     """Fit the surrogate to the completed trials of a study.
@@ -109,14 +114,15 @@ def fitted_study(study: optuna.Study) -> FittedStudy:
     space = study_space(study)
     trials = [trial for trial in recorded_trials(study) if trial.is_finished]
     surrogate = fit_surrogate(trials, space)
-    points = trial_points(trials, space)
 
-    # Trials outside the space, for instance of another program, have no row.
+    # A trial of another program may lie outside the space.
     encoder = surrogate.encoder
-    outside = (np.nan,) * len(encoder.axes)
-    rows = np.array([encoder.encode(trial.params) or outside for trial in trials])
+    inside = [trial for trial in trials if encoder.encode(trial.params) is not None]
+    points = trial_points(inside, space)
+    rows = encoder.points([trial.params for trial in inside])
+
     # Inactive parameters of the incumbent stand at their default.
-    best = {} if points.incumbent is None else trials[points.incumbent].params
+    best = {} if points.incumbent is None else inside[points.incumbent].params
     incumbent = {p.name: best.get(p.name, p.default) for p in space.searched}
     return FittedStudy(
         space,
@@ -131,7 +137,6 @@ def slice_data(
     source: optuna.Study | FittedStudy,
     names: Sequence[str] = (),
     at: Mapping[str, Value] | None = None,
-    resolution: int | None = None,
 ) -> Slice:
     """Predict along one or two hyperparameters while the others stand still.
 
@@ -139,42 +144,40 @@ def slice_data(
         source: a study with at least four completed trials, or what `fitted_study` returns.
         names: x, or x and y; default: the first hyperparameter.
         at: values of any hyperparameters; the others have the incumbent's.
-        resolution: points per axis; default: 121 along one, 25 along two.
 
     Raises:
         ValueError: a name is unknown or a value outside its range.
     """
     fitted = source if isinstance(source, FittedStudy) else fitted_study(source)
     names = tuple(names) or fitted.names[:1]
-    at = at or {}
-    _check_names(fitted, names, at)
+    if len(names) > 2:
+        message = f"names must be one or two, got {names}"
+        raise ValueError(message)
+    check_varied(names, fitted.names)
 
     # The parameters that vary, and the values at which the others stand.
-    at = {**fitted.incumbent, **at}
+    at = {**fitted.incumbent, **(at or {})}
+    fitted.space.check(at)
     varied = tuple(fitted.space[name] for name in names)
-    resolution = resolution or (121 if len(names) == 1 else 25)
-    grids = [parameter.grid_values(resolution) for parameter in varied]
-
-    # Predictions at the points of the grid; inactive parameters have their default.
-    encoder = fitted.surrogate.encoder
-    model = fitted.surrogate.model
-    rows, shape = _grid_rows(encoder, at, names, grids)
-    mean, std = model.predict(encoder.scale(encoder.impute(rows)), return_std=True)
-    if any(parameter.when for parameter in varied):
-        inactive = _is_inactive(fitted.space, at, names, grids)
-        mean[inactive] = np.nan
-        std[inactive] = np.nan
+    resolution = 121 if len(names) == 1 else 25
+    predictions = predict_grid(
+        fitted.surrogate,
+        fitted.space,
+        varied[::-1],
+        [at],
+        resolution,
+    )
+    mean, std = predictions[..., 0]
 
     # Less than the best mean of a trial is an improvement.
+    model = fitted.surrogate.model
     best = float(model.predict(model.X_).min())
-    log_improvement = log_expected_improvement(mean, std, best, model.noise_)
-
     return Slice(
         varied=varied,
-        grids=tuple(positions(p, grid) for p, grid in zip(varied, grids, strict=True)),
-        mean=mean.reshape(shape),
-        std=std.reshape(shape),
-        log_improvement=log_improvement.reshape(shape),
+        grids=tuple(positions(axis, axis.grid_values(resolution)) for axis in varied),
+        mean=mean,
+        std=std,
+        log_improvement=log_expected_improvement(mean, std, best, model.noise_),
         at=at,
         points=fitted.points,
         nearness=_nearness(fitted, at, names),
@@ -182,61 +185,54 @@ def slice_data(
     )
 
 
-def _row(encoder: Encoder, at: Configuration) -> FloatArray:
-    """Return a configuration as a row of the model's inputs before scaling, shape (1, d)."""
-    return np.array([[axis.to_number(at[axis.name]) for axis in encoder.axes]], dtype=float)
+def check_varied(names: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse names of parameters to vary that are unknown or there twice.
 
+    Args:
+        names: the names.
+        known: names of the parameters that can be varied.
 
-def _grid_rows(
-    encoder: Encoder,
-    at: Configuration,
-    names: Sequence[str],
-    grids: Sequence[Sequence[Value]],
-) -> tuple[FloatArray, tuple[int, ...]]:
-    """Return a row per point of the grid, x varying fastest, and the shape of the grid."""
-    # Positions along each axis, as numbers of the encoder.
-    axes = {axis.name: axis for axis in encoder.axes}
-    positions: list[list[float]] = []
-    for name, grid in zip(names, grids, strict=True):
-        positions.append([axes[name].to_number(value) for value in grid])
-
-    # Arrays [y, x]; everything else stands at the shown configuration.
-    mesh = np.meshgrid(*positions)
-    rows = np.repeat(_row(encoder, at), mesh[0].size, axis=0)
-    columns = list(axes)
-    for name, coordinates in zip(names, mesh, strict=True):
-        rows[:, columns.index(name)] = coordinates.ravel()
-    return rows, mesh[0].shape
-
-
-def _check_names(
-    fitted: FittedStudy,
-    names: Sequence[str],
-    at: Mapping[str, Value],
-) -> None:
-    different = set(names)
-    if len(names) > 2 or len(different) < len(names) or not different <= set(fitted.names):
-        message = f"names must be one or two different ones out of {fitted.names}, got {names}"
-        raise ValueError(message)
-
-    unknown = set(at) - {parameter.name for parameter in fitted.space.searched}
-    if unknown:
-        message = f"at must name searched parameters, got {sorted(unknown)}"
+    Raises:
+        ValueError: a name is unknown or twice there.
+    """
+    if not set(names) <= set(known) or len(set(names)) < len(names):
+        message = f"names must be different ones out of {list(known)}, got {list(names)}"
         raise ValueError(message)
 
 
-def _is_inactive(
+def predict_grid(
+    surrogate: Surrogate,
     space: SearchSpace,
-    at: Configuration,
-    names: Sequence[str],
-    grids: Sequence[Sequence[Value]],
-) -> NDArray[np.bool_]:
-    """Return whether a varied parameter is inactive at each point, x varying fastest."""
-    inactive: list[bool] = []
-    for values in itertools.product(*reversed(grids)):
-        point = dict(zip(reversed(names), values, strict=True))
-        inactive.append(not set(names) <= set(space.complete({**at, **point})))
-    return np.array(inactive)
+    varied: Sequence[Parameter],
+    others: Sequence[Configuration],
+    resolution: int,
+) -> FloatArray:
+    """Predict at the grid points of some parameters, for each setting of the others.
+
+    Args:
+        surrogate: model of a study.
+        space: search space of the study.
+        varied: the parameters that vary.
+        others: values of all parameters, m times, of which those of the varied ones are replaced.
+        resolution: grid points along each parameter.
+
+    Returns:
+        Mean and standard deviation, shape (2, n_1, ..., m) with an axis per varied parameter; NaN
+        where one of these is inactive.
+    """
+    names = [parameter.name for parameter in varied]
+    grids = [parameter.grid_values(resolution) for parameter in varied]
+    configurations: list[Configuration] = []
+    for values in itertools.product(*grids):
+        point = dict(zip(names, values, strict=True))
+        configurations += [space.complete({**other, **point}) for other in others]
+
+    active = np.array([set(names) <= set(c) for c in configurations])
+    predicted = np.full((2, len(active)), np.nan)
+    if active.any():
+        inputs = list(itertools.compress(configurations, active))
+        predicted[:, active] = surrogate.predict(inputs)
+    return predicted.reshape(2, *map(len, grids), len(others))
 
 
 def _nearness(
@@ -251,18 +247,14 @@ def _nearness(
     """
     encoder = fitted.surrogate.encoder
     scaled = fitted.surrogate.model.scaled
-    row = encoder.scale(encoder.impute(_row(encoder, at)))
+    row = encoder.scale(encoder.points([at]))
     rows = fitted.rows
 
     # Two options of a choice are as far apart as any other two.
-    differs = np.where(np.isnan(rows), np.nan, rows != row)
     origin = scaled(np.where(encoder.choice, 0, row))
-    distance = scaled(np.where(encoder.choice, differs, rows)) - origin
-
-    # NaN, of trials outside the space, stays NaN and counts as far away.
-    distance[:, np.isin(fitted.names, names)] *= 0
-    squared = (distance**2).sum(axis=1)
-    return np.nan_to_num(np.exp(-0.5 * squared))
+    distance = scaled(np.where(encoder.choice, rows != row, rows)) - origin
+    distance[:, np.isin(fitted.names, names)] = 0
+    return np.exp(-0.5 * (distance**2).sum(axis=1))
 
 
 def plot_slice(
@@ -298,13 +290,11 @@ def plot_slice(
         improvement = np.exp(improvement)
         text = "expected improvement (fraction)"
 
-    if len(data.varied) == 1:
-        mark = "line"
-        axes = _draw_line(data, improvement, text)
-    else:
-        mark = "cross"
-        axes = _draw_surfaces(data, improvement, text)
+    is_line = len(data.varied) == 1
+    draw = _draw_line if is_line else _draw_surfaces
+    axes = draw(data, improvement, text)
 
+    mark = "line" if is_line else "cross"
     title = f"dots: {data.near.sum()} of {len(data.near)} trials near the slice"
     title += f"; {mark}: the shown configuration"
     if np.isnan(data.mean).any():
@@ -316,54 +306,30 @@ def plot_slice(
 def _draw_line(data: Slice, improvement: FloatArray, text: str) -> AxesArray:
     """Draw the slice along one parameter, and the improvement beside it."""
     axes = panels(2, 2, 4.3, 3.3)
-    parameter = data.varied[0]
+    (parameter,) = data.varied
+    (x,) = data.grids
     for ax in axes:
         # A dashed line at the shown configuration.
         parameter_axis(ax, "x", parameter, margin=0.02)
-        here = positions(parameter, [data.at[parameter.name]])[0]
         ax.axvline(
-            here,
+            *data.here,
             color="black",
             linewidth=1,
             linestyle="--",
-            zorder=1.5,
         )
 
     left, right = axes
-    _draw_mean_and_trials(left, data)
-    if isinstance(parameter, ChoiceParameter):
-        # Bars stand on the lowest value, since logarithms are negative.
-        lowest = np.fmin.reduce(improvement)
-        heights = improvement - lowest
-        right.bar(
-            data.grids[0],
-            heights,
-            0.5,
-            lowest,
-            color=GREEN,
-        )
-    else:
-        right.plot(data.grids[0], improvement, color=GREEN)
-
-    right.set_ylabel(text)
-    return axes
-
-
-def _draw_mean_and_trials(ax: Axes, data: Slice) -> None:
-    """Draw the mean with its uncertainty, and the trials near the slice."""
-    parameter = data.varied[0]
     draw_mean(
-        ax,
+        left,
         parameter,
-        data.grids[0],
+        x,
         data.mean,
         data.std,
         bands=2,
     )
-
     at = data.points.positions[parameter.name]
     near = data.near
-    ax.scatter(
+    left.scatter(
         at[near],
         data.points.values[near],
         s=26,
@@ -371,22 +337,27 @@ def _draw_mean_and_trials(ax: Axes, data: Slice) -> None:
         linewidth=0,
         zorder=4,
     )
-    failure_ticks(ax, at[near & data.points.failed])
-    ax.axhline(
+    failure_ticks(left, at[near & data.points.failed])
+    left.axhline(
         data.best,
         color="0.4",
         linewidth=1,
         linestyle=":",
         label="best mean",
     )
-    ax.set_ylabel(VALUE)
-    ax.legend(fontsize=8)
+    left.set_ylabel(VALUE)
+    left.legend(fontsize=8)
+
+    mark = "o" if isinstance(parameter, ChoiceParameter) else "-"
+    right.plot(x, improvement, mark, color=GREEN)
+    right.set_ylabel(text)
+    return axes
 
 
 def _faded(data: Slice, colour: Any) -> FloatArray:
     """Return a colour for each trial near the slice, opaque on it, shape (n, 4)."""
-    nearness = data.nearness[data.near]
-    return np.column_stack([np.tile(colour, (len(nearness), 1)), np.clip(nearness, 0.15, 1)])
+    opacity = np.clip(data.nearness[data.near], 0.15, 1)
+    return to_rgba_array([colour] * len(opacity), opacity)
 
 
 def _draw_surfaces(data: Slice, improvement: FloatArray, text: str) -> AxesArray:
@@ -405,25 +376,22 @@ def _draw_surfaces(data: Slice, improvement: FloatArray, text: str) -> AxesArray
 
 def _draw_trials(ax: Axes, data: Slice) -> None:
     """Draw the trials near, the incumbent and the shown configuration over a surface."""
-    points = data.points
-    at_x, at_y = (points.positions[parameter.name] for parameter in data.varied)
+    at = np.array([data.points.positions[parameter.name] for parameter in data.varied])
 
     # White dots, the more transparent the farther from the slice.
-    near = data.near
-    dot: dict[str, Any] = DOT | {"color": _faded(data, (1.0, 1.0, 1.0))}
-    ax.scatter(at_x[near], at_y[near], **dot)
-    if points.incumbent is not None and near[points.incumbent]:
-        ax.scatter(at_x[points.incumbent], at_y[points.incumbent], **STAR)
+    dot: dict[str, Any] = DOT | {"color": _faded(data, "white")}
+    ax.scatter(*at[:, data.near], **dot)
+    incumbent = data.points.incumbent
+    if incumbent is not None and data.near[incumbent]:
+        ax.scatter(*at[:, incumbent], **STAR)
 
     # A black cross with a white edge is seen on every colour.
-    here = [positions(parameter, [data.at[parameter.name]])[0] for parameter in data.varied]
-    for colour, width in (("white", 4), ("black", 1.6)):
-        ax.scatter(
-            *here,
-            marker="+",
-            s=120,
-            color=colour,
-            lw=width,
-            clip_on=False,
-            zorder=6,
-        )
+    ax.scatter(
+        *data.here,
+        marker="P",
+        s=90,
+        color="black",
+        edgecolor="white",
+        clip_on=False,
+        zorder=6,
+    )

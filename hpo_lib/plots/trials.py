@@ -57,6 +57,9 @@ _CURVE_STYLES: dict[str, dict[str, Any]] = {
 }
 """Style of each kind of trial, the last on top."""
 
+_MOST_CURVES = 100
+"""Largest number of trials with a curve; the incumbent has one in any case."""
+
 _INACTIVE_HEIGHT = -0.12
 """Where lines pass the axis of a parameter that is inactive, below its range."""
 
@@ -91,14 +94,9 @@ class Points(NamedTuple):
         return f"{text}, {n_failed} failed/pruned ({mark})" if n_failed else text
 
 
-def points_data(study: optuna.Study, space: SearchSpace | None = None) -> Points:
-    """Return the finished trials of a study as points.
-
-    Args:
-        study: any study.
-        space: its search space; default: the one that it was run with.
-    """
-    return trial_points(recorded_trials(study), space or study_space(study))
+def points_data(study: optuna.Study) -> Points:
+    """Return the finished trials of a study as points of its search space."""
+    return trial_points(recorded_trials(study), study_space(study))
 
 
 def trial_points(trials: Sequence[RecordedTrial], space: SearchSpace) -> Points:
@@ -281,23 +279,10 @@ def _draw_trials(ax: Axes, data: Points, bright: Mask) -> bool:
 
 def _draw_coordinate(ax: Axes, x: int, parameter: Parameter) -> None:
     """Draw the axis of one parameter with its ticks."""
-    ax.vlines(
-        x,
-        0,
-        1,
-        color="0.3",
-        linewidth=1,
-        zorder=3,
-    )
+    style: dict[str, Any] = {"color": "0.3", "linewidth": 1, "zorder": 3}
+    ax.vlines(x, 0, 1, **style)
     for y, text in unit_ticks(parameter):
-        ax.hlines(
-            y,
-            x - 0.03,
-            x,
-            color="0.3",
-            linewidth=1,
-            zorder=3,
-        )
+        ax.hlines(y, x - 0.03, x, **style)
         ax.text(
             x - 0.05,
             y,
@@ -310,12 +295,8 @@ def _draw_coordinate(ax: Axes, x: int, parameter: Parameter) -> None:
         )
 
 
-def trial_curves_data(study: optuna.Study, most: int = 100) -> TrialCurves:
+def trial_curves_data(study: optuna.Study) -> TrialCurves:
     """Return the learning curves of the newest trials, as far as each has come.
-
-    Args:
-        study: a study whose trials have curves.
-        most: largest number of trials; the incumbent is there in any case.
 
     Returns:
         Validation errors per epoch by trial number, for each kind of trial.
@@ -324,15 +305,14 @@ def trial_curves_data(study: optuna.Study, most: int = 100) -> TrialCurves:
     best = incumbent(trials)
 
     # The incumbent may be older than the newest trials.
-    newest = trials[-most:]
+    newest = trials[-_MOST_CURVES:]
     if best is not None and best not in newest:
         newest = [best, *newest]
 
     curves: TrialCurves = {kind: {} for kind in _CURVE_STYLES}
     for trial in newest:
         kind = "failed" if trial.is_failed else str(trial.outcome)
-        if trial is best:
-            kind = "incumbent"
+        kind = "incumbent" if trial is best else kind
         curves[kind][trial.number] = finite(trial.record.validation_error)
 
     return curves

@@ -9,34 +9,26 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
-
 from hpo_lib.exceptions import RunError
 from hpo_lib.files import shown
 from hpo_lib.runner.record import LOCK_NAME, RECORD_NAME, lock_run
 from hpo_lib.study.lease import living_holder
 from hpo_lib.study.sqlite_file import is_sqlite, recorded_leases
 from hpo_lib.study.storage import DEFAULT_STORAGE, storage_lock
-from hpo_lib.trials import read_lease
 
 # Names directly below the results that belong to the repository, and those of folders of runs.
 _KEPT = ("reference", ".gitkeep")
 _RUN_FOLDERS = ("runs", "work", "reference_run")
 
-# Files that SQLite and locks put beside a study file, and folders of checkpoints.
-_COMPANION = re.compile(r"(.+?)(-wal|-shm|-journal|\.lock)")
-_STUDY_FOLDER = re.compile(r".+-[0-9a-f]{12}")
-
-_JOURNAL = b'{"op_code":'  # how each line of Optuna's journal begins
-
-_Leases = dict[str, dict[str, Any] | None]
+# A study file, and what SQLite, locks and checkpoints put beside it.
+_STUDY_FILE = re.compile(r"(.+?)(-wal|-shm|-journal|\.lock|\.checkpoints)?")
 
 
 def find_written(results: Path) -> tuple[list[Path], list[Path]]:
     """Return what runs and studies wrote below a folder, and all other files there.
 
-    Study files are known by their content, whatever their name; links are left alone.
+    Study files are known by their content, whatever their name; links and journals are left
+    alone.
     """
     written: list[Path] = []
     others: list[Path] = []
@@ -44,7 +36,11 @@ def find_written(results: Path) -> tuple[list[Path], list[Path]]:
     while folders:
         folder = folders.pop()
         is_top = folder == results
-        children, studies = _list(folder, is_top)
+        children = sorted(folder.iterdir())
+        studies = {path.name for path in children if _leases(path) is not None}
+        if is_top:
+            children = [path for path in children if path.name not in _KEPT]
+            studies.add(DEFAULT_STORAGE.name)  # however damaged
 
         for path in children:
             if path.is_symlink():
@@ -59,77 +55,45 @@ def find_written(results: Path) -> tuple[list[Path], list[Path]]:
     return written, others
 
 
-def _list(folder: Path, is_top: bool) -> tuple[list[Path], set[str]]:
-    """Return what lies in a folder, and the names of the study files among it."""
-    children = sorted(folder.iterdir())
-    studies = {path.name for path in children if is_study_file(path)}
-    if is_top:
-        children = [path for path in children if path.name not in _KEPT]
-        studies.add(DEFAULT_STORAGE.name)  # however damaged
-    return children, studies
-
-
 def _is_written(path: Path, studies: set[str], is_top: bool) -> bool:
-    if path.is_dir():
-        if path.suffix == ".checkpoints":
-            return all(_STUDY_FOLDER.fullmatch(child.name) for child in path.iterdir())
-        return (path / RECORD_NAME).is_file() or (is_top and path.name in _RUN_FOLDERS)
-
-    companion = _COMPANION.fullmatch(path.name)
-    return path.name in studies or (companion is not None and companion[1] in studies)
-
-
-def is_study_file(path: Path) -> bool:
-    """Return whether a file holds studies of Optuna's, as an SQLite file or as a journal."""
-    return path.is_file() and _leases(path) is not None
+    is_run = (path / RECORD_NAME).is_file() or (is_top and path.name in _RUN_FOLDERS)
+    name = _STUDY_FILE.fullmatch(path.name)
+    return is_run or (name is not None and name[1] in studies)
 
 
 def check_idle(results: Path, locks: ExitStack) -> None:
     """Refuse to delete what a run or a study writes, and let none begin to write it.
 
     Args:
-        results: everything below this folder is looked at, but for the repository's own.
+        results: what runs and studies wrote below this folder is looked at.
         locks: keeps the locks of runs and study files until it is closed.
 
     Raises:
         RunError: a run is in progress, or a driver that is alive holds a study.
     """
-    kept = [results / name for name in _KEPT]
-    for path in results.rglob("*"):
-        if any(path.is_relative_to(folder) for folder in kept):
-            continue
-        if path.name == LOCK_NAME:
-            locks.enter_context(lock_run(path.parent))
-        elif is_study_file(path):
-            # Optuna locks a journal itself, by a link that has the name of our lock.
-            if is_sqlite(path):
-                locks.enter_context(storage_lock(path))
-            _check_leases(path)
+    for written in find_written(results)[0]:
+        for path in (written, *written.rglob("*")):
+            if path.name == LOCK_NAME:
+                locks.enter_context(lock_run(path.parent))
+            if _leases(path) is None:
+                continue
+
+            # No driver can take a lease from here on.
+            locks.enter_context(storage_lock(path))
+            for name, lease in (_leases(path) or {}).items():
+                holder = living_holder(lease)
+                if holder is not None:
+                    message = f"study {name!r} in {shown(path)} is being written by {holder}"
+                    raise RunError(message)
 
 
-def _check_leases(path: Path) -> None:
-    for name, lease in (_leases(path) or {}).items():
-        holder = living_holder(lease)
-        if holder is not None:
-            message = f"study {name!r} in {shown(path)} is being written by {holder}"
-            raise RunError(message)
-
-
-def _leases(path: Path) -> _Leases | None:
+def _leases(path: Path) -> dict[str, dict[str, Any] | None] | None:
+    """Return the lease of each study in a file; None if it is no study file."""
     try:
-        return recorded_leases(path) if is_sqlite(path) else _journal_leases(path)
+        return recorded_leases(path) if path.is_file() and is_sqlite(path) else None
     except sqlite3.OperationalError as error:
         message = f"{path} is being written by another process: {error}"
         raise RunError(message) from error
-
-
-def _journal_leases(path: Path) -> _Leases | None:
-    with path.open("rb") as file:
-        if file.read(len(_JOURNAL)) != _JOURNAL:
-            return None
-    storage = JournalStorage(JournalFileBackend(str(path)))
-    studies = storage.get_all_studies()
-    return {study.study_name: read_lease(study) for study in studies}
 
 
 def delete(path: Path) -> None:

@@ -25,8 +25,6 @@ from hpo_lib.runner.notebooks import PACKAGE_PARENT, Notebook
 from hpo_lib.runner.parameters import RUN_FOLDER, Values
 from hpo_lib.runner.record import NotebookRun, now
 
-_BAR_FORMAT = "{desc}, cell {n_fmt} of {total_fmt}, {elapsed}"
-
 
 class HeadlessKernel(AsyncKernelManager):
     """A kernel in this very interpreter, whatever kernels the machine knows by name."""
@@ -68,19 +66,14 @@ def execute(notebook: Notebook, values: Values, folder: Path, label: str) -> Not
     parameters = {name: parameter.default for name, parameter in notebook.parameters.items()}
     run = NotebookRun("ok", started=now(), parameters=parameters | values)
 
-    # In a terminal a bar shows the cells; a log has one line for each notebook.
-    bar: dict[str, Any] | None = None
-    if sys.stderr.isatty():
-        bar = {"desc": label, "bar_format": _BAR_FORMAT, "leave": False}
-    else:
-        print(f"{label} ...", end=" ", flush=True)
+    print(f"{label} ...", flush=True)
 
     # Papermill saves after every cell: under this name, until the copy is whole.
     running = folder / f"{notebook.name}.running.ipynb"
     log = folder / f"{notebook.name}.log"
     clock_start = time.perf_counter()
     try:
-        _papermill(notebook.path, running, log, values, bar or False)
+        _papermill(notebook.path, running, log, values)
     except (Exception, KeyboardInterrupt) as error:
         _note_failure(run, error, running)
 
@@ -92,12 +85,11 @@ def execute(notebook: Notebook, values: Values, folder: Path, label: str) -> Not
     if running.exists():
         running.replace(folder / f"{notebook.name}.ipynb")
 
-    prefix = f"{label} " if bar else ""
-    print(f"{prefix}{run.status}, {run.seconds} s", flush=True)
+    print(f"{label} {run.status}, {run.seconds} s", flush=True)
     return run
 
 
-def _papermill(source: Path, running: Path, log: Path, values: Values, bar: Any) -> None:
+def _papermill(source: Path, running: Path, log: Path, values: Values) -> None:
     """Execute a notebook, and start its kernel a second time where the first start fails."""
     # Takes seconds to import: what makes no sense has been refused before.
     from nbclient.exceptions import DeadKernelError
@@ -123,7 +115,8 @@ def _papermill(source: Path, running: Path, log: Path, values: Values, bar: Any)
         kernel_manager_class=HeadlessKernel,
         config=Config(HeadlessKernel=kernel_options),
         cwd=str(source.parent),
-        progress_bar=bar,
+        # In a terminal a bar shows the cells.
+        progress_bar={"disable": None, "leave": False},
     )
     try:
         execute_copy()

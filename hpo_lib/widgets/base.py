@@ -9,20 +9,20 @@ from typing import Any, cast
 
 import ipywidgets
 import matplotlib.pyplot as plt
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
-from PIL import Image
 
-from hpo_lib.plots.style import AxesArray
+from hpo_lib.plots.style import AxesArray, figure_of
 from hpo_lib.space.parameters import ChoiceParameter, Parameter
 from hpo_lib.space.values import Value
 from hpo_lib.widgets.front_end import escape_mathjax, is_watched
 
 SliderOptions = list[tuple[str, Any]]
 """Positions of a slider: the text that is shown, and the value."""
+
+TWO_COLUMNS = {"grid_template_columns": "50% 50%"}
+"""Layout of a grid of sliders."""
 
 # One step is a percent of the range.
 _GRID_POINTS = 101
@@ -39,8 +39,7 @@ def to_png(
         layout: positions of all axes in an earlier figure of the same kind, which are used again,
             as fitting the axes takes half of the time; an empty list is filled with them.
     """
-    first = axes.flat[0] if isinstance(axes, np.ndarray) else axes
-    figure = cast(Figure, first.figure)
+    figure = figure_of(axes)
     figure.set_dpi(100)
 
     # With given positions, matplotlib does not measure all labels first.
@@ -49,16 +48,13 @@ def to_png(
         for ax, position in zip(figure.axes, layout, strict=True):
             ax.set_position(position)
 
-    # `savefig` would draw the figure twice.
+    # `savefig` would draw the figure twice. The strongest compression takes longer than sending
+    # what it saves.
+    buffer = io.BytesIO()
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()
+    canvas.print_png(buffer, pil_kwargs={"compress_level": 1})
     if layout is not None:
         layout[:] = [ax.get_position() for ax in figure.axes]
-
-    # The strongest compression takes longer than sending what it saves.
-    buffer = io.BytesIO()
-    pixels = np.asarray(canvas.buffer_rgba())
-    Image.fromarray(pixels).save(buffer, "png", compress_level=1)
     plt.close(figure)
     return buffer.getvalue()
 

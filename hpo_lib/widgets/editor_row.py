@@ -101,11 +101,6 @@ class RowView:
             messages: its mistakes, by field.
         """
         hidden = _RANGE_FIELDS if row.type == "choice" else ("options",)
-        wrong = set(messages)
-        # One cell stands for these two fields.
-        if wrong & {"log", "prior"}:
-            wrong.add("scale")
-
         for field, cell in self.cells.items():
             text = getattr(row, field)
             # A cell is only set where the state has moved: it may hold newer text by now.
@@ -114,7 +109,7 @@ class RowView:
                 cell.value = text
 
             cell.layout.display = "none" if field in hidden else None
-            if field in wrong:
+            if field in messages:
                 cell.add_class("hpo-wrong")
             else:
                 cell.remove_class("hpo-wrong")

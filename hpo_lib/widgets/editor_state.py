@@ -17,7 +17,7 @@ Cell = tuple[int, str]
 """A row's number from 0, and a field of `Row`."""
 
 _COMMON_CELLS = ("default", "fixed", "when")
-_RANGE_CELLS = ("low", "high", "step", "log", "prior", *_COMMON_CELLS)
+_RANGE_CELLS = ("low", "high", "step", *_COMMON_CELLS)
 
 CELLS = {
     "float": _RANGE_CELLS,
@@ -26,13 +26,13 @@ CELLS = {
 }
 """Cells that count for each type; text in the others is kept for when the type returns."""
 
-SCALES = {
-    "linear": ("", ""),
-    "log": ("true", ""),
-    "segmented": ("", "segmented"),
-    "log, segmented": ("true", "segmented"),
+SCALES: dict[str, dict[str, Any]] = {
+    "linear": {},
+    "log": {"log": True},
+    "segmented": {"prior": "segmented"},
+    "log, segmented": {"log": True, "prior": "segmented"},
 }
-"""Texts of the cells `log` and `prior` for each scale."""
+"""Entries of a range for each scale."""
 
 
 _NO_COMMENTS = Comments()
@@ -49,8 +49,7 @@ class Row:
         low: one number, as are `high` and `step`.
         high: the upper end.
         step: the distance between values.
-        log: `true` or nothing.
-        prior: `segmented` or nothing.
+        scale: a key of `SCALES`.
         default: one value.
         fixed: one value.
         when: a mapping, with or without its braces (`optimizer: sgd`).
@@ -63,8 +62,7 @@ class Row:
     low: str = ""
     high: str = ""
     step: str = ""
-    log: str = ""
-    prior: str = ""
+    scale: str = "linear"
     default: str = ""
     fixed: str = ""
     when: str = ""
@@ -81,21 +79,17 @@ class Row:
         # The canonical form leaves out what goes without saying, as a person would.
         body = parameter.to_dict()
         del body["type"]
+        entries = {key: body.pop(key) for key in ("log", "prior") if key in body}
+        scale = next(scale for scale in SCALES if SCALES[scale] == entries)
         cells = {field: _write_cell(value) for field, value in body.items()}
-        return cls(parameter.name, parameter.type, **cells, comments=comments)
-
-    @property
-    def scale(self) -> str:
-        """Return `log` and `prior` in one word; linear where they spell no scale."""
-        for scale, cells in SCALES.items():
-            if cells == (self.log, self.prior):
-                return scale
-        return "linear"
+        return cls(parameter.name, parameter.type, scale=scale, **cells, comments=comments)
 
     def read(self) -> tuple[dict[str, Any], dict[str, str]]:
         """Return the parameter's entry of a space, and `{field: mistake}` of unreadable cells."""
         body: dict[str, Any] = {"type": self.type}
         mistakes: dict[str, str] = {}
+        if self.type != "choice":
+            body |= SCALES[self.scale]
 
         for field in CELLS.get(self.type, ()):
             text = getattr(self, field)
@@ -125,12 +119,13 @@ def _write_cell(value: Any) -> str:
 
 def _read_cell(field: str, text: str) -> Any:
     """Return the value of a cell; ValueError with the end of a sentence about its field."""
-    brackets = "{}" if field == "when" else "[]"
+    first, last = "{}" if field == "when" else "[]"
     is_list = field in ("options", "when")
-    has_brackets = text.strip()[0] + text.strip()[-1] == brackets
+    has_brackets = text.strip().startswith(first) and text.strip().endswith(last)
     try:
         # The line break ends a comment.
-        wrapped = f"{brackets[0]}{text}\n{brackets[1]}"
+        wrapped = f"{first}{text}\n{last}"
+        value: Any
         value, duplicates = read_yaml(text if is_list and has_brackets else wrapped)
     except ValueError as error:
         message = f"must be YAML (quote words that hold , : # or brackets), got {text!r}"
@@ -142,12 +137,10 @@ def _read_cell(field: str, text: str) -> Any:
     if is_list:
         return value
 
-    match value:
-        case [single] if single is not None:
-            return single
-        case _:
-            message = f"must be one value, got {text!r}"
-            raise ValueError(message)
+    if len(value) != 1 or value[0] is None:
+        message = f"must be one value, got {text!r}"
+        raise ValueError(message)
+    return value[0]
 
 
 class Reading(NamedTuple):
@@ -203,16 +196,6 @@ class EditorState:
         past = (*self.past, self.rows)
         return replace(self, rows=changed, past=past, future=(), typing=typing)
 
-    def _with_row(
-        self,
-        row: int,
-        typing: Cell | None = None,
-        **cells: str,
-    ) -> EditorState:
-        rows = list(self.rows)
-        rows[row] = replace(rows[row], **cells)
-        return self._with_rows(rows, typing)
-
     def edit(
         self,
         row: int,
@@ -223,16 +206,14 @@ class EditorState:
 
         Args:
             row: number of the row, from 0.
-            field: a field of `Row`, or `scale` for `log` and `prior` in one.
-            text: the whole new text; for `scale` a key of `SCALES`.
+            field: a field of `Row`.
+            text: the whole new text.
         """
-        if field == "scale":
-            log, prior = SCALES[text]
-            return self._with_row(row, log=log, prior=prior)
-
         cell = (row, field)
-        before = getattr(self.rows[row], field)
-        after = self._with_row(row, typing=cell, **{field: text})
+        rows = list(self.rows)
+        before = getattr(rows[row], field)
+        rows[row] = replace(rows[row], **{field: text})
+        after = self._with_rows(rows, cell)
 
         # Letters added to a text or taken from its end, without another edit between.
         goes_on = text.startswith(before) or before.startswith(text)
@@ -370,7 +351,8 @@ def _find_cell(
         if problem.startswith(prefix):
             rule = problem.removeprefix(prefix)
             word = rule.split()[0]
-            field = word if word in FIELDS else "name"
-            return (row, field), rule
+            # One cell stands for these two entries.
+            field = "scale" if word in ("log", "prior") else word
+            return (row, field if field in FIELDS else "name"), rule
 
     return None, problem

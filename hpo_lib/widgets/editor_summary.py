@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import optuna
+from jinja2 import Template
 
 from hpo_lib.space.parameters import ChoiceParameter, Parameter
 from hpo_lib.space.search_space import SearchSpace
@@ -24,6 +25,18 @@ _WIDTH = 96
 
 _QUANTILES = 240
 _DRAWS = 5
+
+_SAMPLES = Template(
+    """<table>
+<tr><th></th><th>prior</th><th>default</th>
+{% for _ in draws[1:] %}<th>draw {{ loop.index }}</th>{% endfor %}</tr>
+{% for parameter in space %}
+<tr><th>{{ parameter.name }}</th><td>{{ prior_shape(parameter) | safe }}</td>
+{% for draw in draws %}<td>{{ format_value(draw.get(parameter.name, "–")) }}</td>{% endfor %}</tr>
+{% endfor %}
+</table>""",
+    autoescape=True,
+)
 
 
 def describe_size(space: SearchSpace) -> str:
@@ -163,17 +176,12 @@ def sample_table(space: SearchSpace) -> str:
     rng = np.random.default_rng(0)
     draws = [space.default_configuration()]
     draws += [space.sample(rng) for _ in range(_DRAWS)]
-
-    titles = ["", "prior", "default", *(f"draw {i + 1}" for i in range(_DRAWS))]
-    rows = ["".join(f"<th>{title}</th>" for title in titles)]
-    for parameter in space:
-        cells = [prior_shape(parameter)]
-        cells += [escape(_format(draw.get(parameter.name, "–"))) for draw in draws]
-        columns = "".join(f"<td>{cell}</td>" for cell in cells)
-        rows.append(f"<th>{escape(parameter.name)}</th>{columns}")
-
-    body = "".join(f"<tr>{row}</tr>" for row in rows)
-    return f"<table>{body}</table>"
+    return _SAMPLES.render(
+        space=space,
+        draws=draws,
+        prior_shape=prior_shape,
+        format_value=_format,
+    )
 
 
 def _format(value: Value) -> str:
@@ -186,19 +194,17 @@ def prior_shape(parameter: Parameter) -> str:
         return "fixed"
 
     # The highest bar is one pixel lower than the picture.
-    heights = _prior_heights(parameter)
-    highest = max(heights)
+    counts = np.array(_prior_heights(parameter))
+    heights = (_HEIGHT - 1) * counts / counts.max()
     width = _WIDTH / len(heights)
     gap = 1 if len(heights) < _BINS else 0
 
     bars = ""
-    for i, height in enumerate(heights):
-        if height:
-            pixels = (_HEIGHT - 1) * height / highest
-            bars += (
-                f"<rect x='{i * width:.1f}' y='{_HEIGHT - pixels:.1f}'"
-                f" width='{width - gap:.1f}' height='{pixels:.1f}'/>"
-            )
+    for i in np.flatnonzero(heights):
+        bars += (
+            f"<rect x='{i * width:.1f}' y='{_HEIGHT - heights[i]:.1f}'"
+            f" width='{width - gap:.1f}' height='{heights[i]:.1f}'/>"
+        )
 
     title = escape(f"prior of {parameter.name}", quote=True)
     return (

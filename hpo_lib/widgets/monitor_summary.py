@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from html import escape
 
 import numpy as np
 import optuna
+from jinja2 import Template
 
 from hpo_lib.plots.study import any_time_data, plot_any_time
 from hpo_lib.plots.style import AxesArray, panels
@@ -21,12 +21,23 @@ from hpo_lib.trials import (
     recorded_trials,
 )
 
-_FAILURES_STYLE = """<style>
+_FAILURES = Template(
+    """<style>
 .hpo-failed {max-height: 130px; overflow: auto; font-size: 12px}
 .hpo-failed td, .hpo-failed th {padding: 0 10px 2px 0; text-align: left;
   vertical-align: top; line-height: 1.35}
 .hpo-failed td {overflow-wrap: anywhere}
-</style>"""
+</style>
+<b>Failed trials: {{ trials | length }}</b>
+<div class='hpo-failed' tabindex='0'><table>
+{% if trials %}<tr><th>trial</th><th>reason</th><th>configuration</th></tr>{% endif %}
+{% for trial in trials | reverse %}
+<tr><td>{{ trial.number }}</td><td>{{ trial.record.reason or "" }}</td>
+<td>{{ trial.configuration }}</td></tr>
+{% endfor %}
+</table></div>""",
+    autoescape=True,
+)
 
 
 def seconds_left(study: optuna.Study) -> float | None:
@@ -55,14 +66,14 @@ def describe_study(study: optuna.Study) -> str:
     is_held = lease_holder(study) is not None
     # Other programs hold no lease while they run a study.
     is_interrupted = not is_held and bool(record.settings)
-    counts = _count_states(trials, is_interrupted) or "none yet"
+    states = Counter(_state(trial, is_interrupted) for trial in trials)
+    counts = ", ".join(f"{n} {state}" for state, n in states.items())
 
     text = str(n_finished)
-    budget = record.n_trials
-    if budget:
+    if record.n_trials:
         # A study may have ended more trials than it was asked for last.
-        text += f" of {max(budget, n_finished)}"
-    text += f" trials have ended ({counts})."
+        text += f" of {max(record.n_trials, n_finished)}"
+    text += f" trials have ended ({counts or 'none yet'})."
 
     best = incumbent(trials)
     if best is not None:
@@ -72,11 +83,6 @@ def describe_study(study: optuna.Study) -> str:
     if seconds:
         text += f" About {max(seconds, 1):,.0f} s left."
     return text
-
-
-def _count_states(trials: list[RecordedTrial], is_interrupted: bool) -> str:
-    states = Counter(_state(trial, is_interrupted) for trial in trials)
-    return ", ".join(f"{n} {state}" for state, n in states.items())
 
 
 def _state(trial: RecordedTrial, is_interrupted: bool) -> str:
@@ -100,7 +106,6 @@ def plot_progress(study: optuna.Study) -> AxesArray:
     # Reading the record may fail: no figure is begun before.
     any_time = any_time_data(study)
     curves = trial_curves_data(study)
-
     axes = panels(2, 2, 4.6, 3.1)
     plot_any_time(any_time, ax=axes[0])
     plot_trial_curves(curves, ax=axes[1])
@@ -113,16 +118,4 @@ def plot_progress(study: optuna.Study) -> AxesArray:
 def failures_table(study: optuna.Study) -> str:
     """Return HTML: each failed trial, the newest first, with its reason and configuration."""
     trials = [trial for trial in recorded_trials(study) if trial.is_failed]
-    rows = "".join(map(_failure_row, reversed(trials)))
-    if rows:
-        rows = f"<tr><th>trial</th><th>reason</th><th>configuration</th></tr>{rows}"
-
-    title = f"<b>Failed trials: {len(trials)}</b>"
-    table = f"<div class='hpo-failed' tabindex='0'><table>{rows}</table></div>"
-    return _FAILURES_STYLE + title + table
-
-
-def _failure_row(trial: RecordedTrial) -> str:
-    cells = [str(trial.number), trial.record.reason or "", str(trial.configuration)]
-    columns = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-    return f"<tr>{columns}</tr>"
+    return _FAILURES.render(trials=trials)

@@ -10,6 +10,7 @@ from typing import Any
 
 import optuna
 from ipywidgets import HTML, BoundedIntText, Button, Dropdown, HBox, Text, VBox
+from jinja2 import Template
 
 from hpo_lib.checks import check_member
 from hpo_lib.exceptions import SpaceError
@@ -29,16 +30,21 @@ from hpo_lib.widgets.editor_summary import (
 )
 from hpo_lib.widgets.front_end import NO_MATHJAX, PROBLEM_STYLE, in_turn, is_watched
 
-_PREVIEW_STYLE = """<style>
+_PREVIEW = Template(
+    """<style>
 .hpo-preview {font-size: 12px; line-height: 1.4}
 .hpo-preview table {border-collapse: collapse; margin: 4px 0; table-layout: auto}
 .hpo-preview td, .hpo-preview th {padding: 0 8px 0 0; text-align: left; max-width: 110px;
   overflow: hidden; text-overflow: ellipsis; white-space: nowrap; background: none}
 .hpo-preview pre {font-size: 11px; margin: 2px 0; white-space: pre-wrap; line-height: 1.35}
 .hpo-old {opacity: 0.65}
-</style>"""
-
-_PREVIEW = f"hpo-preview {NO_MATHJAX}"
+</style>
+<div class='hpo-preview {{ no_mathjax }}{{ " hpo-old" if is_old }}'>
+{% if is_old %}<b>The last valid space:</b>{% endif %}
+{% for line in lines %}<div>{{ line | safe }}</div>{% endfor %}
+</div>""",
+    autoescape=True,
+)
 _FILE = "the file"
 
 
@@ -119,8 +125,8 @@ class SpaceEditor:
         space = current or self._last_valid_space
         self._last_valid_space = space
         if space is None:
-            text = "A preview follows the first row."
-            return f"{_PREVIEW_STYLE}<div class='{_PREVIEW}'>{text}</div>"
+            lines = ["A preview follows the first row."]
+            return _PREVIEW.render(lines=lines, no_mathjax=NO_MATHJAX)
 
         lines = [
             describe_size(space),
@@ -129,14 +135,8 @@ class SpaceEditor:
         if self.study is not None:
             lines.append(describe_warm_start(self.study, space))
 
-        classes = _PREVIEW
-        content = "".join(f"<div>{line}</div>" for line in lines)
-        if current is None:
-            classes = f"{_PREVIEW} hpo-old"
-            content = f"<b>The last valid space:</b>{content}"
-
-        content += sample_table(space) + describe_saving(space, self.path)
-        return f"{_PREVIEW_STYLE}<div class='{classes}'>{content}</div>"
+        lines += [sample_table(space), describe_saving(space, self.path)]
+        return _PREVIEW.render(lines=lines, is_old=current is None, no_mathjax=NO_MATHJAX)
 
     @cached_property
     def box(self) -> VBox:
@@ -218,13 +218,13 @@ class SpaceEditor:
 
         Args:
             row: number of the row, from 0.
-            field: a field of `Row`, or `scale` for `log` and `prior` in one.
+            field: a field of `Row`.
             text: the whole new text.
 
         Raises:
             ValueError: no such field, or no such type or scale.
         """
-        check_member("field", field, [*FIELDS, "scale"])
+        check_member("field", field, FIELDS)
         if field in DROPDOWNS:
             check_member("text", text, DROPDOWNS[field])
 

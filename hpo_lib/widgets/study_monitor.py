@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -19,8 +18,8 @@ from ipywidgets import (
     SelectionRangeSlider,
     VBox,
 )
+from jinja2 import Template
 from matplotlib.transforms import Bbox
-from optuna.storages import BaseStorage
 
 from hpo_lib.checks import check_name
 from hpo_lib.exceptions import StudyError
@@ -32,6 +31,7 @@ from hpo_lib.study.lease import lease_holder
 from hpo_lib.study.storage import DEFAULT_STORAGE, Storage, open_storage
 from hpo_lib.trials import StudyRecord, recorded_trials
 from hpo_lib.widgets.base import (
+    TWO_COLUMNS,
     Panel,
     SliderOptions,
     make_field,
@@ -47,7 +47,16 @@ REFRESH_SECONDS = 1.0
 
 _RUNS_HERE = ("running", "paused", "stopping")
 
-_PROBLEM_LAYOUT = "white-space: pre-wrap; margin: 4px 0; max-height: 130px; overflow: auto"
+_STATUS = Template(
+    """<div role='status' aria-live='polite' style='line-height: 1.4'>
+<b>{{ name }}</b> · {{ activity }} · {{ summary }}</div>
+{% for problem in problems %}
+<div role='alert' class='hpo-problem'
+  style='white-space: pre-wrap; margin: 4px 0; max-height: 130px; overflow: auto'
+>⚠ {{ problem }}</div>
+{% endfor %}""",
+    autoescape=True,
+)
 
 
 class StudyMonitor(Panel):
@@ -118,9 +127,7 @@ class StudyMonitor(Panel):
         # One that runs already is meant rather than another object of that name.
         self.background = background_study(self.name, storage) or self.background
         if self.background is None:
-            is_object = isinstance(storage, BaseStorage)
-            place = "the storage" if is_object else storage or DEFAULT_STORAGE
-            self._absent = f"no study of that name in {place}"
+            self._absent = f"no study of that name in {storage or DEFAULT_STORAGE}"
 
     def _make_controls(self) -> list[Any]:
         """Make the buttons and the status; return those that are shown, none where read-only."""
@@ -185,22 +192,14 @@ class StudyMonitor(Panel):
 
         self.sliders: dict[str, Any] = {}
         self.values = _make_range_slider("validation error", [("none", 0.0)])
-        self._grid = GridBox(layout={"grid_template_columns": "50% 50%"})
+        self._grid = GridBox(layout=TWO_COLUMNS)
         self.inside = Label()
         self.clear = Button(description="Show all", layout={"width": "90px"})
         self.clear.on_click(self._show_all)
 
         brushed = HBox([self.clear, self.inside])
-        self._figures = VBox(
-            [
-                self.image,
-                self.coordinates,
-                brushed,
-                self._grid,
-                self.failures,
-            ],
-            layout={"display": "none"},
-        )
+        figures = [self.image, self.coordinates, brushed, self._grid, self.failures]
+        self._figures = VBox(figures, layout={"display": "none"})
 
     @property
     def study(self) -> optuna.Study | None:
@@ -274,14 +273,15 @@ class StudyMonitor(Panel):
 
         activity = self._activity(state, holder, is_begun=study is not None)
         summary = self._absent if study is None else describe_study(study)
-        text = f"<b>{escape(self.name)}</b> · {escape(activity)} · {escape(summary)}"
-        html = f"<div role='status' aria-live='polite' style='line-height: 1.4'>{text}</div>"
-        for problem in (unreadable, self._problem, self._failure()):
-            if problem:
-                style = f"class='hpo-problem' style='{_PROBLEM_LAYOUT}'"
-                html += f"<div role='alert' {style}>⚠ {escape(problem)}</div>"
-
-        self.status.value = PROBLEM_STYLE + html
+        error = self.background.error if self.background else None
+        failure = f"{type(error).__name__}: {error}" if error else ""
+        text = _STATUS.render(
+            name=self.name,
+            activity=activity,
+            summary=summary,
+            problems=filter(None, [unreadable, self._problem, failure]),
+        )
+        self.status.value = PROBLEM_STYLE + text
 
     def _activity(self, state: State, holder: str | None, *, is_begun: bool) -> str:
         """Return in a few words who runs the study, or what was done to it here."""
@@ -301,19 +301,20 @@ class StudyMonitor(Panel):
         self.stop.disabled = state not in ("running", "paused")
         self.trials.disabled = is_held or runs_here
 
-    def _failure(self) -> str:
-        """Return the error that ended the run in this process, or nothing."""
-        error = self.background.error if self.background else None
-        return f"{type(error).__name__}: {error}" if error else ""
-
     def _fit_sliders(self, points: Points) -> None:
         """Make a slider per parameter once, and extend that of the values, keeping its range."""
         if not self.sliders:
-            self._make_sliders(points)
+            for parameter in points.parameters:
+                options = slider_options(parameter)
+                self.sliders[parameter.name] = _make_range_slider(parameter.name, options)
+
+            self._grid.children = (*self.sliders.values(), self.values)
+            for slider in self._grid.children:
+                slider.observe(self._on_brush, "value")
 
         finite: FloatArray = points.values[np.isfinite(points.values)]
         values: list[float] = np.unique(finite).tolist() or [0.0]
-        low, high = _selected_range(self.values) or (values[0], values[-1])
+        low, high = _selected_range(self.values) or (-np.inf, np.inf)
         inside = [i for i, value in enumerate(values) if low <= value <= high] or [0]
 
         # Each assignment would draw the figure.
@@ -321,15 +322,6 @@ class StudyMonitor(Panel):
         self.values.options = [(f"{value:.4g}", value) for value in values]
         self.values.index = (inside[0], inside[-1])
         self._is_adjusting = False
-
-    def _make_sliders(self, points: Points) -> None:
-        for parameter in points.parameters:
-            options = slider_options(parameter)
-            self.sliders[parameter.name] = _make_range_slider(parameter.name, options)
-
-        self._grid.children = (*self.sliders.values(), self.values)
-        for slider in self._grid.children:
-            slider.observe(self._on_brush, "value")
 
     @in_turn()
     def _on_brush(self, _: object) -> None:
@@ -339,7 +331,7 @@ class StudyMonitor(Panel):
     @in_turn()
     def _show_all(self, _: object) -> None:
         self._is_adjusting = True
-        for slider in (*self.sliders.values(), self.values):
+        for slider in self._grid.children:
             slider.index = (0, len(slider.options) - 1)
         self._is_adjusting = False
         self._draw_coordinates()

@@ -7,14 +7,22 @@ from functools import partial
 from typing import Any
 
 import optuna
-from ipywidgets import Button, Dropdown, HBox, Label, SelectionSlider, VBox
+from ipywidgets import Button, Dropdown, GridBox, HBox, Label, SelectionSlider
 
 from hpo_lib.exceptions import StudyError
 from hpo_lib.plots.surrogate_slice import FittedStudy, fitted_study, plot_slice, slice_data
 from hpo_lib.space.values import Configuration, Value
 from hpo_lib.study.lease import lease_holder
 from hpo_lib.trials import own_trials, recorded_trials, stop_reason, study_space
-from hpo_lib.widgets.base import Panel, make_field, make_image, make_slider, slider_options, to_png
+from hpo_lib.widgets.base import (
+    TWO_COLUMNS,
+    Panel,
+    make_field,
+    make_image,
+    make_slider,
+    slider_options,
+    to_png,
+)
 from hpo_lib.widgets.front_end import escape_mathjax, in_turn
 
 # A value of None would leave the field blank.
@@ -95,14 +103,7 @@ class SurrogateExplorer(Panel):
 
         self._show_incumbent()
         self._connect()
-        rows = [
-            axes,
-            self.image,
-            sliders,
-            self.expected,
-            buttons,
-            self.status,
-        ]
+        rows = [axes, self.image, sliders, self.expected, buttons, self.status]
         super().__init__(rows, layout={"max_width": "900px"})
 
     def _make_axes(self) -> HBox:
@@ -116,20 +117,14 @@ class SurrogateExplorer(Panel):
         self.acquisition = dropdown("Improvement", options=scales)
         return HBox([self.x, self.y, self.acquisition])
 
-    def _make_sliders(self) -> HBox:
+    def _make_sliders(self) -> GridBox:
         """Make a slider per hyperparameter, in two columns."""
         self.sliders: dict[str, Any] = {}
         for name in self._fitted.names:
             options = slider_options(self._fitted.space[name])
             self.sliders[name] = make_slider(SelectionSlider, name, options)
 
-        sliders = list(self.sliders.values())
-        half = (len(sliders) + 1) // 2
-        column = partial(VBox, layout={"width": "50%"})
-        columns = [column(sliders[:half])]
-        if sliders[half:]:
-            columns.append(column(sliders[half:]))
-        return HBox(columns)
+        return GridBox(list(self.sliders.values()), layout=TWO_COLUMNS)
 
     def _make_buttons(self) -> HBox:
         self.to_incumbent = Button(description="Go to incumbent")
@@ -142,9 +137,9 @@ class SurrogateExplorer(Panel):
         for control in (*controls, *self.sliders.values()):
             control.observe(self._on_change, "value")
 
-        self.to_incumbent.on_click(lambda _: self._show_incumbent())
-        self.refresh.on_click(lambda _: self._refit())
-        self.queue.on_click(lambda _: self._queue_shown())
+        self.to_incumbent.on_click(self._show_incumbent)
+        self.refresh.on_click(self._refit)
+        self.queue.on_click(self._queue_shown)
 
     @property
     def configuration(self) -> Configuration:
@@ -154,10 +149,8 @@ class SurrogateExplorer(Panel):
     def _slider_values(self) -> dict[str, Value]:
         """Return a value per searched parameter, active or not."""
         # Parameters with a single value have no slider.
-        values = dict(self._fitted.incumbent)
-        for name, slider in self.sliders.items():
-            values[name] = slider.value
-        return values
+        shown = {name: slider.value for name, slider in self.sliders.items()}
+        return self._fitted.incumbent | shown
 
     @in_turn()
     def _on_change(self, _: object) -> None:
@@ -190,7 +183,7 @@ class SurrogateExplorer(Panel):
         self.expected.value = escape_mathjax(text)
 
     @in_turn()
-    def _show_incumbent(self) -> None:
+    def _show_incumbent(self, _: object = None) -> None:
         """Move all sliders to the incumbent."""
         self._is_adjusting = True
         for name, slider in self.sliders.items():
@@ -203,7 +196,7 @@ class SurrogateExplorer(Panel):
         self._on_change(None)
 
     @in_turn()
-    def _refit(self) -> None:
+    def _refit(self, _: object) -> None:
         """Fit the surrogate to the trials that have completed by now."""
         self._fitted = fitted_study(self.study)
         self._on_change(None)
@@ -211,7 +204,7 @@ class SurrogateExplorer(Panel):
         self.status.value = f"Fitted to {n_trials} completed trials."
 
     @in_turn()
-    def _queue_shown(self) -> None:
+    def _queue_shown(self, _: object) -> None:
         try:
             queue_trial(self.study, self._slider_values())
         except StudyError as error:

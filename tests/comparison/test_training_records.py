@@ -66,11 +66,11 @@ def test_a_frame_of_trials_reads_as_the_study_that_it_shows(tmp_path):
 
 def test_a_choice_reads_as_a_spreadsheet_writes_it(tmp_path):
     path = tmp_path / "trials.csv"
-    rows = ["b,0,1,TRUE,2.0,0.1", "b,10.0,.5,false,3,0.2", "b,1,0.5,True,4,0.3"]
+    rows = ["b,0,1,TRUE,2.0,0.1", "b,10.0,.7,false,3,0.2", "b,1,0.5,True,4,0.3"]
     path.write_text("\n".join(["kind,layers,share,bias,units,value", *rows]))
-    with pytest.raises(ValueError, match=r"row 1: share: .* got '\.5'"):
+    with pytest.raises(ValueError, match=r"row 1: share: .* got 0\.7"):
         read_record(path, OPTIONS)
-    path.write_text(path.read_text().replace(",.5,", ",0.5,"))
+    path.write_text(path.read_text().replace(",.7,", ",.5,"))
     values = [list(one.values()) for one in read_record(path, OPTIONS).configurations]
     expected = [["b", 0, 1.0, True, 2], ["b", 10, 0.5, False, 3], ["b", 1, 0.5, True, 4]]
     assert repr(values) == repr(expected)
@@ -106,9 +106,9 @@ def test_a_table_of_trials_needs_a_space_and_nothing_else(tmp_path):
         ("depth,value\n1,0.5\n", r"must have a column for each of \['norm'\]"),
         ("depth,norm,value\n9,True,0.5\n", "row 0: depth: must lie between.* got 9"),
         ("depth,norm,value\n1,True,0.5 oops\n", "row 0, validation_error must be.*oops"),
-        ("depth,norm,value\n1,True\n", "row 0 must have 3 cells, got 2"),
+        ("depth,norm,value\n1,True\n", "row 0 must have 3 cells, got fewer"),
         ("depth,norm,value\n1,True,0.5\n1,True,0.5,7\n", "Expected 3 fields in line 3, saw 4"),
-        ("depth,norm,value\n1 2,True,0.5\n", "row 0, depth must be one number, got '1 2'"),
+        ("depth,norm,value\n1 2,True,0.5\n", "row 0: depth: must be a finite number, got '1 2'"),
         ("", "must be a CSV file in UTF-8, got No columns"),
         ("depth,norm,value\n1,True,\n", "at least one training to the full budget"),
     ],

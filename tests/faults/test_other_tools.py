@@ -108,7 +108,7 @@ def test_a_study_made_elsewhere_is_listed_read_and_drawn(foreign):
     assert list(frame.state) == [*["complete"] * 3, "pruned", *["complete"] * 4, "running"]
     assert {"x", "kind"} <= set(frame.columns)
     assert frame.best.iloc[-1] == study.best_value
-    [curve] = any_time_data(study)
+    curve = any_time_data(study)
     assert curve.best[-1] == study.best_value
     assert trials_frame(open_study("empty", foreign)).empty
 

@@ -252,6 +252,7 @@ def test_clean_deletes_what_hpo_lib_wrote_and_nothing_else(results, capsys):
     (results / "linked").symlink_to(outside.parent)
     for file in (results / "studies.db", results / "record", results / "mine" / "s.sqlite"):
         cut(file)
+    run_study(bowl, TOY_SPACE, "random", 1, name="b", storage=results / "record", workers=0)
     (results / "runs" / "a").mkdir(parents=True)
     (results / "into").mkdir()
     (results / "into" / "run.json").write_text(json.dumps({"notebooks": {}}))
@@ -262,26 +263,33 @@ def test_clean_deletes_what_hpo_lib_wrote_and_nothing_else(results, capsys):
     assert outside.exists()
 
 
-@pytest.mark.parametrize("name", ["record", "study.sqlite", "deep/study.sqlite3", "x.log"])
+@pytest.mark.parametrize("name", ["record", "study.sqlite", "deep/study.sqlite3"])
 def test_clean_refuses_while_a_study_is_written_whatever_its_files_name(results, name, capsys):
     file = results / name
     file.parent.mkdir(exist_ok=True)
-    storage = file
-    if name == "x.log":
-        backend = optuna.storages.journal.JournalFileBackend(str(file))
-        storage = optuna.storages.JournalStorage(backend)
     answers = []
 
     def clean(study, trial):
         answers.append(main(["clean", "--yes"]))
 
-    run_study(bowl, TOY_SPACE, "random", 2, name="x", storage=storage, workers=0, callback=clean)
+    run_study(bowl, TOY_SPACE, "random", 2, name="x", storage=file, workers=0, callback=clean)
     assert answers == [2, 2]
     assert f"study 'x' in results/{name} is being written by process {os.getpid()}" in (
         capsys.readouterr().err
     )
     assert main(["clean", "--yes"]) == 0
     assert not file.exists()
+
+
+def test_clean_leaves_a_journal_and_its_checkpoints_alone(results):
+    file = results / "x.log"
+    backend = optuna.storages.journal.JournalFileBackend(str(file))
+    storage = optuna.storages.JournalStorage(backend)
+    run_study(bowl, TOY_SPACE, "random", 2, name="x", storage=storage, workers=0)
+    kept = precious(results / "x.log.checkpoints")
+    assert main(["clean", "--yes"]) == 0
+    assert file.exists()
+    assert kept.exists()
 
 
 @pytest.mark.slow

@@ -17,18 +17,13 @@ def test_learning_curves_of_one_training():
     assert curves.train_loss[0] == 1.0
     assert math.isnan(curves.train_loss[1])
     assert curves.validation_error.tolist() == [0.5, 0.2]
-    for source in (result, vars(result), [curves]):
+    for source in (result, [curves]):
         assert_labelled(plots.plot_learning_curves(source))
 
 
-def test_learning_curves_that_diverged_or_are_still_written_are_drawn():
+def test_learning_curves_that_diverged_at_once_are_drawn():
     nothing = SegmentResult((), (), (), (), status="diverged")
-    writing = {"train_loss": [1.0, 0.5], "validation_error": [0.5]}
-    for source in (nothing, writing):
-        assert_labelled(plots.plot_learning_curves(source))
-    (curves,) = plots.learning_curves_data(writing)
-    assert curves.train_loss.tolist() == [1.0]
-    assert np.isnan(curves.validation_loss).all()
+    assert_labelled(plots.plot_learning_curves(nothing))
 
 
 def test_learning_curves_of_a_study_are_those_of_its_best_trials():
@@ -49,9 +44,8 @@ def test_learning_curves_need_a_trial_with_curves():
 
 def test_any_time_counts_failures_and_their_seconds():
     study = make_study(n=6, failures=(0, 2))
-    (data,) = plots.any_time_data(study)
+    data = plots.any_time_data(study)
     frame = trials_frame(study)
-    assert data.study == "study 0"
     assert np.isnan(data.values).tolist() == [True, False, True, False, False, False]
     assert math.isnan(data.best[0])
     assert (np.diff(data.best[1:]) <= 0).all()
@@ -59,23 +53,22 @@ def test_any_time_counts_failures_and_their_seconds():
     assert data.best[-1] == frame["value"].min()
 
 
-def test_any_time_takes_frames_and_several_studies():
+def test_any_time_takes_frames():
     frame = trials_frame(make_study())
     frame.loc[4, "value"] = math.inf
-    data = plots.any_time_data({"a": make_study(seed=1), "b": frame})
-    assert [one.study for one in data] == ["a", "b"]
-    assert math.isnan(data[1].values[4])
+    data = plots.any_time_data(frame)
+    assert math.isnan(data.values[4])
     for x in ("trial", "seconds"):
         ax = plots.plot_any_time(data, x)
         assert_labelled(ax)
     assert "training + suggesting time (s)" in draw(ax)
-    assert "b (n = 24 trials)" in draw(ax)
+    assert "incumbent (n = 24 trials)" in draw(ax)
 
 
 def test_any_time_leaves_running_trials_out():
     study = make_study(n=3, failures=())
     study.ask(SPACE.distributions())
-    assert len(plots.any_time_data(study)[0].values) == 3
+    assert len(plots.any_time_data(study).values) == 3
 
 
 def test_importance_finds_what_matters_and_includes_conditional_parameters():

@@ -34,7 +34,7 @@ def test_a_pruned_trial_is_shown_but_never_the_incumbent():
             intermediate_values={1: 0.0},
         )
     )
-    data = plots.points_data(study, SPACE)
+    data = plots.points_data(study)
     assert math.isnan(data.values[3])
     assert data.incumbent != 3
     assert math.isnan(data.positions["optimizer"][3])

@@ -228,7 +228,7 @@ def test_a_run_writes_copies_record_and_report(home, capsys):
     expected = [".lock", "01_one.ipynb", "02_two.ipynb", "facts.json", "report.html", "run.json"]
     assert sorted(path.name for path in folder.iterdir()) == expected
     shown = capsys.readouterr().out
-    assert re.search(r"^\[1/2\] 01_one \.\.\. ok, [\d.]+ s$", shown, re.MULTILINE)
+    assert re.search(r"^\[1/2\] 01_one ok, [\d.]+ s$", shown, re.MULTILINE)
     assert "report: results/runs/" in shown
 
     facts = json.loads((folder / "facts.json").read_text())

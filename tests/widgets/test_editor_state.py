@@ -32,7 +32,7 @@ def test_rows_and_yaml_round_trip(space: SearchSpace):
 def test_rows_show_what_a_person_would_type():
     assert START.rows[0] == Row("optimizer", "choice", options="adamw, sgd", default="adamw")
     assert START.rows[2].when == "optimizer: sgd"
-    assert (START.rows[1].low, START.rows[1].log, START.rows[1].prior) == ("0.0001", "true", "")
+    assert (START.rows[1].low, START.rows[1].scale) == ("0.0001", "log")
     space = SearchSpace.from_dict({"x": {"type": "choice", "options": ["1", 1, "a, b", ""]}})
     assert EditorState.from_space(space).rows[0].options == "'1', 1, 'a, b', ''"
 
@@ -46,10 +46,9 @@ def test_rows_show_what_a_person_would_type():
         ("lr", {"low": "1, 2"}, "low", "low must be one value, got '1, 2'"),
         ("lr", {"low": "null"}, "low", "low must be one value, got 'null'"),
         ("lr", {"low": "]"}, "low", "low must be YAML"),
-        ("lr", {"low": "0"}, "log", "log needs low above 0"),
+        ("lr", {"low": "0"}, "scale", "log needs low above 0"),
         ("lr", {"default": "5"}, "default", "default must lie between"),
         ("lr", {"fixed": "5"}, "fixed", "fixed must lie between"),
-        ("lr", {"prior": "flat"}, "prior", "prior must be 'uniform' or 'segmented', got 'flat'"),
         ("lr", {"type": "number"}, "type", "type must be one of float, int, choice"),
         ("lr", {"name": ""}, "name", "name is required, got nothing"),
         ("lr", {"name": "stride"}, "name", None),

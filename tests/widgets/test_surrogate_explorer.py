@@ -41,7 +41,7 @@ def test_a_slice_has_its_mean_where_the_function_is_low(study):
 def test_a_slice_predicts_what_the_surrogate_does(study):
     fitted = fitted_study(study)
     at = {"optimizer": "sgd", "momentum": 0.3, "depth": 6}
-    data = slice_data(fitted, ["lr", "depth"], at, resolution=5)
+    data = slice_data(fitted, ["lr", "depth"], at)
     y, x = 1, 3
     values = {**at, "lr": float(data.grids[0][x]), "depth": int(data.grids[1][y])}
     mean, std = fitted.surrogate.predict([TOY_SPACE.complete(values)])
@@ -107,10 +107,11 @@ def test_trials_on_the_slice_are_near_and_others_fade(study):
 @pytest.mark.parametrize(
     ("names", "at", "problem"),
     [
-        (["lr", "lr"], {}, "one or two different"),
-        (["width"], {}, "one or two different"),
-        (["lr"], {"speed": 1}, r"at must name searched parameters, got \['speed'\]"),
-        (["lr"], {"depth": 99}, "depth must lie within"),
+        (["lr", "lr"], {}, r"names must be different ones .* got \['lr', 'lr'\]"),
+        (["width"], {}, r"names must be different ones .* got \['width'\]"),
+        (["lr", "depth", "optimizer"], {}, "names must be one or two"),
+        (["lr"], {"speed": 1}, "speed: unknown parameter, got 1"),
+        (["lr"], {"depth": 99}, "depth: must lie between"),
     ],
 )
 def test_a_wrong_slice_is_refused(study, names, at, problem):
