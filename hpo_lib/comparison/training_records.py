@@ -21,7 +21,7 @@ import optuna
 import pandas as pd
 from numpy.typing import NDArray
 
-from hpo_lib.files import expand_user
+from hpo_lib.files import user_path
 from hpo_lib.space.parameters import ChoiceParameter, Parameter
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration, Value
@@ -158,7 +158,7 @@ def read_record(path: str | Path, space: SearchSpace | None = None) -> Record:
     Raises:
         ValueError: a column is missing or a cell is wrong; the message names row and column.
     """
-    path = expand_user(path)
+    path = user_path(path)
 
     # Space and budget from the JSON file, if there is one.
     stem = path.name.removesuffix(".gz")

@@ -16,8 +16,8 @@ from hpo_lib.exceptions import RunError
 from hpo_lib.files import shown
 from hpo_lib.runner.record import LOCK_NAME, RECORD_NAME, lock_run
 from hpo_lib.study.lease import living_holder
-from hpo_lib.study.sqlite_file import is_sqlite, recorded_leases
-from hpo_lib.study.storage import DEFAULT_STORAGE, storage_lock
+from hpo_lib.study.sqlite_file import is_sqlite, read_content, recorded_leases
+from hpo_lib.study.storage import DEFAULT_STORAGE, storage_lock, version_problem
 from hpo_lib.trials import read_lease
 
 # Names directly below the results that belong to the repository, and those of folders of runs.
@@ -65,7 +65,8 @@ def _list(folder: Path, is_top: bool) -> tuple[list[Path], set[str]]:
     studies = {path.name for path in children if is_study_file(path)}
     if is_top:
         children = [path for path in children if path.name not in _KEPT]
-        studies.add(DEFAULT_STORAGE.name)  # however damaged
+        if other_version(folder / DEFAULT_STORAGE.name) is None:
+            studies.add(DEFAULT_STORAGE.name)  # however damaged
     return children, studies
 
 
@@ -80,8 +81,19 @@ def _is_written(path: Path, studies: set[str], is_top: bool) -> bool:
 
 
 def is_study_file(path: Path) -> bool:
-    """Return whether a file holds studies of Optuna's, as an SQLite file or as a journal."""
-    return path.is_file() and _leases(path) is not None
+    """Return whether a file holds studies that can be read, as an SQLite file or as a journal."""
+    return path.is_file() and other_version(path) is None and _leases(path) is not None
+
+
+def other_version(path: Path) -> str | None:
+    """Return why a file with studies of another Optuna cannot be read; None for any other file."""
+    try:
+        if not path.is_file() or not is_sqlite(path):
+            return None
+        content = read_content(path)
+    except sqlite3.DatabaseError:  # damaged, or locked by another process
+        return None
+    return version_problem(path, content) if "studies" in content.tables else None
 
 
 def check_idle(results: Path, locks: ExitStack) -> None:

@@ -20,8 +20,8 @@ from traitlets import Unicode
 from traitlets.config import Config
 
 from hpo_lib.exceptions import WriteError
-from hpo_lib.files import atomic_write_text
-from hpo_lib.runner.notebooks import PACKAGE_PARENT, Notebook
+from hpo_lib.files import PACKAGE_PARENT, atomic_write_text, user_path
+from hpo_lib.runner.notebooks import Notebook
 from hpo_lib.runner.parameters import RUN_FOLDER, Values
 from hpo_lib.runner.record import NotebookRun, now
 
@@ -51,6 +51,9 @@ class HeadlessKernel(AsyncKernelManager):
             "PYTHONPATH": os.pathsep.join(path),
             "PYDEVD_DISABLE_FILE_VALIDATION": "1",
         }
+        # Its process stands in the folder of the notebooks.
+        if os.environ.get("HPO_DATA"):
+            environment["HPO_DATA"] = str(user_path(os.environ["HPO_DATA"]))
         return KernelSpec(**get_kernel_dict(), env=environment)
 
 
