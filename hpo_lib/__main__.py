@@ -116,13 +116,13 @@ def _studies(chosen: argparse.Namespace) -> int:
     from hpo_lib.study.catalog import delete_study, list_studies
     from hpo_lib.study.storage import sqlite_path
 
-    file = sqlite_path(chosen.storage)
-    if file is not None and not file.is_file():
-        found = [shown(path) for path in _results().rglob("*.db")]
-        message = f"no studies at {chosen.storage}; there are: {', '.join(found) or 'none'}"
-        raise RunError(message)
-
     try:
+        file = sqlite_path(chosen.storage)
+        if file is not None and not file.exists():
+            found = [shown(path) for path in _results().rglob("*.db")]
+            message = f"no studies at {chosen.storage}; there are: {', '.join(found) or 'none'}"
+            raise RunError(message)
+
         if chosen.delete is not None:
             delete_study(chosen.delete, chosen.storage)
             print(f"deleted study {chosen.delete}")
