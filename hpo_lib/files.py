@@ -74,7 +74,7 @@ def user_path(text: str | Path) -> Path:
         path = path if path.is_absolute() else _standing_place() / path
         links = [part for part in (path, *path.parents) if part.is_symlink()]
         broken = [link for link in links if not link.exists()]
-    except (OSError, ValueError) as error:
+    except OSError as error:  # a name that is too long, a folder that may not be searched
         message = f"{str(text)!r} is no path that can be used: {error}"
         raise PathError(message) from error
 

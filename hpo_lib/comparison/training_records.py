@@ -156,9 +156,13 @@ def read_record(path: str | Path, space: SearchSpace | None = None) -> Record:
         space: the search space, where there is no such JSON file.
 
     Raises:
+        FileNotFoundError: there is no such file.
         ValueError: a column is missing or a cell is wrong; the message names row and column.
     """
     path = user_path(path)
+    if not path.is_file():
+        message = f"record must be a file of recorded trainings, got {path}, which is not there"
+        raise FileNotFoundError(message)
 
     # Space and budget from the JSON file, if there is one.
     stem = path.name.removesuffix(".gz")

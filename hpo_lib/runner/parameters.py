@@ -198,7 +198,6 @@ def resolve_paths(values: Values) -> Values:
 
         path = user_path(match[1])
         if not is_there(path):
-            kind = "folder" if is_there is Path.is_dir else "file"
             message = f"{name} must name {kind} that exists, got {path}"
             raise RunError(message)
         resolved[name] = text[: match.start(1)] + str(path)
