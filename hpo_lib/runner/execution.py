@@ -32,6 +32,7 @@ class HeadlessKernel(AsyncKernelManager):
     """A kernel in this very interpreter, whatever kernels the machine knows by name."""
 
     log_file = Unicode().tag(config=True)
+    data_folder = Unicode().tag(config=True)
 
     async def start_kernel(self, **options: Any) -> None:
         """Start with a file for what the process itself says, as when it crashes."""
@@ -51,9 +52,8 @@ class HeadlessKernel(AsyncKernelManager):
             "PYTHONPATH": os.pathsep.join(path),
             "PYDEVD_DISABLE_FILE_VALIDATION": "1",
         }
-        # Its process stands in the folder of the notebooks.
-        if os.environ.get("HPO_DATA"):
-            environment["HPO_DATA"] = str(user_path(os.environ["HPO_DATA"]))
+        if self.data_folder:
+            environment["HPO_DATA"] = self.data_folder
         return KernelSpec(**get_kernel_dict(), env=environment)
 
 
@@ -114,6 +114,9 @@ def _papermill(source: Path, running: Path, log: Path, values: Values, bar: Any)
     # On a shared machine every user can reach the kernel's ports.
     encryption = "auto" if zmq.has("curve") else "disabled"
     kernel_options = {"log_file": str(log), "transport_encryption": encryption}
+    # Its process stands in the folder of the notebooks, the user here.
+    if os.environ.get("HPO_DATA"):
+        kernel_options["data_folder"] = str(user_path(os.environ["HPO_DATA"]))
 
     # Papermill takes paths for format strings.
     paths = [str(path).replace("{", "{{").replace("}", "}}") for path in (source, running)]
