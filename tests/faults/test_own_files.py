@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
+import sqlite3
 import tempfile
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -262,6 +264,36 @@ def test_clean_deletes_what_hpo_lib_wrote_and_nothing_else(results, capsys):
     left = {path for path in results.rglob("*") if path.is_symlink() or path.is_file()}
     assert left == {*own, results / "linked"}
     assert outside.exists()
+
+
+def test_clean_leaves_studies_of_another_optuna_and_says_so(results, capsys):
+    files = [results / "studies.db", results / "mine" / "old.db"]
+    for file in files:
+        file.parent.mkdir(exist_ok=True)
+        run_study(bowl, TOY_SPACE, "random", 1, name="x", storage=file, workers=0)
+        gc.collect()
+        with closing(sqlite3.connect(file)) as connection, connection:
+            connection.execute("UPDATE alembic_version SET version_num = 'v2.6.0.a'")
+            connection.execute("UPDATE version_info SET library_version = '2.10.1'")
+        Path(f"{file}.lock").unlink()
+        shutil.rmtree(f"{file}.checkpoints")
+    before = {path: path.read_bytes() for path in files}
+    for words in (["clean"], ["clean", "--yes"]):
+        assert main(words) == 0
+        said = capsys.readouterr().out
+        for file in files:
+            pattern = f"{file} holds studies of Optuna 2.10.1, which Optuna {optuna.__version__} "
+            assert pattern in said
+            assert f"left alone: {file.relative_to(results.parent)}" in said
+        assert {path: path.read_bytes() for path in results.rglob("*.*")} == before
+
+
+def test_looking_at_the_disk_creates_nothing(results):
+    run_study(bowl, TOY_SPACE, "random", 1, name="x", storage=results / "s.db", workers=0)
+    gc.collect()
+    before = set(results.rglob("*"))
+    assert main(["clean"]) == 0
+    assert set(results.rglob("*")) == before
 
 
 @pytest.mark.parametrize("name", ["record", "study.sqlite", "deep/study.sqlite3", "x.log"])
