@@ -12,9 +12,9 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from hpo_lib.exceptions import RunError
+from hpo_lib.exceptions import PathError, RunError
 from hpo_lib.files import disk_used, shown
-from hpo_lib.runner.notebooks import find_notebooks, notebooks_folder, user_path
+from hpo_lib.runner.notebooks import find_notebooks, notebooks_folder
 
 if TYPE_CHECKING:
     from hpo_lib.runner.record import RunRecord
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = _parser().parse_args(arguments)
     try:
         return chosen.command(chosen)
-    except RunError as error:
+    except (RunError, PathError) as error:
         print(f"hpo_lib: {error}", file=sys.stderr)
         return _REFUSED
     except OSError as error:  # a name that is too long, a folder that may not be read, a full disk
@@ -79,7 +79,6 @@ def _run(chosen: argparse.Namespace) -> int:
     parameters: dict[str, str] = dict(chosen.parameter)
     if chosen.data is not None:
         parameters["data"] = chosen.data
-    _resolve_paths(parameters)
 
     folder, record, remaining = run_notebooks(
         chosen.notebooks, profile=chosen.profile, parameters=parameters, into=chosen.into
@@ -112,33 +111,18 @@ def _describe_failure(folder: Path, record: RunRecord, name: str) -> Iterator[st
         yield f"  notebooks that it may read from have not run here: {', '.join(missing)}"
 
 
-def _resolve_paths(parameters: dict[str, str]) -> None:
-    """Make paths absolute: the user means them from here, notebooks run in their own folder."""
-    kind, _, path = parameters.get("data", "").partition(":")
-    if kind == "folder":
-        folder = user_path(path)
-        if not folder.is_dir():
-            message = f"data names a folder that does not exist: {folder}"
-            raise RunError(message)
-        parameters["data"] = f"folder:{folder}"
-
-    space = user_path(parameters.get("space", ""))
-    if space.is_file():
-        parameters["space"] = str(space)
-
-
 def _studies(chosen: argparse.Namespace) -> int:
     from hpo_lib.exceptions import StudyError
     from hpo_lib.study.catalog import delete_study, list_studies
     from hpo_lib.study.storage import sqlite_path
 
-    file = sqlite_path(chosen.storage)
-    if file is not None and not file.is_file():
-        found = [shown(path) for path in _results().rglob("*.db")]
-        message = f"no studies at {chosen.storage}; there are: {', '.join(found) or 'none'}"
-        raise RunError(message)
-
     try:
+        file = sqlite_path(chosen.storage)
+        if file is not None and not file.exists():
+            found = [shown(path) for path in _results().rglob("*.db")]
+            message = f"no studies at {chosen.storage}; there are: {', '.join(found) or 'none'}"
+            raise RunError(message)
+
         if chosen.delete is not None:
             delete_study(chosen.delete, chosen.storage)
             print(f"deleted study {chosen.delete}")
@@ -152,7 +136,7 @@ def _studies(chosen: argparse.Namespace) -> int:
 
 def _clean(chosen: argparse.Namespace) -> int:
     # Slow to import, and of no use to the other commands.
-    from hpo_lib.runner.cleaning import check_idle, delete, find_written
+    from hpo_lib.runner.cleaning import check_idle, delete, find_written, other_version
 
     results = _results()
     with ExitStack() as locks:
@@ -165,7 +149,7 @@ def _clean(chosen: argparse.Namespace) -> int:
             print(f"{size:10.1f} MB  {shown(path)}")
         print(f"{sum(sizes):10.1f} MB  in all")
         for path in others:
-            print(f"not written by hpo_lib, left alone: {shown(path)}")
+            print(f"{other_version(path) or 'not written by hpo_lib'}, left alone: {shown(path)}")
 
         if chosen.yes:
             for path in written:

@@ -31,6 +31,10 @@ class CheckpointError(ValueError):
     """
 
 
+class PathError(ValueError):
+    """A path that leads nowhere; the message names it and says why."""
+
+
 class RunError(ValueError):
     """A run cannot begin: a notebook, a parameter, a profile or a folder is not as it must be."""
 

@@ -1,13 +1,20 @@
-"""Write files as a whole: a reader sees the old content or the new, never a part."""
+"""Find the files that a user names, and write files as a whole.
+
+A reader sees the old content of a file or the new, never a part.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
+import sys
 import uuid
 from pathlib import Path
 
-from hpo_lib.exceptions import WriteError
+from hpo_lib.exceptions import PathError, WriteError
+
+PACKAGE_PARENT = Path(__file__).resolve().parents[1]
+"""The folder that holds the package and, where there are any, the notebooks."""
 
 
 def is_full_disk(error: BaseException) -> bool:
@@ -49,15 +56,41 @@ def atomic_write_bytes(path: str | Path, content: bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
-def expand_user(path: str | Path) -> Path:
-    """Return a path that a user typed, with a leading `~` replaced by the home folder.
+def user_path(text: str | Path) -> Path:
+    """Return the absolute path that a user typed; every path from outside passes here, once.
 
-    A name such as `~backup.db`, where there is no user of that name, stays as it is.
+    A leading `~` is the home folder; a name such as `~backup.db`, where there is no user of that
+    name, stays as it is. A relative path begins in the working directory, in the project's own
+    notebooks in the project's folder.
 
     Args:
-        path: what was typed.
+        text: what was typed.
+
+    Raises:
+        PathError: it is no path, or a part of it is a symbolic link that leads nowhere.
     """
-    return Path(os.path.expanduser(path))  # noqa: PTH111 (pathlib refuses unknown users)
+    path = Path(os.path.expanduser(text))  # noqa: PTH111 (pathlib refuses unknown users)
+    try:
+        path = path if path.is_absolute() else _standing_place() / path
+        links = [part for part in (path, *path.parents) if part.is_symlink()]
+        broken = [link for link in links if not link.exists()]
+    except OSError as error:  # a name that is too long, a folder that may not be searched
+        message = f"{str(text)!r} is no path that can be used: {error}"
+        raise PathError(message) from error
+
+    if broken:
+        message = (
+            f"{shown(path)} leads nowhere: {shown(broken[0])} is a symbolic link to "
+            f"{broken[0].readlink()}, which is not there"
+        )
+        raise PathError(message)
+    return path
+
+
+def _standing_place() -> Path:
+    here = Path.cwd()
+    is_kernel = "ipykernel.kernelapp" in sys.modules
+    return PACKAGE_PARENT if is_kernel and here == PACKAGE_PARENT / "notebooks" else here
 
 
 def disk_used(path: Path) -> int:

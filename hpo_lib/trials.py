@@ -298,8 +298,6 @@ def incumbent(source: optuna.Study | Iterable[RecordedTrial]) -> RecordedTrial |
         The trial, or None where no trial of the study's own has a finite value.
     """
     trials = recorded_trials(source) if isinstance(source, optuna.Study) else source
-
-    # A later trial of the same value is no improvement.
     best: RecordedTrial | None = None
     best_value = math.inf
     for trial in trials:
@@ -431,3 +429,9 @@ def sort_by_value(trials: Sequence[RecordedTrial]) -> list[RecordedTrial]:
     """Return the study's own completed trials, the lowest value first."""
     completed = [trial for trial in trials if trial.is_own and trial.value is not None]
     return sorted(completed, key=lambda trial: cast("float", trial.value))
+
+
+def drop_pickles(trial: FrozenTrial) -> None:
+    """Remove what Optuna's CMA-ES would unpickle, which runs code; it then begins afresh."""
+    kept = [key for key in trial.system_attrs if ":optimizer" not in key]
+    trial.system_attrs = {key: trial.system_attrs[key] for key in kept}

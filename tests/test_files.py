@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
-from hpo_lib.files import atomic_write_bytes, atomic_write_text, disk_used
+from hpo_lib import files
+from hpo_lib.exceptions import PathError
+from hpo_lib.files import atomic_write_bytes, atomic_write_text, disk_used, user_path
 
 
 def test_a_file_is_replaced_whole_and_nothing_is_left_beside_it():
@@ -39,3 +42,38 @@ def test_disk_used_counts_files_below_and_follows_no_link():
     Path("link").symlink_to("folder")
     assert disk_used(Path("link")) < 1000
     assert before == 10
+
+
+def test_a_typed_path_begins_where_the_user_stands(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert user_path("a/b") == tmp_path / "a/b"
+    assert user_path(Path("../b")) == tmp_path / "../b"
+    assert user_path("~/b") == tmp_path / "home/b"
+    assert user_path("~") == tmp_path / "home"
+    assert user_path("~nobody.db") == tmp_path / "~nobody.db"
+    assert user_path("/b") == Path("/b")
+
+
+def test_in_the_notebooks_it_begins_in_the_projects_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "PACKAGE_PARENT", tmp_path)
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir("notebooks")
+    assert user_path("b") == tmp_path / "notebooks" / "b"  # in a terminal there
+    monkeypatch.setitem(sys.modules, "ipykernel.kernelapp", sys)
+    assert user_path("b") == tmp_path / "b"
+    monkeypatch.chdir("/")
+    assert user_path("b") == Path("/b")
+
+
+@pytest.mark.parametrize("path", ["link", "link/below", "loop", "~/link"])
+def test_a_link_that_leads_nowhere_is_named(path, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    Path("link").symlink_to("nothing")
+    Path("loop").symlink_to("loop")
+    with pytest.raises(PathError, match=r"leads nowhere: (link|loop) is a symbolic link to \w+,"):
+        user_path(path)
+
+
+def test_what_no_file_can_be_called_is_no_path():
+    with pytest.raises(PathError, match=r"is no path that can be used: .*too long"):
+        user_path("x" * 300)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import ipywidgets
 import nbformat
 import numpy as np
+import optuna
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
@@ -145,3 +147,39 @@ def test_ranks_draw_classes_of_the_same_name_without_reading_mathematics():
     p = pd.DataFrame(np.ones((3, 3)), names, names)
     ranks = Ranks(values, p, 0.1, 1.0, 3, None)
     plot_ranks(ranks).figure.canvas.draw()
+
+
+class Evil:
+    def __reduce__(self):
+        return (Path.touch, (Path("owned"),))
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "journal"])
+@pytest.mark.parametrize("state", ["complete", "running"])
+def test_no_sampler_unpickles_what_a_received_record_holds(kind, state):
+    storage: Any = "sent.db"
+    if kind == "journal":
+        backend = optuna.storages.journal.JournalFileBackend("sent.log")
+        storage = optuna.storages.JournalStorage(backend)
+    space = SearchSpace.from_yaml(
+        "x: {type: float, low: 0.0, high: 1.0}\ny: {type: float, low: 0.0, high: 1.0}"
+    )
+
+    def run(n_trials: int) -> optuna.Study:
+        strategy = "optuna.samplers.CmaEsSampler"
+        options = {"name": "sent", "storage": storage, "workers": 0}
+        return run_study(lambda c: c["x"] + c["y"], space, strategy, n_trials, **options)
+
+    study = run(3)
+    trial = study.trials[0]
+    trial.system_attrs = {"cma:optimizer:0": pickle.dumps(Evil()).hex(), "cma:generation": 0}
+    if state == "running":
+        trial.state, trial.values, trial.datetime_complete = (
+            optuna.trial.TrialState.RUNNING,
+            None,
+            None,
+        )
+    study.add_trial(trial)
+    assert len(run(12).trials) == 12
+    assert len(run(14).trials) == 14
+    assert not Path("owned").exists()

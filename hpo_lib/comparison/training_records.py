@@ -21,7 +21,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from hpo_lib.files import expand_user
+from hpo_lib.files import user_path
 from hpo_lib.space.parameters import ChoiceParameter, Parameter
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration
@@ -153,9 +153,13 @@ def read_record(path: str | Path, space: SearchSpace | None = None) -> Record:
         space: the search space, where there is no such JSON file.
 
     Raises:
+        FileNotFoundError: there is no such file.
         ValueError: a column is missing or a cell is wrong; the message names row and column.
     """
-    path = expand_user(path)
+    path = user_path(path)
+    if not path.is_file():
+        message = f"record must be a file of recorded trainings, got {path}, which is not there"
+        raise FileNotFoundError(message)
 
     # Space and budget from the JSON file, if there is one.
     about_path = path.with_name(path.name.removesuffix(".gz")).with_suffix(".json")

@@ -13,8 +13,8 @@ from hpo_lib.exceptions import RunError
 from hpo_lib.files import shown
 from hpo_lib.runner.record import LOCK_NAME, RECORD_NAME, lock_run
 from hpo_lib.study.lease import living_holder
-from hpo_lib.study.sqlite_file import is_sqlite, recorded_leases
-from hpo_lib.study.storage import DEFAULT_STORAGE, storage_lock
+from hpo_lib.study.sqlite_file import is_sqlite, read_content, recorded_leases
+from hpo_lib.study.storage import DEFAULT_STORAGE, storage_lock, version_problem
 
 # Names directly below the results that belong to the repository, and those of folders of runs.
 _KEPT = ("reference", ".gitkeep")
@@ -40,7 +40,8 @@ def find_written(results: Path) -> tuple[list[Path], list[Path]]:
         studies = {path.name for path in children if _leases(path) is not None}
         if is_top:
             children = [path for path in children if path.name not in _KEPT]
-            studies.add(DEFAULT_STORAGE.name)  # however damaged
+            if other_version(folder / DEFAULT_STORAGE.name) is None:
+                studies.add(DEFAULT_STORAGE.name)  # however damaged
 
         for path in children:
             if path.is_symlink():
@@ -59,6 +60,17 @@ def _is_written(path: Path, studies: set[str], is_top: bool) -> bool:
     is_run = (path / RECORD_NAME).is_file() or (is_top and path.name in _RUN_FOLDERS)
     name = _STUDY_FILE.fullmatch(path.name)
     return is_run or (name is not None and name[1] in studies)
+
+
+def other_version(path: Path) -> str | None:
+    """Return why a file with studies of another Optuna cannot be read; None for any other file."""
+    try:
+        if not path.is_file() or not is_sqlite(path):
+            return None
+        content = read_content(path)
+    except sqlite3.DatabaseError:  # damaged, or locked by another process
+        return None
+    return version_problem(path, content) if "studies" in content.tables else None
 
 
 def check_idle(results: Path, locks: ExitStack) -> None:
@@ -88,9 +100,11 @@ def check_idle(results: Path, locks: ExitStack) -> None:
 
 
 def _leases(path: Path) -> dict[str, dict[str, Any] | None] | None:
-    """Return the lease of each study in a file; None if it is no study file."""
+    """Return the lease of each study in a file; None if it is no study file that can be read."""
     try:
-        return recorded_leases(path) if path.is_file() and is_sqlite(path) else None
+        if not path.is_file() or not is_sqlite(path) or other_version(path) is not None:
+            return None
+        return recorded_leases(path)
     except sqlite3.OperationalError as error:
         message = f"{path} is being written by another process: {error}"
         raise RunError(message) from error

@@ -20,8 +20,8 @@ from traitlets import Unicode
 from traitlets.config import Config
 
 from hpo_lib.exceptions import WriteError
-from hpo_lib.files import atomic_write_text
-from hpo_lib.runner.notebooks import PACKAGE_PARENT, Notebook
+from hpo_lib.files import PACKAGE_PARENT, atomic_write_text, user_path
+from hpo_lib.runner.notebooks import Notebook
 from hpo_lib.runner.parameters import RUN_FOLDER, Values
 from hpo_lib.runner.record import NotebookRun, now
 
@@ -30,6 +30,7 @@ class HeadlessKernel(AsyncKernelManager):
     """A kernel in this very interpreter, whatever kernels the machine knows by name."""
 
     log_file = Unicode().tag(config=True)
+    data_folder = Unicode().tag(config=True)
 
     async def start_kernel(self, **options: Any) -> None:
         """Start with a file for what the process itself says, as when it crashes."""
@@ -49,6 +50,8 @@ class HeadlessKernel(AsyncKernelManager):
             "PYTHONPATH": os.pathsep.join(path),
             "PYDEVD_DISABLE_FILE_VALIDATION": "1",
         }
+        if self.data_folder:
+            environment["HPO_DATA"] = self.data_folder
         return KernelSpec(**get_kernel_dict(), env=environment)
 
 
@@ -103,6 +106,9 @@ def _papermill(source: Path, running: Path, log: Path, values: Values) -> None:
     # On a shared machine every user can reach the kernel's ports.
     encryption = "auto" if zmq.has("curve") else "disabled"
     kernel_options = {"log_file": str(log), "transport_encryption": encryption}
+    # Its process stands in the folder of the notebooks, the user here.
+    if os.environ.get("HPO_DATA"):
+        kernel_options["data_folder"] = str(user_path(os.environ["HPO_DATA"]))
 
     # Papermill takes paths for format strings.
     paths = [str(path).replace("{", "{{").replace("}", "}}") for path in (source, running)]

@@ -14,8 +14,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from hpo_lib.exceptions import RunError
-
-PACKAGE_PARENT = Path(__file__).resolve().parents[2]
+from hpo_lib.files import PACKAGE_PARENT, user_path
 
 _TYPE_NAMES = {"bool", "dict", "float", "int", "list", "str", "None"}
 
@@ -68,15 +67,6 @@ def run_path(run_folder: str) -> Path:
     folder = notebooks_folder().parent / run_folder
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def user_path(text: str | Path) -> Path:
-    """Return the absolute path that a user typed, with `~` expanded."""
-    try:
-        return Path(text).expanduser().resolve()
-    except (OSError, RuntimeError, ValueError) as error:  # no such user, a loop of links
-        message = f"{str(text)!r} is no path: {error}"
-        raise RunError(message) from error
 
 
 def find_notebooks(folder: Path) -> list[Notebook]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from hpo_lib.exceptions import RunError
+from hpo_lib.files import user_path
 from hpo_lib.runner.notebooks import Notebook, with_suggestions
 
 RUN_FOLDER = "run_folder"
@@ -25,6 +27,15 @@ _CONSTANTS = {
     "false": False,
     "None": None,
     "null": None,
+}
+
+
+# Parameters that hold a path: where it stands in the value, and what is to be there.
+_PATHS = {
+    "data": (r"folder:(.+)", "a folder", Path.is_dir),
+    "data_root": (r"(.+)", "a folder or an archive", Path.exists),
+    "record": (r"(.+)", "a file", Path.is_file),
+    "space": (r"(.+\.ya?ml)", "a file", Path.is_file),
 }
 
 
@@ -166,6 +177,32 @@ def assign_values(
         defaults = profile.get(notebook.name, {})
         values[notebook.name] = defaults | _convert_all(notebook, given)
     return values
+
+
+def resolve_paths(values: Values) -> Values:
+    """Return values with absolute paths: the user means them from here, notebooks run elsewhere.
+
+    Args:
+        values: values of the command line.
+
+    Raises:
+        RunError: a file or a folder is not there.
+        PathError: a path leads nowhere.
+    """
+    resolved = dict(values)
+    for name, (pattern, kind, is_there) in _PATHS.items():
+        text = str(values.get(name, ""))
+        match = re.fullmatch(pattern, text)
+        if match is None:
+            continue
+
+        path = user_path(match[1])
+        if not is_there(path):
+            message = f"{name} must name {kind} that exists, got {path}"
+            raise RunError(message)
+        resolved[name] = text[: match.start(1)] + str(path)
+
+    return resolved
 
 
 def _check_declared(values: Values, notebooks: Sequence[Notebook], source: str) -> None:

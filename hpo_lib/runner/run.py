@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hpo_lib.exceptions import RunError
+from hpo_lib.files import user_path
 from hpo_lib.runner.execution import execute
-from hpo_lib.runner.notebooks import choose_notebooks, find_notebooks, notebooks_folder, user_path
-from hpo_lib.runner.parameters import Values, assign_values, read_profile
+from hpo_lib.runner.notebooks import choose_notebooks, find_notebooks, notebooks_folder
+from hpo_lib.runner.parameters import Values, assign_values, read_profile, resolve_paths
 from hpo_lib.runner.record import (
     LOCK_NAME,
     RECORD_NAME,
@@ -57,6 +58,7 @@ def run_notebooks(
 
     Raises:
         RunError: the request makes no sense, or another run holds the folder; nothing has run.
+        PathError: a path leads nowhere.
     """
     home = notebooks_folder()
     known = find_notebooks(home)
@@ -65,10 +67,10 @@ def run_notebooks(
     # A profile may also have a section for a chosen notebook that is not a numbered one.
     candidates = {notebook.path: notebook for notebook in [*known, *chosen]}
     defaults = read_profile(home / "profiles.yaml", profile, list(candidates.values()))
-    values = assign_values(chosen, defaults, parameters or {})
+    values = assign_values(chosen, defaults, resolve_paths(parameters or {}))
 
     runs = home.parent / "results" / "runs"
-    folder = _new_folder(runs) if into is None else _checked_folder(user_path(into))
+    folder = _new_folder(runs) if into is None else _checked_folder(user_path(into).resolve())
     names = [notebook.name for notebook in chosen]
     with lock_run(folder):
         record = begin_record(folder, profile, names, home)

@@ -15,7 +15,7 @@ from optuna.trial import BaseTrial
 
 from hpo_lib.checks import check_member, check_whole
 from hpo_lib.exceptions import SpaceError
-from hpo_lib.files import atomic_write_text, expand_user
+from hpo_lib.files import atomic_write_text, user_path
 from hpo_lib.space.grid import MAX_GRID, count_grid
 from hpo_lib.space.parameters import Parameter, read_parameter
 from hpo_lib.space.values import Configuration, Value, read_conditions
@@ -105,7 +105,7 @@ class SearchSpace:
     def load(cls, path: str | Path) -> SearchSpace:
         """Read a YAML file; SpaceError with all mistakes, each with the name of the file."""
         try:
-            text = expand_user(path).read_text(encoding="utf-8")
+            text = user_path(path).read_text(encoding="utf-8")
             return cls.from_yaml(text)
         except UnicodeDecodeError as error:
             raise SpaceError([f"{path}: search space: must be UTF-8 text, got {error}"]) from error
@@ -138,7 +138,7 @@ class SearchSpace:
 
     def save(self, path: str | Path) -> None:
         """Write the YAML file, whole or not at all; missing folders are made."""
-        path = expand_user(path)
+        path = user_path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write_text(path, self.to_yaml())
 

@@ -19,7 +19,7 @@ from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration
 from hpo_lib.study.lease import LEASE_SECONDS
 from hpo_lib.study.run import run_study
-from hpo_lib.study.storage import Storage, open_storage, sqlite_path
+from hpo_lib.study.storage import Storage, read_storage, resolve_storage, sqlite_path
 from hpo_lib.study.workers.base import Evaluation, TimedWorkers, Workers
 from hpo_lib.study.workers.factory import make_workers
 
@@ -70,7 +70,7 @@ class BackgroundStudy:
         self.name = check_name(name)
         self.n_trials = n_trials
         self.workers = workers
-        self.storage = _resolve_storage(storage)
+        self.storage = resolve_storage(storage)
         self.error: BaseException | None = None
         self._limits: dict[str, Any] = {"time_limit": time_limit, "memory_limit": memory_limit}
         self._run_study = partial(
@@ -142,7 +142,7 @@ class BackgroundStudy:
             self._thread.join()
         if self.error is not None:
             raise self.error
-        return optuna.load_study(study_name=self.name, storage=open_storage(self.storage))
+        return optuna.load_study(study_name=self.name, storage=read_storage(self.storage))
 
     def _run(self, pausable: _PausableWorkers) -> None:
         state: State = "finished"
@@ -259,14 +259,6 @@ def _copy_outcome(target: Future[Evaluation], source: Future[Evaluation]) -> Non
         target.set_result(source.result())
     else:
         target.set_exception(error)
-
-
-def _resolve_storage(storage: Storage | None) -> Storage | None:
-    """Return a storage that does not depend on the working directory, which may change."""
-    path = sqlite_path(storage)
-    if path is not None:
-        return path.absolute()
-    return open_storage(storage) if storage == "memory" else storage
 
 
 def _key(name: str, storage: Storage | None) -> tuple[str, str]:

@@ -19,6 +19,8 @@ from hpo_lib.study.storage import (
     StudyFile,
     fold_record,
     open_storage,
+    read_storage,
+    sqlite_path,
     storage_file,
     storage_lock,
     translate_storage_errors,
@@ -50,7 +52,8 @@ def open_study(name: str, storage: Storage | None = None) -> optuna.Study:
         storage: an SQLite file, an Optuna URL or a storage; default `results/studies.db`.
 
     Raises:
-        StudyError: there is none of that name; the message lists those there are.
+        StudyError: there is none of that name (the message lists those there are), or no such
+            file, or it cannot be read.
 
     Example:
         >>> space = SearchSpace.from_yaml("lr: {type: float, low: 0, high: 1, default: 0.5}")
@@ -60,7 +63,7 @@ def open_study(name: str, storage: Storage | None = None) -> optuna.Study:
         True
     """
     check_name(name)
-    backend = open_storage(storage)
+    backend = read_storage(storage)
     with translate_storage_errors(storage):
         names = optuna.get_all_study_names(backend)
         if name not in names:
@@ -73,6 +76,24 @@ def open_study(name: str, storage: Storage | None = None) -> optuna.Study:
             message = f"study {name!r} must minimize one value to be read here, got {directions}"
             raise StudyError(message)
         return study
+
+
+def find_study(name: str, storage: Storage | None = None) -> optuna.Study | None:
+    """Return a study to read it; None where it, or its file, is not there yet.
+
+    Args:
+        name: the study's name.
+        storage: as in `open_study`.
+    """
+    path = sqlite_path(storage)
+    if path is not None and not path.exists():
+        return None
+
+    backend = read_storage(storage)
+    with translate_storage_errors(storage):
+        if name not in optuna.get_all_study_names(backend):
+            return None
+        return optuna.load_study(study_name=name, storage=backend)
 
 
 def delete_study(name: str, storage: Storage | None = None) -> None:
@@ -109,8 +130,11 @@ def list_studies(storage: Storage | None = None) -> pd.DataFrame:
 
     Args:
         storage: an SQLite file, an Optuna URL or a storage; default `results/studies.db`.
+
+    Raises:
+        StudyError: there is no such file, or it cannot be read.
     """
-    backend = open_storage(storage)
+    backend = read_storage(storage)
     with translate_storage_errors(storage):
         names = optuna.get_all_study_names(backend)
         studies = [optuna.load_study(study_name=name, storage=backend) for name in names]

@@ -23,7 +23,7 @@ from hpo_lib.study.catalog import open_study
 from hpo_lib.study.driver import trial_seed
 from hpo_lib.study.run import run_study
 from hpo_lib.study.settings import check_comparable, study_settings
-from hpo_lib.study.storage import Storage, open_storage
+from hpo_lib.study.storage import Storage, read_storage
 from hpo_lib.trials import (
     RecordedTrial,
     StudyRecord,
@@ -221,7 +221,7 @@ def _study_name(name: str) -> str:
 
 
 def _retrained_trials(name: str, storage: Storage | None) -> list[RecordedTrial]:
-    if _study_name(name) not in optuna.get_all_study_names(open_storage(storage)):
+    if _study_name(name) not in optuna.get_all_study_names(read_storage(storage)):
         return []
     return own_trials(open_study(_study_name(name), storage))
 

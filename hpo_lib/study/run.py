@@ -16,7 +16,7 @@ import numpy as np
 import optuna
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
-from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import FrozenTrial
 
 from hpo_lib.checks import check_name, check_whole
@@ -212,8 +212,8 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
 def _reopen_for_driver(
     study: optuna.Study, backend: BaseStorage
 ) -> tuple[optuna.Study, BaseStorage]:
-    """Open a study once more, in a database through a storage that reads little of it again."""
-    if not isinstance(backend, RDBStorage):
+    """Open a study once more, through a storage that reads little of it again from a file."""
+    if isinstance(backend, InMemoryStorage):
         return study, backend
 
     study_id = backend.get_study_id_from_name(study.study_name)

@@ -15,6 +15,8 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from hpo_lib.trials import drop_pickles
+
 _WAITING = (TrialState.WAITING,)
 
 
@@ -24,7 +26,8 @@ class SingleWriterStorage(BaseStorage):
     Everything is written to the storage below at once, but for parameters: these follow before
     anything else is written or read, so that the time of suggesting them holds no time of the
     disk. A trial is read again only after it was written. Trials that other processes enqueue or
-    withdraw are noticed by each look for waiting trials, with which `Study.ask` begins.
+    withdraw are noticed by each look for waiting trials, with which `Study.ask` begins. Pickles in
+    the trials that were there at the start are hidden from the sampler.
 
     Args:
         backend: the storage below.
@@ -38,6 +41,9 @@ class SingleWriterStorage(BaseStorage):
         self._numbers: dict[int, int] = {}  # by the trial's id in the storage
         self._changed: set[int] = set()  # ids of trials to be read again
         self._unwritten: list[tuple[int, str, float, BaseDistribution]] = []
+
+        # What was there before may come from anybody.
+        self._n_received = len(backend.get_all_trials(study_id, deepcopy=False))
         self._read_all_trials()
 
     # ------------------------------------------------------------------ the trials, in memory
@@ -85,6 +91,8 @@ class SingleWriterStorage(BaseStorage):
                 self._read_all_trials()
                 trial = self._trials[trial.number]
 
+            if trial.number < self._n_received:
+                drop_pickles(trial)
             # Replaces the trial, or appends one that is new.
             self._trials[trial.number : trial.number + 1] = [trial]
             self._numbers[trial_id] = trial.number
@@ -104,6 +112,8 @@ class SingleWriterStorage(BaseStorage):
 
     def _read_all_trials(self) -> None:
         self._trials = self._backend.get_all_trials(self._study_id)
+        for trial in self._trials[: self._n_received]:
+            drop_pickles(trial)
 
     # ------------------------------------------------------------------ writes to trials
 

@@ -8,14 +8,18 @@ the file system by name, or of SQLite.
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sqlite3
+import tempfile
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hpo_lib.trials import LEASE_KEY
 
 _FOLD_SECONDS = 1.0
+_WAIT_SECONDS = 60.0
 _SMALLEST = 512  # bytes of the smallest page
 
 
@@ -73,29 +77,88 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _connect(
-    path: Path,
-    mode: str,
-    timeout: float,
-) -> sqlite3.Connection:
-    """Open a file that is there: plain `connect` would make it."""
-    uri = f"{path.absolute().as_uri()}?mode={mode}"
-    return sqlite3.connect(uri, uri=True, timeout=timeout)
+def connect(path: Path, timeout: float = _WAIT_SECONDS) -> sqlite3.Connection:
+    """Open a file that is there; reading leaves nothing beside it, and every byte as it was.
+
+    Args:
+        path: the file; the file system says whether it can be written.
+        timeout: seconds to wait for another connection that has locked it.
+    """
+    path = path.resolve()
+    log = path.with_name(f"{path.name}-wal")
+    index = path.with_name(f"{path.name}-shm")
+
+    # SQLite makes a log and its index beside a file, and removes them with the last connection.
+    can_write = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+    has_log = _size(log) > 0
+    if has_log and not can_write and not index.exists():
+        return _copy_into_memory(path, log)
+
+    is_alone = not can_write and not has_log
+    uri = f"{path.as_uri()}?mode=rw{'&immutable=1' if is_alone else ''}"
+    return sqlite3.connect(
+        uri,
+        uri=True,
+        timeout=timeout,
+        check_same_thread=False,
+    )
+
+
+def _copy_into_memory(path: Path, log: Path) -> sqlite3.Connection:
+    """Read a file with a log where SQLite cannot: no index is there, and none can be made."""
+    memory = sqlite3.connect(":memory:", check_same_thread=False)
+    with tempfile.TemporaryDirectory(prefix="hpo_lib_") as folder:
+        for file in (path, log):
+            shutil.copyfile(file, Path(folder) / file.name)
+        with closing(sqlite3.connect(Path(folder) / path.name)) as copied:
+            copied.backup(memory)
+    return memory
+
+
+class Content(NamedTuple):
+    """What is in an SQLite file.
+
+    Attributes:
+        tables: names of its tables and indices.
+        revision: of the form in which Optuna stored studies there; None if it is not told.
+        version: of the Optuna that made it.
+    """
+
+    tables: set[str]
+    revision: str | None
+    version: str
+
+
+def read_content(path: Path) -> Content:
+    """Read what is in an SQLite file; sqlite3.Error if it is damaged or none."""
+    with closing(connect(path)) as connection:
+        tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+        [[found]] = connection.execute("PRAGMA quick_check(1)")
+        if found != "ok":
+            raise sqlite3.DatabaseError(found)
+
+        revision = version = None
+        if "alembic_version" in tables:
+            revision = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+        if "version_info" in tables:
+            version = connection.execute("SELECT library_version FROM version_info").fetchone()
+
+    version = "of an unknown version" if version is None else version[0]
+    return Content(tables, revision and revision[0], version)
 
 
 def _is_whole(path: Path) -> bool:
     try:
-        with closing(_connect(path, "ro", _FOLD_SECONDS)) as connection:
-            [[found]] = connection.execute("PRAGMA quick_check(1)")
+        read_content(path)
     except sqlite3.Error:
         return False
-    return found == "ok"
+    return True
 
 
 def is_sqlite(path: Path) -> bool:
     """Return whether SQLite knows a file as its own, damaged or not, by its first bytes."""
     try:
-        with closing(_connect(path, "ro", _FOLD_SECONDS)) as connection:
+        with closing(connect(path, _FOLD_SECONDS)) as connection:
             connection.execute("PRAGMA schema_version").fetchone()
     except sqlite3.DatabaseError as error:
         return error.sqlite_errorcode != sqlite3.SQLITE_NOTADB
@@ -108,7 +171,7 @@ def fold_log(path: Path) -> None:
     Where a reader holds an old state or the disk is full, what cannot be written stays in the
     log: SQLite reads it from there, and the next driver tries again.
     """
-    with suppress(sqlite3.Error), closing(_connect(path, "rw", _FOLD_SECONDS)) as connection:
+    with suppress(sqlite3.Error), closing(connect(path, _FOLD_SECONDS)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
@@ -123,7 +186,7 @@ def recorded_leases(path: Path) -> dict[str, dict[str, Any] | None] | None:
         "ON found.study_id = studies.study_id AND found.key = ?"
     )
     try:
-        with closing(_connect(path, "ro", _FOLD_SECONDS)) as connection:
+        with closing(connect(path, _FOLD_SECONDS)) as connection:
             rows = connection.execute(query, (LEASE_KEY,)).fetchall()
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorcode in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):

@@ -6,21 +6,32 @@ opens it, and errors name the file and say what to do.
 
 from __future__ import annotations
 
+import re
+import shlex
 import sqlite3
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import parse_qs
 
 import optuna
 from filelock import FileLock
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.pool import NullPool, QueuePool
 
-from hpo_lib.exceptions import StudyError
-from hpo_lib.files import atomic_write_bytes, expand_user, is_full_disk
-from hpo_lib.study.sqlite_file import FileWatch, fold_log
+from hpo_lib.exceptions import PathError, StudyError
+from hpo_lib.files import atomic_write_bytes, is_full_disk, user_path
+from hpo_lib.study.sqlite_file import (
+    Content,
+    FileWatch,
+    connect,
+    fold_log,
+    read_content,
+)
 
 DEFAULT_STORAGE = Path("results") / "studies.db"
 
@@ -28,6 +39,7 @@ DEFAULT_STORAGE = Path("results") / "studies.db"
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 _WAIT_SECONDS = 60
+_MEMORY = ":memory:"
 
 Storage = str | Path | BaseStorage
 
@@ -36,33 +48,54 @@ class StudyFile(RDBStorage):
     """An SQLite file of studies that notices when the file is taken away.
 
     Args:
-        path: the file, which exists.
+        path: the file, which exists; absolute, because the working directory may change before
+            another connection is made.
         name: how the caller named it.
+        reading: whether it is only read; then no connection stays open, with files beside it.
     """
 
-    def __init__(self, path: Path, name: str) -> None:
-        # Absolute, because the working directory may change before another connection is made.
-        self.path = path.absolute()
+    def __init__(self, path: Path, name: str, *, reading: bool = False) -> None:
+        self.path = path
+        self.name = name
         # Connections are made from the path and not from a URL, in which some characters of a
         # file's name mean something else. One writer at a time: a second one waits for the file.
-        connect = partial(
-            sqlite3.connect,
-            self.path,
-            timeout=_WAIT_SECONDS,
-            check_same_thread=False,
+        pool = NullPool if reading else QueuePool
+        super().__init__(
+            "sqlite://",
+            engine_kwargs={"creator": partial(connect, path), "poolclass": pool},
+            skip_compatibility_check=True,
+            skip_table_creation=reading,
         )
-        engine = {"creator": connect, "poolclass": QueuePool}
-        super().__init__("sqlite://", engine_kwargs=engine)
-        self.name = name
         self.watch = FileWatch(path)
 
 
-def open_storage(storage: Storage | None = None) -> BaseStorage:
-    """Open a storage of studies.
+def read_storage(storage: Storage | None = None) -> BaseStorage:
+    """Open a storage of studies to read it: an SQLite file has to be there, and stays as it is.
 
     Args:
-        storage: an SQLite file (created when missing), an Optuna storage URL, `"memory"`, or an
-            open storage; default `results/studies.db`.
+        storage: as in `open_storage`.
+
+    Raises:
+        StudyError: it is not there, cannot be opened, or holds something else.
+    """
+    path = sqlite_path(storage)
+    if path is None:
+        return open_storage(storage)
+    if not path.exists():
+        message = f"no studies in {_display_name(storage)}: there is no such file"
+        raise StudyError(message)
+
+    with translate_storage_errors(storage):
+        check_content(path)
+        return StudyFile(path, _display_name(storage), reading=True)
+
+
+def open_storage(storage: Storage | None = None) -> BaseStorage:
+    """Open a storage of studies to write it.
+
+    Args:
+        storage: an SQLite file (created when missing), an Optuna storage URL, `"memory"` (as are
+            SQLite's own URLs without a file), or an open storage; default `results/studies.db`.
 
     Raises:
         StudyError: it cannot be opened, or holds something else.
@@ -71,14 +104,29 @@ def open_storage(storage: Storage | None = None) -> BaseStorage:
         return storage
     path = sqlite_path(storage)
     if path is None:
-        return InMemoryStorage() if storage == "memory" else _open_url(str(storage))
+        return InMemoryStorage() if _database(storage) == _MEMORY else _open_url(str(storage))
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with translate_storage_errors(storage), storage_lock(storage):
-        if not path.exists():
-            atomic_write_bytes(path, _empty_file())
-        _use_write_ahead_log(path)
-        return StudyFile(path, _display_name(storage))
+    with translate_storage_errors(storage), _translate_refusals(path):
+        if path.exists():
+            check_content(path, may_be_empty=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with storage_lock(storage):
+            if not path.exists():
+                atomic_write_bytes(path, _empty_file()[0])
+            _use_write_ahead_log(path)
+            return StudyFile(path, _display_name(storage))
+
+
+@contextmanager
+def _translate_refusals(path: Path) -> Generator[None]:
+    """Raise a `StudyError` where a file or its folder cannot be written at all."""
+    try:
+        yield
+    except OSError as error:
+        if is_full_disk(error):
+            raise
+        message = f"the studies in {path} cannot be written: {error}; they may still be read"
+        raise StudyError(message) from error
 
 
 def _open_url(url: str) -> BaseStorage:
@@ -90,33 +138,76 @@ def _open_url(url: str) -> BaseStorage:
 
 
 @cache
-def _empty_file() -> bytes:
-    """Return the content of a file without studies.
+def _empty_file() -> tuple[bytes, list[str]]:
+    """Return the content of a file without studies, and the forms of files, the latest first.
 
     It is written whole, because Optuna does not complete one in whose making it was killed.
     """
-    engine = RDBStorage("sqlite:///:memory:").engine
-    with closing(engine.raw_connection()) as connection:
+    storage = RDBStorage("sqlite:///:memory:")
+    with closing(storage.engine.raw_connection()) as connection:
         content = cast("sqlite3.Connection", connection.driver_connection).serialize()
-    engine.dispose()
-    return content
+    storage.engine.dispose()
+    return content, storage.get_all_versions()
 
 
 def _use_write_ahead_log(path: Path) -> None:
     """Let dashboards read while the driver writes; the file keeps the mode."""
-    try:
-        with closing(sqlite3.connect(path, timeout=_WAIT_SECONDS)) as connection:
-            connection.execute("PRAGMA journal_mode=WAL")
-            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
-            [[damage]] = connection.execute("PRAGMA quick_check(1)")
-        if damage != "ok":
-            raise sqlite3.DatabaseError(damage)
-    except sqlite3.DatabaseError as error:
-        message = f"storage must be an SQLite file that holds studies, got {path}: {error}"
-        raise StudyError(message) from error
-    if tables and "studies" not in tables:
-        message = f"storage must be an SQLite file that holds studies, got {path} with {tables}"
+    with closing(connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+
+
+def check_content(path: Path, *, may_be_empty: bool = False) -> None:
+    """Refuse an SQLite file that is damaged, is none, or holds no studies that can be read.
+
+    Args:
+        path: the file, which exists and stays as it is.
+        may_be_empty: whether it may have no tables, as one that is to be written.
+
+    Raises:
+        StudyError: the message names the file and, for studies of another Optuna, its version.
+        sqlite3.OperationalError: another process has locked it.
+    """
+    rule = f"storage must be an SQLite file that holds studies, got {path}"
+    if not path.is_file():
+        message = f"{rule}, which is no file"
         raise StudyError(message)
+    try:
+        content = read_content(path)
+    except sqlite3.OperationalError:
+        raise  # says nothing about the content
+    except sqlite3.DatabaseError as error:
+        message = f"{rule}: {error}"
+        raise StudyError(message) from error
+
+    if "studies" in content.tables:
+        problem = version_problem(path, content)
+        if problem is not None:
+            raise StudyError(problem)
+    elif content.tables or not may_be_empty:
+        message = f"{rule} with {', '.join(sorted(content.tables)) or 'nothing'} in it"
+        raise StudyError(message)
+
+
+def version_problem(path: Path, content: Content) -> str | None:
+    """Return why studies are in the form of another Optuna, and what to do; None if they are not.
+
+    Args:
+        path: the SQLite file.
+        content: what is in it, studies too.
+    """
+    current, *earlier = _empty_file()[1]
+    if content.revision == current:
+        return None
+
+    message = (
+        f"{path} holds studies of Optuna {content.version}, which Optuna {optuna.__version__} "
+        "cannot read"
+    )
+    if content.revision is None or content.revision in earlier:
+        url = shlex.quote(f"sqlite:///{path}")
+        command = f"optuna storage upgrade --storage {url}"
+        return f"{message}; keep a copy, then bring them up to date: {command}"
+    return f"{message}: install that version or a newer one"
 
 
 @contextmanager
@@ -193,11 +284,62 @@ def fold_record(watch: FileWatch | None) -> None:
 
 
 def sqlite_path(storage: Storage | None) -> Path | None:
-    """Return the file that names a storage; None for another URL, "memory" or an object."""
+    """Return the file that names a storage; None for another URL, "memory" or an object.
+
+    Raises:
+        StudyError: the path leads nowhere, or an SQLite URL has more than a path.
+    """
+    database = _database(storage)
+    if database is None or database == _MEMORY:
+        return None
+    try:
+        return user_path(database)
+    except PathError as error:
+        message = f"storage must be a file or a URL: {error}"
+        raise StudyError(message) from error
+
+
+def resolve_storage(storage: Storage | None) -> Storage | None:
+    """Return a storage that does not depend on the working directory, which may change.
+
+    Args:
+        storage: what `open_storage` takes; one in memory is opened.
+    """
+    if _database(storage) == _MEMORY:
+        return open_storage(storage)
+    return sqlite_path(storage) or storage
+
+
+def _database(storage: Storage | None) -> str | None:
+    """Return the SQLite database of a name: a path or ":memory:"; None for all else."""
     if isinstance(storage, BaseStorage):
         return None
-    text = str(DEFAULT_STORAGE if storage is None else storage).removeprefix("sqlite:///")
-    return None if text == "memory" or "://" in text else expand_user(text)
+    text = str(DEFAULT_STORAGE if storage is None else storage)
+    if text == "memory":
+        return _MEMORY
+
+    scheme = re.match(r"([a-z][\w.-]*)(\+\w+)?://", text, re.IGNORECASE)
+    if scheme is None:
+        return text
+    if scheme[1].lower() != "sqlite":
+        return None
+
+    # As SQLAlchemy reads it; connections here wait a minute for others, whatever `timeout` says.
+    options = parse_qs(text.partition("?")[2], keep_blank_values=True)
+    try:
+        url = make_url(scheme[0].lower() + text[scheme.end() :])
+    except (ArgumentError, ValueError) as error:
+        raise _url_error(text) from error
+    if url.host or set(options) - {"timeout"}:
+        raise _url_error(text)
+    return url.database or _MEMORY
+
+
+def _url_error(text: str) -> StudyError:
+    return StudyError(
+        f"an SQLite URL must be sqlite:///<path> without options, got {text!r}; a file whose "
+        "name holds a question mark is given by its path alone"
+    )
 
 
 def storage_file(storage: Storage | None) -> Path | None:
@@ -210,12 +352,13 @@ def storage_file(storage: Storage | None) -> Path | None:
         return sqlite_path(storage)
     if isinstance(storage, StudyFile):
         return storage.path
-    url = storage.engine.url
-    # A URI of SQLite's own may be anything, memory too.
-    is_uri = str(url.database).startswith("file:")
-    is_named = bool(url.database) and url.database != ":memory:" and not is_uri
-    is_file = url.get_backend_name() == "sqlite" and is_named
-    return Path(str(url.database)) if is_file else None
+    if storage.engine.name != "sqlite":
+        return None
+    # SQLite knows where it is, whatever the URL and wherever the process stands now.
+    with storage.engine.connect() as connection:
+        databases = connection.exec_driver_sql("PRAGMA database_list").all()
+    files = [file for _, name, file in databases if name == "main" and file]
+    return Path(files[0]) if files else None
 
 
 def storage_lock(storage: Storage | None) -> AbstractContextManager[Any]:

@@ -17,7 +17,8 @@ from filelock import FileLock
 from tqdm.auto import tqdm
 
 from hpo_lib.exceptions import DataError
-from hpo_lib.files import expand_user
+from hpo_lib.files import user_path
+from hpo_lib.training.config import check_place
 from hpo_lib.training.image_pool import ImagePool, ImageSource, cache_folder
 
 CIFAR10_MIRRORS = (
@@ -55,8 +56,7 @@ def open_cifar10(root: str | Path | None) -> ImageSource:
 
 def _find_batches(root: str | Path | None) -> Path:
     """Find the folder of batches: as it is, in an archive, or after a download."""
-    location = root or os.environ.get("HPO_DATA")
-    base = expand_user(location) if location else cache_folder()
+    base = Path(root) if root else _named_folder() or cache_folder()
     archive = base if base.is_file() else base / CIFAR10_ARCHIVE
     unpacked = archive.parent / CIFAR10_FOLDER
     for folder in (base, unpacked):
@@ -72,6 +72,14 @@ def _find_batches(root: str | Path | None) -> Path:
         if not unpacked.exists():
             _unpack(archive, unpacked)
     return unpacked
+
+
+def _named_folder() -> Path | None:
+    """Return the place that the environment variable names, if it is set."""
+    named = os.environ.get("HPO_DATA")
+    place = user_path(named) if named else None
+    check_place("HPO_DATA", place)
+    return place
 
 
 def _unpack(archive: Path, folder: Path) -> None:

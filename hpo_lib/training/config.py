@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from hpo_lib.exceptions import DataError
+from hpo_lib.files import user_path
 from hpo_lib.training.resnet import Activation, ShortcutKind, architecture, check_filter_size
 
 _Positive = Annotated[int, Field(ge=1)]
@@ -109,9 +110,9 @@ class DataConfig:
     """Choice of the images and of their split.
 
     Attributes:
-        source: "digits", "cifar10" or "folder:<path>".
+        source: "digits", "cifar10" or "folder:<path>"; the path is kept absolute.
         root: folder or archive of CIFAR-10, also where it is downloaded to; None: $HPO_DATA,
-            else the cache folder.
+            else the cache folder. It exists: a mistyped one is no place for a download.
         image_size: height and width in pixels; None: 8 for digits, 32 for CIFAR-10, the shorter
             side of the first image for a folder.
         n_train: training images to keep, as a stratified subset; None: all.
@@ -124,7 +125,8 @@ class DataConfig:
         seed: seed of the split.
 
     Raises:
-        DataError: a value is of a wrong type or outside its range.
+        DataError: a value is of a wrong type or outside its range, or the root does not exist.
+        PathError: a path leads nowhere.
 
     Example:
         >>> DataConfig("digits", n_train=200).validation_fraction is None
@@ -146,6 +148,33 @@ class DataConfig:
         if not re.fullmatch(r"digits|cifar10|folder:.+", self.source):
             message = f"source must be 'digits', 'cifar10' or 'folder:<path>', got {self.source!r}"
             raise DataError(message)
+
+        # A process that loads the images may stand elsewhere.
+        kind, _, folder = self.source.partition(":")
+        if folder:
+            object.__setattr__(self, "source", f"{kind}:{user_path(folder)}")
+        if self.root is not None:
+            object.__setattr__(self, "root", str(user_path(self.root)))
+        if self.source == "cifar10":
+            check_place("root", self.root)
+
+
+def check_place(name: str, place: str | Path | None) -> None:
+    """Refuse a folder or archive of CIFAR-10 that is named but not there.
+
+    Args:
+        name: what the user named it with.
+        place: an absolute path; None where nothing was named.
+
+    Raises:
+        DataError: it does not exist.
+    """
+    if place is not None and not Path(place).exists():
+        message = (
+            f"{name} must be a folder or an archive that exists, got {place}: make the folder "
+            "where CIFAR-10 is to be downloaded into it"
+        )
+        raise DataError(message)
 
 
 def _check_fields(config: TrainingConfig | DataConfig, exception: type[ValueError]) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hpo_lib.files import expand_user
 from hpo_lib.training.cifar10 import open_cifar10
 from hpo_lib.training.config import DataConfig
 from hpo_lib.training.image_folder import open_image_folder
@@ -20,7 +20,7 @@ def open_source(config: DataConfig) -> ImageSource:
         return open_digits()
     if config.source == "cifar10":
         return open_cifar10(config.root)
-    folder = expand_user(config.source.removeprefix("folder:"))
+    folder = Path(config.source.removeprefix("folder:"))
     return open_image_folder(folder.resolve(), config.image_size)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -57,7 +58,7 @@ class TrainingObjective:
         Raises:
             DataError: the folder of images cannot be read.
         """
-        (settings,) = self.earlier_settings
+        settings = self.earlier_settings[0]
         digest = content_digest(self.data)
         if digest is not None:
             _drop_changed_data(self.data, digest)
@@ -71,7 +72,11 @@ class TrainingObjective:
         data = asdict(self.data)
         del training["seed"]
         del data["root"]
-        return ({"training": training, "data": data},)
+        # The path was kept as it was typed: from the working directory or from the root.
+        kind, _, folder = self.data.source.partition(":")
+        typed = f"{kind}:{os.path.relpath(folder)}" if folder else kind
+        sources = (self.data.source, typed)
+        return tuple({"training": training, "data": {**data, "source": s}} for s in sources)
 
     def __call__(self, configuration: Configuration, segment: Segment) -> SegmentResult:
         """Train one segment; its checkpoint is `epoch_<stop>.pt` in the segment's folder.

@@ -14,7 +14,7 @@ from jinja2 import Template
 
 from hpo_lib.checks import check_member
 from hpo_lib.exceptions import SpaceError
-from hpo_lib.files import expand_user
+from hpo_lib.files import user_path
 from hpo_lib.space.search_space import PRESETS, SearchSpace
 from hpo_lib.trials import study_space
 from hpo_lib.widgets.base import make_field
@@ -86,7 +86,7 @@ class SpaceEditor:
         if study is not None:
             study_space(study)
 
-        self.path = expand_user(path)
+        self.path = user_path(path)
         if space is None and self.path.is_file():
             space = SearchSpace.load(self.path)
 
@@ -208,7 +208,7 @@ class SpaceEditor:
     @in_turn()
     def _on_setting(self, name: str, change: dict[str, Any]) -> None:
         value = change["new"]
-        setattr(self, name, expand_user(value) if name == "path" else value)
+        setattr(self, name, user_path(value) if name == "path" else value)
         self._message = ""
         self._show()
 

@@ -27,8 +27,9 @@ from hpo_lib.plots.style import FloatArray
 from hpo_lib.plots.trials import Points, Range, brush, plot_parallel_coordinates, points_data
 from hpo_lib.space.parameters import ChoiceParameter
 from hpo_lib.study.background import BackgroundStudy, State, background_study
+from hpo_lib.study.catalog import find_study
 from hpo_lib.study.lease import lease_holder
-from hpo_lib.study.storage import DEFAULT_STORAGE, Storage, open_storage
+from hpo_lib.study.storage import DEFAULT_STORAGE, Storage, resolve_storage
 from hpo_lib.trials import StudyRecord, recorded_trials
 from hpo_lib.widgets.base import (
     TWO_COLUMNS,
@@ -123,7 +124,7 @@ class StudyMonitor(Panel):
         else:
             self.name = check_name(study)
 
-        self._storage = open_storage(storage)
+        self._storage = resolve_storage(storage)
         # One that runs already is meant rather than another object of that name.
         self.background = background_study(self.name, storage) or self.background
         if self.background is None:
@@ -205,8 +206,8 @@ class StudyMonitor(Panel):
     def study(self) -> optuna.Study | None:
         """Return the study that is watched; None until it begins."""
         # Asked again until another process has made it.
-        if self._study is None and self.name in optuna.get_all_study_names(self._storage):
-            self._study = optuna.load_study(study_name=self.name, storage=self._storage)
+        if self._study is None:
+            self._study = find_study(self.name, self._storage)
         return self._study
 
     def refresh(self) -> None:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from hpo_lib.comparison.training_records import read_record, study_record
+from hpo_lib.exceptions import PathError
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.study.catalog import trials_frame
 from hpo_lib.study.run import run_study
@@ -137,3 +140,11 @@ def test_seconds_are_those_of_the_processor_and_of_one_machine(tmp_path):
     rows = ["1,True,0.5,9,1,old", "2,True,0.4,9,2,old", "3,True,0.3,9,5,new"]
     path.write_text("\n".join(["depth,norm,value,seconds,cpu_seconds,machine", *rows]))
     np.testing.assert_equal(read_record(path, GRID).seconds, [[1.0], [2.0], [np.nan]])
+
+
+def test_a_record_that_is_not_there_is_said_to_be_missing() -> None:
+    with pytest.raises(FileNotFoundError, match=r"record must be a file .*gone.csv, which is not"):
+        read_record("gone.csv")
+    Path("link.csv").symlink_to("gone.csv")
+    with pytest.raises(PathError, match=r"link.csv leads nowhere"):
+        read_record("link.csv")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
-from contextlib import suppress
+import sqlite3
+import tempfile
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,6 +27,7 @@ from hpo_lib.study.run import run_study
 from hpo_lib.study.storage import open_storage
 from hpo_lib.trials import StudyRecord
 from hpo_lib.widgets.study_monitor import StudyMonitor
+from tests.clusters import Cluster
 from tests.toys import TOY_SPACE, Learner, bowl, ending, record_of
 
 
@@ -263,6 +267,36 @@ def test_clean_deletes_what_hpo_lib_wrote_and_nothing_else(results, capsys):
     assert outside.exists()
 
 
+def test_clean_leaves_studies_of_another_optuna_and_says_so(results, capsys):
+    files = [results / "studies.db", results / "mine" / "old.db"]
+    for file in files:
+        file.parent.mkdir(exist_ok=True)
+        run_study(bowl, TOY_SPACE, "random", 1, name="x", storage=file, workers=0)
+        gc.collect()
+        with closing(sqlite3.connect(file)) as connection, connection:
+            connection.execute("UPDATE alembic_version SET version_num = 'v2.6.0.a'")
+            connection.execute("UPDATE version_info SET library_version = '2.10.1'")
+        Path(f"{file}.lock").unlink()
+        shutil.rmtree(f"{file}.checkpoints")
+    before = {path: path.read_bytes() for path in files}
+    for words in (["clean"], ["clean", "--yes"]):
+        assert main(words) == 0
+        said = capsys.readouterr().out
+        for file in files:
+            pattern = f"{file} holds studies of Optuna 2.10.1, which Optuna {optuna.__version__} "
+            assert pattern in said
+            assert f"left alone: {file.relative_to(results.parent)}" in said
+        assert {path: path.read_bytes() for path in results.rglob("*.*")} == before
+
+
+def test_looking_at_the_disk_creates_nothing(results):
+    run_study(bowl, TOY_SPACE, "random", 1, name="x", storage=results / "s.db", workers=0)
+    gc.collect()
+    before = set(results.rglob("*"))
+    assert main(["clean"]) == 0
+    assert set(results.rglob("*")) == before
+
+
 @pytest.mark.parametrize("name", ["record", "study.sqlite", "deep/study.sqlite3"])
 def test_clean_refuses_while_a_study_is_written_whatever_its_files_name(results, name, capsys):
     file = results / name
@@ -315,3 +349,82 @@ def test_a_training_refuses_the_checkpoint_of_another_study_and_of_other_data(tm
     content = torch.load(first.checkpoint, weights_only=True)
     torch.save({k: v for k, v in content.items() if k not in ("study", "data")}, first.checkpoint)
     assert len(objective({}, second).validation_error) == 1
+
+
+@dataclass(frozen=True)
+class Wandering(Learner):
+    """Goes to a folder and removes it, where no other segment may begin."""
+
+    def __call__(self, configuration, segment: Segment) -> SegmentResult:
+        assert Path.cwd().exists()
+        gone = tempfile.mkdtemp()
+        os.chdir(gone)
+        Path(gone).rmdir()
+        return super().__call__(configuration, segment)
+
+
+@pytest.mark.parametrize(
+    "workers",
+    [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)],
+)
+@pytest.mark.parametrize("pruning", [None, "asha"])
+def test_an_objective_may_go_to_another_folder(workers, pruning, tmp_path):
+    options = {"storage": "d/demo.db", "workers": workers, "pruning": pruning, "n_trials": 4}
+    study(Learner("calm"), **options | {"storage": "memory"})
+    wandering = study(Wandering(f"{tmp_path}/log"), **options)
+    assert {record_of(trial).status for trial in wandering.trials} <= {"completed", "pruned"}
+    assert Path.cwd() == tmp_path
+    again = study(Wandering(f"{tmp_path}/log"), **options | {"n_trials": 5})
+    assert len(again.trials) == 5
+    assert not list((tmp_path / "d" / "demo.db.checkpoints").rglob("*.json"))
+    frame = retrain_top_k(
+        Wandering(f"{tmp_path}/log"), "demo", 1, 2, storage="d/demo.db", workers=workers
+    )
+    assert frame["n"].tolist() == [2]
+    assert {path.name for path in Path().iterdir()} == {"calm", "log", "d"}
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_functions_of_gp_minimize_may_go_to_another_folder(workers, tmp_path):
+    result = gp_minimize(
+        lambda point: os.chdir("/") or point[0],
+        [(0.0, 1.0)],
+        n_calls=4,
+        n_initial_points=2,
+        name="x",
+        storage="demo.db",
+        workers=workers,
+    )
+    assert len(result.func_vals) == 4
+    assert Path.cwd() == tmp_path
+    assert optuna.get_all_study_names("sqlite:///demo.db") == ["x"]
+
+
+@pytest.mark.slow
+def test_objectives_on_dask_workers_may_go_to_another_folder(tmp_path):
+    with Cluster(workers=1) as cluster:
+        cluster.wait(1)
+        options = {"workers": cluster.address, "n_trials": 3}
+        wandering = study(Wandering(f"{tmp_path}/log"), **options)
+    assert [record_of(trial).status for trial in wandering.trials] == ["completed"] * 3
+
+
+def test_a_program_may_go_to_another_folder_between_two_runs(tmp_path, monkeypatch):
+    first = run_study(bowl, TOY_SPACE, "random", 2, name="demo", storage="demo.db", workers=0)
+    opened, monitor = open_study("demo", "demo.db"), StudyMonitor("later", "demo.db")
+    background = BackgroundStudy(
+        bowl, TOY_SPACE, name="b", storage="demo.db", workers=0, n_trials=1
+    )
+    later = run_study(bowl, TOY_SPACE, "random", 1, name="later", storage="demo.db", workers=0)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    assert [len(one.trials) for one in (first, opened, later)] == [2, 2, 1]
+    monitor.refresh()
+    assert monitor.study is not None
+    background.start()
+    background.wait()
+    again = run_study(
+        bowl, TOY_SPACE, "random", 3, name="demo", storage=tmp_path / "demo.db", workers=0
+    )
+    assert len(again.trials) == len(first.trials) == len(opened.trials) == 3
+    assert not list(Path().iterdir())

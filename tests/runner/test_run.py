@@ -18,6 +18,7 @@ import zmq
 from bs4 import BeautifulSoup
 
 from hpo_lib.__main__ import main
+from hpo_lib.files import shown
 from hpo_lib.runner import run as runs
 from hpo_lib.runner.notebooks import Notebook
 from hpo_lib.runner.record import NotebookRun, begin_record
@@ -384,6 +385,69 @@ def test_a_space_is_found_from_where_the_user_is(home, tmp_path, monkeypatch, ca
     main(["run", "--profile", "smoke", "-p", "space", "mine.yaml", "01"])
     record = record_of(only_run(home))
     assert record["notebooks"]["01_one"]["parameters"]["space"] == str(tmp_path / "mine.yaml")
+
+
+TYPED = """\
+run_folder: str = "work"
+data: str = "digits"
+data_root: str = ""
+record: str = ""
+space: str = "saved\""""
+PLACES = """\
+import json, os
+places = [data, data_root, record, space, os.environ["HPO_DATA"]]
+open(f"{run_folder}/facts.json", "w").write(json.dumps(places));"""
+
+
+@pytest.mark.slow
+def test_all_paths_are_meant_from_where_the_user_is(home, tmp_path, monkeypatch):
+    write_notebook(home / "01_one.ipynb", PLACES, parameters=TYPED)
+    here = tmp_path / "here"
+    (here / "images").mkdir(parents=True)
+    for name in ("record.csv", "mine.yaml"):
+        (here / name).touch()
+    monkeypatch.setattr("hpo_lib.runner.notebooks.PACKAGE_PARENT", tmp_path)
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("HPO_DATA", "images")
+    options = {"--data": "folder:images", "-p data_root": "images", "-p record": "record.csv"}
+    words = [word for pair in options.items() for word in (*pair[0].split(), pair[1])]
+    assert main(["run", *words, "-p", "space", "mine.yaml"]) == 0
+    assert json.loads((only_run(home) / "facts.json").read_text()) == [
+        *(f"folder:{here}/images", f"{here}/images", f"{here}/record.csv"),
+        *(f"{here}/mine.yaml", f"{here}/images"),
+    ]
+    assert {path.name for path in here.rglob("*")} == {"images", "record.csv", "mine.yaml"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("data", "folder:gone"),
+        *(("data_root", "gone"), ("record", "gone.csv"), ("space", "gone.yaml")),
+        *(("data", "folder:link"), ("data_root", "link"), ("record", "link")),
+    ],
+)
+def test_what_is_not_there_is_refused_before_anything_runs(name, value, home, capsys):
+    write_notebook(home / "01_one.ipynb", PLACES, parameters=TYPED)
+    Path("link").symlink_to("nothing")
+    before = set(home.parent.rglob("*"))
+    assert main(["run", "-p", name, value]) == 2
+    said = capsys.readouterr().err
+    if value.endswith("link"):
+        assert f"link leads nowhere: {shown(home.parent / 'link')} is a symbolic link" in said
+    else:
+        assert f"{name} must name a" in said
+        assert f"exists, got {home.parent}/gone" in said
+    assert set(home.parent.rglob("*")) == before
+
+
+def test_a_folder_of_a_run_behind_a_link_that_leads_nowhere_is_refused(home, capsys):
+    write_notebook(home / "01_one.ipynb", PLACES, parameters=TYPED)
+    Path("link").symlink_to("nothing")
+    for into in ("link", "link/run"):
+        assert main(["run", "--into", into]) == 2
+        assert f"{into} leads nowhere: link is a symbolic link" in capsys.readouterr().err
+    assert not Path("nothing").exists()
 
 
 def test_a_notebook_of_ones_own_may_have_seeds_and_no_title(tmp_path):

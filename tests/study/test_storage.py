@@ -1,26 +1,39 @@
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
+import shlex
+import shutil
 import socket
 import sqlite3
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from pathlib import Path
 from threading import Barrier
 
 import optuna
 import psutil
 import pytest
 
+from hpo_lib.__main__ import main
 from hpo_lib.comparison.run import compare, replay
+from hpo_lib.comparison.training_records import study_record
+from hpo_lib.exceptions import StudyError
 from hpo_lib.objective import as_objective
-from hpo_lib.study.catalog import list_studies
+from hpo_lib.plots.study import plot_any_time
+from hpo_lib.study.background import BackgroundStudy
+from hpo_lib.study.catalog import delete_study, list_studies, open_study, trials_frame
 from hpo_lib.study.lease import LEASE_SECONDS, Lease, lease_holder
+from hpo_lib.study.retrain import best_configuration, retrain_top_k, retrained_frame
 from hpo_lib.study.run import run_study
 from hpo_lib.study.storage import open_storage
 from hpo_lib.trials import read_lease, write_lease
-from tests.toys import TOY_SPACE, bowl, record_of
+from hpo_lib.widgets.study_monitor import StudyMonitor
+from tests.toys import TOY_SPACE, Learner, bowl, record_of
 
 
 def test_many_threads_may_create_one_file():
@@ -109,3 +122,269 @@ def test_any_name_of_a_file_works(folder, tmp_path):
         *("studies.db", "studies.db-wal", "studies.db-shm", "studies.db.lock"),
         "studies.db.checkpoints",
     }
+
+
+def names(folder: Path = Path()) -> set[str]:
+    return {path.name for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("sqlite:///q.db", "sqlite:///q.db?timeout=30", "sqlite+pysqlite:///q.db"),
+        *("SQLITE:///q.db", "sqlite:////{here}/q.db", "SQLite+pysqlite:///q.db?timeout=1"),
+    ],
+)
+def test_every_url_of_a_file_is_that_file(url, tmp_path):
+    url = url.replace("/{here}", str(tmp_path))
+    options = {"name": "mine", "storage": url, "workers": 0}
+    run_study(bowl, TOY_SPACE, "random", 1, **options)
+    assert len(run_study(bowl, TOY_SPACE, "random", 2, **options).trials) == 2
+    assert list(list_studies(url).trials) == list(list_studies("q.db").trials) == [2]
+    assert all(name.startswith("q.db") for name in names())
+    assert "?" not in "".join(names())
+
+
+def test_a_url_is_read_as_sqlalchemy_reads_it():
+    url = "sqlite:///a%20b.db"
+    run_study(bowl, TOY_SPACE, "random", 1, name="mine", storage=url, workers=0)
+    assert optuna.get_all_study_names(url) == ["mine"]
+    assert len({name.split(".db")[0] for name in names()}) == 1
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite://", "sqlite:///:memory:", ":memory:", "sqlite:///", "SQLITE+pysqlite://"]
+)
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_database_in_memory_leaves_no_file(url, workers):
+    options = {"name": "mine", "storage": url, "workers": workers}
+    study = run_study(Learner("/dev/null"), TOY_SPACE, "random", 2, rungs=(1,), **options)
+    assert len(study.trials) == 2
+    background = BackgroundStudy(bowl, TOY_SPACE, "random", 2, **options)
+    background.start()
+    assert len(background.wait().trials) == 2
+    StudyMonitor(background)
+    assert names() == set()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite:///file:q.db?uri=true&mode=ro",
+        "sqlite:///what now?/s.db",
+        "sqlite://q.db",
+        "sqlite://h:x/y",
+    ],
+)
+def test_a_url_with_more_than_a_path_is_refused(url):
+    for use in (
+        list_studies,
+        open_storage,
+        lambda url: BackgroundStudy(bowl, TOY_SPACE, name="x", storage=url),
+    ):
+        with pytest.raises(
+            StudyError, match=r"an SQLite URL must be sqlite:///<path>.*got 'sqlite"
+        ):
+            use(url)
+    assert names() == set()
+
+
+def test_an_open_storage_of_a_url_keeps_its_file_from_anywhere(tmp_path, monkeypatch):
+    storage = optuna.storages.RDBStorage("sqlite:///q.db?timeout=30")
+    options = {"name": "mine", "storage": storage, "workers": 0}
+    run_study(bowl, TOY_SPACE, "random", 1, **options)
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    assert len(run_study(bowl, TOY_SPACE, "random", 2, **options).trials) == 2
+    assert names() == set()
+    assert all(name.startswith("q.db") or name == "elsewhere" for name in names(tmp_path))
+
+
+READERS = [
+    lambda file: open_study("mine", file),
+    list_studies,
+    lambda file: delete_study("mine", file),
+    lambda file: retrained_frame("mine", file),
+    lambda file: best_configuration("mine", file),
+    lambda file: retrain_top_k(bowl, "mine", storage=file),
+    lambda file: StudyMonitor("mine", file).refresh(),
+    lambda file: main(["studies", "--storage", str(file)]),
+    lambda file: main(["studies", "--storage", str(file), "--delete", "mine"]),
+]
+
+
+@pytest.mark.parametrize("read", READERS)
+@pytest.mark.parametrize(
+    "file", ["none.db", "no/folder/none.db", "sqlite:///no/none.db", "~/x.db"]
+)
+def test_reading_creates_nothing(read, file, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with suppress(StudyError):
+        read(file)
+    assert names() == set()
+    with pytest.raises(StudyError, match=r"no studies in .*: there is no such file"):
+        open_study("mine", file)
+
+
+def test_reading_leaves_nothing_beside_a_file_and_its_bytes():
+    run_study(bowl, TOY_SPACE, "random", 3, name="mine", storage="s.db", workers=0)
+    gc.collect()
+    Path("s.db.lock").unlink()
+    shutil.rmtree("s.db.checkpoints")
+    content = Path("s.db").read_bytes()
+    monitor = StudyMonitor("mine", "s.db")
+    studies = [open_study("mine", "s.db"), monitor.study]
+    for study in studies:
+        assert len(trials_frame(study)) == 3
+        plot_any_time(study)
+    assert list_studies("s.db").trials.tolist() == [3]
+    assert len(study_record(studies[0]).errors) == 3
+    assert names() == {"s.db"}
+    assert Path("s.db").read_bytes() == content
+
+
+def test_a_study_that_was_opened_to_be_read_can_be_written():
+    run_study(bowl, TOY_SPACE, "random", 1, name="mine", storage="s.db", workers=0)
+    open_study("mine", "s.db").enqueue_trial(TOY_SPACE.default_configuration())
+    assert len(open_study("mine", "s.db").trials) == 2
+
+
+READ_ALL = """
+from hpo_lib.__main__ import main
+from hpo_lib.plots.study import plot_any_time
+from hpo_lib.study.catalog import list_studies, open_study, trials_frame
+from hpo_lib.study.storage import open_storage
+from hpo_lib.widgets.study_monitor import StudyMonitor
+study = open_study("mine", "s.db")
+plot_any_time(study)
+monitor = StudyMonitor("mine", "s.db")
+code = main(["studies", "--storage", "s.db"])
+n = [len(trials_frame(study)), *list_studies("s.db").trials, len(monitor.study.trials)]
+print("read", *n, code)
+try:
+    open_storage("s.db")
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+def obey_permissions() -> None:
+    """Let the next program of this process obey permissions, which do not bind root."""
+    drop_from_bounding_set, override_permissions = 24, 1
+    ctypes.CDLL(None).prctl(drop_from_bounding_set, override_permissions)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="permissions bind root elsewhere, too")
+@pytest.mark.parametrize("left", ["", "-wal", "-wal -shm"])
+def test_a_study_that_may_only_be_read_is_read(left, tmp_path):
+    study = run_study(bowl, TOY_SPACE, "random", 3, name="mine", storage="s.db", workers=0)
+    if left:
+        # As a driver that was killed leaves it: a part of the record is in the log alone.
+        study.add_trial(study.trials[0])
+    else:
+        del study
+        gc.collect()
+    share = tmp_path / "share"
+    share.mkdir()
+    for end in ("", *left.split()):
+        shutil.copy(f"s.db{end}", share)
+        (share / f"s.db{end}").chmod(0o444)
+    share.chmod(0o555)
+    before = {path.name: path.read_bytes() for path in share.iterdir()}
+    ended = subprocess.run(
+        [sys.executable, "-c", READ_ALL],
+        capture_output=True,
+        text=True,
+        cwd=share,
+        preexec_fn=obey_permissions,
+    )
+    n = 4 if left else 3
+    assert f"read {n} {n} {n} 0" in ended.stdout, ended.stdout + ended.stderr
+    assert "StudyError the studies in" in ended.stdout
+    assert "cannot be written: [Errno 13]" in ended.stdout
+    assert {path.name: path.read_bytes() for path in share.iterdir()} == before
+
+
+def other_optuna(revision: str | None, file: Path = Path("s.db")) -> bytes:
+    """Make a file of studies that another Optuna wrote."""
+    run_study(bowl, TOY_SPACE, "random", 1, name="mine", storage=file, workers=0)
+    gc.collect()
+    with closing(sqlite3.connect(file)) as connection, connection:
+        if revision is None:
+            connection.execute("DROP TABLE alembic_version")
+        else:
+            connection.execute("UPDATE alembic_version SET version_num = ?", (revision,))
+        connection.execute("UPDATE version_info SET library_version = '2.10.1'")
+        connection.execute("PRAGMA user_version = 7")
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("PRAGMA journal_mode = DELETE")
+    Path(f"{file}.lock").unlink()
+    shutil.rmtree(f"{file}.checkpoints")
+    return file.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("revision", "what_to_do"),
+    [
+        ("v2.6.0.a", "keep a copy, then bring them up to date: optuna storage upgrade --storage"),
+        (None, "keep a copy, then bring them up to date: optuna storage upgrade --storage"),
+        ("v9.0.0.a", "install that version or a newer one"),
+    ],
+)
+def test_studies_of_another_optuna_are_named_and_left_as_they_are(revision, what_to_do):
+    content = other_optuna(revision)
+    uses = [
+        *READERS[:-2],
+        open_storage,
+        lambda file: run_study(bowl, TOY_SPACE, name="x", storage=file),
+    ]
+    for use in uses:
+        with pytest.raises(
+            StudyError, match=rf"s\.db holds studies of Optuna 2\.10\.1.*{what_to_do}"
+        ):
+            use("s.db")
+    assert main(["studies", "--storage", "s.db"]) == 2
+    assert names() == {"s.db"}
+    assert Path("s.db").read_bytes() == content
+
+
+def test_the_command_that_is_named_brings_studies_up_to_date():
+    other_optuna(None)
+    with pytest.raises(StudyError, match="up to date: optuna") as refusal:
+        open_study("mine", "s.db")
+    command = shlex.split(str(refusal.value).partition("up to date: ")[2])
+    program = Path(sys.executable).with_name(command[0])
+    subprocess.run([program, *command[1:]], check=True)
+    assert len(open_study("mine", "s.db").trials) == 1
+
+
+def test_a_file_that_holds_no_studies_stays_as_it_is():
+    with closing(sqlite3.connect("other.db")) as connection, connection:
+        connection.execute("CREATE TABLE recipes (name TEXT)")
+    Path("text.db").write_text("no database" * 100)
+    Path("empty.db").touch()
+    Path("folder.db").mkdir()
+    before = names()
+    contents = {path: path.read_bytes() for path in Path().iterdir() if path.is_file()}
+    for file in ("other.db", "text.db", "empty.db", "folder.db"):
+        uses = READERS[:-2] if file == "empty.db" else [*READERS[:-2], open_storage]
+        for use in uses:
+            with pytest.raises(StudyError, match=rf"holds studies, got .*{file}"):
+                use(file)
+    assert names() == before
+    assert {path: path.read_bytes() for path in contents} == contents
+
+
+@pytest.mark.parametrize("link", ["s.db", "gone/s.db", "loop.db"])
+def test_a_link_that_leads_nowhere_is_named(link, capsys):
+    for name, target in (("s.db", "nothing.db"), ("gone", "no folder"), ("loop.db", "loop.db")):
+        Path(name).symlink_to(target)
+    before = names()
+    pattern = f"{link} leads nowhere: {link.split('/')[0]} is a symbolic link to"
+    for use in (*READERS[:-2], open_storage):
+        with pytest.raises(StudyError, match=pattern):
+            use(link)
+    assert main(["studies", "--storage", link]) == 2
+    assert pattern in capsys.readouterr().err
+    assert names() == before

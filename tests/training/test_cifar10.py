@@ -90,6 +90,13 @@ def test_local_copy_of_cifar10(
     return check_cifar10(tmp_path if form == "unpacked" else folder.rename(tmp_path / "cifar"))
 
 
+def test_a_variable_that_names_nothing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HPO_DATA", "gone")
+    with pytest.raises(DataError, match=r"HPO_DATA must be a folder or an archive that exists"):
+        load_data(DataConfig("cifar10"))
+    assert not list(Path().iterdir())
+
+
 def test_cifar10_is_unpacked_where_python_has_no_filters(
     tmp_path: Path, archive: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hpo_lib.exceptions import DataError
+from hpo_lib.exceptions import DataError, PathError
 from hpo_lib.training.config import DataConfig, TrainingConfig
 from tests.training.images import SMALL
 
@@ -47,3 +48,20 @@ def test_wrong_numbers_are_refused(configuration: dict[str, Any], message: str) 
 def test_a_configuration_replaces_what_it_names() -> None:
     config = SMALL.with_configuration({"lr": 0.2, "shortcut": "projection"})
     assert config == replace(SMALL, lr=0.2, shortcut="projection")
+
+
+def test_paths_are_kept_as_they_were_meant_where_they_were_typed(tmp_path: Path) -> None:
+    Path("cifar").mkdir()
+    assert DataConfig("folder:images").source == f"folder:{tmp_path}/images"
+    assert DataConfig("cifar10", root="cifar").root == f"{tmp_path}/cifar"
+    assert replace(DataConfig("folder:images"), seed=1).source == f"folder:{tmp_path}/images"
+
+
+def test_a_mistyped_root_is_no_place_for_a_download() -> None:
+    with pytest.raises(DataError, match=r"root must be a folder or an archive that exists, got /"):
+        DataConfig("cifar10", root="cifra")
+    assert not list(Path().iterdir())
+    Path("link").symlink_to("gone")
+    for config in ({"source": "folder:link"}, {"source": "cifar10", "root": "link"}):
+        with pytest.raises(PathError, match="link leads nowhere"):
+            DataConfig(**config)

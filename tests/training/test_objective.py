@@ -105,14 +105,15 @@ def test_changed_images_are_loaded_again_in_the_same_process(tmp_path: Path) -> 
     assert load_cached(objective.data, torch.device("cpu")).sha256 != loaded.sha256
 
 
-def test_a_study_that_was_recorded_with_a_path_goes_on_there(tmp_path: Path) -> None:
+@pytest.mark.parametrize("typed", ["images", "absolute"])
+def test_a_study_that_was_recorded_with_a_path_goes_on_there(tmp_path: Path, typed: str) -> None:
     folder = grey_folder(tmp_path / "images")
     study = folder_study(folder, 1)
     settings = StudyRecord.of(study).settings
     data = settings["objective"]["data"]
     assert data["source"] == "folder"
     del data["sha256"]
-    data["source"] = f"folder:{folder}"
+    data["source"] = f"folder:{folder if typed == 'absolute' else typed}"
     StudyRecord.of(study).write(study, settings=settings)
     assert len(folder_study(folder, 2).trials) == 2
     other = folder_study(folder, 1, name="other", warm_start_from="images")

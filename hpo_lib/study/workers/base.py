@@ -5,12 +5,15 @@ Workers evaluate and nothing else: they never ask a sampler and never write the 
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import traceback
-from collections.abc import Collection
+from collections.abc import Collection, Generator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 from hpo_lib.exceptions import CheckpointError
@@ -144,7 +147,8 @@ def evaluate(
     started = time.time()
     outcome: SegmentResult | Failure
     try:
-        outcome = checked_result(objective(configuration, segment), segment)
+        with _keep_working_directory():
+            outcome = checked_result(objective(configuration, segment), segment)
     # a script's main() may end with sys.exit(), a task of asyncio with CancelledError
     except BaseException as error:
         in_main_thread = threading.current_thread() is threading.main_thread()
@@ -153,6 +157,21 @@ def evaluate(
         outcome = describe_exception(error)
 
     return Evaluation(outcome, worker, started, time.time())
+
+
+@contextmanager
+def _keep_working_directory() -> Generator[None]:
+    """Come back from where an objective went: each segment begins where the process stood."""
+    try:
+        here = Path.cwd()
+    except OSError:  # the folder is gone
+        here = None
+    try:
+        yield
+    finally:
+        if here is not None:
+            with suppress(OSError):  # the objective removed it
+                os.chdir(here)
 
 
 def describe_exception(error: BaseException) -> Failure:
