@@ -9,6 +9,7 @@ Functions of other modules count by their names.
 
 from __future__ import annotations
 
+import copyreg
 import dis
 import hashlib
 import inspect
@@ -37,6 +38,9 @@ _VOLATILE = (
     np.random.RandomState,
     random.Random,
 )
+
+_BYTECODE = "bytecode of Python"
+"""Entry of a content beside the members, whose names have no spaces."""
 
 _DIGEST_LENGTH = 16
 _LONGEST_SHOWN = 40
@@ -77,12 +81,16 @@ def read_content(function: Callable[..., Any]) -> tuple[dict[str, str], list[str
 
     Returns:
         Short values as they are and digests of the others, the same in every process. Where code
-        is known without its source, "python" is the version whose bytecode was read.
+        is known without its source, an entry says the version of Python whose bytecode was read.
     """
     reader = _ContentReader(function)
-    content = reader.content(function, "objective")
+    try:
+        content = reader.content(function, "objective")
+    except Exception:  # of the user's own `__reduce__`, too
+        return {"class": type(function).__name__}, ["objective"]
+
     if reader.python is not None:
-        content["python"] = reader.python
+        content[_BYTECODE] = reader.python
     return content, sorted(set(reader.unknown))
 
 
@@ -100,7 +108,7 @@ def is_same_version(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> 
         return True
     if "content" not in recorded or "content" not in current:
         return False
-    return recorded["content"].get("python") != current["content"].get("python")
+    return recorded["content"].get(_BYTECODE) != current["content"].get(_BYTECODE)
 
 
 def digest(parts: object) -> str:
@@ -119,9 +127,9 @@ def members(value: Any) -> dict[str, Any]:
     """
     if isinstance(value, partial):
         arguments = {"args": value.args} if value.args else {}
-        return {**members(value.func), **arguments, **value.keywords}
+        return _join(members(value.func), {**arguments, **value.keywords})
     if isinstance(value, MethodType):
-        return {**members(value.__self__), **members(value.__func__)}
+        return _join(members(value.__self__), members(value.__func__))
     if isinstance(value, FunctionType):
         return _function_members(value)
     if isinstance(value, type):
@@ -146,7 +154,7 @@ class _ContentReader:
     def __init__(self, function: Callable[..., Any]) -> None:
         self.unknown: list[str] = []
         self.python: str | None = None
-        self._modules = {"__main__", *_modules(innermost(function))}
+        self._modules = {"__main__", *_modules(innermost(function))} - {"builtins"}
         # By address, with the object, so that no other one gets its address meanwhile.
         self._texts: dict[int, tuple[object, str]] = {}
 
@@ -275,6 +283,11 @@ def _array_data(value: Any) -> list[Any] | None:
     return None
 
 
+def _join(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    both = {name: (first[name], second[name]) for name in first.keys() & second.keys()}
+    return {**first, **second, **both}
+
+
 def _function_members(function: FunctionType) -> dict[str, Any]:
     version = vars(function).get("version")
     if version is not None:
@@ -323,14 +336,15 @@ def _class_members(cls: type) -> dict[str, Any]:
 
 def _attributes(value: Any) -> dict[str, Any]:
     """Return the class and the attributes of an object, as pickle would keep them."""
-    reduced: Any = value.__reduce_ex__(4)
+    reducer: Any = copyreg.dispatch_table.get(type(value))
+    reduced: Any = value.__reduce_ex__(4) if reducer is None else reducer(value)
     if isinstance(reduced, str):
         return {"name": reduced}
 
     make, arguments, *rest = reduced
     state, *items = rest or [None]
     found: dict[str, Any] = {"class": type(value)}
-    if make.__name__ != "__newobj__":
+    if getattr(make, "__name__", "") != "__newobj__":
         found["make"] = make
         found["arguments"] = arguments
     elif len(arguments) > 1:
@@ -339,12 +353,18 @@ def _attributes(value: Any) -> dict[str, Any]:
         if item is not None:
             found[name] = list(item)
 
-    # Attributes, those in slots apart.
+    found.update(_state_attributes(type(value), state))
+    return found
+
+
+def _state_attributes(cls: type, state: Any) -> dict[str, Any]:
+    """Return the attributes in a pickled state, without those that are computed when needed."""
     has_slots = isinstance(state, tuple) and len(state) == 2 and isinstance(state[1], dict)
+    found: dict[str, Any] = {}
     for part in state if has_slots else [state]:
         attributes = part if isinstance(part, dict) else {"state": part}
         for name, attribute in attributes.items():
-            is_cached = isinstance(getattr(type(value), str(name), None), cached_property)
-            if attribute is not None and name != "__doc__" and not is_cached:
+            is_computed = isinstance(getattr(cls, str(name), None), cached_property)
+            if attribute is not None and name != "__doc__" and not is_computed:
                 found[str(name)] = attribute
     return found

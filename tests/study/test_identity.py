@@ -215,6 +215,23 @@ def test_what_the_objective_changes_itself_does_not_count():
     assert version_of(counting) == before != version_of(Counting(2.0))
 
 
+def test_an_attribute_and_a_global_of_one_name_both_count(tmp_path):
+    source = """
+        scale = 1
+        class Model:
+            def __init__(self, scale):
+                self.scale = scale
+            def cost(self, configuration):
+                return scale * self.scale
+    """
+    versions = {
+        version_of(define(tmp_path, source.replace("scale = 1", f"scale = {n}"), "Model")(m).cost)
+        for n in (1, 2)
+        for m in (1, 2)
+    }
+    assert len(versions) == 4
+
+
 def test_wrappers_and_what_they_wrap_count():
     def repeated(n):
         def decorate(function):
@@ -267,9 +284,9 @@ def test_bytecode_of_another_python_is_not_taken_for_a_change():
     study = run(namespace["cost"], storage="memory")
     record = StudyRecord.of(study)
     here = record.settings["objective"]
-    assert here["content"]["python"] == "{}.{}".format(*sys.version_info)
+    assert here["content"]["bytecode of Python"] == "{}.{}".format(*sys.version_info)
 
-    content = {**here["content"], "python": "3.10", "code": "code of 3.10"}
+    content = {**here["content"], "bytecode of Python": "3.10", "code": "code of 3.10"}
     older = {"function": "cost", "version": "of 3.10", "content": content}
     record.write(study, settings={**record.settings, "objective": older})
     assert len(run(namespace["cost"], 3, storage=study._storage).trials) == 3
@@ -399,6 +416,19 @@ def test_what_cannot_be_identified_is_named_once_and_the_study_goes_on():
         named = Scaled(1.0, first)
         named.version = "1"
         run(named, name="named")
+
+
+def test_an_objective_that_cannot_be_taken_apart_needs_a_version():
+    class Closed(Scaled):
+        def __reduce_ex__(self, protocol):
+            message = "no copies"
+            raise RuntimeError(message)
+
+    with pytest.warns(UserWarning, match="^objective cannot be identified"):
+        run(Closed(1.0))
+    named = Closed(1.0)
+    named.version = "1"
+    run(named, name="named")
 
 
 @pytest.mark.parametrize(
