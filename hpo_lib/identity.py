@@ -138,8 +138,6 @@ def members(value: Any) -> dict[str, Any]:
         return {"get": value.fget, "set": value.fset}
     if isinstance(value, cached_property):
         return {"get": value.func}
-    if hasattr(type(value), "settings") and hasattr(type(value), "budget"):
-        return {"settings": value.settings}  # an `Objective`
     inner = innermost(value)
     return _attributes(value) if inner is value else members(inner)
 
@@ -209,6 +207,8 @@ class _ContentReader:
                 parts = self._items(value, path)
             elif (data := _array_data(value)) is not None:
                 parts = self._items(data, path)
+            elif (settings := _own_settings(value)) is not None:
+                parts = settings
             else:
                 parts = self.content(value, path, changed)
         except Exception:  # whatever the object raises that is asked for its state
@@ -260,6 +260,12 @@ def _plain_text(value: Any) -> str:
         data = value if isinstance(value, bytes) else value.encode(errors="surrogatepass")
         return f"{type(value).__name__} {_hash(data)}"
     return repr(value)
+
+
+def _own_settings(value: Any) -> Any:
+    """Return the settings of an `Objective`, which says itself what it is; None for others."""
+    is_objective = hasattr(type(value), "settings") and hasattr(type(value), "budget")
+    return value.settings if is_objective else None
 
 
 def _array_data(value: Any) -> list[Any] | None:

@@ -55,6 +55,19 @@ class Scaled:
         return self(configuration)
 
 
+class Segmented(Scaled):
+    """An `Objective` with settings of its own."""
+
+    budget = 1
+
+    @property
+    def settings(self):
+        return {"scale": self.scale}
+
+    def __call__(self, configuration, segment):
+        return as_objective(cost)(configuration, segment)
+
+
 def version_of(function):
     return as_objective(function).settings["version"]
 
@@ -166,6 +179,7 @@ VALUES = [
     (torch.ones(2, dtype=torch.bfloat16), torch.zeros(2, dtype=torch.bfloat16)),
     (Plain(1), Plain(2)),
     (Scaled(1.0), Scaled(2.0)),
+    (Segmented(1.0), Segmented(2.0)),
     (Scaled(1.0).method, Scaled(2.0).method),
     (functools.partial(cost, scale=1), functools.partial(cost, scale=2)),
     (torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)),  # other weights
@@ -230,6 +244,11 @@ def test_an_attribute_and_a_global_of_one_name_both_count(tmp_path):
         for m in (1, 2)
     }
     assert len(versions) == 4
+
+
+def test_a_held_objective_counts_by_its_settings():
+    held = [functools.partial(cost, data=Segmented(1.0, data)) for data in (1, 2)]
+    assert version_of(held[0]) == version_of(held[1])
 
 
 def test_wrappers_and_what_they_wrap_count():
@@ -445,7 +464,7 @@ def test_an_objective_that_cannot_be_taken_apart_needs_a_version():
 def test_what_cannot_go_to_workers_is_named_before_anything_is_spent(make, name, tmp_path):
     held = make()
     storage = tmp_path / "studies.db"
-    objectives = [Scaled(1.0, held), functools.partial(cost, data=held)]
+    objectives = [Scaled(1.0, held), functools.partial(cost, data=held), Segmented(1.0, held)]
     message = rf"{name} = .* cannot .*workers=0"
     for objective in objectives:
         with pytest.raises(TypeError, match=message):
@@ -457,6 +476,7 @@ def test_what_cannot_go_to_workers_is_named_before_anything_is_spent(make, name,
     assert not storage.exists()
 
     run(objectives[0])
+    run(objectives[2], name="segmented")
     if hasattr(held, "close"):
         held.close()
 
