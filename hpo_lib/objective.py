@@ -5,16 +5,25 @@ from __future__ import annotations
 import inspect
 import math
 import os
+import re
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import partial
+from functools import cached_property, partial
 from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast, get_args, runtime_checkable
 
 from hpo_lib.exceptions import CheckpointError
+from hpo_lib.identity import (
+    digest,
+    function_name,
+    is_same_version,
+    read_content,
+    stated_version,
+)
 from hpo_lib.space.values import Configuration
 
 Status = Literal["completed", "diverged"]
@@ -139,6 +148,9 @@ class Objective(Protocol):
 class FunctionObjective:
     """Plain function `f(configuration) -> float` as an objective with a single segment.
 
+    For the question whether a study may go on, a function is its content (see `identity`), or
+    what its attribute `version` says.
+
     Attributes:
         function: returns the value to minimise.
         budget: 1, the only segment.
@@ -149,10 +161,51 @@ class FunctionObjective:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Return the function's name: a changed body is not noticed, a changed function is.
+        """Return the version of the function: its attribute `version`, or a digest of its content.
 
-        A `partial` adds the arguments that it holds; a method stands for its class alone.
+        What cannot be identified is left out, with a warning.
         """
+        return dict(self._identity)
+
+    @cached_property
+    def _identity(self) -> dict[str, Any]:
+        name = function_name(self.function)
+        version = stated_version(self.function)
+        if version is not None:
+            return {"function": name, "version": version}
+
+        content, unknown = read_content(self.function)
+        if unknown:
+            message = (
+                f"{', '.join(unknown)} cannot be identified by content: a study would not notice "
+                "a change there. Where that matters, set an attribute of the objective, as in "
+                'objective.version = "1", and change it with the objective'
+            )
+            warnings.warn(message, stacklevel=6)  # the caller of run_study
+        return {"function": name, "version": digest(content), "content": content}
+
+    def in_current_form(self, recorded: Mapping[str, Any]) -> dict[str, Any]:
+        """Return recorded settings as they are now, if they stand for the same function.
+
+        Args:
+            recorded: settings of any version. Earlier ones recorded names alone, with the
+                addresses of arguments.
+        """
+        current = self._identity
+        if "version" in recorded:
+            is_same = is_same_version(recorded, current)
+        else:
+            known = {key: recorded[key] for key in ("function", "partial") if key in recorded}
+            is_same = _without_addresses(known) == _without_addresses(self._old_settings())
+
+        if not is_same:
+            return dict(recorded)
+        replaced = ("function", "partial", "version", "content")
+        others = {key: value for key, value in recorded.items() if key not in replaced}
+        return {**others, **current}
+
+    def _old_settings(self) -> dict[str, str]:
+        """Return the settings as earlier versions recorded them."""
         function = self.function
         arguments: dict[str, str] = {}
         if isinstance(function, partial):
@@ -173,6 +226,10 @@ class FunctionObjective:
         value = _number("a number", self.function(dict(configuration)))
         seconds = time.perf_counter() - start_time
         return SegmentResult((value,), (value,), (value,), (seconds,))
+
+
+def _without_addresses(settings: Mapping[str, str]) -> dict[str, str]:
+    return {key: re.sub(" at 0x[0-9a-fA-F]+", "", text) for key, text in settings.items()}
 
 
 def as_objective(objective: Objective | Callable[[Configuration], float]) -> Objective:

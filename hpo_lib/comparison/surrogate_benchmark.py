@@ -163,12 +163,17 @@ class SurrogateObjective:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Return the record and the model that the surrogate rests on."""
+        """Return the record's content, whatever its file is called, and the surrogate's model."""
         return {
-            "surrogate": self.record.settings,
+            "surrogate": {"content": self.record.settings["content"]},
             "noise": self._noise,
             "model": self._model,
         }
+
+    @property
+    def earlier_settings(self) -> tuple[dict[str, Any], ...]:
+        """Return the settings as earlier versions recorded them, with the name of the file."""
+        return ({**self.settings, "surrogate": self.record.settings},)
 
     def predict(self, configurations: Sequence[Configuration]) -> Array:
         """Predict errors without noise, of shape (configurations, epochs)."""

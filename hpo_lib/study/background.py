@@ -14,14 +14,14 @@ from optuna.storages import BaseStorage
 
 from hpo_lib.checks import check_name
 from hpo_lib.exceptions import StudyError
-from hpo_lib.objective import Objective, Segment
+from hpo_lib.objective import Objective, Segment, as_objective
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration
 from hpo_lib.study.lease import LEASE_SECONDS
 from hpo_lib.study.run import run_study
 from hpo_lib.study.storage import Storage, read_storage, resolve_storage, sqlite_path
 from hpo_lib.study.workers.base import Evaluation, TimedWorkers, Workers
-from hpo_lib.study.workers.factory import make_workers
+from hpo_lib.study.workers.factory import check_sendable, make_workers
 
 State = Literal["not started", "running", "paused", "stopping", "stopped", "failed", "finished"]
 
@@ -161,6 +161,7 @@ class BackgroundStudy:
     def _drive(self, pausable: _PausableWorkers) -> None:
         workers = make_workers(self.workers, **self._limits)
         pausable.workers = workers
+        check_sendable(as_objective(self._arguments[0]), workers)
 
         try:
             self._run_study(n_trials=self.n_trials, workers=pausable)

@@ -39,7 +39,7 @@ from hpo_lib.study.settings import (
 from hpo_lib.study.single_writer import SingleWriterStorage
 from hpo_lib.study.storage import Storage, open_storage, storage_file, translate_storage_errors
 from hpo_lib.study.workers.base import Workers
-from hpo_lib.study.workers.factory import make_workers
+from hpo_lib.study.workers.factory import check_sendable, make_workers
 from hpo_lib.trials import RecordedTrial, StudyRecord, incumbent
 
 
@@ -67,7 +67,9 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
     """Run a study to its budget, or go on with it where it stopped.
 
     Args:
-        objective: what is minimised; a plain function of a configuration will do.
+        objective: what is minimised; a plain function of a configuration will do. A study goes on
+            with an objective of the same content, or of the same attribute `version` if it has
+            one.
         space: the search space.
         strategy: a name out of `STRATEGIES`, or any Optuna sampler.
         n_trials: the budget; failed trials and the default configuration count. A finished
@@ -97,6 +99,7 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
         stop: rules that end the study before its budget (see `stopping`).
 
     Raises:
+        TypeError: the objective, or something that it holds, cannot go to worker processes.
         StudyHeldError: another driver writes this study.
         StudyChangedError: the name is taken by a study with another space or settings.
         StudyStoppedError: `max_failures` trials failed in a row.
@@ -149,6 +152,7 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
         settings["pruning"] = qualified_name(pruning)
         settings["reduction_factor"] = reduction_factor
     _check_rungs(rungs, evaluated.budget, needed=pruning is not None)
+    check_sendable(evaluated, workers)
 
     # Open the study or create it.
     backend = open_storage(storage)

@@ -14,7 +14,7 @@ import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo_lib.exceptions import StudyChangedError
-from hpo_lib.objective import Objective
+from hpo_lib.objective import FunctionObjective, Objective
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.trials import RecordedTrial, StudyRecord, copy_for_warm_start, recorded_trials
 
@@ -65,6 +65,8 @@ def _in_current_form(recorded: dict[str, Any], objective: Objective) -> dict[str
 
     An objective may have `earlier_settings`: forms in which earlier versions recorded it.
     """
+    if isinstance(objective, FunctionObjective) and "objective" in recorded:
+        return {**recorded, "objective": objective.in_current_form(recorded["objective"])}
     if recorded.get("objective") in getattr(objective, "earlier_settings", ()):
         return {**recorded, "objective": objective.settings}
     return recorded
@@ -93,6 +95,7 @@ def check_comparable(
             message = (
                 f"the {key} must be that of study {name!r}, or its values do not compare: "
                 f"recorded {recorded.get(key)}, asked {asked[key]}"
+                f"{_version_advice(recorded, asked)}"
             )
             raise StudyChangedError(message)
 
@@ -145,8 +148,20 @@ def check_unchanged(
     message = (
         f"study {study.study_name!r} was recorded with other settings (- recorded, + asked):\n"
         f"  {listed}\nTo go on, choose a new name{advice}."
+        f"{_version_advice(recorded_settings, settings)}"
     )
     raise StudyChangedError(message)
+
+
+def _version_advice(recorded: dict[str, Any], asked: dict[str, Any]) -> str:
+    """Say how to go on with a function that has changed without changing its values."""
+    versions = [settings["objective"].get("version") for settings in (recorded, asked)]
+    if None in versions or versions[0] == versions[1]:
+        return ""
+    return (
+        "\nIf the changed objective returns the same values as before, say so with an attribute: "
+        f"objective.version = {versions[0]!r}"
+    )
 
 
 def _lines(settings: dict[str, Any]) -> list[str]:

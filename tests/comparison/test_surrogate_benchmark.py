@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from hpo_lib.objective import as_objective
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.study.driver import trial_seed
 from hpo_lib.study.run import run_study
+from hpo_lib.trials import StudyRecord
 from tests.comparison.trainings import (
     EPOCHS,
     GRID,
@@ -193,6 +195,19 @@ def test_both_models_predict_and_say_which_they_are(toy_record, surrogate):
     assert "n = 120 configurations" in trees.quality.caption
     with pytest.raises(ValueError, match="model must be one of gp, trees, got 'forest'"):
         SurrogateObjective(toy_record, model="forest")
+
+
+def test_a_study_on_a_surrogate_goes_on_whatever_its_file_is_called(toy_record):
+    surrogate = SurrogateObjective(toy_record, model="trees")
+    renamed = SurrogateObjective(replace(toy_record, source="other.csv"), model="trees")
+    assert renamed.settings == surrogate.settings
+
+    # As earlier versions recorded it.
+    study = run_study(surrogate, TOY_SPACE, "random", 2, name="s", workers=0)
+    record = StudyRecord.of(study)
+    named = {**surrogate.settings, "surrogate": toy_record.settings}
+    record.write(study, settings={**record.settings, "objective": named})
+    assert len(run_study(surrogate, TOY_SPACE, "random", 3, name="s", workers=0).trials) == 3
 
 
 def test_what_rests_on_a_surrogate_says_so(surrogate):

@@ -81,7 +81,7 @@ def test_more_trials_go_on_where_it_stopped():
     [
         ({"seed": 1}, r"\+ seed: 1"),
         ({"strategy": "grid"}, r"\+ strategy: grid"),
-        ({"objective": lambda c: 0.0}, "objective.function"),
+        ({"objective": lambda c: 0.0}, "objective.content.code"),
         ({"default_first": False}, "default_first: False"),
     ],
 )

@@ -19,14 +19,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import cloudpickle
-
 from hpo_lib.checks import check_positive
 from hpo_lib.exceptions import StudyError
 from hpo_lib.objective import Objective, Segment
 from hpo_lib.space.values import Configuration
 from hpo_lib.study.workers.base import Evaluation, Failure, describe_exception
 from hpo_lib.study.workers.local import LocalWorkers
+from hpo_lib.study.workers.pickling import dump_objective
 
 try:
     from distributed import Client, Scheduler, Security, Worker, get_worker
@@ -117,6 +116,7 @@ class DaskWorkers:
 
         Raises:
             StudyError: no scheduler answers within `patience` seconds.
+            TypeError: the objective cannot be sent to another process.
         """
         if self._objective is not None and objective is not self._objective:
             self.close()
@@ -127,9 +127,7 @@ class DaskWorkers:
             if self._plugin is None:
                 self._objective = objective
                 name = f"hpo_lib-{uuid.uuid4().hex}"
-                self._plugin = _SegmentWorkerPlugin(
-                    name, cloudpickle.dumps(objective), self._limits
-                )
+                self._plugin = _SegmentWorkerPlugin(name, dump_objective(objective), self._limits)
                 self._register(client)
             self._queue.append(task)
             self._dispatch()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from hpo_lib.checks import check_whole
+from hpo_lib.objective import Objective
 from hpo_lib.study.workers.base import Workers
 from hpo_lib.study.workers.in_process import InProcess
 from hpo_lib.study.workers.local import LocalWorkers
+from hpo_lib.study.workers.pickling import dump_objective
 
 
 def make_workers(
@@ -46,3 +48,17 @@ def make_workers(
         message = "time_limit and memory_limit need worker processes: workers >= 1, got 0"
         raise ValueError(message)
     return InProcess()
+
+
+def check_sendable(objective: Objective, workers: int | str | Workers) -> None:
+    """Refuse an objective that cannot be sent to the processes of workers.
+
+    Args:
+        objective: what they will be given.
+        workers: as for `make_workers`.
+
+    Raises:
+        TypeError: part of it exists in this process alone; the message names it.
+    """
+    if isinstance(workers, int | str | LocalWorkers) and workers != 0:
+        dump_objective(objective)

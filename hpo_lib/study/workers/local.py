@@ -11,13 +11,12 @@ import time
 from concurrent.futures import Future
 from pathlib import Path
 
-import cloudpickle
-
 from hpo_lib.checks import check_positive
 from hpo_lib.exceptions import StudyError
 from hpo_lib.objective import Objective, Segment
 from hpo_lib.space.values import Configuration
 from hpo_lib.study.workers.base import Evaluation, Failure
+from hpo_lib.study.workers.pickling import dump_objective
 from hpo_lib.study.workers.process_guard import ProcessGuard
 from hpo_lib.study.workers.processes import (
     ClosedError,
@@ -74,8 +73,9 @@ class LocalWorkers:
 
         Raises:
             RuntimeError: all slots are busy.
+            TypeError: the objective cannot be sent to another process.
         """
-        return self.submit_payload(cloudpickle.dumps(objective), configuration, segment)
+        return self.submit_payload(dump_objective(objective), configuration, segment)
 
     def submit_payload(
         self,
