@@ -16,7 +16,7 @@ import numpy as np
 import optuna
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
-from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import FrozenTrial
 
 from hpo_lib.checks import check_name, check_whole
@@ -28,7 +28,7 @@ from hpo_lib.space.values import Configuration
 from hpo_lib.study.catalog import open_study
 from hpo_lib.study.checkpoints import StudyFolder, checkpoints_beside, ensure_identity
 from hpo_lib.study.driver import Callback, Driver, StoppingRule, is_complete, trial_seed
-from hpo_lib.study.lease import hold_lease
+from hpo_lib.study.lease import Lease, hold_lease
 from hpo_lib.study.settings import (
     begin_study,
     check_unchanged,
@@ -189,7 +189,7 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
             root = checkpoints_beside(file) if file else Path(temporary)
 
             pool = make_workers(workers, time_limit=time_limit, memory_limit=memory_limit)
-            driven, driver_storage = _reopen_for_driver(study, backend)
+            driven, driver_storage = _reopen_for_driver(study, backend, lease)
             driver = Driver(
                 study=driven,
                 storage=driver_storage,
@@ -210,14 +210,14 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
 
 
 def _reopen_for_driver(
-    study: optuna.Study, backend: BaseStorage
+    study: optuna.Study, backend: BaseStorage, lease: Lease
 ) -> tuple[optuna.Study, BaseStorage]:
-    """Open a study once more, in a database through a storage that reads little of it again."""
-    if not isinstance(backend, RDBStorage):
+    """Open a study once more through a storage that checks writes and reads little again."""
+    if isinstance(backend, InMemoryStorage):
         return study, backend
 
     study_id = backend.get_study_id_from_name(study.study_name)
-    storage = SingleWriterStorage(backend, study_id)
+    storage = SingleWriterStorage(backend, study_id, lease.check_write)
     driven = optuna.load_study(
         study_name=study.study_name,
         storage=storage,

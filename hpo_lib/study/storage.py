@@ -73,6 +73,8 @@ def open_storage(storage: Storage | None = None) -> BaseStorage:
     if path is None:
         return InMemoryStorage() if storage == "memory" else _open_url(str(storage))
 
+    # A new file is made where a link leads, not in place of the link.
+    path = path.resolve() if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
     with translate_storage_errors(storage), storage_lock(storage):
         if not path.exists():
