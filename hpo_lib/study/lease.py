@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 import optuna
 import psutil
 from optuna.storages import BaseStorage, RDBStorage
-from sqlalchemy import Connection, Engine, column, event, select, table, update
+from sqlalchemy import Connection, Engine, bindparam, column, event, select, table, update
 
 from hpo_lib.exceptions import StudyError, StudyHeldError
 from hpo_lib.study.sqlite_file import FileWatch
@@ -116,7 +116,14 @@ class Lease:
         self._engine: Engine | None = None
         if isinstance(storage, RDBStorage):
             self._engine = storage.engine
-            self._study_id = storage.get_study_id_from_name(study.study_name)
+            columns = _ATTRIBUTES.c
+            study_id = storage.get_study_id_from_name(study.study_name)
+            self._row = (columns.study_id == study_id) & (columns.key == LEASE_KEY)
+            self._replacement = (
+                update(_ATTRIBUTES)
+                .where(self._row & columns.value_json.contains(self._token))
+                .values(value_json=bindparam("holder"))
+            )
         self._is_comparing = False
 
     def acquire(self) -> None:
@@ -189,20 +196,14 @@ class Lease:
         write_lease(self._study, holder)
 
     def _replace_in(self, connection: Connection, holder: Mapping[str, Any] | None) -> None:
-        columns = _ATTRIBUTES.c
-        is_lease = (columns.study_id == self._study_id) & (columns.key == LEASE_KEY)
-        is_ours = is_lease & columns.value_json.contains(self._token)
-        value = json.dumps(holder)
-
         self._is_comparing = True
         try:
-            replaced = connection.execute(
-                update(_ATTRIBUTES).where(is_ours).values(value_json=value)
-            )
+            replaced = connection.execute(self._replacement, {"holder": json.dumps(holder)})
         finally:
             self._is_comparing = False
+
         if not replaced.rowcount:
-            recorded = connection.scalar(select(columns.value_json).where(is_lease))
+            recorded = connection.scalar(select(_ATTRIBUTES.c.value_json).where(self._row))
             self._check_holder(None if recorded is None else json.loads(recorded) or {})
 
     def _renewed_holder(self) -> dict[str, Any]:
@@ -250,11 +251,9 @@ def living_holder(holder: Mapping[str, Any] | None) -> str | None:
 
 
 def _describe(holder: Mapping[str, Any]) -> str:
-    return (
-        f"process {holder.get('pid')} on {holder.get('host')}"
-        if holder
-        else "another driver, which has ended"
-    )
+    if not holder:
+        return "another driver, which has ended"
+    return f"process {holder.get('pid')} on {holder.get('host')}"
 
 
 def _is_alive(holder: Mapping[str, Any]) -> bool:
