@@ -6,6 +6,7 @@ opens it, and errors name the file and say what to do.
 
 from __future__ import annotations
 
+import glob
 import sqlite3
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
@@ -19,7 +20,7 @@ from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 from sqlalchemy.pool import QueuePool
 
 from hpo_lib.exceptions import StudyError
-from hpo_lib.files import atomic_write_bytes, expand_user, is_full_disk
+from hpo_lib.files import atomic_write_bytes, expand_user, is_full_disk, remove_partials
 from hpo_lib.study.sqlite_file import FileWatch, fold_log
 
 DEFAULT_STORAGE = Path("results") / "studies.db"
@@ -78,6 +79,7 @@ def open_storage(storage: Storage | None = None) -> BaseStorage:
     path.parent.mkdir(parents=True, exist_ok=True)
     with translate_storage_errors(storage), storage_lock(storage):
         if not path.exists():
+            remove_partials(path.parent, glob.escape(path.name))
             atomic_write_bytes(path, _empty_file())
         _use_write_ahead_log(path)
         return StudyFile(path, _display_name(storage))

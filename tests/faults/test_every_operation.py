@@ -31,7 +31,7 @@ RUNGS = (1, 3)
 SQLITE_FILES = {"s.db", "s.db-wal", "s.db-shm", "s.db.lock", "s.db.checkpoints"}
 
 processes = multiprocessing.get_context("forkserver")  # a driver starts without its imports
-processes.set_forkserver_preload(["hpo_lib.samplers.skopt", "alembic.command", "tests.toys"])
+processes.set_forkserver_preload(["hpo_lib.samplers.bayes", "alembic.command", "tests.toys"])
 
 
 class Moments:
@@ -72,7 +72,7 @@ class Plan(NamedTuple):
     pruning: str
 
 
-PLANS = [Plan("skopt", "s.db", "asha"), Plan("random", "journal", "none")]
+PLANS = [Plan("tpe", "s.db", "asha"), Plan("random", "journal", "none")]
 
 
 def run(plan: Plan, learner: Learner | None = None, workers: int = 0) -> optuna.Study:
