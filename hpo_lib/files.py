@@ -56,6 +56,17 @@ def atomic_write_bytes(path: str | Path, content: bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
+def remove_partials(folder: Path, name: str = "*") -> None:
+    """Remove the temporary files that killed processes have left.
+
+    Args:
+        folder: nobody else writes there now: the caller holds a lock.
+        name: of the file that was to be written; by default any.
+    """
+    for partial in folder.glob(f".{name}.{'[0-9a-f]' * 32}.partial"):
+        partial.unlink(missing_ok=True)
+
+
 def user_path(text: str | Path) -> Path:
     """Return the absolute path that a user typed; every path from outside passes here, once.
 

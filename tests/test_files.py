@@ -7,7 +7,13 @@ import pytest
 
 from hpo_lib import files
 from hpo_lib.exceptions import PathError
-from hpo_lib.files import atomic_write_bytes, atomic_write_text, disk_used, user_path
+from hpo_lib.files import (
+    atomic_write_bytes,
+    atomic_write_text,
+    disk_used,
+    remove_partials,
+    user_path,
+)
 
 
 def test_a_file_is_replaced_whole_and_nothing_is_left_beside_it():
@@ -31,6 +37,23 @@ def test_a_write_that_fails_leaves_the_old_file(monkeypatch):
         atomic_write_bytes(path, b"new")
     assert path.read_text() == "old"
     assert list(Path().iterdir()) == [path]
+
+
+def test_what_a_killed_writer_left_is_removed_and_nothing_else(monkeypatch):
+    own = [Path(".b.db.partial"), Path("b.db"), Path(".notes.0.partial")]
+    for path in own:
+        path.touch()
+    with monkeypatch.context() as killed:  # before the renaming
+        killed.setattr(Path, "replace", lambda *paths: None)
+        killed.setattr(Path, "unlink", lambda *paths, **options: None)
+        for name in ("a.db", "b.db"):
+            atomic_write_bytes(name, b"new")
+
+    remove_partials(Path(), "a.db")
+    assert len(list(Path().glob(".b.db.*.partial"))) == 1
+    assert not list(Path().glob(".a.db*"))
+    remove_partials(Path())
+    assert sorted(Path().iterdir()) == sorted(own)
 
 
 def test_disk_used_counts_files_below_and_follows_no_link():

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
 
 from hpo_lib.exceptions import RunError
-from hpo_lib.files import atomic_write_text
+from hpo_lib.files import atomic_write_text, remove_partials
 
 RECORD_NAME = "run.json"
 LOCK_NAME = ".lock"
@@ -143,10 +143,13 @@ def read_earlier(folder: Path) -> tuple[str | None, dict[str, NotebookRun]]:
 def lock_run(folder: Path) -> AbstractContextManager[Any]:
     """Hold a run's folder against other runs; the system frees it when this process dies."""
     try:
-        return FileLock(folder / LOCK_NAME).acquire(timeout=0)
+        lock = FileLock(folder / LOCK_NAME).acquire(timeout=0)
     except Timeout as error:
         message = f"another run writes into {folder}: wait for it, or choose another folder"
         raise RunError(message) from error
+
+    remove_partials(folder)
+    return lock
 
 
 def now() -> str:

@@ -6,9 +6,11 @@ The record is an Optuna study. One process, the driver, writes it and holds its 
 from __future__ import annotations
 
 import math
+import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,7 +30,7 @@ from hpo_lib.space.values import Configuration
 from hpo_lib.study.catalog import open_study
 from hpo_lib.study.checkpoints import StudyFolder, checkpoints_beside, ensure_identity
 from hpo_lib.study.driver import Callback, Driver, StoppingRule, is_complete, trial_seed
-from hpo_lib.study.lease import hold_lease
+from hpo_lib.study.lease import Lease, hold_lease
 from hpo_lib.study.settings import (
     begin_study,
     check_unchanged,
@@ -186,14 +188,10 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
         if is_complete(study, n_trials):
             return study
 
-        # Files of the trials lie beside the study's own file, else in a temporary folder.
         identity = ensure_identity(study)
-        file = storage_file(backend)
-        with tempfile.TemporaryDirectory(prefix="hpo_lib_") as temporary:
-            root = checkpoints_beside(file) if file else Path(temporary)
-
+        with _folder_for_checkpoints(backend, identity) as root:
             pool = make_workers(workers, time_limit=time_limit, memory_limit=memory_limit)
-            driven, driver_storage = _reopen_for_driver(study, backend)
+            driven, driver_storage = _reopen_for_driver(study, backend, lease)
             driver = Driver(
                 study=driven,
                 storage=driver_storage,
@@ -213,15 +211,35 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
     return study
 
 
+@contextmanager
+def _folder_for_checkpoints(backend: BaseStorage, identity: str) -> Generator[Path]:
+    """Yield the folder beside the study's own file, else a temporary one.
+
+    The next driver of the same study finds the temporary one that a killed driver left, goes on
+    from the checkpoints in it, and removes it.
+    """
+    file = storage_file(backend)
+    if file is not None:
+        yield checkpoints_beside(file)
+        return
+
+    folder = Path(tempfile.gettempdir()) / f"hpo_lib_{identity}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _reopen_for_driver(
-    study: optuna.Study, backend: BaseStorage
+    study: optuna.Study, backend: BaseStorage, lease: Lease
 ) -> tuple[optuna.Study, BaseStorage]:
-    """Open a study once more, through a storage that reads little of it again from a file."""
+    """Open a study once more through a storage that checks writes and reads little again."""
     if isinstance(backend, InMemoryStorage):
         return study, backend
 
     study_id = backend.get_study_id_from_name(study.study_name)
-    storage = SingleWriterStorage(backend, study_id)
+    storage = SingleWriterStorage(backend, study_id, lease.check_write)
     driven = optuna.load_study(
         study_name=study.study_name,
         storage=storage,

@@ -7,7 +7,7 @@ With 256 workers this took longer than the trials.
 from __future__ import annotations
 
 import copy
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 from optuna.distributions import BaseDistribution
@@ -32,11 +32,18 @@ class SingleWriterStorage(BaseStorage):
     Args:
         backend: the storage below.
         study_id: the study; all others are left to the storage below.
+        check_write: called before each write; raises where it is not allowed any more.
     """
 
-    def __init__(self, backend: BaseStorage, study_id: int) -> None:
+    def __init__(
+        self,
+        backend: BaseStorage,
+        study_id: int,
+        check_write: Callable[[], None],
+    ) -> None:
         self._backend = backend
         self._study_id = study_id
+        self._check_write = check_write
         self._trials: list[FrozenTrial] = []
         self._numbers: dict[int, int] = {}  # by the trial's id in the storage
         self._changed: set[int] = set()  # ids of trials to be read again
@@ -127,6 +134,7 @@ class SingleWriterStorage(BaseStorage):
         Returns:
             The id of the trial.
         """
+        self._check_write()
         trial_id = self._backend.create_new_trial(study_id, template_trial)
         if study_id == self._study_id:
             self._changed.add(trial_id)
@@ -152,6 +160,7 @@ class SingleWriterStorage(BaseStorage):
 
     def _write_parameters(self) -> None:
         for trial_id, name, value, distribution in self._unwritten:
+            self._check_write()
             self._backend.set_trial_param(trial_id, name, value, distribution)
             self._changed.add(trial_id)
         self._unwritten.clear()
@@ -173,6 +182,7 @@ class SingleWriterStorage(BaseStorage):
             False where a trial that is to be run is not waiting any more.
         """
         self._write_parameters()
+        self._check_write()
         self._changed.add(trial_id)
         return self._backend.set_trial_state_values(
             trial_id,
@@ -194,6 +204,7 @@ class SingleWriterStorage(BaseStorage):
             intermediate_value: validation error after it.
         """
         self._write_parameters()
+        self._check_write()
         self._changed.add(trial_id)
         self._backend.set_trial_intermediate_value(
             trial_id,
@@ -215,6 +226,7 @@ class SingleWriterStorage(BaseStorage):
             value: what to store as JSON.
         """
         self._write_parameters()
+        self._check_write()
         self._changed.add(trial_id)
         self._backend.set_trial_user_attr(trial_id, key, value)
 
@@ -232,6 +244,7 @@ class SingleWriterStorage(BaseStorage):
             value: what to store as JSON.
         """
         self._write_parameters()
+        self._check_write()
         self._changed.add(trial_id)
         self._backend.set_trial_system_attr(trial_id, key, value)
 
@@ -265,6 +278,7 @@ class SingleWriterStorage(BaseStorage):
             key: name of the attribute.
             value: what to store as JSON.
         """
+        self._check_write()
         self._backend.set_study_user_attr(study_id, key, value)
 
     def set_study_system_attr(
@@ -280,6 +294,7 @@ class SingleWriterStorage(BaseStorage):
             key: name of the attribute.
             value: what to store as JSON.
         """
+        self._check_write()
         self._backend.set_study_system_attr(study_id, key, value)
 
     def get_study_id_from_name(self, study_name: str) -> int:

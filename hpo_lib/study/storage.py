@@ -6,6 +6,7 @@ opens it, and errors name the file and say what to do.
 
 from __future__ import annotations
 
+import glob
 import re
 import shlex
 import sqlite3
@@ -24,7 +25,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import NullPool, QueuePool
 
 from hpo_lib.exceptions import PathError, StudyError
-from hpo_lib.files import atomic_write_bytes, is_full_disk, user_path
+from hpo_lib.files import atomic_write_bytes, is_full_disk, remove_partials, user_path
 from hpo_lib.study.sqlite_file import (
     Content,
     FileWatch,
@@ -106,12 +107,15 @@ def open_storage(storage: Storage | None = None) -> BaseStorage:
     if path is None:
         return InMemoryStorage() if _database(storage) == _MEMORY else _open_url(str(storage))
 
+    # A new file is made where a link leads, not in place of the link.
+    path = path.resolve() if path.is_symlink() else path
     with translate_storage_errors(storage), _translate_refusals(path):
         if path.exists():
             check_content(path, may_be_empty=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         with storage_lock(storage):
             if not path.exists():
+                remove_partials(path.parent, glob.escape(path.name))
                 atomic_write_bytes(path, _empty_file()[0])
             _use_write_ahead_log(path)
             return StudyFile(path, _display_name(storage))

@@ -6,17 +6,21 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
 from hpo_lib.exceptions import StudyError
+from hpo_lib.objective import FunctionObjective, Segment
 from hpo_lib.study.catalog import open_study
 from hpo_lib.study.run import run_study
+from hpo_lib.study.workers import base, dask_cluster
 from hpo_lib.study.workers.dask_cluster import DaskWorkers
 from tests.clusters import ROOT, Cluster, kill
-from tests.toys import TOY_SPACE, Learner, record_of
+from tests.toys import TOY_SPACE, Learner, bowl, record_of
 
 pytestmark = pytest.mark.slow
 
@@ -113,3 +117,18 @@ def test_no_segment_outlives_its_driver_on_the_cluster():
         if psutil.pid_exists(process):
             psutil.Process(process).wait(timeout=60)
         assert cluster.workers["w0"].poll() is None
+
+
+def test_the_patience_with_a_cluster_counts_no_time_in_which_the_machine_slept(monkeypatch):
+    with Cluster(workers=0) as cluster:
+        pool = DaskWorkers(cluster.address, patience=50)
+        segment = Segment(seed=1, start=0, stop=1, budget=1)
+        future = pool.submit(FunctionObjective(bowl), TOY_SPACE.default_configuration(), segment)
+        slept = SimpleNamespace(monotonic=lambda: time.monotonic() + 1000, time=time.time)
+        for module in (base, dask_cluster):
+            monkeypatch.setattr(module, "time", slept, raising=False)
+        time.sleep(3)  # the watch over the cluster looks once a second
+        assert not future.done()
+        cluster.start_worker("late")
+        assert future.result(60).worker == "late"
+        pool.close()

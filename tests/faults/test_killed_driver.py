@@ -142,3 +142,35 @@ sys.stdin.read()
     holder.communicate()
     study = run_study(Learner("held.log"), TOY_SPACE, "random", 3, **again)
     assert len(study.trials) == 3
+
+
+JOURNAL = """
+import os, sys, tempfile
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from hpo_lib.study.run import run_study
+from tests.toys import TOY_SPACE, Learner
+os.environ["DRIVER_PID"] = str(os.getpid())
+tempfile.tempdir = sys.argv[1]
+learner = Learner("log", kill="driver", kill_at=int(sys.argv[3]))
+storage = JournalStorage(JournalFileBackend("journal")) if sys.argv[2] == "journal" else "s.db"
+options = {"name": "x", "storage": storage, "workers": 0, "rungs": (1, 3)}
+run_study(learner, TOY_SPACE, "random", 2, **options)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("storage", ["journal", "file"])
+def test_a_killed_driver_leaves_no_temporary_folder_for_long(storage, tmp_path):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    command = [sys.executable, "-c", JOURNAL, str(temporary), storage]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for kill_at in ("2", "100"):
+        ended = subprocess.run([*command, kill_at], env=environment, check=False, timeout=120)
+        left = list(temporary.iterdir())
+        assert len(left) <= (storage == "journal" and kill_at == "2")
+    assert ended.returncode == 0
+
+    # Behind a journal, too, the trial goes on from its checkpoint.
+    assert [span.split()[1:] for span in _spans("log")[:3]] == [["0", "1"], ["1", "3"], ["1", "3"]]

@@ -6,7 +6,6 @@ import json
 import multiprocessing
 import os
 import signal
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import cycle, repeat
@@ -128,21 +127,6 @@ def kill_studies(plans: Iterator[Plan], n_kills: int, enter: Callable[[str], Non
         assert len(undisturbed) == N_TRIALS
         assert ending(open_study("study")) == undisturbed
     return toll
-
-
-@pytest.fixture
-def enter(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
-    """Go into a new folder, in memory where that can be: a commit waits for the disk."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as home:
-
-        def go_into(name: str) -> None:
-            folder = Path(home) / name
-            folder.mkdir()
-            monkeypatch.chdir(folder)
-
-        yield go_into
-        monkeypatch.undo()
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ def study() -> optuna.Study:
 
 
 def drive(backend: optuna.storages.BaseStorage) -> optuna.Study:
-    storage = SingleWriterStorage(backend, backend.get_study_id_from_name("x"))
+    storage = SingleWriterStorage(backend, backend.get_study_id_from_name("x"), lambda: None)
     return optuna.load_study(study_name="x", storage=storage, sampler=SAMPLER)
 
 

@@ -25,6 +25,7 @@ FailureStatus = Literal[
     "failed", "timed_out", "out_of_memory", "lost", "no_checkpoint", "disk_full"
 ]
 
+_LONGEST_PAUSE = 1.0
 _MAX_REASON_LENGTH = 2_000
 _MAX_TRACEBACK_LENGTH = 20_000
 
@@ -53,13 +54,50 @@ class Evaluation:
         outcome: its result, or why there is none.
         worker: name of the worker that it ran on.
         started: in seconds since 1970.
-        finished: in seconds since 1970.
+        finished: the same, later by the time that it took, wherever the clock was set meanwhile.
     """
 
     outcome: SegmentResult | Failure
     worker: str
     started: float
     finished: float
+
+
+class Began:
+    """Moment at which a segment was begun, on the clock and for measuring from there."""
+
+    def __init__(self) -> None:
+        self._started = time.time()
+        self._began = time.monotonic()
+
+    def evaluation(self, outcome: SegmentResult | Failure, worker: str) -> Evaluation:
+        """Return the evaluation of a segment that ends now.
+
+        Args:
+            outcome: its result, or why there is none.
+            worker: name of the worker that it ran on.
+        """
+        seconds = time.monotonic() - self._began
+        return Evaluation(outcome, worker, self._started, self._started + seconds)
+
+
+class UsableTime:
+    """Measure how long this process could run, for a loop that looks again and again.
+
+    Between two looks that are far apart the process was stopped, or the machine slept: with it
+    stood still what is waited for.
+    """
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+        self._looked = time.monotonic()
+
+    def look(self) -> float:
+        """Return the seconds since the beginning that this process could use."""
+        now = time.monotonic()
+        self._seconds += min(now - self._looked, _LONGEST_PAUSE)
+        self._looked = now
+        return self._seconds
 
 
 @runtime_checkable
@@ -144,7 +182,7 @@ def evaluate(
             objective that raises it itself cannot be told from Ctrl-C there; in a worker
             process, which no Ctrl-C reaches, it can.
     """
-    started = time.time()
+    began = Began()
     outcome: SegmentResult | Failure
     try:
         with _keep_working_directory():
@@ -156,7 +194,7 @@ def evaluate(
             raise
         outcome = describe_exception(error)
 
-    return Evaluation(outcome, worker, started, time.time())
+    return began.evaluation(outcome, worker)
 
 
 @contextmanager

@@ -10,7 +10,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
-import time
 import uuid
 from collections import deque
 from concurrent.futures import Future
@@ -23,7 +22,7 @@ from hpo_lib.checks import check_positive
 from hpo_lib.exceptions import StudyError
 from hpo_lib.objective import Objective, Segment
 from hpo_lib.space.values import Configuration
-from hpo_lib.study.workers.base import Evaluation, Failure, describe_exception
+from hpo_lib.study.workers.base import Began, Evaluation, Failure, UsableTime, describe_exception
 from hpo_lib.study.workers.local import LocalWorkers
 from hpo_lib.study.workers.pickling import dump_objective
 
@@ -42,7 +41,7 @@ class _Task:
     future: Future[Evaluation]
     configuration: Configuration
     segment: Segment
-    submitted: float
+    began: Began
     dask_future: Any = None
 
 
@@ -122,7 +121,7 @@ class DaskWorkers:
             self.close()
 
         client = self._connect()
-        task = _Task(Future(), configuration, _with_absolute_paths(segment), time.time())
+        task = _Task(Future(), configuration, _with_absolute_paths(segment), Began())
         with self._lock:
             if self._plugin is None:
                 self._objective = objective
@@ -171,7 +170,7 @@ class DaskWorkers:
 
         # From now on a thread watches the cluster.
         self._dask_workers = _list_workers(self._client)
-        self._last_seen = time.monotonic()
+        self._absence = UsableTime()
         self._closing.clear()
         self._watcher = threading.Thread(target=self._watch, args=(self._client,), daemon=True)
         self._watcher.start()
@@ -207,10 +206,10 @@ class DaskWorkers:
 
             # Without any Dask worker, tasks wait for one, but not for ever.
             if present:
-                self._last_seen = time.monotonic()
+                self._absence = UsableTime()
             else:
                 self._is_registered = False
-                if time.monotonic() - self._last_seen > self.patience:
+                if self._absence.look() > self.patience:
                     stranded = [*self._queue, *lost.values()]
                     self._queue.clear()
             self._dispatch()
@@ -275,7 +274,7 @@ class DaskWorkers:
 
     def _settle(self, task: _Task, outcome: Evaluation | Failure) -> None:
         if isinstance(outcome, Failure):
-            outcome = Evaluation(outcome, "unknown", task.submitted, time.time())
+            outcome = task.began.evaluation(outcome, "unknown")
         with self._lock:
             if not task.future.done():
                 task.future.set_result(outcome)
@@ -325,7 +324,7 @@ class _SegmentWorkerPlugin(WorkerPlugin):
             raise StudyError(self.refusal)
 
         # Files must be where the Dask worker can see them.
-        started = time.time()
+        began = Began()
         paths = [path for path in (segment.checkpoint, segment.folder) if path is not None]
         missing = [path for path in paths if not Path(path).exists()]
         is_whole_trial = (segment.start, segment.stop) == (0, segment.budget)
@@ -336,7 +335,7 @@ class _SegmentWorkerPlugin(WorkerPlugin):
                 f"{missing[0]} does not exist where Dask worker {self.label} runs: trials with "
                 "rungs need the study's folder on a file system that driver and workers share"
             )
-            return Evaluation(Failure("failed", reason), self.label, started, time.time())
+            return began.evaluation(Failure("failed", reason), self.label)
 
         future = self.pool.submit_payload(self.payload, configuration, segment)
         return replace(future.result(), worker=self.label)

@@ -7,7 +7,6 @@ import os
 import pickle
 import socket
 import threading
-import time
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from hpo_lib.checks import check_positive
 from hpo_lib.exceptions import StudyError
 from hpo_lib.objective import Objective, Segment
 from hpo_lib.space.values import Configuration
-from hpo_lib.study.workers.base import Evaluation, Failure
+from hpo_lib.study.workers.base import Began, Evaluation, Failure
 from hpo_lib.study.workers.pickling import dump_objective
 from hpo_lib.study.workers.process_guard import ProcessGuard
 from hpo_lib.study.workers.processes import (
@@ -166,7 +165,7 @@ class LocalWorkers:
         message: bytes,
         worker: str,
     ) -> Evaluation:
-        started = time.time()
+        began = Began()
         try:
             return decode_answer(process.ask(message, self.time_limit), worker)
         except StartError as error:
@@ -184,7 +183,7 @@ class LocalWorkers:
             process.end()
             failure = Failure("lost", f"its process sent what is no result: {error!r}")
 
-        return Evaluation(failure, worker, started, time.time())
+        return began.evaluation(failure, worker)
 
 
 def visible_gpus() -> list[str]:

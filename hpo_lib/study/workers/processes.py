@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 
+from hpo_lib.study.workers.base import UsableTime
 from hpo_lib.study.workers.process_guard import ProcessGuard, end_tree
 
 READY = b"ready"
@@ -73,7 +74,7 @@ class WarmProcess:
 
         Args:
             message: passed to the process as it is.
-            time_limit: seconds that the answer may take.
+            time_limit: seconds that the answer may take, as far as this process could use them.
 
         Raises:
             StartError: no process could be started.
@@ -155,12 +156,12 @@ class WarmProcess:
         memory_limit: int | None,
     ) -> bytes:
         """Wait for a message; whatever else happens first ends the process."""
-        started = time.monotonic()
+        elapsed = UsableTime()
         while not wait([pipe, process.sentinel], _POLL_SECONDS):
             reason = None
             if self.closing.is_set():
                 reason = ClosedError()
-            elif time_limit is not None and time.monotonic() - started > time_limit:
+            elif time_limit is not None and elapsed.look() > time_limit:
                 reason = TimeoutError()
             elif memory_limit is not None and _resident_memory(process.pid) > memory_limit:
                 reason = MemoryLimitError()
