@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from hpo_lib.comparison.run import compare, replay
-from hpo_lib.objective import as_objective
+from hpo_lib.loop import as_objective
 from hpo_lib.study.catalog import list_studies
 from hpo_lib.study.lease import LEASE_SECONDS, Lease, lease_holder
 from hpo_lib.study.run import run_study
