@@ -22,7 +22,7 @@ from scipy import stats
 from hpo_lib.comparison.hypothesis_tests import friedman, separations, superiority
 from hpo_lib.comparison.run import replay
 from hpo_lib.comparison.statistics import final_values
-from hpo_lib.objective import as_objective
+from hpo_lib.loop import as_objective
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration
 

@@ -21,7 +21,8 @@ import pandas as pd
 from hpo_lib.comparison.published import PublishedObjective
 from hpo_lib.comparison.run import replay
 from hpo_lib.comparison.statistics import final_values
-from hpo_lib.objective import Objective, as_objective
+from hpo_lib.loop import as_objective
+from hpo_lib.objective import Objective
 from hpo_lib.samplers.registry import STRATEGIES
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import os
 import re
@@ -156,7 +155,7 @@ class FunctionObjective:
         budget: 1, the only segment.
     """
 
-    function: Callable[[Configuration], float]
+    function: Callable[..., Any]
     budget: int = 1
 
     @property
@@ -223,31 +222,13 @@ class FunctionObjective:
             segment: not used.
         """
         start_time = time.perf_counter()
-        value = _number("a number", self.function(dict(configuration)))
+        value = as_float("a number", self.function(dict(configuration)))
         seconds = time.perf_counter() - start_time
         return SegmentResult((value,), (value,), (value,), (seconds,))
 
 
 def _without_addresses(settings: Mapping[str, str]) -> dict[str, str]:
     return {key: re.sub(" at 0x[0-9a-fA-F]+", "", text) for key, text in settings.items()}
-
-
-def as_objective(objective: Objective | Callable[[Configuration], float]) -> Objective:
-    """Return an objective as it is and a plain function wrapped.
-
-    Raises:
-        TypeError: it is neither.
-
-    Example:
-        >>> as_objective(lambda configuration: configuration["x"] ** 2).budget
-        1
-    """
-    if isinstance(objective, Objective):
-        return objective
-    if not callable(objective) or inspect.isclass(objective):
-        message = f"objective must be an Objective or a function, got {objective!r}"
-        raise TypeError(message)
-    return FunctionObjective(objective)
 
 
 def checked_result(result: object, segment: Segment) -> SegmentResult:
@@ -301,11 +282,20 @@ def _curve(name: str, values: Any) -> tuple[float, ...]:
         raise TypeError(message)
 
     numbers = cast("Sequence[object]", values)
-    return tuple(_number(f"numbers as {name}", value) for value in numbers)
+    return tuple(as_float(f"numbers as {name}", value) for value in numbers)
 
 
-def _number(rule: str, value: Any) -> float:
-    """Return one real number, also that of an array or a tensor with one element, as a float."""
+def as_float(rule: str, value: Any) -> float:
+    """Return one real number, also that of an array or a tensor with one element, as a float.
+
+    Args:
+        rule: what the objective must return, for the message.
+        value: what it has returned.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is beyond the range of a float.
+    """
     number = value
     shape = getattr(value, "shape", None)
     if isinstance(shape, tuple) and math.prod(cast("tuple[int, ...]", shape)) == 1:

@@ -204,3 +204,11 @@ def test_every_name_in_a_profile_is_declared(profile):
     file = ROOT / "notebooks" / "profiles.yaml"
     read_profile(file, profile, find_notebooks(ROOT / "notebooks"))
     assert set(yaml.safe_load(file.read_text())) == set(PROFILES)
+
+
+def test_citation_changelog_and_licence_go_with_the_version(project):
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == project["version"]
+    assert f"## {project['version']}" in (ROOT / "CHANGELOG.md").read_text()
+    assert project["license"] == citation["license"] == "MIT"
+    assert "the hpo-lib authors" in (ROOT / "LICENSE").read_text()

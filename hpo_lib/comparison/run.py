@@ -180,7 +180,7 @@ def replay(
 
     Example:
         >>> from hpo_lib import SearchSpace
-        >>> from hpo_lib.objective import as_objective
+        >>> from hpo_lib.loop import as_objective
         >>> space = SearchSpace.from_yaml("x: {type: float, low: -1.0, high: 1.0}")
         >>> objective = as_objective(lambda c: c["x"] ** 2)
         >>> frame = replay(objective, space, ["random", "sobol"], range(3), 4)

@@ -15,7 +15,8 @@ import optuna
 import pandas as pd
 
 from hpo_lib.checks import check_whole
-from hpo_lib.objective import Objective, as_objective
+from hpo_lib.loop import as_objective
+from hpo_lib.objective import Objective
 from hpo_lib.samplers.simple import SpaceSampler
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration

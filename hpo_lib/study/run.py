@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import optuna
@@ -22,7 +22,8 @@ from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import FrozenTrial
 
 from hpo_lib.checks import check_name, check_whole
-from hpo_lib.objective import Objective, Segment, as_objective
+from hpo_lib.loop import as_objective
+from hpo_lib.objective import Objective, Segment
 from hpo_lib.samplers.pruners import default_rungs, make_pruner
 from hpo_lib.samplers.registry import make_sampler
 from hpo_lib.space.search_space import SearchSpace
@@ -46,7 +47,7 @@ from hpo_lib.trials import RecordedTrial, StudyRecord, incumbent
 
 
 def run_study(  # noqa: PLR0913 each is a choice of its own
-    objective: Objective | Callable[[Configuration], float],
+    objective: Objective | Callable[..., Any],
     space: SearchSpace,
     strategy: str | BaseSampler = "bayes",
     n_trials: int = 20,
@@ -55,6 +56,7 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
     storage: Storage | None = None,
     seed: int = 0,
     workers: int | str | Workers = 1,
+    budget: int | None = None,
     rungs: Sequence[int] = (),
     pruning: str | BasePruner | None = None,
     reduction_factor: int = 3,
@@ -69,9 +71,10 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
     """Run a study to its budget, or go on with it where it stopped.
 
     Args:
-        objective: what is minimised; a plain function of a configuration will do. A study goes on
-            with an objective of the same content, or of the same attribute `version` if it has
-            one.
+        objective: what is minimised; a plain function of a configuration that returns a number
+            will do, or a training loop: a generator function that yields the validation error
+            after each epoch (`LoopObjective`). A study goes on with an objective of the same
+            content, or of the same attribute `version` if it has one.
         space: the search space.
         strategy: a name out of `STRATEGIES`, or any Optuna sampler.
         n_trials: the budget; failed trials and the default configuration count. A finished
@@ -82,6 +85,8 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
         seed: fixes the strategy's choices and, with the trial's number, each trial's training.
         workers: 0 runs in this process, N in N local processes, `tcp://host:port` on a running
             Dask cluster; or a `Workers` object.
+        budget: epochs of a trial that runs to its end, for a training loop; other objectives have
+            their own.
         rungs: epochs at which a trial leaves a checkpoint from which it can go on, and may be
             stopped; with `pruning` and none given they are 1, 3, 9, … epochs below the budget.
         pruning: "asha" (successive halving), "hyperband" or "median" stop trials at rungs by what
@@ -131,7 +136,7 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
     seed = check_whole("seed", seed, 0)
     check_whole("max_failures", max_failures, 1)
 
-    evaluated = as_objective(objective)
+    evaluated = as_objective(objective, budget)
     pruning = None if pruning == "none" else pruning
     if pruning is not None and not rungs:
         rungs = default_rungs(evaluated.budget, reduction_factor)

@@ -12,7 +12,8 @@ import pytest
 from hpo_lib.comparison.hypothesis_tests import verdict
 from hpo_lib.comparison.run import compare, replay
 from hpo_lib.comparison.statistics import any_time, final_values, summary, within
-from hpo_lib.objective import SegmentResult, as_objective
+from hpo_lib.loop import as_objective
+from hpo_lib.objective import SegmentResult
 from hpo_lib.study.run import run_study
 from hpo_lib.study.workers import base as workers
 from tests.toys import TOY_SPACE, bowl

@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 from hpo_lib.comparison.run import compare, replay
 from hpo_lib.comparison.surrogate_benchmark import SurrogateObjective, SurrogateQualityWarning
 from hpo_lib.comparison.training_records import Record, read_record, study_record
-from hpo_lib.objective import as_objective
+from hpo_lib.loop import as_objective
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.study.driver import trial_seed
 from hpo_lib.study.run import run_study

@@ -23,7 +23,7 @@ from hpo_lib.__main__ import main
 from hpo_lib.comparison.run import compare, replay
 from hpo_lib.comparison.training_records import study_record
 from hpo_lib.exceptions import StudyError
-from hpo_lib.objective import as_objective
+from hpo_lib.loop import as_objective
 from hpo_lib.plots.study import plot_any_time
 from hpo_lib.study.background import BackgroundStudy
 from hpo_lib.study.catalog import delete_study, list_studies, open_study, trials_frame
