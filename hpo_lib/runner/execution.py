@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import time
 from contextlib import suppress
@@ -16,6 +17,7 @@ import zmq
 from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
+from tqdm import tqdm
 from traitlets import Unicode
 from traitlets.config import Config
 
@@ -26,6 +28,18 @@ from hpo_lib.runner.parameters import RUN_FOLDER, Values
 from hpo_lib.runner.record import NotebookRun, now
 
 _BAR_FORMAT = "{desc}, cell {n_fmt} of {total_fmt}, {elapsed}"
+
+
+class _ProgressLines(logging.Handler):
+    """Print the lines on long work in a cell, as `[12/20] best 0.0312, 14 s left`."""
+
+    _PATTERN = re.compile(r"^\[\d+/\d+\] .+", re.MULTILINE)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print the last such line of what a cell has printed."""
+        lines = self._PATTERN.findall(record.getMessage())
+        if lines:
+            tqdm.write(f"      {lines[-1]}", file=sys.stderr)  # above the bar, if there is one
 
 
 class HeadlessKernel(AsyncKernelManager):
@@ -68,12 +82,12 @@ def execute(notebook: Notebook, values: Values, folder: Path, label: str) -> Not
     parameters = {name: parameter.default for name, parameter in notebook.parameters.items()}
     run = NotebookRun("ok", started=now(), parameters=parameters | values)
 
-    # In a terminal a bar shows the cells; a log has one line for each notebook.
+    # In a terminal a bar shows the cells; a log says which notebook runs.
     bar: dict[str, Any] | None = None
     if sys.stderr.isatty():
         bar = {"desc": label, "bar_format": _BAR_FORMAT, "leave": False}
     else:
-        print(f"{label} ...", end=" ", flush=True)
+        print(f"{label} ...", flush=True)
 
     # Papermill saves after every cell: under this name, until the copy is whole.
     running = folder / f"{notebook.name}.running.ipynb"
@@ -92,8 +106,7 @@ def execute(notebook: Notebook, values: Values, folder: Path, label: str) -> Not
     if running.exists():
         running.replace(folder / f"{notebook.name}.ipynb")
 
-    prefix = f"{label} " if bar else ""
-    print(f"{prefix}{run.status}, {run.seconds} s", flush=True)
+    print(f"{label} {run.status}, {run.seconds} s", flush=True)
     return run
 
 
@@ -107,6 +120,12 @@ def _papermill(source: Path, running: Path, log: Path, values: Values, bar: Any)
     files = LocalHandler()
     files.write = lambda buf, path: atomic_write_text(path, buf)
     papermill_io.register(str(running), files)
+
+    # Papermill logs what cells print.
+    log_of_cells = logging.getLogger("papermill")
+    log_of_cells.propagate = False
+    if not log_of_cells.handlers:
+        log_of_cells.addHandler(_ProgressLines())
 
     # On a shared machine every user can reach the kernel's ports.
     encryption = "auto" if zmq.has("curve") else "disabled"
@@ -124,6 +143,7 @@ def _papermill(source: Path, running: Path, log: Path, values: Values, bar: Any)
         config=Config(HeadlessKernel=kernel_options),
         cwd=str(source.parent),
         progress_bar=bar,
+        log_output=True,
     )
     try:
         execute_copy()

@@ -20,7 +20,7 @@ from pydantic import TypeAdapter
 
 from hpo_lib.exceptions import RunError
 from hpo_lib.files import atomic_write_text
-from hpo_lib.findings import Findings
+from hpo_lib.assessment.finding import Findings
 
 RECORD_NAME = "run.json"
 FINDINGS_NAME = "findings.json"
