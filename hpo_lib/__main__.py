@@ -72,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(chosen: argparse.Namespace) -> int:
     # Slow to import, and of no use to the other commands.
+    from hpo_lib.runner.record import read_findings
     from hpo_lib.runner.run import run_notebooks
 
     # A batch system ends a job with SIGTERM: then, too, copies and report are to be written.
@@ -83,6 +84,9 @@ def _run(chosen: argparse.Namespace) -> int:
     folder, record, remaining = run_notebooks(
         chosen.notebooks, profile=chosen.profile, parameters=parameters, into=chosen.into
     )
+    found = read_findings(folder)
+    if found is not None:
+        print(found.headline(5))
     print(f"report: {shown(folder / 'report.html')}", flush=True)
     if not remaining:
         return 0

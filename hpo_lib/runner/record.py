@@ -18,10 +18,12 @@ import psutil
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
 
+from hpo_lib.assessment.finding import Findings
 from hpo_lib.exceptions import RunError
 from hpo_lib.files import atomic_write_text, remove_partials
 
 RECORD_NAME = "run.json"
+FINDINGS_NAME = "findings.json"
 LOCK_NAME = ".lock"
 
 Status = Literal["ok", "not run", "failed", "interrupted"]
@@ -138,6 +140,14 @@ def read_earlier(folder: Path) -> tuple[str | None, dict[str, NotebookRun]]:
     except Exception as error:
         message = f"{path} is not the record of a run: {type(error).__name__}: {error}"
         raise RunError(message) from error
+
+
+def read_findings(folder: Path) -> Findings | None:
+    """Return the findings in a run's folder; None where no notebook has written any."""
+    path = folder / FINDINGS_NAME
+    if not path.is_file():
+        return None
+    return Findings.load(path)
 
 
 def lock_run(folder: Path) -> AbstractContextManager[Any]:

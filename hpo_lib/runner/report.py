@@ -1,4 +1,4 @@
-"""Write a run as one page: its executed notebooks in a single HTML file that loads nothing."""
+"""Write a run as one page that loads nothing: its findings, then its executed notebooks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import logging
 import re
 from base64 import b64encode
+from collections.abc import Iterator
 from pathlib import Path
 
 import jinja2
@@ -16,7 +17,7 @@ from pygments.formatters import HtmlFormatter
 from traitlets.config import Config
 
 from hpo_lib.files import atomic_write_text
-from hpo_lib.runner.record import RunRecord
+from hpo_lib.runner.record import RunRecord, read_findings
 
 # Each cell is sanitised by itself: what one leaves open does not swallow those after it.
 _CELLS = """
@@ -47,6 +48,10 @@ _ATTRIBUTES = {
 }
 _STYLES = {"background-color", "color", "font-style", "font-weight", "text-align"}
 
+_NO_FINDINGS = (
+    "There are no findings: notebook 07 writes them, and it has not run to its end in this folder."
+)
+
 _SCRIPT = """
 const codes = document.querySelectorAll('details.code');
 const button = document.getElementById('all-code');
@@ -59,8 +64,18 @@ button.addEventListener('click', () => {
 """
 
 
+# Figures of the first page: the file below `figures/` and its caption.
+_FIRST_FIGURES = (
+    ("final.png", "Test error of the default and the tuned configuration, each dot one training"),
+    ("comparison.png", "Best validation error so far of each strategy, median over the seeds"),
+    ("ablation.png", "From the default to the best configuration, one hyperparameter at a time"),
+)
+
+
 def write_report(folder: Path, record: RunRecord) -> Path:
-    """Write `report.html` from the record of a run and the notebooks in its folder.
+    """Write `report.html` from the record of a run and the files in its folder.
+
+    The first page shows `findings.json`, as notebook 07 writes it, and the main figures.
 
     Args:
         folder: the folder of the run.
@@ -81,6 +96,9 @@ def write_report(folder: Path, record: RunRecord) -> Path:
     page = environment.from_string(template).render(
         run=record,
         name=folder.name,
+        findings=read_findings(folder) or (),
+        no_findings=_NO_FINDINGS,
+        figures=list(_first_figures(folder)),
         sections=sections,
         script=_SCRIPT,
         script_hash=script_hash,
@@ -89,6 +107,15 @@ def write_report(folder: Path, record: RunRecord) -> Path:
     path = folder / "report.html"
     atomic_write_text(path, page)
     return path
+
+
+def _first_figures(folder: Path) -> Iterator[dict[str, str]]:
+    """Yield the figures of the first page that the notebooks have written."""
+    for name, caption in _FIRST_FIGURES:
+        path = folder / "figures" / name
+        if path.is_file():
+            content = b64encode(path.read_bytes()).decode()
+            yield {"caption": caption, "content": content}
 
 
 def _section(copy: Path) -> dict[str, str]:
@@ -116,6 +143,7 @@ def _exporter() -> HTMLExporter:
         config=Config(TagRemovePreprocessor=tags),
         template_name="basic",
         raw_template=_CELLS,
+        exclude_anchor_links=True,
         exclude_input_prompt=True,
         exclude_output_prompt=True,
         log=quiet,

@@ -14,7 +14,8 @@ from optuna.storages import BaseStorage
 
 from hpo_lib.checks import check_name
 from hpo_lib.exceptions import StudyError
-from hpo_lib.objective import Objective, Segment, as_objective
+from hpo_lib.loop import as_objective
+from hpo_lib.objective import Objective, Segment
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration
 from hpo_lib.study.lease import LEASE_SECONDS

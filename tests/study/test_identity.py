@@ -23,7 +23,7 @@ import torch
 
 from hpo_lib import BackgroundStudy, SearchSpace, compare, gp_minimize, open_study, run_study
 from hpo_lib.exceptions import StudyChangedError
-from hpo_lib.objective import as_objective
+from hpo_lib.loop import as_objective
 from hpo_lib.study.retrain import retrain_top_k
 from hpo_lib.trials import StudyRecord
 
@@ -268,7 +268,7 @@ def test_wrappers_and_what_they_wrap_count():
 
 PRINT_VERSION = """
 import functools
-from hpo_lib.objective import as_objective
+from hpo_lib.loop import as_objective
 
 class Plain:
     def __init__(self):
