@@ -5,7 +5,8 @@
 - `evidence`: what several sentences rest on: trials, surrogate, correlations
 - `worth`: tuned against default on test images, and what the search cost
 - `ablation`, `found`: the best configuration, and which of its changes earn the gain
-- `search`: edges of the space, the improvement left, the surrogate, the rungs
+- `edges`: values at a bound of the space
+- `search`: the improvement left, the surrogate, the rungs
 - `luck`: how optimistic the best value is
 - `strategies`: what a comparison separates
 - `failures`: trials without a value

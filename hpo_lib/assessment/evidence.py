@@ -29,6 +29,12 @@ _N_FOLDS = 10
 MIN_CROSS_VALIDATED = 8
 """Different configurations that it takes to hold some back."""
 
+MIN_CORRELATION = 0.1
+"""What the interval of a rank correlation has to lie above in order to show something.
+
+With 0, some 5 % of searches of pure noise had a surrogate that passed.
+"""
+
 
 class Correlation(NamedTuple):
     """Rank correlation with its 95 % interval.
@@ -112,7 +118,7 @@ class Evidence:
     @property
     def is_predictable(self) -> bool:
         """Return whether the surrogate predicts held-out trials better than their mean."""
-        return self.quality is not None and self.quality.low > 0
+        return self.quality is not None and self.quality.low > MIN_CORRELATION
 
 
 def rank_correlation(

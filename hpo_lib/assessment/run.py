@@ -6,13 +6,13 @@ import optuna
 import pandas as pd
 from optuna.study import StudyDirection
 
+from hpo_lib.assessment.edges import edge_finding
 from hpo_lib.assessment.evidence import Evidence
 from hpo_lib.assessment.failures import failures_finding
 from hpo_lib.assessment.finding import Findings
 from hpo_lib.assessment.found import found_finding
 from hpo_lib.assessment.luck import luck_finding
 from hpo_lib.assessment.search import (
-    edge_finding,
     flat_finding,
     rung_finding,
     surrogate_finding,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -157,10 +158,13 @@ def _seeds_needed(
 ) -> int | None:
     if not math.isfinite(seed_variance):
         return None
-    for n in range(2, _MAX_SEEDS + 1):
-        if _half_width(seed_variance, image_variance, n, _POWER) <= difference:
-            return n
-    return None
+
+    def is_enough(n: int) -> bool:
+        return _half_width(seed_variance, image_variance, n, _POWER) <= difference
+
+    numbers = range(2, _MAX_SEEDS + 1)
+    position = bisect_left(numbers, True, key=is_enough)
+    return numbers[position] if position < len(numbers) else None
 
 
 def worth_finding(evidence: Evidence, final: pd.DataFrame | None) -> Finding:
