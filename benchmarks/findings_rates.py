@@ -161,10 +161,9 @@ def judge(number: int) -> dict[str, Any]:
         retrained=retrain(toy, best),
     )
 
-    # What is left to gain, and how lucky the best value was, in units of the distance from the
-    # median trial to the best.
+    # What is left to gain, and how lucky the best value was, in units of the spread of values.
     finals = [trial.value for trial in study.trials if trial.value is not None]
-    spread = float(np.median(finals)) - best_value
+    spread = float(np.quantile(finals, 0.75)) - best_value
     left = (toy.mean(best.configuration) - toy.optimum()) / spread
     luck = (toy.mean(best.configuration) - best_value) / spread
     has_failed = any(trial.state == TrialState.FAIL for trial in study.trials)

@@ -163,7 +163,7 @@ def _findings(chosen: argparse.Namespace) -> int:
 
     _check_storage(chosen.storage)
     try:
-        names = [chosen.name] if chosen.name else list(list_studies(chosen.storage).index)
+        names = [chosen.name] if chosen.name else list(list_studies(chosen.storage)["name"])
         if len(names) != 1:
             message = f"name one of the studies at {chosen.storage}: {', '.join(names) or 'none'}"
             raise RunError(message)

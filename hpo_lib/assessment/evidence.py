@@ -84,9 +84,12 @@ class Evidence:
 
     @cached_property
     def spread(self) -> float:
-        """Return the distance from the best value to the median of the completed trials."""
+        """Return the distance from the best value to the upper quartile of the completed trials.
+
+        A search that has converged has its median close to its best value.
+        """
         values = np.array([trial.value for trial in self.ranked], float)
-        return float(np.median(values) - values.min()) if len(values) else 0.0
+        return float(np.quantile(values, 0.75) - values.min()) if len(values) else 0.0
 
     @cached_property
     def surrogate(self) -> Surrogate | None:

@@ -15,7 +15,7 @@ from hpo_lib.assessment.finding import Finding, Status
 _TOPIC = "Was the best value luck?"
 _MIN_FRESH = 2
 _TOLERATED = 0.5
-"""Share of the distance from the median trial to the best that luck may be."""
+"""Share of the spread of values that luck may be."""
 
 
 class _Optimism(NamedTuple):

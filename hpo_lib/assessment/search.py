@@ -23,10 +23,9 @@ _MIN_TRIALS = 10
 _MIN_SURVIVORS = 5
 
 _FLAT = 0.05
-_STEEP = 0.3
-"""Expected improvement as a share of the distance from the median trial to the best, below which
-a search has flattened and above which it has not; `benchmarks/findings_rates.py` measures what
-they lead to.
+_STEEP = 0.2
+"""Expected improvement as a share of the spread of values, below which a search has flattened and
+above which it has not; `benchmarks/findings_rates.py` measures what they lead to.
 """
 
 _WEAK = 0.5
@@ -58,9 +57,9 @@ def flat_finding(evidence: Evidence) -> Finding:
         "n_trials": n_trials,
     }
     text = (
-        f"the surrogate expects one more trial to gain {number(expected)} ({100 * ratio:.2g} % of "
-        f"the distance from the median trial to the best); the last gain was {since} trials ago, "
-        f"of {n_trials}."
+        f"the surrogate expects one more trial to gain {number(expected)}, {100 * ratio:.2g} % of "
+        "the distance from the worst quarter of the trials to the best; the last gain was "
+        f"{since} trials ago, of {n_trials}."
     )
     if not evidence.is_predictable:
         sentence = f"The surrogate does not predict well enough to tell: {text}"
