@@ -1,3 +1,6 @@
+from .assessment.ablation import ablation_path as ablation_path
+from .assessment.finding import Findings as Findings
+from .assessment.run import findings as findings
 from .comparison.counterfactual import counterfactual as counterfactual
 from .comparison.hypothesis_tests import rank_strategies as rank_strategies
 from .comparison.hypothesis_tests import separations as separations
