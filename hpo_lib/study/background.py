@@ -43,7 +43,7 @@ class BackgroundStudy:
             one that runs.
         time_limit: seconds per segment; in a new process its loading counts, too.
         memory_limit: bytes of resident memory per worker.
-        settings: the other arguments of `run_study`.
+        settings: the other arguments of `run_study`; no bar is shown unless `progress` is True.
 
     Raises:
         TypeError: the workers have a clock of their own.
@@ -159,7 +159,8 @@ class BackgroundStudy:
         workers = make_workers(self.workers, **self._limits)
         pausable.workers = workers
 
-        arguments: dict[str, Any] = {**self._settings, "name": self.name, "storage": self.storage}
+        place = {"name": self.name, "storage": self.storage}
+        arguments: dict[str, Any] = {"progress": False, **self._settings, **place}
         try:
             run_study(*self._arguments, self.n_trials, **arguments, workers=pausable)
         finally:

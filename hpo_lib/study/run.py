@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import optuna
@@ -20,7 +20,9 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial
 
 from hpo_lib.checks import check_name, check_whole
+from hpo_lib.formatting import format_number
 from hpo_lib.objective import Objective, Segment, as_objective
+from hpo_lib.progress import Progress
 from hpo_lib.samplers.pruners import default_rungs, make_pruner
 from hpo_lib.samplers.registry import make_sampler
 from hpo_lib.space.search_space import SearchSpace
@@ -40,7 +42,7 @@ from hpo_lib.study.single_writer import SingleWriterStorage
 from hpo_lib.study.storage import Storage, open_storage, storage_file, translate_storage_errors
 from hpo_lib.study.workers.base import Workers
 from hpo_lib.study.workers.factory import make_workers
-from hpo_lib.trials import RecordedTrial, StudyRecord, incumbent
+from hpo_lib.trials import StudyRecord, incumbent, own_trials
 
 
 def run_study(  # noqa: PLR0913 each is a choice of its own
@@ -63,6 +65,7 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
     max_failures: int = 5,
     callback: Callback | None = None,
     stop: Sequence[StoppingRule] = (),
+    progress: bool = True,
 ) -> optuna.Study:
     """Run a study to its budget, or go on with it where it stopped.
 
@@ -95,6 +98,7 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
         max_failures: failed trials in a row after which the study stops.
         callback: called after each trial with the study and the trial; True ends the study.
         stop: rules that end the study before its budget (see `stopping`).
+        progress: show a bar with the incumbent and the time left; in a log, a line now and then.
 
     Raises:
         StudyHeldError: another driver writes this study.
@@ -185,7 +189,11 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
         # Files of the trials lie beside the study's own file, else in a temporary folder.
         identity = ensure_identity(study)
         file = storage_file(backend)
-        with tempfile.TemporaryDirectory(prefix="hpo_lib_") as temporary:
+        n_finished = sum(trial.is_finished for trial in own_trials(study))
+        with (
+            tempfile.TemporaryDirectory(prefix="hpo_lib_") as temporary,
+            Progress(n_trials, done=n_finished, enabled=progress) as shown,
+        ):
             root = checkpoints_beside(file) if file else Path(temporary)
 
             pool = make_workers(workers, time_limit=time_limit, memory_limit=memory_limit)
@@ -201,7 +209,7 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
                 seed=seed,
                 rungs=tuple(rungs),
                 max_failures=max_failures,
-                callback=callback,
+                callback=_counted(shown, callback),
                 stop=stop,
             )
             driver.run(pool, keep_workers=pool is workers)
@@ -241,20 +249,29 @@ def _check_rungs(
         raise ValueError(message)
 
 
-def print_progress(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Print one line per trial: a callback for `run_study`.
+def _counted(progress: Progress, callback: Callback | None) -> Callback:
+    """Return a callback that counts the trials that have ended, then calls another one.
 
     Args:
-        study: the study.
-        trial: the trial that has just ended.
+        progress: what counts them.
+        callback: called with the same arguments; its answer is returned.
     """
-    best = incumbent(study)
-    best_value = math.nan if best is None else best.value
 
-    recorded = RecordedTrial.from_trial(trial)
-    ended = recorded.record.reason if recorded.value is None else f"error {recorded.value:.4f}"
-    seconds = recorded.training_seconds
-    print(f"trial {trial.number:3d}  {ended}  best {best_value:.4f}  {seconds:.1f} s", flush=True)
+    def count(study: optuna.Study, trial: FrozenTrial) -> bool | None:
+        progress.advance(lambda: describe_best(study))
+        return None if callback is None else callback(study, trial)
+
+    return count
+
+
+def describe_best(study: optuna.Study) -> str:
+    """Return the incumbent's value, and how many trials have failed, in a few words."""
+    trials = own_trials(study)
+    best = incumbent(trials)
+    text = "no value yet" if best is None else f"best {format_number(cast(float, best.value))}"
+
+    n_failed = sum(trial.is_failed for trial in trials)
+    return f"{text}, {n_failed} failed" if n_failed else text
 
 
 class CostEstimate(NamedTuple):
