@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from hpo_lib.exceptions import DataError
+from hpo_lib.files import expand_user, read_settings, write_settings
 from hpo_lib.training.resnet import Activation, ShortcutKind, architecture, check_filter_size
 
 _Positive = Annotated[int, Field(ge=1)]
@@ -152,6 +153,68 @@ class DataConfig:
         if not re.fullmatch(r"digits|cifar10|folder:.+", self.source):
             message = f"source must be 'digits', 'cifar10' or 'folder:<path>', got {self.source!r}"
             raise DataError(message)
+
+    def with_absolute_paths(self) -> DataConfig:
+        """Return a copy that names the same images wherever a process stands."""
+        kind, _, path = self.source.partition(":")
+        source = f"{kind}:{expand_user(path).absolute()}" if path else kind
+        root = None if self.root is None else str(expand_user(self.root).absolute())
+        return replace(self, source=source, root=root)
+
+    def save(self, path: str | Path) -> None:
+        """Write the choice as JSON, with absolute paths.
+
+        Args:
+            path: file to create or replace, such as a run's `data.json`.
+
+        Raises:
+            WriteError: the file could not be written.
+        """
+        write_settings(path, asdict(self.with_absolute_paths()))
+
+    @classmethod
+    def load(cls, path: str | Path) -> DataConfig:
+        """Read the choice that notebook 01 saved into the folder of a run.
+
+        Args:
+            path: file that `save` wrote.
+
+        Raises:
+            DataError: the file is missing or damaged, or a value is not as it must be.
+
+        Example:
+            >>> import tempfile
+            >>> file = Path(tempfile.mkdtemp()) / "data.json"
+            >>> DataConfig("digits", n_train=200).save(file)
+            >>> DataConfig.load(file).n_train
+            200
+        """
+        return restore(cls, read_settings(path, "01"), path)
+
+
+_Config = TypeVar("_Config", TrainingConfig, DataConfig)
+
+
+def restore(config_class: type[_Config], values: Mapping[str, Any], path: str | Path) -> _Config:
+    """Return settings that were read from a file.
+
+    Args:
+        config_class: class of the settings.
+        values: fields by name; those that are missing have their default.
+        path: the file, for the message.
+
+    Raises:
+        DataError: a name is unknown or a value not as it must be.
+    """
+    unknown = sorted(set(values) - {item.name for item in fields(config_class)})
+    if unknown:
+        message = f"{path} has unknown settings: {', '.join(unknown)}"
+        raise DataError(message)
+    try:
+        return config_class(**values)
+    except (TypeError, ValueError) as error:
+        message = f"{path} has wrong settings: {error}"
+        raise DataError(message) from error
 
 
 def _field_problems(config: TrainingConfig | DataConfig) -> list[str]:
