@@ -41,7 +41,6 @@ from .study.retrain import describe_retrained as describe_retrained
 from .study.retrain import retrain_top_k as retrain_top_k
 from .study.retrain import retrained_frame as retrained_frame
 from .study.run import estimate_cost as estimate_cost
-from .study.run import print_progress as print_progress
 from .study.run import run_study as run_study
 from .study.stopping import stopping_rules as stopping_rules
 from .study.workers.dask_cluster import DaskWorkers as DaskWorkers
@@ -49,6 +48,9 @@ from .study.workers.factory import make_workers as make_workers
 from .study.workers.local import LocalWorkers as LocalWorkers
 from .training.config import DataConfig as DataConfig
 from .training.config import TrainingConfig as TrainingConfig
+from .training.final import final_trainings as final_trainings
+from .training.final import test_final as test_final
+from .training.final import train_final as train_final
 from .training.hardware import choose_device as choose_device
 from .training.loaders import Augmentation as Augmentation
 from .training.loaders import batches as batches
@@ -56,7 +58,6 @@ from .training.loaders import load_data as load_data
 from .training.loaders import load_test_data as load_test_data
 from .training.objective import TrainingObjective as TrainingObjective
 from .training.resnet import resnet as resnet
-from .training.splits import verify_split as verify_split
 from .training.splits import write_split as write_split
 from .training.trainer import evaluate as evaluate
 from .training.trainer import train as train

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from hpo_lib.exceptions import PathError, RunError
-from hpo_lib.files import disk_used, shown
+from hpo_lib.files import disk_used, shown, user_path
 from hpo_lib.runner.notebooks import find_notebooks, notebooks_folder
 
 if TYPE_CHECKING:

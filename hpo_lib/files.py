@@ -6,12 +6,15 @@ A reader sees the old content of a file or the new, never a part.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import sys
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, cast
 
-from hpo_lib.exceptions import PathError, WriteError
+from hpo_lib.exceptions import DataError, PathError, WriteError
 
 PACKAGE_PARENT = Path(__file__).resolve().parents[1]
 """The folder that holds the package and, where there are any, the notebooks."""
@@ -54,6 +57,46 @@ def atomic_write_bytes(path: str | Path, content: bytes) -> None:
         raise WriteError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_settings(path: str | Path, settings: Mapping[str, Any]) -> None:
+    """Write settings as JSON, as a whole.
+
+    Args:
+        path: file to create or replace.
+        settings: values by name, of JSON's types.
+    """
+    text = json.dumps(settings, indent=2, allow_nan=False)
+    atomic_write_text(path, text + "\n")
+
+
+def read_settings(path: str | Path, notebook: str) -> dict[str, Any]:
+    """Read settings that `write_settings` wrote.
+
+    Args:
+        path: the file.
+        notebook: number of the notebook that writes it, for the message where it is missing.
+
+    Raises:
+        DataError: the file is missing, or no JSON object.
+    """
+    path = Path(path)
+    if not path.exists():
+        message = (
+            f"{path} is missing: run notebook {notebook} into this folder first "
+            f"(python -m hpo_lib run --into {path.parent} {notebook})"
+        )
+        raise DataError(message)
+
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        message = f"{path} is damaged, it must be JSON: {error}"
+        raise DataError(message) from error
+    if not isinstance(settings, dict):
+        message = f"{path} must hold a JSON object, got {settings!r}"
+        raise DataError(message)
+    return cast("dict[str, Any]", settings)
 
 
 def remove_partials(folder: Path, name: str = "*") -> None:

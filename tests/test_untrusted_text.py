@@ -85,7 +85,7 @@ def assert_text_only(html: str) -> None:
     assert [name for tag in page.find_all() for name in tag.attrs if name.startswith("on")] == []
 
 
-@pytest.mark.parametrize("number", ["04", "08"])
+@pytest.mark.parametrize("number", ["04"])
 def test_the_notebooks_show_the_best_trials_of_a_record_as_text(number, study, shown):
     names = {"frame": trials_frame(study), "trials_frame": trials_frame, "study": study}
     names |= {"space": markup_space(), "show_frame": front_end.show_frame}
@@ -93,14 +93,6 @@ def test_the_notebooks_show_the_best_trials_of_a_record_as_text(number, study, s
     (html,) = shown
     assert_text_only(html)
     assert MARKUP[0] in BeautifulSoup(html, "html.parser").get_text()
-
-
-def test_the_notebooks_show_classes_named_by_folders_as_text(shown):
-    split = {"counts": {"train": {MARKUP[0]: 3, "cat": 4}}}
-    names = {"split": split, "pd": pd, "show_frame": front_end.show_frame}
-    exec(cell_with("01", 'split["counts"]').splitlines()[-1], names)
-    assert_text_only(shown[0])
-    assert "&lt;img" in shown[0]
 
 
 def test_a_table_escapes_names_of_rows_and_columns_and_keeps_mathematics_out(shown):

@@ -13,7 +13,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from hpo_lib.files import atomic_write_text, expand_user
+from hpo_lib.files import atomic_write_text, user_path
 
 _WIDTH = 96
 _INDENT = 11
@@ -117,7 +117,7 @@ class Findings(tuple[Finding, ...]):
 
     def save(self, path: str | Path) -> None:
         """Write them as JSON, whole or not at all; missing folders are made."""
-        path = expand_user(path)
+        path = user_path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write_text(path, self.to_json() + "\n")
 
@@ -133,7 +133,7 @@ class Findings(tuple[Finding, ...]):
         Raises:
             ValueError: the file holds something else.
         """
-        text = expand_user(path).read_text(encoding="utf-8")
+        text = user_path(path).read_text(encoding="utf-8")
         try:
             content = json.loads(text)
             return cls(

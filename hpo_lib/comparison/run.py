@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
@@ -20,8 +22,10 @@ from threadpoolctl import threadpool_limits
 from hpo_lib.checks import check_name, check_whole
 from hpo_lib.comparison.statistics import within
 from hpo_lib.comparison.surrogate_benchmark import SurrogateObjective
+from hpo_lib.formatting import format_number
 from hpo_lib.interrupts import first_interrupt_waits, share_interrupt
 from hpo_lib.objective import Objective
+from hpo_lib.progress import Progress
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration
 from hpo_lib.study.catalog import trials_frame
@@ -38,9 +42,6 @@ MakeSampler = Callable[[int], BaseSampler]
 
 Strategies = Sequence[str] | Mapping[str, str | MakeSampler]
 """Names and import paths that `make_sampler` knows; or labels of those or functions of a seed."""
-
-Progress = Callable[[str], None]
-"""Called with a line for each study that has ended."""
 
 _LIMITS = ("time_limit", "memory_limit")  # arguments of `run_study` that go to the workers
 
@@ -59,7 +60,7 @@ def compare(
     name: str = "comparison",
     storage: Storage | None = None,
     workers: int = 1,
-    progress: Progress | None = None,
+    progress: bool = True,
     **settings: Any,
 ) -> pd.DataFrame:
     """Run one serial study per strategy and seed; `workers` of them at a time.
@@ -79,7 +80,7 @@ def compare(
         name: begins the names of the studies.
         storage: as for `run_study`.
         workers: studies that run at once; 0 runs them in this process.
-        progress: called with a line for each study that has ended.
+        progress: show a bar with the last study and the time left; in a log, a line now and then.
         **settings: other arguments of `run_study`, whose errors are raised.
 
     Returns:
@@ -123,9 +124,12 @@ def compare(
         finally:
             idle.put(pool)
 
-        return _reported(frame, progress)
+        shown.advance(lambda: _describe_study(frame))
+        return frame
 
+    cells = studies.cells(seeds)
     with (
+        Progress(len(cells), enabled=progress) as shown,
         first_interrupt_waits() as interrupt,
         ThreadPoolExecutor(
             n_studies,
@@ -135,7 +139,7 @@ def compare(
         ) as threads,
     ):
         # The first error ends the comparison.
-        futures = [threads.submit(run, cell) for cell in studies.cells(seeds)]
+        futures = [threads.submit(run, cell) for cell in cells]
         try:
             wait(futures, return_when=FIRST_EXCEPTION)
             threads.shutdown(cancel_futures=True)
@@ -155,7 +159,7 @@ def replay(
     *,
     seconds: float | None = None,
     processes: int = 1,
-    progress: Progress | None = None,
+    progress: bool = True,
     **settings: Any,
 ) -> pd.DataFrame:
     """Do what `compare` does with an objective that costs next to nothing, such as a recorded one.
@@ -171,7 +175,7 @@ def replay(
         n_trials: the budget of each study.
         seconds: as for `compare`.
         processes: that whole studies run in; 1 runs them in this process.
-        progress: called with a line for each study that has ended.
+        progress: show a bar with the last study and the time left; in a log, a line now and then.
         **settings: other arguments of `run_study`, whose errors are raised.
 
     Returns:
@@ -191,16 +195,37 @@ def replay(
     studies = _Studies(objective, space, labelled, n_trials, seconds, settings)
     check_whole("processes", processes, 1)
     cells = studies.cells(seeds)
-    if processes == 1:
-        return studies.join(_reported(studies.run(cell), progress) for cell in cells)
+    frames: list[pd.DataFrame] = []
+    with (
+        Progress(len(cells), enabled=progress) as shown,
+        _process_pool(studies, processes) as run_all,
+    ):
+        for frame in run_all(cells):
+            frames.append(frame)
+            shown.advance(partial(_describe_study, frame))
 
-    # Each process gets the studies once.
+    return studies.join(frames)
+
+
+@contextmanager
+def _process_pool(
+    studies: _Studies, processes: int
+) -> Generator[Callable[[list[_Cell]], Iterable[pd.DataFrame]]]:
+    """Return a function that runs cells, in order: in so many processes, or for one in this.
+
+    Args:
+        studies: what the cells are of; each process gets it once.
+        processes: how many.
+    """
+    if processes == 1:
+        yield partial(map, studies.run)
+        return
+
     spawn = multiprocessing.get_context("spawn")  # fork would copy the threads' locks
     arguments = (cloudpickle.dumps(studies), os.getpid())
     pool = ProcessPoolExecutor(processes, spawn, _start_process, arguments)
     try:
-        frames = pool.map(_run_in_process, cells)
-        return studies.join(_reported(frame, progress) for frame in frames)
+        yield partial(pool.map, _run_in_process)
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -235,6 +260,7 @@ class _Studies:
             self.n_trials,
             seed=seed,
             stop=stop,
+            progress=False,
             **{**defaults, **options},
             **self.settings,
         )
@@ -264,11 +290,10 @@ def _run_in_process(cell: _Cell) -> pd.DataFrame:
     return _studies[0].run(cell)
 
 
-def _reported(frame: pd.DataFrame, progress: Progress | None) -> pd.DataFrame:
-    if progress is not None:
-        last = frame.iloc[-1].to_dict()
-        progress("{strategy}, seed {seed}: best {best:.4f} of {trial} trials".format(**last))
-    return frame
+def _describe_study(frame: pd.DataFrame) -> str:
+    last: Any = frame.iloc[-1]
+    best = format_number(last["best"])
+    return f"{last['strategy']}, seed {last['seed']}: best {best} of {last['trial']} trials"
 
 
 def comparison_frame(study: optuna.Study, strategy: str, seed: int) -> pd.DataFrame:

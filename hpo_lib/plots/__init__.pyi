@@ -4,6 +4,8 @@ from .comparison import plot_final_values as plot_final_values
 from .comparison import plot_ranks as plot_ranks
 from .comparison import plot_scaling as plot_scaling
 from .comparison import plot_superiority as plot_superiority
+from .images import images_data as images_data
+from .images import plot_images as plot_images
 from .partial_dependence import pair_matrix_data as pair_matrix_data
 from .partial_dependence import plot_pair_matrix as plot_pair_matrix
 from .prior import plot_prior as plot_prior

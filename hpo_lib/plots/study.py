@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import TrialState
 
+from hpo_lib.formatting import format_number
 from hpo_lib.objective import SegmentResult
 from hpo_lib.plots.style import (
     BLUE,
@@ -170,11 +172,13 @@ def plot_any_time(
     return ax
 
 
-def learning_curves_data(source: optuna.Study | SegmentResult, k: int = 5) -> list[Curves]:
-    """Return the curves of one training, or of the best trials of a study, best first.
+def learning_curves_data(
+    source: optuna.Study | SegmentResult | Mapping[str, SegmentResult], k: int = 5
+) -> list[Curves]:
+    """Return the curves of one training or several, or of a study's best trials, best first.
 
     Args:
-        source: a study, or the result of a training.
+        source: a study, the result of a training, or results of several trainings by name.
         k: largest number of trials of a study.
 
     Raises:
@@ -182,12 +186,17 @@ def learning_curves_data(source: optuna.Study | SegmentResult, k: int = 5) -> li
     """
     if isinstance(source, SegmentResult):
         return [_curves(source, "this run")]
+    if isinstance(source, Mapping):
+        return [_curves(result, name) for name, result in source.items()]
 
     trials = [t for t in sort_by_value(recorded_trials(source)) if t.record.validation_error]
     if not trials:
         message = f"study {source.study_name!r} must have a completed trial with curves"
         raise ValueError(message)
-    return [_curves(trial.record, f"trial {trial.number}") for trial in trials[:k]]
+    runs = [_curves(trial.record, f"trial {trial.number}") for trial in trials[:k]]
+    if len(runs) > 1:
+        runs[0] = runs[0]._replace(run=f"{runs[0].run} (incumbent)")
+    return runs
 
 
 def _curves(record: SegmentResult | TrialRecord, run: str) -> Curves:
@@ -200,13 +209,14 @@ def _curves(record: SegmentResult | TrialRecord, run: str) -> Curves:
 
 
 def plot_learning_curves(
-    source: optuna.Study | SegmentResult | list[Curves],
+    source: optuna.Study | SegmentResult | Mapping[str, SegmentResult] | list[Curves],
     k: int = 5,
 ) -> AxesArray:
-    """Draw loss and validation error per epoch of one training, or of a study's best trials.
+    """Draw loss and validation error per epoch of trainings, or of a study's best trials.
 
     Args:
-        source: a study, the result of a training, or what `learning_curves_data` returns.
+        source: a study, the result of a training, results of several trainings by name, or what
+            `learning_curves_data` returns.
         k: largest number of trials of a study.
 
     Returns:
@@ -216,10 +226,7 @@ def plot_learning_curves(
     axes = panels(2, 2, 4.2, 3.6)
     loss, error = axes
     for i, curves in enumerate(data):
-        name = label(curves.run)
-        if i == 0 and len(data) > 1:
-            name += " (incumbent)"
-        _draw_curves(loss, error, curves, i, name)
+        _draw_curves(loss, error, curves, i)
 
     # The legend of the loss explains the lines, that of the error the colours.
     for line, name in (("-", "validation"), ("--", "training")):
@@ -236,7 +243,7 @@ def plot_learning_curves(
     return axes
 
 
-def _draw_curves(loss: Axes, error: Axes, curves: Curves, i: int, name: str) -> None:
+def _draw_curves(loss: Axes, error: Axes, curves: Curves, i: int) -> None:
     """Draw the i-th training; the lines of the first, which is the best, are thicker."""
     n_epochs = len(curves.validation_error)
     epochs = np.arange(1, n_epochs + 1)
@@ -252,7 +259,8 @@ def _draw_curves(loss: Axes, error: Axes, curves: Curves, i: int, name: str) -> 
     )
 
     last = curves.validation_error[-1] if n_epochs else np.nan
-    error.plot(epochs, curves.validation_error, label=f"{name}: {last:.4f}", **style)
+    name = f"{label(curves.run)}: {format_number(last)}"
+    error.plot(epochs, curves.validation_error, label=name, **style)
 
 
 def timeline_data(source: Source) -> Timeline:

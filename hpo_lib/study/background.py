@@ -44,7 +44,7 @@ class BackgroundStudy:
             one that runs.
         time_limit: seconds per segment; in a new process its loading counts, too.
         memory_limit: bytes of resident memory per worker.
-        settings: the other arguments of `run_study`.
+        settings: the other arguments of `run_study`; no bar is shown unless `progress` is True.
 
     Raises:
         TypeError: the workers have a clock of their own.
@@ -81,7 +81,7 @@ class BackgroundStudy:
             strategy,
             name=name,
             storage=self.storage,
-            **settings,
+            **{"progress": False, **settings},
         )
 
         # What a run needs; see `start`.
@@ -162,7 +162,8 @@ class BackgroundStudy:
     def _drive(self, pausable: _PausableWorkers) -> None:
         workers = make_workers(self.workers, **self._limits)
         pausable.workers = workers
-        check_sendable(as_objective(self._arguments[0]), workers)
+        objective = as_objective(self._run_study.args[0], self._run_study.keywords.get("budget"))
+        check_sendable(objective, workers)
 
         try:
             self._run_study(n_trials=self.n_trials, workers=pausable)

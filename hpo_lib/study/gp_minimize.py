@@ -172,6 +172,7 @@ def gp_minimize(  # noqa: PLR0913 those of skopt
         default_first=False,
         callback=lambda study, _: callbacks.stop_reason(study) is not None,
         stop=[*rules, callbacks.stop_reason_at_start],
+        progress=False,
     )
     result = results.final(study, seed, surrogate)
     _warn_of_missing_calls(study, n_calls, is_exhausted=sampler.is_exhausted(study))

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import optuna
@@ -20,10 +20,13 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import FrozenTrial
+from scipy.stats import t as student
 
 from hpo_lib.checks import check_name, check_whole
+from hpo_lib.formatting import format_number
 from hpo_lib.loop import as_objective
 from hpo_lib.objective import Objective, Segment
+from hpo_lib.progress import Progress
 from hpo_lib.samplers.pruners import default_rungs, make_pruner
 from hpo_lib.samplers.registry import make_sampler
 from hpo_lib.space.search_space import SearchSpace
@@ -43,7 +46,7 @@ from hpo_lib.study.single_writer import SingleWriterStorage
 from hpo_lib.study.storage import Storage, open_storage, storage_file, translate_storage_errors
 from hpo_lib.study.workers.base import Workers
 from hpo_lib.study.workers.factory import check_sendable, make_workers
-from hpo_lib.trials import RecordedTrial, StudyRecord, incumbent
+from hpo_lib.trials import StudyRecord, incumbent, own_trials
 
 
 def run_study(  # noqa: PLR0913 each is a choice of its own
@@ -67,6 +70,7 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
     max_failures: int = 5,
     callback: Callback | None = None,
     stop: Sequence[StoppingRule] = (),
+    progress: bool = True,
 ) -> optuna.Study:
     """Run a study to its budget, or go on with it where it stopped.
 
@@ -104,6 +108,7 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
         max_failures: failed trials in a row after which the study stops.
         callback: called after each trial with the study and the trial; True ends the study.
         stop: rules that end the study before its budget (see `stopping`).
+        progress: show a bar with the incumbent and the time left; in a log, a line now and then.
 
     Raises:
         TypeError: the objective, or something that it holds, cannot go to worker processes.
@@ -194,7 +199,11 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
             return study
 
         identity = ensure_identity(study)
-        with _folder_for_checkpoints(backend, identity) as root:
+        n_finished = sum(trial.is_finished for trial in own_trials(study))
+        with (
+            _folder_for_checkpoints(backend, identity) as root,
+            Progress(n_trials, done=n_finished, enabled=progress) as shown,
+        ):
             pool = make_workers(workers, time_limit=time_limit, memory_limit=memory_limit)
             driven, driver_storage = _reopen_for_driver(study, backend, lease)
             driver = Driver(
@@ -208,7 +217,7 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
                 seed=seed,
                 rungs=tuple(rungs),
                 max_failures=max_failures,
-                callback=callback,
+                callback=_counted(shown, callback),
                 stop=stop,
             )
             driver.run(pool, keep_workers=pool is workers)
@@ -268,20 +277,29 @@ def _check_rungs(
         raise ValueError(message)
 
 
-def print_progress(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Print one line per trial: a callback for `run_study`.
+def _counted(progress: Progress, callback: Callback | None) -> Callback:
+    """Return a callback that counts the trials that have ended, then calls another one.
 
     Args:
-        study: the study.
-        trial: the trial that has just ended.
+        progress: what counts them.
+        callback: called with the same arguments; its answer is returned.
     """
-    best = incumbent(study)
-    best_value = math.nan if best is None else best.value
 
-    recorded = RecordedTrial.from_trial(trial)
-    ended = recorded.record.reason if recorded.value is None else f"error {recorded.value:.4f}"
-    seconds = recorded.training_seconds
-    print(f"trial {trial.number:3d}  {ended}  best {best_value:.4f}  {seconds:.1f} s", flush=True)
+    def count(study: optuna.Study, trial: FrozenTrial) -> bool | None:
+        progress.advance(lambda: describe_best(study))
+        return None if callback is None else callback(study, trial)
+
+    return count
+
+
+def describe_best(study: optuna.Study) -> str:
+    """Return the incumbent's value, and how many trials have failed, in a few words."""
+    trials = own_trials(study)
+    best = incumbent(trials)
+    text = "no value yet" if best is None else f"best {format_number(cast(float, best.value))}"
+
+    n_failed = sum(trial.is_failed for trial in trials)
+    return f"{text}, {n_failed} failed" if n_failed else text
 
 
 class CostEstimate(NamedTuple):
@@ -289,8 +307,8 @@ class CostEstimate(NamedTuple):
 
     Attributes:
         seconds: at the mean cost of the measured configurations.
-        lowest: if every trial cost as little as the cheapest of them.
-        highest: if every trial cost as much as the most expensive of them.
+        lowest: lower end of the range in which about nine in ten studies lie.
+        highest: upper end of this range.
         n: the number of measured configurations.
     """
 
@@ -306,12 +324,13 @@ def estimate_cost(
     n_trials: int,
     *,
     workers: int = 1,
-    n_samples: int = 3,
+    n_samples: int = 6,
     seed: int = 0,
 ) -> CostEstimate:
     """Train the default and a few drawn configurations for one epoch each, and multiply.
 
-    The time that the strategy takes to suggest configurations is not counted.
+    The range allows for two things: trials differ, which evens out over a study, and the mean is
+    that of a few. The time that the strategy takes to suggest configurations is not counted.
 
     Args:
         objective: what is minimised.
@@ -344,8 +363,17 @@ def estimate_cost(
             seconds = sum(result.seconds) or time.perf_counter() - began
             costs.append(seconds * evaluated.budget)
 
-    # Trials run side by side on the workers, in rounds.
+    # Prediction interval of a sum of n costs, whose mean was estimated from k of them (Student).
     costs = costs[1:]
-    mean = sum(costs) / len(costs)
+    k = len(costs)
+    mean = sum(costs) / k
+    n_deviations = float(student.ppf(0.975, max(1, k - 1)))
+    deviation = float(np.std(costs, ddof=min(1, k - 1)))
+    margin = n_deviations * deviation * math.sqrt(n_trials + n_trials**2 / k)
+    lowest = max(n_trials * mean - margin, n_trials * min(costs))
+    highest = min(n_trials * mean + margin, n_trials * max(costs))
+
+    # Trials run side by side on the workers, in rounds.
     n_rounds = math.ceil(n_trials / max(workers, 1))
-    return CostEstimate(mean * n_rounds, min(costs) * n_rounds, max(costs) * n_rounds, len(costs))
+    scale = n_rounds / n_trials
+    return CostEstimate(mean * n_rounds, lowest * scale, highest * scale, k)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from hpo_lib.exceptions import DataError
-from hpo_lib.files import user_path
+from hpo_lib.files import read_settings, user_path, write_settings
 from hpo_lib.training.resnet import Activation, ShortcutKind, architecture, check_filter_size
 
 _Positive = Annotated[int, Field(ge=1)]
@@ -157,6 +157,61 @@ class DataConfig:
             object.__setattr__(self, "root", str(user_path(self.root)))
         if self.source == "cifar10":
             check_place("root", self.root)
+
+    def save(self, path: str | Path) -> None:
+        """Write the choice as JSON, with absolute paths.
+
+        Args:
+            path: file to create or replace, such as a run's `data.json`.
+
+        Raises:
+            WriteError: the file could not be written.
+        """
+        write_settings(path, asdict(self))
+
+    @classmethod
+    def load(cls, path: str | Path) -> DataConfig:
+        """Read the choice that notebook 01 saved into the folder of a run.
+
+        Args:
+            path: file that `save` wrote.
+
+        Raises:
+            DataError: the file is missing or damaged, or a value is not as it must be.
+
+        Example:
+            >>> import tempfile
+            >>> file = Path(tempfile.mkdtemp()) / "data.json"
+            >>> DataConfig("digits", n_train=200).save(file)
+            >>> DataConfig.load(file).n_train
+            200
+        """
+        return restore(cls, read_settings(path, "01"), path)
+
+
+_Config = TypeVar("_Config", TrainingConfig, DataConfig)
+
+
+def restore(config_class: type[_Config], values: Mapping[str, Any], path: str | Path) -> _Config:
+    """Return settings that were read from a file.
+
+    Args:
+        config_class: class of the settings.
+        values: fields by name; those that are missing have their default.
+        path: the file, for the message.
+
+    Raises:
+        DataError: a name is unknown or a value not as it must be.
+    """
+    unknown = sorted(set(values) - {item.name for item in fields(config_class)})
+    if unknown:
+        message = f"{path} has unknown settings: {', '.join(unknown)}"
+        raise DataError(message)
+    try:
+        return config_class(**values)
+    except (TypeError, ValueError) as error:
+        message = f"{path} has wrong settings: {error}"
+        raise DataError(message) from error
 
 
 def check_place(name: str, place: str | Path | None) -> None:

@@ -1,4 +1,4 @@
-"""Labelled images as a data set offers them, before they are split and become tensors."""
+"""Labelled images as a data set offers them, before they are split, and scikit-learn's digits."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,3 +72,16 @@ def encode_name(name: str) -> bytes:
 def printable(name: object) -> str:
     """Return a file's name or path as text that can be shown and stored anywhere."""
     return encode_name(str(name)).decode(errors="replace")
+
+
+def open_digits() -> ImageSource:
+    """Open scikit-learn's 1,797 grey images of digits, 8×8 pixels."""
+    from sklearn.datasets import load_digits  # slow to import, and needed here only
+
+    bunch: Any = load_digits()
+    # 17 grey levels to 256
+    grey = np.rint(bunch.images * (255 / 16))
+    images = grey.astype(np.uint8)[..., None]
+    classes = tuple(str(name) for name in bunch.target_names)
+    labels = bunch.target.astype(np.int64)
+    return ImageSource(classes, {"train": ImagePool(labels, lambda: images)})

@@ -10,12 +10,14 @@ from typing import Any
 
 import torch
 
+from hpo_lib.exceptions import DataError
+from hpo_lib.files import read_settings, write_settings
 from hpo_lib.objective import LOG_FOLDER, Segment, SegmentResult
 from hpo_lib.space.values import Configuration
-from hpo_lib.training.config import DataConfig, TrainingConfig
-from hpo_lib.training.datasets import content_digest
+from hpo_lib.training.config import DataConfig, TrainingConfig, restore
 from hpo_lib.training.hardware import choose_device
 from hpo_lib.training.loaders import ImageData, load_data
+from hpo_lib.training.splits import content_digest
 from hpo_lib.training.trainer import train
 
 
@@ -77,6 +79,36 @@ class TrainingObjective:
         typed = f"{kind}:{os.path.relpath(folder)}" if folder else kind
         sources = (self.data.source, typed)
         return tuple({"training": training, "data": {**data, "source": s}} for s in sources)
+
+    def save(self, path: str | Path) -> None:
+        """Write the objective as JSON, with absolute paths.
+
+        Args:
+            path: file to create or replace, such as a run's `objective.json`.
+
+        Raises:
+            WriteError: the file could not be written.
+        """
+        write_settings(path, asdict(self))
+
+    @classmethod
+    def load(cls, path: str | Path) -> TrainingObjective:
+        """Read the objective that notebook 03 saved into the folder of a run.
+
+        Args:
+            path: file that `save` wrote.
+
+        Raises:
+            DataError: the file is missing or damaged, or a value is not as it must be.
+        """
+        settings = read_settings(path, "03")
+        config = restore(TrainingConfig, settings.pop("config", {}), path)
+        data = restore(DataConfig, settings.pop("data", {}), path)
+        try:
+            return cls(config, data, **settings)
+        except TypeError as error:
+            message = f"{path} has unknown settings: {', '.join(sorted(settings))}"
+            raise DataError(message) from error
 
     def __call__(self, configuration: Configuration, segment: Segment) -> SegmentResult:
         """Train one segment; its checkpoint is `epoch_<stop>.pt` in the segment's folder.

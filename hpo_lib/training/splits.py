@@ -1,4 +1,4 @@
-"""Seeded, stratified split of a data set, and the record that repeats it."""
+"""Data sets by name; their seeded, stratified split, and the record that repeats it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,40 @@ import numpy as np
 
 from hpo_lib.exceptions import DataError
 from hpo_lib.files import atomic_write_text
+from hpo_lib.training.cifar10 import open_cifar10
 from hpo_lib.training.config import DataConfig
-from hpo_lib.training.datasets import open_source
-from hpo_lib.training.image_pool import ImageSource, Integers, encode_name
+from hpo_lib.training.image_folder import open_image_folder
+from hpo_lib.training.image_pool import ImageSource, Integers, encode_name, open_digits
+
+
+def open_source(config: DataConfig) -> ImageSource:
+    """Find the classes and images of a data set; images are read later."""
+    if config.source == "digits":
+        return open_digits()
+    if config.source == "cifar10":
+        return open_cifar10(config.root)
+    folder = Path(config.source.removeprefix("folder:"))
+    return open_image_folder(folder.resolve(), config.image_size)
+
+
+def content_digest(config: DataConfig) -> str | None:
+    """Return the SHA-256 of all files of a folder of images but those of a separate test part.
+
+    It follows classes, names and bytes and not the path; None stands for the data sets by name,
+    which never change.
+
+    Raises:
+        DataError: the folder is not laid out as `open_image_folder` says.
+    """
+    if not config.source.startswith("folder:"):
+        return None
+    pools = open_source(config).pools
+    digests = [
+        f"{part} {pool.content_digest()}\n"
+        for part, pool in pools.items()
+        if part != "test" and pool.content_digest is not None
+    ]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def split_source(config: DataConfig) -> tuple[ImageSource, dict[str, Integers]]:

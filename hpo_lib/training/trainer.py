@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
-import sys
 import time
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,11 +16,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm.auto import tqdm
 
 from hpo_lib.checks import check_member
 from hpo_lib.exceptions import CheckpointError
+from hpo_lib.formatting import format_number
 from hpo_lib.objective import CURVES, Segment, SegmentResult, Status, check_origin
+from hpo_lib.progress import Progress
 from hpo_lib.training.checkpoints import (
     MISFIT,
     NETWORK,
@@ -80,8 +80,9 @@ class EpochResult(NamedTuple):
 
     def __str__(self) -> str:
         return (
-            f"training loss {self.train_loss:.4f}, validation loss {self.validation_loss:.4f}, "
-            f"validation error {100 * self.validation_error:.2f} %, {self.seconds:.1f} s"
+            f"training loss {format_number(self.train_loss)}, "
+            f"validation loss {format_number(self.validation_loss)}, "
+            f"validation error {format_number(self.validation_error)}"
         )
 
 
@@ -95,7 +96,7 @@ def train(
     save_to: str | Path | None = None,
     log_folder: str | Path | None = None,
     study: str | None = None,
-    progress: bool = False,
+    progress: bool | Progress = False,
 ) -> SegmentResult:
     """Train the epochs `start` (exclusive) to `stop` (inclusive).
 
@@ -108,7 +109,8 @@ def train(
         save_to: file for the state after each epoch, with the best weights so far.
         log_folder: folder for TensorBoard scalars.
         study: identity of the study, written into checkpoints; None: of none.
-        progress: a bar in a terminal or in JupyterLab, a line per epoch in a log.
+        progress: show a bar with the last epoch and the time left; in a log, a line now and then.
+            In a larger piece of work, its progress, in which each epoch is a step.
 
     Returns:
         One entry per epoch in every curve. A training that diverges ends before the epoch in
@@ -140,8 +142,10 @@ def train(
         raise CheckpointError(message)
 
     history: list[EpochResult] = []
-    report = _epoch_report(start, stop, enabled=progress)
-    with _scalar_log(log_folder, start) as write_scalars, report as show:
+    with (
+        _scalar_log(log_folder, start) as write_scalars,
+        _epoch_progress(progress, start, stop) as shown,
+    ):
         for epoch in range(start + 1, stop + 1):
             result = trainer.run_epoch(epoch, data)
             if not result.is_finite:
@@ -149,7 +153,7 @@ def train(
 
             history.append(result)
             write_scalars(epoch, result)
-            show(epoch, result)
+            shown.advance(partial(str, result))
             if save_to is not None:
                 trainer.save(save_to, epoch)
     return _segment_result(history, save_to, "completed")
@@ -191,6 +195,14 @@ def evaluate(
         loss=loss,
         error=error,
     )
+
+
+def _epoch_progress(
+    progress: bool | Progress, start: int, stop: int
+) -> AbstractContextManager[Progress]:
+    if isinstance(progress, Progress):
+        return nullcontext(progress)
+    return Progress(stop, done=start, enabled=progress)
 
 
 class Trainer:
@@ -402,22 +414,3 @@ def _scalar_log(folder: str | Path | None, start: int) -> Generator[_EpochCallba
                 writer.add_scalar(name, value, epoch)
 
         yield write
-
-
-@contextmanager
-def _epoch_report(start: int, stop: int, *, enabled: bool) -> Generator[_EpochCallback]:
-    """Show a bar where someone watches; papermill's and other logs get one line per epoch."""
-    # the variable is set for kernels that a Jupyter server started, not for papermill's
-    is_jupyter = "JPY_SESSION_NAME" in os.environ and "ipykernel" in sys.modules
-    is_watched = is_jupyter or sys.stderr.isatty()
-
-    has_bar = enabled and is_watched
-    with tqdm(total=stop, initial=start, unit="epoch", disable=not has_bar) as bar:
-
-        def show(epoch: int, result: EpochResult) -> None:
-            if enabled and not is_watched:
-                print(f"epoch {epoch} of {stop}: {result}", flush=True)
-            bar.set_postfix_str(str(result), refresh=False)
-            bar.update()
-
-        yield show

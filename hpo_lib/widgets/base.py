@@ -14,9 +14,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.transforms import Bbox
 
 from hpo_lib.plots.style import AxesArray, figure_of
+from hpo_lib.progress import is_watched
 from hpo_lib.space.parameters import ChoiceParameter, Parameter
 from hpo_lib.space.values import Value
-from hpo_lib.widgets.front_end import escape_mathjax, is_watched
+from hpo_lib.widgets.front_end import escape_mathjax
 
 SliderOptions = list[tuple[str, Any]]
 """Positions of a slider: the text that is shown, and the value."""

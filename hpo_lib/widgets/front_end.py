@@ -1,4 +1,4 @@
-"""Talk to a front end: whether one is open, one message at a time, and text that is only text."""
+"""Talk to a front end: one message at a time, and text that is only text."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import re
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pandas as pd
-from IPython.core.getipython import get_ipython
 from IPython.display import display
+
+from hpo_lib.formatting import format_number
 
 NO_MATHJAX = "mathjax_ignore tex2jax_ignore"
 """CSS classes of an HTML element whose text MathJax leaves as it is."""
@@ -32,17 +34,6 @@ def in_turn() -> Generator[None]:
         yield
 
 
-def is_watched() -> bool:
-    """Return whether a front end can answer; papermill and nbconvert say that they cannot."""
-    kernel: Any = getattr(get_ipython(), "kernel", None)
-    if kernel is None:
-        return False
-
-    # A message that comes from a widget has no `allow_stdin`.
-    content = kernel.get_parent("shell").get("content", {})
-    return bool(content.get("allow_stdin", True))
-
-
 def escape_mathjax(text: str) -> str:
     r"""Escape text for a `Label` or a description, in which JupyterLab typesets `$...$`.
 
@@ -56,7 +47,7 @@ def escape_mathjax(text: str) -> str:
 
 def show_frame(
     frame: pd.DataFrame,
-    digits: int = 4,
+    digits: int = 3,
     *,
     index: bool = True,
 ) -> None:
@@ -64,14 +55,14 @@ def show_frame(
 
     Args:
         frame: the table; of more than 60 rows the middle is left out.
-        digits: decimal places of floating-point numbers.
+        digits: significant digits of floating-point numbers.
         index: whether the names of the rows are shown.
     """
     options: dict[str, Any] = {
         "index": index,
         "na_rep": "",
         "max_rows": _MAX_ROWS,
-        "float_format": f"{{:.{digits}f}}".format,
+        "float_format": partial(format_number, digits=digits),
     }
     html = frame.to_html(classes=NO_MATHJAX, escape=True, **options)
     text = frame.to_string(**options)

@@ -15,6 +15,7 @@ from jinja2 import Template
 from hpo_lib.checks import check_member
 from hpo_lib.exceptions import SpaceError
 from hpo_lib.files import user_path
+from hpo_lib.progress import is_watched
 from hpo_lib.space.search_space import PRESETS, SearchSpace
 from hpo_lib.trials import study_space
 from hpo_lib.widgets.base import make_field
@@ -28,7 +29,7 @@ from hpo_lib.widgets.editor_summary import (
     file_difference,
     sample_table,
 )
-from hpo_lib.widgets.front_end import NO_MATHJAX, PROBLEM_STYLE, in_turn, is_watched
+from hpo_lib.widgets.front_end import NO_MATHJAX, PROBLEM_STYLE, in_turn
 
 _PREVIEW = Template(
     """<style>

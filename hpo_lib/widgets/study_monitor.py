@@ -25,6 +25,7 @@ from hpo_lib.checks import check_name
 from hpo_lib.exceptions import StudyError
 from hpo_lib.plots.style import FloatArray
 from hpo_lib.plots.trials import Points, Range, brush, plot_parallel_coordinates, points_data
+from hpo_lib.progress import is_watched
 from hpo_lib.space.parameters import ChoiceParameter
 from hpo_lib.study.background import BackgroundStudy, State, background_study
 from hpo_lib.study.catalog import find_study
@@ -41,7 +42,7 @@ from hpo_lib.widgets.base import (
     slider_options,
     to_png,
 )
-from hpo_lib.widgets.front_end import PROBLEM_STYLE, in_turn, is_watched
+from hpo_lib.widgets.front_end import PROBLEM_STYLE, in_turn
 from hpo_lib.widgets.monitor_summary import describe_study, failures_table, plot_progress
 
 REFRESH_SECONDS = 1.0

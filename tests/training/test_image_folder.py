@@ -14,10 +14,9 @@ from PIL import ExifTags, Image
 from hpo_lib.exceptions import DataError
 from hpo_lib.training import image_folder
 from hpo_lib.training.config import DataConfig
-from hpo_lib.training.datasets import open_source
 from hpo_lib.training.image_pool import Images
 from hpo_lib.training.loaders import load_data, load_test_data
-from hpo_lib.training.splits import split_record, verify_split
+from hpo_lib.training.splits import open_source, split_record, verify_split
 from tests.training.images import a_folder, save, two_parts
 
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from hpo_lib.exceptions import StudyChangedError
+from hpo_lib.exceptions import DataError, StudyChangedError
 from hpo_lib.objective import Objective, Segment
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.study.catalog import delete_study
@@ -21,7 +21,7 @@ from hpo_lib.training.config import DataConfig
 from hpo_lib.training.objective import TrainingObjective, load_cached
 from hpo_lib.trials import StudyRecord
 from tests.toys import record_of
-from tests.training.images import SMALL, SMALL_DATA, curves
+from tests.training.images import SMALL, SMALL_DATA, a_folder, curves
 
 
 def test_segments_of_an_objective_give_the_whole(tmp_path: Path) -> None:
@@ -155,3 +155,54 @@ def test_a_trials_logs_stay_where_the_driver_put_them_and_its_checkpoints_go() -
         assert errors == pytest.approx(record_of(trial).validation_error, abs=1e-6)
     delete_study("logged", "s.db")
     assert not place.exists()
+
+
+def test_a_saved_objective_is_the_same_in_the_record_of_a_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_folder(tmp_path / "images")
+    monkeypatch.chdir(tmp_path)
+    data = DataConfig("folder:images", root="cifar", n_train=20)
+    objective = TrainingObjective(replace(SMALL, lr=0.2, shortcut=None), data)
+    objective.save("objective.json")
+    monkeypatch.chdir("/")
+    loaded = TrainingObjective.load(tmp_path / "objective.json")
+    assert loaded.config == objective.config
+    assert loaded.data.source == f"folder:{tmp_path / 'images'}"
+    assert loaded.data.root == str(tmp_path / "cifar")
+    monkeypatch.chdir(tmp_path)
+    assert loaded.settings == objective.settings
+
+
+@pytest.mark.parametrize(
+    ("name", "load", "notebook"),
+    [("data.json", DataConfig.load, "01"), ("objective.json", TrainingObjective.load, "03")],
+)
+def test_a_missing_file_names_the_notebook_that_writes_it(
+    tmp_path: Path, name: str, load: Any, notebook: str
+) -> None:
+    with pytest.raises(DataError, match=f"{name} is missing: run notebook {notebook} into this"):
+        load(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is damaged, it must be JSON"),
+        ("[]", "must hold a JSON object"),
+        ('{"colour": 1}', "unknown settings: colour"),
+    ],
+)
+@pytest.mark.parametrize("load", [DataConfig.load, TrainingObjective.load])
+def test_damaged_settings_are_refused(tmp_path: Path, text: str, message: str, load: Any) -> None:
+    file = tmp_path / "settings.json"
+    file.write_text(text)
+    with pytest.raises(DataError, match=message):
+        load(file)
+
+
+def test_wrong_values_in_saved_settings_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "data.json"
+    file.write_text('{"source": "digits", "n_train": -1}')
+    with pytest.raises(DataError, match=r"data.json has wrong settings: n_train"):
+        DataConfig.load(file)

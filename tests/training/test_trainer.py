@@ -13,6 +13,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hpo_lib.exceptions import CheckpointError
+from hpo_lib.progress import Progress
 from hpo_lib.training.config import DataConfig, TrainingConfig
 from hpo_lib.training.loaders import ImageData, Part, load_data
 from hpo_lib.training.trainer import evaluate, train
@@ -166,21 +167,19 @@ def test_the_command_that_shows_the_logs_starts() -> None:
     assert shown.returncode == 0, shown.stderr
 
 
-def test_a_log_gets_one_line_per_epoch(
-    data: ImageData, capsys: pytest.CaptureFixture[str]
-) -> None:
-    train(SMALL, data, stop=2, progress=True)
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in lines] == ["epoch 1 of 2", "epoch 2 of 2"]
-    assert "validation error" in lines[0]
-
-
-def test_a_terminal_gets_a_bar(
-    data: ImageData, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+def test_a_training_shows_its_epochs(data: ImageData, capsys: pytest.CaptureFixture[str]) -> None:
     train(SMALL, data, stop=2, progress=True)
     shown = capsys.readouterr()
-    assert "2/2" in shown.err
     assert not shown.out
+    assert shown.err.startswith("[2/2] training loss ")
+    assert "validation error" in shown.err
+
+
+def test_epochs_are_steps_of_a_larger_piece_of_work(
+    data: ImageData, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Progress(4) as progress:
+        train(SMALL, data, stop=2, progress=progress)
+        train(SMALL, data, stop=2, progress=progress)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("[4/4] training loss ")

@@ -1,0 +1,40 @@
+"""Write numbers and times as texts and tables show them."""
+
+from __future__ import annotations
+
+import math
+
+
+def format_number(value: float, digits: int = 3) -> str:
+    """Return a number with significant digits; a large one keeps all digits before the point.
+
+    Args:
+        value: the number.
+        digits: significant digits, so that a small number does not become 0.0000.
+
+    Example:
+        >>> [format_number(value) for value in (0.000123, 0.03125, 41.27, 1234567)]
+        ['0.000123', '0.0312', '41.3', '1,234,567']
+    """
+    if not math.isfinite(value):
+        return str(float(value))
+    if value == 0 or abs(value) >= 10**digits:
+        return f"{value:,.0f}"
+
+    # Trailing zeros are digits, too: 0.50 is known better than 0.5.
+    text = f"{value:#.{digits}g}"
+    return text.removesuffix(".") if "e" not in text else f"{value:.{digits - 1}e}"
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a time as people say it, in seconds, minutes or hours.
+
+    Example:
+        >>> [format_seconds(seconds) for seconds in (14.2, 200, 9000)]
+        ['14 s', '3 min', '2.5 h']
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 100 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -1,0 +1,146 @@
+"""Final trainings: kept, resumed, compared alike, tested once."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from hpo_lib.exceptions import DataError
+from hpo_lib.training import final
+from hpo_lib.training.loaders import load_data, load_test_data
+from hpo_lib.training.trainer import evaluate, train
+from tests.training.images import SMALL, SMALL_DATA
+
+CONFIG = replace(SMALL, epochs=2)
+COLUMNS = [
+    *("configuration", "seed", "epochs", "validation_error"),
+    *("test_error", "seconds", "n_test"),
+]
+
+
+def fit(folder: Path, label: str = "default", seeds: Any = (3, 4), **changes: Any) -> pd.DataFrame:
+    config = replace(CONFIG, **changes)
+    return final.train_final(config, SMALL_DATA, label, seeds, folder, progress=False)
+
+
+@pytest.mark.slow
+def test_each_seed_is_a_training_of_its_own_and_is_kept(tmp_path: Path) -> None:
+    frame = fit(tmp_path)
+    assert frame["seed"].tolist() == [3, 4]
+    alone = train(replace(CONFIG, seed=4), load_data(SMALL_DATA))
+    assert frame["curves"][1].validation_error == alone.validation_error
+    assert frame["validation_error"][1] == alone.validation_error[-1]
+    kept = final.final_trainings(tmp_path)
+    pd.testing.assert_frame_equal(kept, frame)
+
+
+@pytest.mark.slow
+def test_a_finished_seed_is_not_trained_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = fit(tmp_path, seeds=[3])
+    trained: list[int] = []
+
+    def count(config: Any, *arguments: Any, **options: Any) -> Any:
+        trained.append(config.seed)
+        return train(config, *arguments, **options)
+
+    monkeypatch.setattr(final, "train", count)
+    again = fit(tmp_path, seeds=[4, 3])
+    assert trained == [4]
+    assert again["seconds"][1] == first["seconds"][0]
+    (tmp_path / "default" / "seed_4.pt").unlink()
+    fit(tmp_path, seeds=[4, 3])
+    assert trained == [4, 4], "its network was deleted"
+
+
+@pytest.mark.slow
+def test_another_configuration_under_the_same_label_is_refused(tmp_path: Path) -> None:
+    fit(tmp_path, seeds=[3])
+    with pytest.raises(ValueError, match=r"lr is .* there and 0.2 here; delete it"):
+        fit(tmp_path, seeds=[3, 4], lr=0.2)
+    other = replace(SMALL_DATA, seed=9)
+    with pytest.raises(ValueError, match="images is"):
+        final.train_final(CONFIG, other, "default", [3], tmp_path, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"seeds": []}, "at least one"),
+        ({"seeds": [1, 1]}, "all different"),
+        ({"label": "../up"}, "label must be letters"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before(
+    tmp_path: Path, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        fit(tmp_path, **arguments)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_all_networks_are_tested_on_the_test_images(tmp_path: Path) -> None:
+    fit(tmp_path)
+    fit(tmp_path, "tuned", lr=0.2)
+    frame = final.test_final(tmp_path, SMALL_DATA)
+    assert list(frame) == COLUMNS
+    assert frame["configuration"].tolist() == ["default"] * 2 + ["tuned"] * 2
+
+    test = load_test_data(SMALL_DATA)
+    file = tmp_path / "tuned" / "seed_4.pt"
+    config = replace(CONFIG, lr=0.2, seed=4)
+    alone = evaluate(config, file, test, weights="last")
+    assert frame["test_error"][3] == alone.error
+    assert set(frame["n_test"]) == {len(test)}
+
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "final.csv"), frame)
+    predictions = pd.read_csv(tmp_path / "predictions.csv")
+    assert predictions["tuned seed 4"].tolist() == alone.predicted.tolist()
+    assert predictions["label"].tolist() == test.labels.tolist()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds": [3, 5]}, r"seed must be the same .* default has \[3, 4\], tuned has \[3, 5\]"),
+        ({"epochs": 1}, "epochs must be the same"),
+    ],
+)
+def test_what_does_not_compare_is_not_tested(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    fit(tmp_path)
+    fit(tmp_path, "tuned", **changes)
+    with pytest.raises(ValueError, match=message):
+        final.test_final(tmp_path, SMALL_DATA)
+    assert not (tmp_path / "final.csv").exists()
+
+
+@pytest.mark.slow
+def test_other_images_than_those_of_the_trainings_are_not_tested(tmp_path: Path) -> None:
+    fit(tmp_path, seeds=[3])
+    with pytest.raises(DataError, match="must choose the images of the trainings"):
+        final.test_final(tmp_path, replace(SMALL_DATA, seed=9))
+
+
+@pytest.mark.slow
+def test_a_training_that_diverges_has_no_errors(tmp_path: Path) -> None:
+    fit(tmp_path, seeds=[3])
+    frame = fit(tmp_path, "tuned", seeds=[3], lr=1e30)
+    assert frame["validation_error"].isna().all()
+    json.loads((tmp_path / "tuned" / "trainings.jsonl").read_text(), parse_constant=pytest.fail)
+    tested = final.test_final(tmp_path, SMALL_DATA)
+    assert tested["test_error"].isna().tolist() == [False, True]
+
+
+def test_a_folder_without_trainings_says_what_writes_them(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no final training"):
+        final.test_final(tmp_path, SMALL_DATA)
