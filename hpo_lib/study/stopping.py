@@ -9,6 +9,7 @@ goes on.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +19,7 @@ from scipy.stats import qmc
 
 from hpo_lib.checks import check_positive, check_whole
 from hpo_lib.samplers.acquisition import log_expected_improvement
-from hpo_lib.samplers.surrogate import fit_surrogate
-from hpo_lib.space.search_space import SearchSpace
+from hpo_lib.samplers.surrogate import Surrogate, fit_surrogate
 from hpo_lib.study.driver import StoppingRule
 from hpo_lib.trials import (
     RecordedTrial,
@@ -122,7 +122,7 @@ class SmallImprovement:
         if len(sort_by_value(completed)) < self.min_trials or not has_choices:
             return None
 
-        expected = _largest_expected_improvement(completed, space)
+        expected = largest_expected_improvement(fit_surrogate(completed, space), completed)
         if not expected < self.threshold:
             return None
         return f"expected improvement {expected:.2g}, the threshold is {self.threshold:g}"
@@ -155,9 +155,16 @@ def stopping_rules(
     return [rule(limit) for rule, limit in zip(RULES, limits, strict=True) if limit]
 
 
-def _largest_expected_improvement(trials: list[RecordedTrial], space: SearchSpace) -> float:
-    """Return the maximum over a sample of the space, or over all points of a small one."""
-    surrogate = fit_surrogate(trials, space)
+def largest_expected_improvement(
+    surrogate: Surrogate,
+    trials: Sequence[RecordedTrial],
+) -> float:
+    """Return the maximum over a sample of the space, or over all points of a small one.
+
+    Args:
+        surrogate: fitted to the trials.
+        trials: of the study; those of its own that are completed are what is to be improved on.
+    """
     encoder = surrogate.encoder
     model = surrogate.model
     encoded = [encoder.encode(trial.params) for trial in sort_by_value(trials)]

@@ -1,0 +1,165 @@
+"""Collect what several findings rest on: trials, the surrogate, correlations and words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import optuna
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from hpo_lib.samplers.gp import GaussianProcess
+from hpo_lib.samplers.surrogate import Surrogate, fit_surrogate
+from hpo_lib.space.search_space import SearchSpace
+from hpo_lib.trials import (
+    RecordedTrial,
+    incumbent,
+    own_trials,
+    recorded_trials,
+    sort_by_value,
+)
+
+_N_FOLDS = 10
+
+MIN_CROSS_VALIDATED = 8
+"""Different configurations that it takes to hold some back."""
+
+
+class Correlation(NamedTuple):
+    """Rank correlation with its 95 % interval.
+
+    Attributes:
+        value: Spearman's or Kendall's coefficient.
+        low: lower end of the interval.
+        high: upper end.
+        n: pairs that it was computed from.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} (95 %: {self.low:.2f} to {self.high:.2f}; {self.n} trials)"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A study as the findings see it; the surrogate is fitted when first asked for.
+
+    Attributes:
+        study: the study.
+        space: its search space.
+    """
+
+    study: optuna.Study
+    space: SearchSpace
+
+    @cached_property
+    def trials(self) -> list[RecordedTrial]:
+        """Return the study's own trials that were started."""
+        return own_trials(self.study)
+
+    @cached_property
+    def ranked(self) -> list[RecordedTrial]:
+        """Return its trials with a final value, the lowest value first."""
+        return [trial for trial in sort_by_value(self.trials) if trial.has_usable_value]
+
+    @cached_property
+    def best(self) -> RecordedTrial | None:
+        """Return the incumbent."""
+        return incumbent(self.ranked)
+
+    @cached_property
+    def spread(self) -> float:
+        """Return the distance from the best value to the median of the completed trials."""
+        values = np.array([trial.value for trial in self.ranked], float)
+        return float(np.median(values) - values.min()) if len(values) else 0.0
+
+    @cached_property
+    def surrogate(self) -> Surrogate | None:
+        """Return the Gaussian process of the trials; None where they are too few."""
+        try:
+            return fit_surrogate(recorded_trials(self.study), self.space)
+        except ValueError:  # fewer than four completed trials, or nothing to search
+            return None
+
+    @cached_property
+    def quality(self) -> Correlation | None:
+        """Return how the surrogate ranks trials that it was not fitted to; None for too few."""
+        from sklearn.model_selection import GroupKFold, cross_val_predict  # slow to import
+
+        if self.surrogate is None:
+            return None
+        model = self.surrogate.model
+        values = model.y_ * model.scale_ + model.shift_
+
+        # Repeats of a configuration are in the same fold.
+        configurations, groups = np.unique(model.X_, axis=0, return_inverse=True)
+        if len(configurations) < MIN_CROSS_VALIDATED:
+            return None
+        folds = GroupKFold(min(_N_FOLDS, len(configurations)))
+        unfitted = GaussianProcess(model.categories)
+        predicted: Any = cross_val_predict(unfitted, model.X_, values, groups=groups, cv=folds)
+        return rank_correlation(predicted, values, "spearman")
+
+    @property
+    def is_predictable(self) -> bool:
+        """Return whether the surrogate predicts held-out trials better than their mean."""
+        return self.quality is not None and self.quality.low > 0
+
+
+def rank_correlation(
+    x: ArrayLike,
+    y: ArrayLike,
+    kind: Literal["spearman", "kendall"],
+) -> Correlation:
+    """Return a rank correlation with an interval that is symmetric on Fisher's scale.
+
+    Its variance is that of Bonett and Wright (2000), "Sample size requirements for estimating
+    Pearson, Kendall and Spearman correlations".
+
+    Args:
+        x: values, shape (n,).
+        y: values, shape (n,).
+        kind: "spearman" for ρ or "kendall" for τ, which corrects for ties.
+    """
+    n = len(np.asarray(x))
+    is_defined = np.ptp(x) > 0 and np.ptp(y) > 0
+    correlate: Any = stats.spearmanr if kind == "spearman" else stats.kendalltau
+    value = float(correlate(x, y).statistic) if is_defined else 0.0
+
+    if kind == "spearman":
+        variance = (1 + value**2 / 2) / max(n - 3, 1)
+    else:
+        variance = 0.437 / max(n - 4, 1)
+    z = math.atanh(min(max(value, -0.999), 0.999))
+    half = 1.96 * math.sqrt(variance)
+    return Correlation(value, math.tanh(z - half), math.tanh(z + half), n)
+
+
+def number(value: object) -> str:
+    """Return a value with three significant digits, words as they are."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def count(n: int, noun: str) -> str:
+    """Return a number of things: "1 trial", "2,000 trials".
+
+    Args:
+        n: how many.
+        noun: the thing, in the singular.
+    """
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def join(names: Iterable[str]) -> str:
+    """Return names as a sentence has them: "a, b and c"."""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last

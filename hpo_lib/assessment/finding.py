@@ -1,0 +1,169 @@
+"""Hold findings: sentences with a status, shown as text and HTML and kept as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from hpo_lib.files import atomic_write_text, expand_user
+
+_WIDTH = 96
+_INDENT = 11
+
+# Colours that can be told from a white and from a black page.
+_COLOURS = {"PASS": "#2e9e5b", "WARN": "#d9822b", "CAN'T SAY": "#8a8a8a"}
+_BLOCK = "margin: 0 0 0.7em; padding-left: 0.7em; overflow-wrap: anywhere; line-height: 1.45"
+
+
+class Status(StrEnum):
+    """Verdict of a finding."""
+
+    PASS = "PASS"
+    """Shown by the data, and as one hopes."""
+    WARN = "WARN"
+    """Shown by the data, and something to act on."""
+    CANT_SAY = "CAN'T SAY"
+    """Not shown by the data, either way."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was found.
+
+    Attributes:
+        topic: the question that it answers.
+        status: whether the data show it.
+        sentence: the answer, with its n and interval.
+        figures: numbers behind the sentence, as JSON has them.
+    """
+
+    topic: str
+    status: Status
+    sentence: str
+    figures: Mapping[str, Any] = field(default_factory=lambda: {})
+
+    @property
+    def first_sentence(self) -> str:
+        """Return the sentence up to its first full stop."""
+        return re.split(r"(?<=[.?!]) (?=[A-Z0-9])", self.sentence)[0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON; numbers that are not finite become None."""
+        return {
+            "topic": self.topic,
+            "status": self.status.value,
+            "sentence": self.sentence,
+            "figures": _plain(self.figures),
+        }
+
+
+class Findings(tuple[Finding, ...]):
+    """All findings of a study, the most important question first.
+
+    In a notebook, the last line of a cell shows them; `print` gives plain text.
+
+    Example:
+        >>> finding = Finding("Was it worth it?", Status.PASS, "Yes. By 2 points.")
+        >>> print(Findings([finding]).headline())
+        PASS       Was it worth it? Yes.
+    """
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        blocks: list[str] = []
+        indent = " " * _INDENT
+        for finding in self:
+            head = f"{finding.status:<{_INDENT}}{finding.topic}"
+            body = textwrap.fill(
+                finding.sentence,
+                _WIDTH,
+                initial_indent=indent,
+                subsequent_indent=indent,
+            )
+            blocks.append(f"{head}\n{body}")
+        return "\n".join(blocks)
+
+    def _repr_html_(self) -> str:
+        return f"<div>{''.join(map(_to_html, self))}</div>"
+
+    def headline(self, n: int = 5) -> str:
+        """Return the most important findings, a line each: the first one, warnings, then others.
+
+        Args:
+            n: largest number of lines.
+        """
+        return "\n".join(
+            f"{finding.status:<{_INDENT}}{finding.topic} {finding.first_sentence}"
+            for finding in self.most_important(n)
+        )
+
+    def most_important(self, n: int = 5) -> Findings:
+        """Return the first finding, the warnings, and then others in their order.
+
+        Args:
+            n: largest number of findings.
+        """
+        rest = sorted(self[1:], key=lambda finding: finding.status != Status.WARN)
+        return Findings([*self[:1], *rest][:n])
+
+    def save(self, path: str | Path) -> None:
+        """Write them as JSON, whole or not at all; missing folders are made."""
+        path = expand_user(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write_text(path, self.to_json() + "\n")
+
+    def to_json(self) -> str:
+        """Return them as a JSON list."""
+        content = [finding.to_dict() for finding in self]
+        return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Findings:
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: the file holds something else.
+        """
+        text = expand_user(path).read_text(encoding="utf-8")
+        try:
+            content = json.loads(text)
+            return cls(
+                Finding(
+                    str(one["topic"]),
+                    Status(one["status"]),
+                    str(one["sentence"]),
+                    dict(one["figures"]),
+                )
+                for one in content
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            message = f"{path} must hold findings as JSON, got {error!r}"
+            raise ValueError(message) from error
+
+
+def _to_html(finding: Finding) -> str:
+    border = f"border-left: 4px solid {_COLOURS[finding.status.value]}"
+    head = f"<b>{escape(finding.status)}</b> · <b>{escape(finding.topic)}</b>"
+    return f'<p style="{_BLOCK}; {border}">{head}<br>{escape(finding.sentence)}</p>'
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON has it; numpy's scalars become Python's."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

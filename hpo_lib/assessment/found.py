@@ -1,0 +1,105 @@
+"""Say what the search found: the best configuration, and which of its changes earn the gain."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hpo_lib.assessment.ablation import AblationPath, ablation_path
+from hpo_lib.assessment.evidence import Evidence, count, join, number
+from hpo_lib.assessment.finding import Finding, Status
+from hpo_lib.space.values import Configuration
+
+_TOPIC = "What was found?"
+_Z = 1.96
+
+
+def found_finding(evidence: Evidence) -> Finding:
+    """Say how the best configuration differs from the default, and which changes matter.
+
+    Args:
+        evidence: the study.
+    """
+    best = evidence.best
+    if best is None or best.value is None:
+        sentence = "Nothing: no trial ran to its end with a usable value."
+        return Finding(_TOPIC, Status.CANT_SAY, sentence)
+
+    default = evidence.space.default_configuration()
+    n = count(len(evidence.ranked), "completed trial")
+    figures: dict[str, Any] = {
+        "trial": best.number,
+        "value": best.value,
+        "n_completed": len(evidence.ranked),
+        "best": best.configuration,
+        "default": default,
+    }
+    changes = _describe_changes(best.configuration, default)
+    if not changes:
+        sentence = (
+            f"Nothing better than the default configuration ({number(best.value)}; {n}): search "
+            "longer, or widen the space."
+        )
+        return Finding(_TOPIC, Status.WARN, sentence, figures)
+
+    text = f"The best of {n} is trial {best.number} with {number(best.value)}: {changes}."
+    path = _path(evidence)
+    if path is None or not evidence.is_predictable:
+        reason = "the surrogate does not predict this study's trials well enough"
+        sentence = f"{text} Which of the changes earn it cannot be said: {reason}."
+        return Finding(_TOPIC, Status.CANT_SAY, sentence, figures)
+
+    figures["path"] = [
+        {"name": step.name, "mean": step.mean, "std": step.std} for step in path.steps
+    ]
+    half = _Z * path.gain_std
+    if path.gain <= half:
+        sentence = (
+            f"{text} Its predicted gain over the default is {number(path.gain)} ± {number(half)} "
+            "(95 %), which may be chance."
+        )
+        return Finding(_TOPIC, Status.CANT_SAY, sentence, figures)
+
+    needed = [step.name for step in path.steps[1 : path.n_needed + 1]]
+    figures |= {"needed": needed, "share": path.share, "gain": path.gain, "gain_half": half}
+    return Finding(_TOPIC, Status.PASS, f"{text} {_describe_path(path, needed, half)}", figures)
+
+
+def _path(evidence: Evidence) -> AblationPath | None:
+    """Return the path from the default; None without a surrogate, or where the best is outside."""
+    if evidence.surrogate is None:
+        return None
+    try:
+        return ablation_path(evidence.study, evidence.space, surrogate=evidence.surrogate)
+    except ValueError:
+        return None
+
+
+def _describe_changes(best: Configuration, default: Configuration) -> str:
+    """Return the values that differ from the default, with the default's in brackets."""
+    parts: list[str] = []
+    for name, value in best.items():
+        if name not in default:
+            parts.append(f"{name} {number(value)}")
+        elif default[name] != value:
+            parts.append(f"{name} {number(value)} (default {number(default[name])})")
+    return ", ".join(parts)
+
+
+def _describe_path(path: AblationPath, needed: list[str], half: float) -> str:
+    """Say which changes earn the gain, and which may stay at the default.
+
+    Args:
+        path: from the default to the best.
+        needed: hyperparameters of the simplest configuration that is as good.
+        half: half the width of the gain's interval.
+    """
+    n_others = len(path.steps) - 1 - len(needed)
+    verb = "earns" if len(needed) == 1 else "earn"
+    text = (
+        f"By the surrogate, {join(needed)} {verb} {100 * path.share:.0f} % of the gain "
+        f"of {number(path.gain)} ± {number(half)} (95 %)"
+    )
+    if not n_others:
+        return f"{text}."
+    others = "the other one" if n_others == 1 else f"the other {n_others}"
+    return f"{text}; {others} could stay at the default: the difference is within noise."

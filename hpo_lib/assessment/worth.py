@@ -1,0 +1,238 @@
+"""Answer whether tuning was worth it: tuned against default on test images, and at what cost."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import pandas as pd
+from scipy import stats
+
+from hpo_lib.assessment.evidence import Evidence, count
+from hpo_lib.assessment.finding import Finding, Status
+
+FINAL_COLUMNS = (
+    *("configuration", "seed", "epochs", "validation_error"),
+    *("test_error", "seconds", "n_test"),
+)
+"""Columns of a frame of final trainings, one row per training."""
+
+_TOPIC = "Was it worth it?"
+_MAX_SEEDS = 1000
+_POWER = 0.8
+
+_IMAGE_SHARE = 0.5
+"""Variance of a difference between two networks on the same images, as a share of what it would be
+if they erred independently. Networks err on similar images, whatever their configuration (Mania et
+al. 2019, "Model similarity mitigates test set overuse"), so that this share is a cautious one.
+"""
+
+
+class FinalGain(NamedTuple):
+    """Test error of the default minus that of the tuned configuration, paired by seed.
+
+    Attributes:
+        mean: mean difference, positive where tuning helped.
+        low: lower end of the 95 % interval; minus infinity for one seed.
+        high: upper end.
+        n_seeds: pairs.
+        n_test: test images.
+        default: mean test error of the default.
+        tuned: mean test error of the tuned configuration.
+        seeds_needed: pairs that would show a difference of this size in 80 % of the cases; None
+            where no number of them would.
+    """
+
+    mean: float
+    low: float
+    high: float
+    n_seeds: int
+    n_test: int
+    default: float
+    tuned: float
+    seeds_needed: int | None
+
+
+def final_gain(final: pd.DataFrame) -> FinalGain:
+    """Estimate what tuning gained on test images.
+
+    Two things make the difference uncertain: the seeds, whose variance is estimated from the
+    pairs, and the finite test set, which all pairs share. The variances are added, and the degrees
+    of freedom are Satterthwaite's (1946).
+
+    Args:
+        final: one row per final training, with the columns `FINAL_COLUMNS`.
+
+    Raises:
+        ValueError: a column is missing, an error is no fraction, or no seed has both trainings.
+    """
+    errors = _paired_errors(final)
+    differences = (errors["default"] - errors["tuned"]).to_numpy(dtype=float)
+    n = len(differences)
+    n_test = min(final["n_test"].tolist())
+    default = float(errors["default"].mean())
+    tuned = float(errors["tuned"].mean())
+
+    # Variance of the mean difference: that of the seeds, and that of the test set.
+    seed_variance = float(differences.var(ddof=1)) if n > 1 else math.inf
+    independent = default * (1 - default) + tuned * (1 - tuned)
+    image_variance = _IMAGE_SHARE * independent / n_test
+
+    mean = float(differences.mean())
+    half = _half_width(seed_variance, image_variance, n)
+    return FinalGain(
+        mean=mean,
+        low=mean - half,
+        high=mean + half,
+        n_seeds=n,
+        n_test=n_test,
+        default=default,
+        tuned=tuned,
+        seeds_needed=_seeds_needed(abs(mean), seed_variance, image_variance),
+    )
+
+
+def _paired_errors(final: pd.DataFrame) -> Any:
+    """Return the test errors of both configurations, a row per seed that has both."""
+    missing = [name for name in FINAL_COLUMNS if name not in final]
+    if missing:
+        message = f"final must have the columns {', '.join(FINAL_COLUMNS)}, got none of the name "
+        message += ", ".join(missing)
+        raise ValueError(message)
+
+    table: Any = final.pivot_table("test_error", "seed", "configuration")
+    if not {"default", "tuned"} <= set(table):
+        message = f"final must have trainings of default and tuned, got {list(table)}"
+        raise ValueError(message)
+    pairs = table[["default", "tuned"]].dropna()
+    if not len(pairs):
+        message = "final must have trainings of default and tuned with the same seed, got none"
+        raise ValueError(message)
+    if not pairs.stack().between(0, 1).all():
+        message = f"test_error must be a fraction from 0 to 1, got {pairs.stack().max():g}"
+        raise ValueError(message)
+    return pairs
+
+
+def _half_width(
+    seed_variance: float,
+    image_variance: float,
+    n: int,
+    power: float = 0.5,
+) -> float:
+    """Return half the width of the 95 % interval, or the difference that has a certain power."""
+    if n < 2:
+        return math.inf
+    of_seeds = seed_variance / n
+    total = of_seeds + image_variance
+    if total == 0:
+        return 0.0
+    degrees = (n - 1) * (total / of_seeds) ** 2 if of_seeds else math.inf
+    quantiles: Any = stats.t.ppf([0.975, power], degrees)
+    return float(quantiles.sum()) * math.sqrt(total)
+
+
+def _seeds_needed(
+    difference: float,
+    seed_variance: float,
+    image_variance: float,
+) -> int | None:
+    if not math.isfinite(seed_variance):
+        return None
+    for n in range(2, _MAX_SEEDS + 1):
+        if _half_width(seed_variance, image_variance, n, _POWER) <= difference:
+            return n
+    return None
+
+
+def worth_finding(evidence: Evidence, final: pd.DataFrame | None) -> Finding:
+    """Say whether tuning lowered the test error, and what the search cost.
+
+    Args:
+        evidence: the study.
+        final: final trainings as `final_gain` takes them; None where there are none.
+    """
+    cost, figures = _describe_cost(evidence, final)
+    if final is None:
+        sentence = (
+            "Nobody knows yet: train the default and the best configuration with the same fresh "
+            "seeds, at least 3, measure them on test images and hand the frame over as `final`. "
+        )
+        return Finding(_TOPIC, Status.CANT_SAY, sentence + cost, figures)
+
+    gain = final_gain(final)
+    figures = {**gain._asdict(), **figures}
+    if gain.low > 0:
+        status = Status.PASS
+        verb = "lowered"
+    elif gain.high < 0:
+        status = Status.WARN
+        verb = "raised"
+    else:
+        return Finding(_TOPIC, Status.CANT_SAY, f"{_describe_doubt(gain)} {cost}", figures)
+
+    sentence = (
+        f"Tuning {verb} the test error by {100 * abs(gain.mean):.2g} points ({_interval(gain)}): "
+        f"{_percent(gain.tuned)} instead of {_percent(gain.default)}. {cost}"
+    )
+    return Finding(_TOPIC, status, sentence, figures)
+
+
+def _describe_doubt(gain: FinalGain) -> str:
+    """Say what was measured, and what it would take to show a difference of this size."""
+    if gain.n_seeds < 2:
+        return (
+            f"One seed shows nothing ({_percent(gain.tuned)} tuned, {_percent(gain.default)} by "
+            "default): train both with at least 3 seeds."
+        )
+
+    text = (
+        f"No gain can be shown: {_percent(gain.tuned)} test error tuned, "
+        f"{_percent(gain.default)} by default; the gain is {100 * gain.mean:.2g} points "
+        f"({_interval(gain)})."
+    )
+    if gain.seeds_needed is None:
+        return f"{text} More seeds alone would not show so small a difference."
+    return f"{text} To show a difference of this size would take about {gain.seeds_needed} seeds."
+
+
+def _interval(gain: FinalGain) -> str:
+    ends = sorted(end if gain.high >= 0 else -end for end in (gain.low, gain.high))
+    low, high = (f"{100 * end:.2g}" for end in ends)
+    return f"95 %: {low} to {high}; {gain.n_seeds} seeds, {gain.n_test:,} images"
+
+
+def _percent(error: float) -> str:
+    return f"{100 * error:.3g} %"
+
+
+def _describe_cost(
+    evidence: Evidence,
+    final: pd.DataFrame | None,
+) -> tuple[str, dict[str, Any]]:
+    """Return what the search cost, and how long one untuned training could have been instead."""
+    trials = evidence.trials
+    seconds = sum(trial.spent_seconds for trial in trials)
+    epochs = sum(len(trial.record.validation_error) for trial in trials)
+    figures: dict[str, Any] = {
+        "search_trainings": len(trials),
+        "search_epochs": epochs,
+        "search_seconds": seconds,
+    }
+    text = f"The search cost {count(len(trials), 'training')}"
+    if not epochs or not seconds:
+        return f"{text}.", figures
+
+    text += f", {count(epochs, 'epoch')} and {seconds:,.0f} s"
+    if final is None:
+        return f"{text}.", figures
+
+    # Epochs of an untuned training in the same time.
+    untuned = final[final["configuration"] == "default"]
+    default_seconds = sum(untuned["seconds"].tolist())
+    default_epochs = sum(untuned["epochs"].tolist())
+    if not default_seconds:
+        return f"{text}.", figures
+    n_epochs = round(seconds / default_seconds * default_epochs)
+    figures["untuned_epochs"] = n_epochs
+    return f"{text}, the time of {count(n_epochs, 'epoch')} of an untuned training.", figures
