@@ -1,11 +1,15 @@
+from .assessment.ablation import ablation_path as ablation_path
+from .assessment.finding import Findings as Findings
+from .assessment.run import findings as findings
 from .comparison.counterfactual import counterfactual as counterfactual
 from .comparison.hypothesis_tests import rank_strategies as rank_strategies
 from .comparison.hypothesis_tests import separations as separations
 from .comparison.hypothesis_tests import verdict as verdict
 from .comparison.published import PublishedObjective as PublishedObjective
-from .comparison.published import open_published as open_published
+from .comparison.run import check_strategies as check_strategies
 from .comparison.run import compare as compare
 from .comparison.run import replay as replay
+from .comparison.small_tasks import open_objectives as open_objectives
 from .comparison.statistics import budget_to_target as budget_to_target
 from .comparison.statistics import final_values as final_values
 from .comparison.statistics import summary as summary

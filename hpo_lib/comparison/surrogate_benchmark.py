@@ -20,6 +20,7 @@ from scipy.linalg import cho_solve
 
 from hpo_lib.checks import check_member
 from hpo_lib.comparison.training_records import Array, Record, group_means
+from hpo_lib.formatting import format_number
 from hpo_lib.objective import Segment, SegmentResult
 from hpo_lib.samplers.encoding import Encoder
 from hpo_lib.space.search_space import SearchSpace
@@ -86,11 +87,16 @@ class SurrogateQuality:
         )
 
     def __str__(self) -> str:
-        noise = f"{self.noise:.4f}" if self.n_repeated else "unknown, none was trained twice"
+        noise = (
+            f"{format_number(self.noise)}"
+            if self.n_repeated
+            else "unknown, none was trained twice"
+        )
         text = (
             f"{self.n_trainings} trainings of {self.n_configurations} configurations; out of "
             f"sample: rank correlation {self.spearman:.3f}, R² {self.r2:.3f}, mean absolute error "
-            f"near the best {self.error_near_best:.4f}; standard deviation between seeds {noise}"
+            f"near the best {format_number(self.error_near_best)}; standard deviation between "
+            f"seeds {noise}"
         )
         return text if self.warning is None else f"{text}. Warning: {self.warning}"
 

@@ -1,3 +1,6 @@
+from .ablation import describe_relevance as describe_relevance
+from .ablation import plot_ablation as plot_ablation
+from .ablation import relevant_parameters as relevant_parameters
 from .comparison import annotate_quality as annotate_quality
 from .comparison import plot_comparison as plot_comparison
 from .comparison import plot_final_values as plot_final_values
@@ -19,6 +22,7 @@ from .study import plot_timeline as plot_timeline
 from .study import timeline_data as timeline_data
 from .style import label as label
 from .style import save_figure as save_figure
+from .style import show_figure as show_figure
 from .surrogate_slice import fitted_study as fitted_study
 from .surrogate_slice import plot_slice as plot_slice
 from .surrogate_slice import slice_data as slice_data

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import TrialState
 
+from hpo_lib.formatting import format_number
 from hpo_lib.objective import SegmentResult
 from hpo_lib.plots.style import (
     BLUE,
@@ -285,7 +286,7 @@ def _draw_curves(loss: Axes, error: Axes, curves: Curves, i: int, is_incumbent: 
     if is_incumbent:
         name += " (incumbent)"
     last = curves.validation_error[-1] if n_epochs else np.nan
-    error.plot(epochs, curves.validation_error, label=f"{name}: {last:.4f}", **style)
+    error.plot(epochs, curves.validation_error, label=f"{name}: {format_number(last)}", **style)
 
 
 def timeline_data(source: Source) -> Timeline:
