@@ -1,4 +1,4 @@
-"""Parse and run the command line: `python -m hpo_lib run | studies | clean`."""
+"""Parse and run the command line: `python -m hpo_lib run | studies | findings | clean`."""
 
 from __future__ import annotations
 
@@ -61,6 +61,13 @@ def _parser() -> argparse.ArgumentParser:
     studies.set_defaults(command=_studies)
     studies.add_argument("--storage", default="results/studies.db", help="an SQLite file or a URL")
     studies.add_argument("--delete", metavar="NAME", help="delete this study and its checkpoints")
+
+    found = commands.add_parser("findings", help="say what a study found")
+    found.set_defaults(command=_findings)
+    found.add_argument("name", nargs="?", help="the study (default: the only one there is)")
+    found.add_argument("--storage", default="results/studies.db", help="an SQLite file or a URL")
+    found.add_argument("--final", type=Path, help="final trainings on test images, a CSV file")
+    found.add_argument("--json", action="store_true", help="print JSON")
 
     clean = commands.add_parser("clean", help="show the disk that runs and studies use; free it")
     clean.set_defaults(command=_clean)
@@ -130,14 +137,8 @@ def _resolve_paths(parameters: dict[str, str]) -> None:
 def _studies(chosen: argparse.Namespace) -> int:
     from hpo_lib.exceptions import StudyError
     from hpo_lib.study.catalog import delete_study, list_studies
-    from hpo_lib.study.storage import sqlite_path
 
-    file = sqlite_path(chosen.storage)
-    if file is not None and not file.is_file():
-        found = [shown(path) for path in _results().rglob("*.db")]
-        message = f"no studies at {chosen.storage}; there are: {', '.join(found) or 'none'}"
-        raise RunError(message)
-
+    _check_storage(chosen.storage)
     try:
         if chosen.delete is not None:
             delete_study(chosen.delete, chosen.storage)
@@ -148,6 +149,46 @@ def _studies(chosen: argparse.Namespace) -> int:
 
     print(frame.to_string() if len(frame) else "no studies")
     return 0
+
+
+def _findings(chosen: argparse.Namespace) -> int:
+    # Slow to import, and of no use to the other commands.
+    import pandas as pd
+
+    from hpo_lib.assessment.run import findings
+    from hpo_lib.exceptions import StudyError
+    from hpo_lib.study.catalog import list_studies, open_study
+    from hpo_lib.study.retrain import retrained_frame
+    from hpo_lib.trials import incumbent
+
+    _check_storage(chosen.storage)
+    try:
+        names = [chosen.name] if chosen.name else list(list_studies(chosen.storage).index)
+        if len(names) != 1:
+            message = f"name one of the studies at {chosen.storage}: {', '.join(names) or 'none'}"
+            raise RunError(message)
+
+        study = open_study(names[0], chosen.storage)
+        final = None if chosen.final is None else pd.read_csv(user_path(str(chosen.final)))
+        has_best = incumbent(study) is not None
+        retrained = retrained_frame(names[0], chosen.storage) if has_best else None
+        found = findings(study, final=final, retrained=retrained)
+    except (StudyError, ValueError) as error:
+        raise RunError(str(error)) from error
+
+    print(found.to_json() if chosen.json else found)
+    return 0
+
+
+def _check_storage(storage: str) -> None:
+    """Refuse a file of studies that does not exist: reading would create it."""
+    from hpo_lib.study.storage import sqlite_path
+
+    file = sqlite_path(storage)
+    if file is not None and not file.is_file():
+        found = [shown(path) for path in _results().rglob("*.db")]
+        message = f"no studies at {storage}; there are: {', '.join(found) or 'none'}"
+        raise RunError(message)
 
 
 def _clean(chosen: argparse.Namespace) -> int:

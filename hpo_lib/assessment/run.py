@@ -18,7 +18,7 @@ from hpo_lib.assessment.search import (
     surrogate_finding,
 )
 from hpo_lib.assessment.strategies import strategies_finding
-from hpo_lib.assessment.worth import worth_finding
+from hpo_lib.assessment.worth import check_final, worth_finding
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.trials import study_space
 
@@ -65,6 +65,7 @@ def findings(
         message = f"study must minimise one value, got {directions}"
         raise ValueError(message)
 
+    final = None if final is None else check_final(final)
     evidence = Evidence(study, study_space(study) if space is None else space)
     found = [
         worth_finding(evidence, final),

@@ -61,10 +61,10 @@ def final_gain(final: pd.DataFrame) -> FinalGain:
     of freedom are Satterthwaite's (1946).
 
     Args:
-        final: one row per final training, with the columns `FINAL_COLUMNS`.
+        final: as `check_final` returns it.
 
     Raises:
-        ValueError: a column is missing, an error is no fraction, or no seed has both trainings.
+        ValueError: no seed has both trainings.
     """
     errors = _paired_errors(final)
     differences = (errors["default"] - errors["tuned"]).to_numpy(dtype=float)
@@ -92,24 +92,42 @@ def final_gain(final: pd.DataFrame) -> FinalGain:
     )
 
 
-def _paired_errors(final: pd.DataFrame) -> Any:
-    """Return the test errors of both configurations, a row per seed that has both."""
+def check_final(final: pd.DataFrame) -> pd.DataFrame:
+    """Return final trainings as numbers, without those that have no test error.
+
+    Args:
+        final: one row per training.
+
+    Raises:
+        ValueError: a column is missing or holds words, an error is no fraction, or there are no
+            test images.
+    """
     missing = [name for name in FINAL_COLUMNS if name not in final]
     if missing:
-        message = f"final must have the columns {', '.join(FINAL_COLUMNS)}, got none of the name "
+        message = f"final must have the columns {', '.join(FINAL_COLUMNS)}, got no "
         message += ", ".join(missing)
         raise ValueError(message)
 
-    table: Any = final.pivot_table("test_error", "seed", "configuration")
-    if not {"default", "tuned"} <= set(table):
-        message = f"final must have trainings of default and tuned, got {list(table)}"
-        raise ValueError(message)
-    pairs = table[["default", "tuned"]].dropna()
+    checked: Any = final.copy()
+    for name in FINAL_COLUMNS[1:]:
+        checked[name] = pd.to_numeric(checked[name])
+    checked = checked.dropna(subset="test_error")
+    for name, low, high in (("test_error", 0, 1), ("n_test", 1, math.inf)):
+        is_wrong = ~checked[name].between(low, high)
+        if is_wrong.any():
+            message = f"{name} of final must lie between {low} and {high}, got "
+            message += f"{checked[name][is_wrong].iloc[0]:g}"
+            raise ValueError(message)
+    return checked
+
+
+def _paired_errors(final: pd.DataFrame) -> Any:
+    """Return the test errors of both configurations, a row per seed that has both."""
+    table = final.pivot_table("test_error", "seed", "configuration")
+    names = ["default", "tuned"]
+    pairs = table.reindex(columns=names).dropna()
     if not len(pairs):
-        message = "final must have trainings of default and tuned with the same seed, got none"
-        raise ValueError(message)
-    if not pairs.stack().between(0, 1).all():
-        message = f"test_error must be a fraction from 0 to 1, got {pairs.stack().max():g}"
+        message = f"final must have trainings of {names} with the same seed, got {list(table)}"
         raise ValueError(message)
     return pairs
 
@@ -150,7 +168,7 @@ def worth_finding(evidence: Evidence, final: pd.DataFrame | None) -> Finding:
 
     Args:
         evidence: the study.
-        final: final trainings as `final_gain` takes them; None where there are none.
+        final: final trainings, checked; None where there are none.
     """
     cost, figures = _describe_cost(evidence, final)
     if final is None:
@@ -172,7 +190,7 @@ def worth_finding(evidence: Evidence, final: pd.DataFrame | None) -> Finding:
         return Finding(_TOPIC, Status.CANT_SAY, f"{_describe_doubt(gain)} {cost}", figures)
 
     sentence = (
-        f"Tuning {verb} the test error by {100 * abs(gain.mean):.2g} points ({_interval(gain)}): "
+        f"Tuning {verb} the test error by {_points(abs(gain.mean))} points ({_interval(gain)}): "
         f"{_percent(gain.tuned)} instead of {_percent(gain.default)}. {cost}"
     )
     return Finding(_TOPIC, status, sentence, figures)
@@ -188,7 +206,7 @@ def _describe_doubt(gain: FinalGain) -> str:
 
     text = (
         f"No gain can be shown: {_percent(gain.tuned)} test error tuned, "
-        f"{_percent(gain.default)} by default; the gain is {100 * gain.mean:.2g} points "
+        f"{_percent(gain.default)} by default; the gain is {_points(gain.mean)} points "
         f"({_interval(gain)})."
     )
     if gain.seeds_needed is None:
@@ -198,12 +216,19 @@ def _describe_doubt(gain: FinalGain) -> str:
 
 def _interval(gain: FinalGain) -> str:
     ends = sorted(end if gain.high >= 0 else -end for end in (gain.low, gain.high))
-    low, high = (f"{100 * end:.2g}" for end in ends)
+    low, high = map(_points, ends)
     return f"95 %: {low} to {high}; {gain.n_seeds} seeds, {gain.n_test:,} images"
 
 
+def _points(difference: float) -> str:
+    """Return percentage points, with one decimal place unless the number is small."""
+    points = 100 * difference
+    return f"{points:.1f}" if abs(points) >= 0.995 or not points else f"{points:.2g}"
+
+
 def _percent(error: float) -> str:
-    return f"{100 * error:.3g} %"
+    decimals = 1 if error >= 0.02 else 2
+    return f"{100 * error:.{decimals}f} %"
 
 
 def _describe_cost(
