@@ -8,12 +8,12 @@ from .comparison.hypothesis_tests import verdict as verdict
 from .comparison.published import PublishedObjective as PublishedObjective
 from .comparison.run import check_strategies as check_strategies
 from .comparison.run import compare as compare
+from .comparison.run import read_comparison as read_comparison
 from .comparison.run import replay as replay
 from .comparison.small_tasks import open_objectives as open_objectives
 from .comparison.statistics import budget_to_target as budget_to_target
 from .comparison.statistics import final_values as final_values
 from .comparison.statistics import summary as summary
-from .comparison.surrogate_benchmark import MIN_CONFIGURATIONS as MIN_CONFIGURATIONS
 from .comparison.surrogate_benchmark import SurrogateObjective as SurrogateObjective
 from .comparison.training_records import read_record as read_record
 from .comparison.training_records import study_record as study_record
@@ -23,6 +23,7 @@ from .objective import Objective as Objective
 from .objective import Segment as Segment
 from .objective import SegmentResult as SegmentResult
 from .runner.notebooks import notebooks_folder as notebooks_folder
+from .runner.notebooks import project_path as project_path
 from .runner.notebooks import run_path as run_path
 from .samplers.bayes import BayesSampler as BayesSampler
 from .samplers.registry import STRATEGIES as STRATEGIES
@@ -67,6 +68,7 @@ from .trials import incumbent as incumbent
 from .trials import stop_reason as stop_reason
 from .trials import study_space as study_space
 from .widgets.front_end import show_frame as show_frame
+from .widgets.front_end import show_widget as show_widget
 from .widgets.space_editor import SpaceEditor as SpaceEditor
 from .widgets.study_monitor import StudyMonitor as StudyMonitor
 from .widgets.surrogate_explorer import SurrogateExplorer as SurrogateExplorer

@@ -9,6 +9,7 @@ from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, ThreadPoolE
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
@@ -23,6 +24,7 @@ from hpo_lib.checks import check_name, check_whole
 from hpo_lib.comparison.hypothesis_tests import pairs_of
 from hpo_lib.comparison.statistics import within
 from hpo_lib.comparison.surrogate_benchmark import SurrogateObjective
+from hpo_lib.files import expand_user
 from hpo_lib.formatting import format_number
 from hpo_lib.interrupts import first_interrupt_waits, share_interrupt
 from hpo_lib.objective import Objective
@@ -344,6 +346,16 @@ def _labelled(
             raise ValueError(message)
 
     return dict(strategies)
+
+
+def read_comparison(path: str | Path) -> pd.DataFrame | None:
+    """Read what `compare` returned from the CSV file that notebook 05 writes.
+
+    Args:
+        path: the file; None is returned where there is none.
+    """
+    path = expand_user(path)
+    return pd.read_csv(path) if path.exists() else None
 
 
 def check_strategies(strategies: Sequence[str], baseline: str | None = None) -> None:

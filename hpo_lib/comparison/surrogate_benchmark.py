@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,8 +101,22 @@ class SurrogateQuality:
         return text if self.warning is None else f"{text}. Warning: {self.warning}"
 
 
+class HeldOut(NamedTuple):
+    """Final errors of configurations, and what a model predicts that was not fitted to them.
+
+    Attributes:
+        recorded: mean over the trainings of each configuration, shape (n,).
+        predicted: by cross-validation, shape (n,).
+    """
+
+    recorded: Array
+    predicted: Array
+
+
 class SurrogateObjective:
     """Predict errors and seconds of any configuration of the space of a record.
+
+    `quality` says how well it does that, `held_out` has the numbers behind it.
 
     A model predicts the curve of errors over the epochs that the same trainings reached, so epochs
     after a rung rest on those that were not pruned there. The noise of a training is that of a
@@ -153,7 +167,8 @@ class SurrogateObjective:
         self._seconds = _CurveModel(fit, points, record.seconds)
         self._levels, self._deviations = _deviations(record)
 
-        self.quality = _cross_validate(fit, points, record, self._deviations, limit)
+        self.held_out = _predict_held_out(fit, points, record)
+        self.quality = _quality(record, self.held_out, self._deviations, limit)
         if self.quality.warning is not None:
             warnings.warn(self.quality.warning, SurrogateQualityWarning, stacklevel=2)
 
@@ -356,14 +371,12 @@ def _deviations(record: Record) -> tuple[Array, Array]:
     return np.concatenate(levels), np.concatenate(deviations)
 
 
-def _cross_validate(
+def _predict_held_out(
     fit: Fit,
     points: Array,
     record: Record,
-    deviations: Array,
-    limit: float,
-) -> SurrogateQuality:
-    """Measure how well final errors of configurations that were held out are predicted."""
+) -> HeldOut:
+    """Predict final errors of configurations that the model was not fitted to."""
     from sklearn.model_selection import GroupKFold
 
     is_complete = np.isfinite(record.errors[:, -1])
@@ -379,9 +392,20 @@ def _cross_validate(
         predictor = fit(points[train], errors[train, None])
         predictions[test] = predictor(points[test]).ravel()
 
-    # One value per configuration.
-    means = group_means(errors, groups)
-    predictions = group_means(predictions, groups)
+    return HeldOut(group_means(errors, groups), group_means(predictions, groups))
+
+
+def _quality(
+    record: Record,
+    held_out: HeldOut,
+    deviations: Array,
+    limit: float,
+) -> SurrogateQuality:
+    """Measure how well the configurations that were held out are predicted."""
+    is_complete = np.isfinite(record.errors[:, -1])
+    _, n_repeats = np.unique(record.groups[is_complete], return_counts=True)
+    means = held_out.recorded
+    predictions = held_out.predicted
     residuals = predictions - means
     n_near_best = math.ceil(len(means) / 10)
     near_best = np.argsort(means, kind="stable")[:n_near_best]
@@ -401,7 +425,7 @@ def _cross_validate(
         noise = math.sqrt((deviations[:, -1] ** 2).mean())
     return SurrogateQuality(
         n_configurations=len(means),
-        n_trainings=len(groups),
+        n_trainings=int(n_repeats.sum()),
         n_repeated=int((n_repeats > 1).sum()),
         spearman=spearman,
         r2=r2,

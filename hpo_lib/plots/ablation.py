@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import optuna
 from matplotlib.axes import Axes
 
@@ -9,6 +11,7 @@ from hpo_lib.assessment.ablation import AblationPath, ablation_path
 from hpo_lib.formatting import format_number
 from hpo_lib.plots.study import importance_data
 from hpo_lib.plots.style import BLUE, VALUE, label, one_axes
+from hpo_lib.trials import study_space
 
 
 def plot_ablation(source: optuna.Study | AblationPath, ax: Axes | None = None) -> Axes:
@@ -57,20 +60,25 @@ def plot_ablation(source: optuna.Study | AblationPath, ax: Axes | None = None) -
 def relevant_parameters(study: optuna.Study, k: int = 4) -> list[str]:
     """Return hyperparameters to look at: the first of the importance and of the ablation path.
 
+    Where there are too few trials for both, those that come first in the space.
+
     Args:
         study: a study that minimises.
-        k: how many; fewer where fewer can be named.
-
-    Raises:
-        ValueError: the study has too few trials for either.
+        k: how many; fewer where fewer are searched.
     """
-    importance = list(importance_data(study).shares)
-    ablation = [step.name for step in ablation_path(study).steps[1:]]
+    importance: list[str] = []
+    ablation: list[str] = []
+    with suppress(ValueError):
+        importance = list(importance_data(study).shares)
+    with suppress(ValueError):
+        ablation = [step.name for step in ablation_path(study).steps[1:]]
 
     # In turn, so that neither leaves out what the other calls most relevant.
     merged: list[str] = []
-    for rank in range(len(importance)):
+    searched = [parameter.name for parameter in study_space(study).searched]
+    for rank in range(len(searched)):
         merged += [*importance[rank : rank + 1], *ablation[rank : rank + 1]]
+    merged += searched
     return list(dict.fromkeys(merged))[:k]
 
 

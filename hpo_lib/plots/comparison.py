@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from hpo_lib.checks import check_member
 from hpo_lib.comparison.hypothesis_tests import Ranks, format_p, superiority
 from hpo_lib.comparison.statistics import Spending, any_time, final_values
-from hpo_lib.comparison.surrogate_benchmark import SurrogateQuality
+from hpo_lib.comparison.surrogate_benchmark import SurrogateObjective, SurrogateQuality
 from hpo_lib.formatting import format_number
 from hpo_lib.plots.style import (
     COLOURS,
@@ -185,6 +185,24 @@ def annotate_quality(axes: Axes | AxesArray, quality: SurrogateQuality | None) -
 def _annotate(axes: Axes | AxesArray, frame: pd.DataFrame) -> None:
     """Write what the surrogate is worth that a comparison was replayed on, if it was."""
     annotate_quality(axes, frame.attrs.get("surrogate_quality"))
+
+
+def plot_surrogate_quality(surrogate: SurrogateObjective, ax: Axes | None = None) -> Axes:
+    """Draw predicted against recorded errors of configurations that were held out.
+
+    Args:
+        surrogate: a model of recorded trainings.
+        ax: axes to draw into; default: a new figure.
+    """
+    recorded, predicted = surrogate.held_out
+    ax = one_axes(ax, 5.0, 4.4)
+    ends = [recorded.min(), recorded.max()]
+    ax.plot(ends, ends, ":", color="0.4", label="perfect")
+    ax.scatter(recorded, predicted, s=12, alpha=0.6, label="a configuration held out")
+    ax.set(xlabel=f"recorded {VALUE}", ylabel=f"predicted {VALUE}")
+    ax.legend()
+    annotate_quality(ax, surrogate.quality)
+    return ax
 
 
 def plot_superiority(

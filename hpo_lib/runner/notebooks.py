@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from hpo_lib.exceptions import RunError
+from hpo_lib.files import expand_user
 
 PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 
@@ -68,6 +69,16 @@ def run_path(run_folder: str) -> Path:
     folder = notebooks_folder().parent / run_folder
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def project_path(text: str | Path) -> Path:
+    """Return a path that a user typed; a relative one is below the project's folder.
+
+    Example:
+        >>> project_path("results/reference").name
+        'reference'
+    """
+    return notebooks_folder().parent / expand_user(text)
 
 
 def user_path(text: str | Path) -> Path:
