@@ -205,17 +205,14 @@ def show_figure(
     plot: Callable[..., Any],
     *arguments: Any,
     **options: Any,
-) -> Any:
-    """Draw, save and show a figure; where there is too little to draw, print why.
+) -> None:
+    """Draw, save and show a figure; where the function raises ValueError, print why.
 
     Args:
         path: file to write, which ends in `.png`.
         plot: a function that draws and returns axes, such as `plot_importance`.
         *arguments: those of the function.
         **options: those of the function.
-
-    Returns:
-        What the function returns; None where it refused its arguments by a ValueError.
     """
     open_before = set(plt.get_fignums())
     try:
@@ -224,11 +221,9 @@ def show_figure(
         print(f"{Path(path).stem} is not drawn: {error}")
         for number in set(plt.get_fignums()) - open_before:
             plt.close(number)
-        return None
-
-    save_figure(drawn, path)
-    plt.show()
-    return drawn
+    else:
+        save_figure(drawn, path)
+        plt.show()
 
 
 # Curves, legends and marks
