@@ -60,7 +60,6 @@ from .training.loaders import load_data as load_data
 from .training.loaders import load_test_data as load_test_data
 from .training.objective import TrainingObjective as TrainingObjective
 from .training.resnet import resnet as resnet
-from .training.splits import verify_split as verify_split
 from .training.splits import write_split as write_split
 from .training.trainer import evaluate as evaluate
 from .training.trainer import train as train

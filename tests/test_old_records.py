@@ -228,7 +228,7 @@ def test_the_trials_of_a_killed_study_of_0_1_0_are_read_as_recorded(storage):
     )
 
     best, second = learning_curves_data(study, 2)
-    assert (best.run, second.run) == ("trial 6", "trial 4")
+    assert (best.run, second.run) == ("trial 6 (incumbent)", "trial 4")
     assert list(best.validation_error[[0, -1]]) == [2.250357354351892, 1.3614684654630034]
 
 

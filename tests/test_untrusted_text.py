@@ -93,14 +93,6 @@ def test_the_notebooks_show_the_best_trials_of_a_record_as_text(number, study, s
     assert MARKUP[0] in BeautifulSoup(html, "html.parser").get_text()
 
 
-def test_the_notebooks_show_classes_named_by_folders_as_text(shown):
-    split = {"counts": {"train": {MARKUP[0]: 3, "cat": 4}}}
-    names = {"split": split, "pd": pd, "show_frame": front_end.show_frame}
-    exec(cell_with("01", 'split["counts"]').splitlines()[-1], names)
-    assert_text_only(shown[0])
-    assert "&lt;img" in shown[0]
-
-
 def test_a_table_escapes_names_of_rows_and_columns_and_keeps_mathematics_out(shown):
     frame = pd.DataFrame({MARKUP[1]: [0.123456, np.nan]}, pd.Index(["$a$", "b"], name=MARKUP[0]))
     front_end.show_frame(frame, 2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -192,27 +192,33 @@ def plot_any_time(
 
 
 def learning_curves_data(
-    source: optuna.Study | SegmentResult | Mapping[str, Sequence[float]], k: int = 5
+    source: optuna.Study | SegmentResult | Mapping[str, Any], k: int = 5
 ) -> list[Curves]:
-    """Return the curves of one training, or of the best trials of a study, best first.
+    """Return the curves of one training or several, or of a study's best trials, best first.
 
     Args:
-        source: a study, the result of a training, or its curves by name.
+        source: a study, the result of a training or its curves by name, or results of several
+            trainings by name.
         k: largest number of trials of a study.
 
     Raises:
         ValueError: no completed trial of the study has curves.
     """
-    if isinstance(source, Mapping):
-        return [_curves(source, "this run")]
     if isinstance(source, SegmentResult):
         return [_curves(vars(source), "this run")]
+    if isinstance(source, Mapping):
+        results = {k: v for k, v in source.items() if isinstance(v, SegmentResult)}
+        several = [_curves(vars(result), name) for name, result in results.items()]
+        return several or [_curves(source, "this run")]
 
     trials = [t for t in sort_by_value(recorded_trials(source)) if t.record.validation_error]
     if not trials:
         message = f"study {source.study_name!r} must have a completed trial with curves"
         raise ValueError(message)
-    return [_curves(vars(trial.record), f"trial {trial.number}") for trial in trials[:k]]
+    runs = [_curves(vars(trial.record), f"trial {trial.number}") for trial in trials[:k]]
+    if len(runs) > 1:
+        runs[0] = runs[0]._replace(run=f"{runs[0].run} (incumbent)")
+    return runs
 
 
 def _curves(record: Mapping[str, Any], run: str) -> Curves:
@@ -233,14 +239,14 @@ def _curves(record: Mapping[str, Any], run: str) -> Curves:
 
 
 def plot_learning_curves(
-    source: optuna.Study | SegmentResult | Mapping[str, Sequence[float]] | list[Curves],
+    source: optuna.Study | SegmentResult | Mapping[str, Any] | list[Curves],
     k: int = 5,
 ) -> AxesArray:
-    """Draw loss and validation error per epoch of one training, or of a study's best trials.
+    """Draw loss and validation error per epoch of trainings, or of a study's best trials.
 
     Args:
-        source: a study, the result of a training, its curves by name, or what
-            `learning_curves_data` returns.
+        source: a study, the result of a training or its curves by name, results of several
+            trainings by name, or what `learning_curves_data` returns.
         k: largest number of trials of a study.
 
     Returns:
@@ -250,7 +256,7 @@ def plot_learning_curves(
     axes = panels(2, 2, 4.2, 3.6)
     loss, error = axes
     for i, curves in enumerate(data):
-        _draw_curves(loss, error, curves, i, is_incumbent=i == 0 and len(data) > 1)
+        _draw_curves(loss, error, curves, i)
 
     # The legend of the loss explains the lines, that of the error the colours.
     for line, name in (("-", "validation"), ("--", "training")):
@@ -267,7 +273,7 @@ def plot_learning_curves(
     return axes
 
 
-def _draw_curves(loss: Axes, error: Axes, curves: Curves, i: int, is_incumbent: bool) -> None:
+def _draw_curves(loss: Axes, error: Axes, curves: Curves, i: int) -> None:
     """Draw the i-th training; the lines of the first, which is the best, are thicker."""
     n_epochs = len(curves.validation_error)
     epochs = np.arange(1, n_epochs + 1)
@@ -282,11 +288,9 @@ def _draw_curves(loss: Axes, error: Axes, curves: Curves, i: int, is_incumbent: 
         linewidth=width,
     )
 
-    name = label(curves.run)
-    if is_incumbent:
-        name += " (incumbent)"
     last = curves.validation_error[-1] if n_epochs else np.nan
-    error.plot(epochs, curves.validation_error, label=f"{name}: {format_number(last)}", **style)
+    name = f"{label(curves.run)}: {format_number(last)}"
+    error.plot(epochs, curves.validation_error, label=name, **style)
 
 
 def timeline_data(source: Source) -> Timeline:

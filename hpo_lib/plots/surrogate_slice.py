@@ -100,14 +100,18 @@ class Slice(NamedTuple):
         return self.nearness > _MIN_NEARNESS
 
 
-def fitted_study(study: optuna.Study) -> FittedStudy:
+def fitted_study(study: optuna.Study, n_trials: int | None = None) -> FittedStudy:
     """Fit the surrogate to the completed trials of a study.
 
+    Args:
+        study: a study that `run_study` recorded.
+        n_trials: how many of the first finished trials are seen; None: all.
+
     Raises:
-        ValueError: fewer than four trials are completed.
+        ValueError: fewer than three of these trials are completed.
     """
     space = study_space(study)
-    trials = [trial for trial in recorded_trials(study) if trial.is_finished]
+    trials = [trial for trial in recorded_trials(study) if trial.is_finished][:n_trials]
     surrogate = fit_surrogate(trials, space)
     points = trial_points(trials, space)
 
@@ -136,7 +140,7 @@ def slice_data(
     """Predict along one or two hyperparameters while the others stand still.
 
     Args:
-        source: a study with at least four completed trials, or what `fitted_study` returns.
+        source: a study with at least three completed trials, or what `fitted_study` returns.
         names: x, or x and y; default: the first hyperparameter.
         at: values of any hyperparameters; the others have the incumbent's.
         resolution: points per axis; default: 121 along one, 25 along two.
@@ -344,6 +348,15 @@ def _draw_line(data: Slice, improvement: FloatArray, text: str) -> AxesArray:
         )
     else:
         right.plot(data.grids[0], improvement, color=GREEN)
+        peak = np.nanargmax(improvement)
+        right.plot(
+            data.grids[0][peak],
+            improvement[peak],
+            "v",
+            color=ORANGE,
+            label="largest: try this next",
+        )
+        right.legend(fontsize=8)
 
     right.set_ylabel(text)
     return axes

@@ -362,6 +362,12 @@ def plot_trial_curves(source: optuna.Study | TrialCurves, ax: Axes | None = None
             # One entry of the legend stands for all trials of a kind.
             name = ""
 
+    # A dotted line at each rung where a trial was stopped.
+    for rung in {len(errors) for errors in data["pruned"].values()}:
+        ax.axvline(rung, color="0.4", linestyle=":", linewidth=1)
+        ends = [errors[-1] for errors in data["pruned"].values() if len(errors) == rung]
+        ax.plot([rung] * len(ends), ends, "x", color="0.25", markersize=6)
+
     # Some room at both ends, and ticks at whole epochs.
     longest = max(map(len, drawn), default=1)
     ax.set(xlabel="epoch", xlim=(1 - 0.05 * longest, 1.05 * longest))

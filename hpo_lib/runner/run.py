@@ -121,7 +121,7 @@ def _new_folder(runs: Path) -> Path:
 def _checked_folder(folder: Path) -> Path:
     """Return the folder of an earlier run, or make a new one."""
     names = {path.name for path in folder.iterdir()} if folder.exists() else set[str]()
-    if RECORD_NAME not in names and names - {LOCK_NAME}:
+    if RECORD_NAME not in names and names - {LOCK_NAME, "figures"}:
         message = f"--into must be the folder of a run, or a new one; {folder} holds other files"
         raise RunError(message)
 

@@ -43,7 +43,7 @@ def fit_surrogate(
         space: the search space.
 
     Raises:
-        ValueError: there are fewer than four such trials.
+        ValueError: there are fewer than three such trials.
 
     Example:
         >>> import optuna
@@ -64,9 +64,9 @@ def fit_surrogate(
             points.append(point)
             values.append(trial.value)
 
-    if len(points) < 4 or not encoder.axes:
+    if len(points) < 3 or not encoder.axes:
         message = (
-            "a surrogate needs at least 4 completed trials inside the space, "
+            "a surrogate needs at least 3 completed trials inside the space, "
             f"got {len(points)} of {len(trials)} trials"
         )
         raise ValueError(message)

@@ -138,6 +138,28 @@ class SearchSpace:
         file = resources.files("hpo_lib.space") / "presets" / f"{name}.yaml"
         return cls.from_yaml(file.read_text(encoding="utf-8"))
 
+    @classmethod
+    def find(cls, name: str, saved: str | Path) -> SearchSpace:
+        """Return the space that a notebook's parameter names.
+
+        Args:
+            name: a preset, the path of a YAML file, or "saved": what `saved` holds, else the
+                preset `small`.
+            saved: file that an editor saves to.
+
+        Raises:
+            SpaceError: the file has mistakes.
+            ValueError: the name is neither a preset nor a YAML file.
+
+        Example:
+            >>> SearchSpace.find("saved", "not/there.yaml") == SearchSpace.preset("small")
+            True
+        """
+        if name == "saved":
+            saved = expand_user(saved)
+            return cls.load(saved) if saved.exists() else cls.preset("small")
+        return cls.load(name) if name.endswith((".yaml", ".yml")) else cls.preset(name)
+
     def to_yaml(self, comments: bool = True) -> str:
         """Return the canonical YAML form, one line per parameter.
 

@@ -279,8 +279,8 @@ class CostEstimate(NamedTuple):
 
     Attributes:
         seconds: at the mean cost of the measured configurations.
-        lowest: if every trial cost as little as the cheapest of them.
-        highest: if every trial cost as much as the most expensive of them.
+        lowest: lower end of the range in which about 95 % of studies lie.
+        highest: upper end of this range.
         n: the number of measured configurations.
     """
 
@@ -296,12 +296,13 @@ def estimate_cost(
     n_trials: int,
     *,
     workers: int = 1,
-    n_samples: int = 3,
+    n_samples: int = 6,
     seed: int = 0,
 ) -> CostEstimate:
     """Train the default and a few drawn configurations for one epoch each, and multiply.
 
-    The time that the strategy takes to suggest configurations is not counted.
+    The range allows for two things: trials differ, which evens out over a study, and the mean is
+    that of a few. The time that the strategy takes to suggest configurations is not counted.
 
     Args:
         objective: what is minimised.
@@ -334,8 +335,15 @@ def estimate_cost(
             seconds = sum(result.seconds) or time.perf_counter() - began
             costs.append(seconds * evaluated.budget)
 
-    # Trials run side by side on the workers, in rounds.
+    # Prediction interval of a sum of n costs, whose mean was estimated from k of them.
     costs = costs[1:]
     mean = sum(costs) / len(costs)
+    deviation = float(np.std(costs, ddof=min(1, len(costs) - 1)))
+    margin = 2 * deviation * math.sqrt(n_trials + n_trials**2 / len(costs))
+    lowest = max(n_trials * mean - margin, n_trials * min(costs))
+    highest = min(n_trials * mean + margin, n_trials * max(costs))
+
+    # Trials run side by side on the workers, in rounds.
     n_rounds = math.ceil(n_trials / max(workers, 1))
-    return CostEstimate(mean * n_rounds, min(costs) * n_rounds, max(costs) * n_rounds, len(costs))
+    scale = n_rounds / n_trials
+    return CostEstimate(mean * n_rounds, lowest * scale, highest * scale, len(costs))

@@ -1,7 +1,8 @@
 """Train chosen configurations with the same fresh seeds, and test them once, after the search.
 
-Below a folder each configuration has its own, named by its label: a checkpoint per seed, and
-`trainings.jsonl` with one JSON object per finished training. Beside them `test_final` writes
+Below a folder each configuration has its own, named by its label: a checkpoint and
+TensorBoard scalars per seed, and `trainings.jsonl` with one JSON object per finished training.
+Beside them `test_final` writes
 `final.csv`, a row per training, and `predictions.csv`, a row per test image.
 """
 
@@ -96,6 +97,7 @@ def train_final(
                 replace(config, seed=seed),
                 data,
                 save_to=_checkpoint(place, seed),
+                log_folder=place / "tensorboard" / f"seed_{seed}",
                 progress=shown,
             )
             records.append(_record(label, seed, config, result) | {"images": data.sha256})

@@ -63,7 +63,7 @@ class SurrogateExplorer(Panel):
     """Vary one or two hyperparameters, set the others, and see what the surrogate expects.
 
     Args:
-        study: made by `run_study`, with at least four completed trials. It is only written when
+        study: made by `run_study`, with at least three completed trials. It is only written when
             the shown configuration is queued.
 
     Raises:

@@ -36,10 +36,20 @@ def test_learning_curves_of_a_study_are_those_of_its_best_trials():
     values = {t.number: t.value for t in study.trials if t.value is not None}
     best = sorted(values, key=lambda number: values[number])[:3]
     curves = plots.learning_curves_data(study, k=3)
-    assert [one.run for one in curves] == [f"trial {number}" for number in best]
+    names = [f"trial {number}" for number in best]
+    assert [one.run for one in curves] == [f"{names[0]} (incumbent)", *names[1:]]
     axes = plots.plot_learning_curves(study, k=3)
     assert_labelled(axes)
     assert any(f"trial {best[0]} (incumbent)" in text for text in draw(axes))
+
+
+def test_learning_curves_of_several_trainings_have_their_names():
+    first = SegmentResult((1.0,), (1.5,), (0.5,), (1.0,))
+    second = SegmentResult((0.9,), (1.4,), (0.0412,), (1.0,))
+    source = {"seed 1": first, "seed 2": second}
+    assert [one.run for one in plots.learning_curves_data(source)] == list(source)
+    texts = draw(plots.plot_learning_curves(source))
+    assert {"seed 1: 0.500", "seed 2: 0.0412"} <= set(texts)
 
 
 def test_learning_curves_need_a_trial_with_curves():

@@ -10,7 +10,23 @@ import pytest
 
 from hpo_lib.runner.notebooks import find_notebooks, notebooks_folder
 from hpo_lib.runner.run import run_notebooks
+from hpo_lib.space.search_space import SearchSpace
+from hpo_lib.study.catalog import open_study
+from hpo_lib.training.config import DataConfig
+from hpo_lib.training.final import final_trainings
+from hpo_lib.training.objective import TrainingObjective
 
+WRITTEN = [
+    *("data.json", "split.json", "space.yaml", "objective.json", "studies.db"),
+    *("final/default/trainings.jsonl", "final/default/seed_1000.pt"),
+    *(
+        f"figures/{name}.png"
+        for name in (
+            *("class_counts", "images", "baseline", "prior", "belief_3", "belief_5", "belief_8"),
+            *("gp_minimize", "any_time", "pruning"),
+        )
+    ),
+]
 NAMES = [notebook.name for notebook in find_notebooks(notebooks_folder())]
 
 # one process runs them, once
@@ -32,24 +48,37 @@ def test_a_notebook_runs_to_its_end(folder, name):
     assert any("image/png" in out.get("data", {}) for out in outputs), "a figure"
 
 
-def test_a_notebook_that_reads_images_can_resize_them():
-    reading = [
-        notebook
-        for notebook in find_notebooks(notebooks_folder())
-        if "DataConfig(" in notebook.path.read_text() and "data_root" in notebook.parameters
-    ]
-    assert len(reading) >= 6
-    for notebook in reading:
-        assert "image_size" in notebook.parameters, notebook.name
-        assert "image_size=image_size or None" in notebook.path.read_text(), notebook.name
+@pytest.mark.parametrize("name", WRITTEN)
+def test_what_the_notebooks_write_is_there(folder, name):
+    assert (folder / name).stat().st_size > 0
 
 
-def test_what_the_search_found_is_strict_json(folder):
-    def refuse(constant: str) -> None:
-        raise ValueError(constant)
+def test_later_notebooks_have_the_images_and_the_objective_of_the_run(folder):
+    data = DataConfig.load(folder / "data.json")
+    assert (data.n_train, data.n_validation, data.n_test) == (200, 100, 100)
+    objective = TrainingObjective.load(folder / "objective.json")
+    assert objective.data == data
+    assert objective.budget == 2
 
-    best = json.loads((folder / "best.json").read_text(), parse_constant=refuse)
-    assert best["retrained"][0]["n"] == 2
+
+def test_the_baseline_is_the_default_of_the_space_with_as_many_seeds_as_asked(folder):
+    trained = final_trainings(folder / "final")
+    default = trained[trained["configuration"] == "default"]
+    assert default["seed"].tolist() == [1000, 1001]
+    (line, _) = (folder / "final" / "default" / "trainings.jsonl").read_text().splitlines()
+    space = SearchSpace.load(folder / "space.yaml")
+    assert space.default_configuration().items() <= json.loads(line)["config"].items()
+
+
+def test_the_studies_of_the_search_have_their_budgets(folder):
+    names = {"learning rate": 8, "search": 12, "search pruned": 4, "search finalists": 4}
+    for name, n_trials in names.items():
+        assert len(open_study(name, folder / "studies.db").trials) == n_trials, name
+
+
+def test_a_notebook_without_those_before_it_says_which_one_to_run(tmp_path):
+    outcome = run_notebooks(["02"], profile="smoke", into=tmp_path)
+    assert "run notebook 01 into this folder first" in outcome.record.notebooks[NAMES[1]].error
 
 
 @pytest.mark.skipif(not NAMES, reason="no notebooks")

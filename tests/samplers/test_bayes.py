@@ -431,9 +431,9 @@ def test_a_surrogate_knows_what_it_was_fitted_to():
     assert spread.mean() > std.mean()
 
 
-def test_a_surrogate_needs_four_values_inside_the_space():
-    study = line_study((0.3, 0.5), (0.5, 0.4), (0.7, 0.3), (0.8, None, TrialState.FAIL))
-    with pytest.raises(ValueError, match="at least 4 completed trials inside the space, got 3"):
+def test_a_surrogate_needs_three_values_inside_the_space():
+    study = line_study((0.3, 0.5), (0.5, 0.4), (0.8, None, TrialState.FAIL))
+    with pytest.raises(ValueError, match="at least 3 completed trials inside the space, got 2"):
         fit_surrogate(study, LINE)
     study.add_trial(line_study((0.9, 0.2)).trials[0])
     surrogate = fit_surrogate(study, LINE)

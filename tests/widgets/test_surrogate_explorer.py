@@ -119,8 +119,23 @@ def test_a_wrong_slice_is_refused(study, names, at, problem):
 
 
 def test_a_slice_needs_trials():
-    with pytest.raises(ValueError, match="at least 4 completed trials"):
-        slice_data(run(n_trials=3))
+    with pytest.raises(ValueError, match="at least 3 completed trials"):
+        slice_data(run(n_trials=2))
+
+
+def test_a_study_is_seen_as_it_was_after_its_first_trials(study):
+    early = fitted_study(study, 6)
+    assert len(early.points.values) == 6
+    alone = fitted_study(run(n_trials=6))
+    at = [early.incumbent]
+    np.testing.assert_allclose(early.surrogate.predict(at), alone.surrogate.predict(at))
+
+
+def test_the_next_point_is_where_the_expected_improvement_is_largest(study):
+    data = slice_data(study, ["lr"])
+    _, right = plot_slice(data, acquisition="EI")
+    (mark,) = (line for line in right.lines if line.get_marker() == "v")
+    assert mark.get_xdata() == data.grids[0][np.argmax(data.log_improvement)]
 
 
 @pytest.mark.parametrize("names", [["lr"], ["optimizer"], ["lr", "depth"], ["momentum", "lr"]])
