@@ -18,11 +18,9 @@ from .comparison.surrogate_benchmark import SurrogateObjective as SurrogateObjec
 from .comparison.training_records import read_record as read_record
 from .comparison.training_records import study_record as study_record
 from .exceptions import SpaceError as SpaceError
-from .files import atomic_write_text as atomic_write_text
 from .objective import Objective as Objective
 from .objective import Segment as Segment
 from .objective import SegmentResult as SegmentResult
-from .runner.notebooks import notebooks_folder as notebooks_folder
 from .runner.notebooks import project_path as project_path
 from .runner.notebooks import run_path as run_path
 from .samplers.bayes import BayesSampler as BayesSampler
@@ -65,7 +63,6 @@ from .training.trainer import evaluate as evaluate
 from .training.trainer import train as train
 from .trials import incumbent as incumbent
 from .trials import stop_reason as stop_reason
-from .trials import study_space as study_space
 from .widgets.front_end import show_frame as show_frame
 from .widgets.front_end import show_widget as show_widget
 from .widgets.space_editor import SpaceEditor as SpaceEditor
