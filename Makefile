@@ -40,11 +40,10 @@ bench: setup  ## each benchmark in turn; ARGS=--quick for a minute each
 	@set -e; for script in benchmarks/[a-z]*.py; do \
 	  echo "== $$script"; $(BIN)/python "$$script" $(ARGS); done
 
-reference: setup  ## the committed replays of notebook 05 anew: results/reference/replay
-	@$(BIN)/pip install -q -e '.[bench]'
+reference: setup  ## the committed replays of notebook 06 anew: results/reference/replay
 	@rm -rf results/reference_run
 	@$(BIN)/python -m hpo_lib run --profile quick --into results/reference_run \
-	  -p n_seeds 3 -p n_trials 8 -p trial_epochs 1 $(ARGS) 05
+	  $(ARGS) 06
 	@mkdir -p results/reference/replay
 	@cd results/reference_run && cp replay.json replay_summary.csv replay_pairs.csv ranks.csv \
 	  ../reference/replay/

@@ -85,7 +85,7 @@ def assert_text_only(html: str) -> None:
     assert [name for tag in page.find_all() for name in tag.attrs if name.startswith("on")] == []
 
 
-@pytest.mark.parametrize("number", ["04"])
+@pytest.mark.parametrize("number", ["04", "10"])
 def test_the_notebooks_show_the_best_trials_of_a_record_as_text(number, study, shown):
     names = {"frame": trials_frame(study), "trials_frame": trials_frame, "study": study}
     names |= {"space": markup_space(), "show_frame": front_end.show_frame}

@@ -8,5 +8,6 @@
 | `training_records`    | recorded trainings, read from a file or a study                        |
 | `surrogate_benchmark` | `SurrogateObjective`: a model of a record, and how well it predicts    |
 | `published`           | `PublishedObjective`: published tables                                 |
+| `small_tasks`         | `SmallTask`: scikit-learn's models on its data; `open_objectives`      |
 | `counterfactual`      | what other strategies would have found in a study                      |
 """

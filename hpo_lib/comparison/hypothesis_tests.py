@@ -21,6 +21,12 @@ from hpo_lib.checks import check_member
 from hpo_lib.comparison.statistics import Array, Spending, final_values, incumbents
 from hpo_lib.comparison.surrogate_benchmark import SurrogateQuality
 
+_LEVEL = 0.05
+_POWER = 0.8
+
+MAX_SEEDS = 1000
+"""Largest number of seeds that an estimate of the seeds needed names."""
+
 
 def pairs_of(
     strategies: Iterable[str],
@@ -116,6 +122,8 @@ def separations(
         two-sided, corrected by Holm (1979) for the number of pairs. `effect` is the matched-pairs
         rank-biserial correlation, -1 where A always ends below B and 1 where B does. `smallest_p`
         is the least that this many seeds could show: above 0.05, no result separates any two.
+        `seeds_needed` would separate the pair in 80 % of comparisons, if its differences stay as
+        they are; NaN where that is more than 1,000.
     """
     finals: Any = final_values(frame)
     pairs = pairs_of(finals, against)
@@ -138,12 +146,13 @@ def separations(
             "effect": effect_size(difference.to_numpy()),
             "p": _wilcoxon(difference.to_numpy()),
             "smallest_p": min(1.0, len(pairs) * least_p),
+            "seeds_needed": seeds_needed(difference.to_numpy(), len(pairs)),
         }
         rows.append(row)
 
     table = pd.DataFrame(rows)
     corrected = _holm(table["p"].to_numpy())
-    return table.assign(p=corrected)
+    return table.assign(p=corrected, seeds_needed=table["seeds_needed"].astype(float))
 
 
 def effect_size(difference: Array) -> float:
@@ -174,6 +183,41 @@ def _holm(p: Array) -> Array:
     corrected = np.empty_like(p)
     corrected[order] = np.minimum(steps, 1.0)
     return corrected
+
+
+def seeds_needed(differences: Array, n_pairs: int = 1) -> int | None:
+    """Estimate how many seeds would separate two strategies in 80 % of the cases.
+
+    The formula is that of Noether (1987), "Sample size determination for some common
+    nonparametric tests", for Wilcoxon's signed-rank test.
+
+    Args:
+        differences: of the final values, one per seed, shape (n,).
+        n_pairs: pairs of strategies that are tested at once.
+
+    Returns:
+        The number; None where it would be more than 1,000, or without any difference.
+    """
+    values = differences[np.isfinite(differences)]
+    if not len(values):
+        return None
+
+    # Probability that the mean of two differences is positive, a tie counting half.
+    means = values[:, None] + values[None, :]
+    walsh = means[np.triu_indices(len(values), 1)] if len(values) > 1 else values
+    effect = float(abs(0.5 * np.sign(walsh).mean()))
+    quantiles: Any = stats.norm.ppf([1 - _LEVEL / (2 * n_pairs), _POWER])
+    needed = quantiles.sum() ** 2 / (3 * effect**2) if effect > 0 else math.inf
+
+    # Below this many seeds, no result is significant.
+    least = 1 + math.log2(n_pairs / _LEVEL)
+    needed = max(needed, least)
+    return math.ceil(needed) if needed <= MAX_SEEDS else None
+
+
+def format_p(p: float) -> str:
+    """Return a p-value with its sign, as "p = 0.02"; small ones as "p < 0.001"."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
 
 
 def friedman(values: Array) -> float:
@@ -216,7 +260,7 @@ def verdict(frame: pd.DataFrame, level: float = 0.05) -> str:
         differ = "differ" if p <= level else "cannot be told apart"
         lines.append(
             f"{len(finals)} seeds, {finals.shape[1]} strategies: they {differ} {budget} "
-            f"(Friedman's test, p = {p:.2g})."
+            f"(Friedman's test, {format_p(p)})."
         )
 
     for pair in separations(frame).to_dict("records"):
@@ -232,13 +276,16 @@ def _pair_verdict(pair: Mapping[Any, Any], budget: str, level: float) -> str:
     if p <= level:
         better, worse = (a, b) if pair["effect"] < 0 else (b, a)
         effect = f"effect size {abs(pair['effect']):.2f}"
-        return f"{seeds}: {better} ends below {worse} {budget} (p = {p:.2g}, {effect})."
+        return f"{seeds}: {better} ends below {worse} {budget} ({format_p(p)}, {effect})."
 
+    needed = pair["seeds_needed"]
+    is_few = math.isfinite(needed)
+    more = f"about {needed:.0f} seeds would" if is_few else f"nor would {MAX_SEEDS:,} seeds"
     text = f"{seeds} cannot separate {a} from {b} {budget}"
     if pair["smallest_p"] > level:
         smallest = f"smallest possible p = {pair['smallest_p']:.2f}"
-        return f"{text}, whatever they had shown ({smallest}, here p = {p:.2f})."
-    return f"{text} (p = {p:.2f})."
+        return f"{text}, whatever they had shown ({smallest}, here p = {p:.2f}); {more}."
+    return f"{text} (p = {p:.2f}); {more}."
 
 
 @dataclass(frozen=True)
@@ -280,18 +327,23 @@ class Ranks:
 
     def __str__(self) -> str:
         n = f"{len(self.values)} objectives"
-        friedman = f"(Friedman's p = {self.friedman:.2g})"
+        friedman = f"(Friedman's test, {format_p(self.friedman)})"
         nemenyi = f"critical difference of mean ranks: {self.critical_difference:.2f} (Nemenyi)"
         if not self.friedman <= 0.05:
             return f"{n} cannot tell the strategies apart {friedman}\n{nemenyi}"
 
         lines = [f"{n}: the strategies differ {friedman}"]
         mean = self.mean
+        others: list[str] = []
         for a, b in combinations(mean.index, 2):
-            p = self.p.loc[a, b]
-            is_separate = p <= 0.05
-            text = f"{a} ranks before {b}" if is_separate else f"cannot separate {a} from {b}"
-            lines.append(f"{n}: {text} (p = {p:.2g}, mean ranks {mean[b] - mean[a]:.2f} apart)")
+            p = format_p(self.p.loc[a, b])
+            if self.p.loc[a, b] <= 0.05:
+                apart = f"mean ranks {mean[b] - mean[a]:.2f} apart"
+                lines.append(f"{n}: {a} ranks before {b} ({p}, {apart})")
+            else:
+                others.append(f"{a} from {b} ({p})")
+        if others:
+            lines.append(f"{n}: cannot separate {', '.join(others)}")
 
         return "\n".join([*lines, nemenyi])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
@@ -93,15 +92,6 @@ def published_names() -> tuple[str, ...]:
         for family in FAMILIES
         for dataset in getattr(bench, family).available_dataset_names
     )
-
-
-def open_published(names: Iterable[str]) -> dict[str, PublishedObjective]:
-    """Return the tables of these names; none, and print why, where their package is missing."""
-    try:
-        return {name: PublishedObjective(name) for name in names}
-    except ImportError as error:
-        print(f"no published tables here, so they are left out: {error}")
-        return {}
 
 
 @cache

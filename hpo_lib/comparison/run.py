@@ -9,6 +9,7 @@ from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, ThreadPoolE
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
@@ -20,12 +21,15 @@ from optuna.samplers import BaseSampler
 from threadpoolctl import threadpool_limits
 
 from hpo_lib.checks import check_name, check_whole
+from hpo_lib.comparison.hypothesis_tests import pairs_of
 from hpo_lib.comparison.statistics import within
 from hpo_lib.comparison.surrogate_benchmark import SurrogateObjective
+from hpo_lib.files import expand_user
 from hpo_lib.formatting import format_number
 from hpo_lib.interrupts import first_interrupt_waits, share_interrupt
 from hpo_lib.objective import Objective
 from hpo_lib.progress import Progress
+from hpo_lib.samplers.registry import find_strategy
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration
 from hpo_lib.study.catalog import trials_frame
@@ -332,7 +336,9 @@ def _labelled(
     _check_different("strategies", list(strategies))
     _check_different("seeds", list(seeds))
     for label, strategy in strategies.items():
-        if not isinstance(strategy, str) and not callable(strategy):
+        if isinstance(strategy, str):
+            find_strategy(strategy)
+        elif not callable(strategy):
             message = (
                 "strategies must be names, import paths or functions from a seed to a sampler: "
                 f"one sampler would search alike with every seed, got {strategy!r} for {label!r}"
@@ -340,6 +346,35 @@ def _labelled(
             raise ValueError(message)
 
     return dict(strategies)
+
+
+def read_comparison(path: str | Path) -> pd.DataFrame | None:
+    """Read what `compare` returned from the CSV file that notebook 05 writes.
+
+    Args:
+        path: the file; None is returned where there is none.
+    """
+    path = expand_user(path)
+    return pd.read_csv(path) if path.exists() else None
+
+
+def check_strategies(strategies: Sequence[str], baseline: str | None = None) -> None:
+    """Refuse strategies that cannot be compared, before anything is spent on them.
+
+    Args:
+        strategies: names and import paths, at least two and all different.
+        baseline: one of them, which the others are measured against; None: without one.
+
+    Raises:
+        ValueError: they are fewer than two or not different, one is unknown, or the baseline is
+            not among them.
+
+    Example:
+        >>> check_strategies(["random", "bayes"], baseline="random")
+    """
+    _check_different("strategies", list(strategies))
+    _labelled(strategies, [0])
+    pairs_of(strategies, baseline)
 
 
 def _check_different(name: str, values: list[Any]) -> None:

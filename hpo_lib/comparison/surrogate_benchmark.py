@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from scipy.linalg import cho_solve
 
 from hpo_lib.checks import check_member
 from hpo_lib.comparison.training_records import Array, Record, group_means
+from hpo_lib.formatting import format_number
 from hpo_lib.objective import Segment, SegmentResult
 from hpo_lib.samplers.encoding import Encoder
 from hpo_lib.space.search_space import SearchSpace
@@ -86,17 +87,36 @@ class SurrogateQuality:
         )
 
     def __str__(self) -> str:
-        noise = f"{self.noise:.4f}" if self.n_repeated else "unknown, none was trained twice"
+        noise = (
+            f"{format_number(self.noise)}"
+            if self.n_repeated
+            else "unknown, none was trained twice"
+        )
         text = (
             f"{self.n_trainings} trainings of {self.n_configurations} configurations; out of "
             f"sample: rank correlation {self.spearman:.3f}, R² {self.r2:.3f}, mean absolute error "
-            f"near the best {self.error_near_best:.4f}; standard deviation between seeds {noise}"
+            f"near the best {format_number(self.error_near_best)}; standard deviation between "
+            f"seeds {noise}"
         )
         return text if self.warning is None else f"{text}. Warning: {self.warning}"
 
 
+class HeldOut(NamedTuple):
+    """Final errors of configurations, and what a model predicts that was not fitted to them.
+
+    Attributes:
+        recorded: mean over the trainings of each configuration, shape (n,).
+        predicted: by cross-validation, shape (n,).
+    """
+
+    recorded: Array
+    predicted: Array
+
+
 class SurrogateObjective:
     """Predict errors and seconds of any configuration of the space of a record.
+
+    `quality` says how well it does that, `held_out` has the numbers behind it.
 
     A model predicts the curve of errors over the epochs that the same trainings reached, so epochs
     after a rung rest on those that were not pruned there. The noise of a training is that of a
@@ -147,7 +167,8 @@ class SurrogateObjective:
         self._seconds = _CurveModel(fit, points, record.seconds)
         self._levels, self._deviations = _deviations(record)
 
-        self.quality = _cross_validate(fit, points, record, self._deviations, limit)
+        self.held_out = _predict_held_out(fit, points, record)
+        self.quality = _quality(record, self.held_out, self._deviations, limit)
         if self.quality.warning is not None:
             warnings.warn(self.quality.warning, SurrogateQualityWarning, stacklevel=2)
 
@@ -355,14 +376,12 @@ def _deviations(record: Record) -> tuple[Array, Array]:
     return np.concatenate(levels), np.concatenate(deviations)
 
 
-def _cross_validate(
+def _predict_held_out(
     fit: Fit,
     points: Array,
     record: Record,
-    deviations: Array,
-    limit: float,
-) -> SurrogateQuality:
-    """Measure how well final errors of configurations that were held out are predicted."""
+) -> HeldOut:
+    """Predict final errors of configurations that the model was not fitted to."""
     from sklearn.model_selection import GroupKFold
 
     is_complete = np.isfinite(record.errors[:, -1])
@@ -378,9 +397,20 @@ def _cross_validate(
         predictor = fit(points[train], errors[train, None])
         predictions[test] = predictor(points[test]).ravel()
 
-    # One value per configuration.
-    means = group_means(errors, groups)
-    predictions = group_means(predictions, groups)
+    return HeldOut(group_means(errors, groups), group_means(predictions, groups))
+
+
+def _quality(
+    record: Record,
+    held_out: HeldOut,
+    deviations: Array,
+    limit: float,
+) -> SurrogateQuality:
+    """Measure how well the configurations that were held out are predicted."""
+    is_complete = np.isfinite(record.errors[:, -1])
+    _, n_repeats = np.unique(record.groups[is_complete], return_counts=True)
+    means = held_out.recorded
+    predictions = held_out.predicted
     residuals = predictions - means
     n_near_best = math.ceil(len(means) / 10)
     near_best = np.argsort(means, kind="stable")[:n_near_best]
@@ -400,7 +430,7 @@ def _cross_validate(
         noise = math.sqrt((deviations[:, -1] ** 2).mean())
     return SurrogateQuality(
         n_configurations=len(means),
-        n_trainings=len(groups),
+        n_trainings=int(n_repeats.sum()),
         n_repeated=int((n_repeats > 1).sum()),
         spearman=spearman,
         r2=r2,

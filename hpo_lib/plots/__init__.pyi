@@ -1,9 +1,15 @@
+from .ablation import describe_relevance as describe_relevance
+from .ablation import plot_ablation as plot_ablation
+from .ablation import relevant_parameters as relevant_parameters
 from .comparison import annotate_quality as annotate_quality
 from .comparison import plot_comparison as plot_comparison
 from .comparison import plot_final_values as plot_final_values
 from .comparison import plot_ranks as plot_ranks
 from .comparison import plot_scaling as plot_scaling
 from .comparison import plot_superiority as plot_superiority
+from .comparison import plot_surrogate_quality as plot_surrogate_quality
+from .final import plot_confusion_matrix as plot_confusion_matrix
+from .final import plot_test_errors as plot_test_errors
 from .images import images_data as images_data
 from .images import plot_images as plot_images
 from .partial_dependence import pair_matrix_data as pair_matrix_data
@@ -21,6 +27,7 @@ from .study import plot_timeline as plot_timeline
 from .study import timeline_data as timeline_data
 from .style import label as label
 from .style import save_figure as save_figure
+from .style import show_figure as show_figure
 from .surrogate_slice import fitted_study as fitted_study
 from .surrogate_slice import plot_slice as plot_slice
 from .surrogate_slice import slice_data as slice_data

@@ -9,9 +9,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from hpo_lib.checks import check_member
-from hpo_lib.comparison.hypothesis_tests import Ranks, superiority
+from hpo_lib.comparison.hypothesis_tests import Ranks, format_p, superiority
 from hpo_lib.comparison.statistics import Spending, any_time, final_values
-from hpo_lib.comparison.surrogate_benchmark import SurrogateQuality
+from hpo_lib.comparison.surrogate_benchmark import SurrogateObjective, SurrogateQuality
+from hpo_lib.formatting import format_number
 from hpo_lib.plots.style import (
     COLOURS,
     RED,
@@ -86,7 +87,7 @@ def plot_comparison(
 
     text = f"incumbent's {VALUE}"
     if best_known:
-        text = f"regret over {best_known:.4f} (fraction)"
+        text = f"regret: distance from {format_number(best_known)}"
     value_axis(ax, [data[low], data[high]], f"{text},\n{description}")
     spending_axis(ax, by)
     legend_above(ax)
@@ -151,7 +152,7 @@ def plot_final_values(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
             ax.text(
                 i + 0.18,
                 median,
-                f"{median:.4f}",
+                format_number(median),
                 va="center",
                 fontsize=9,
                 bbox=WHITE,
@@ -176,6 +177,24 @@ def annotate_quality(axes: Axes | AxesArray, quality: SurrogateQuality | None) -
         colour = "0.4" if quality.warning is None else RED
         style: dict[str, Any] = {"color": colour, "fontsize": 8}
         figure_of(axes).supxlabel(quality.caption, **style)
+
+
+def plot_surrogate_quality(surrogate: SurrogateObjective, ax: Axes | None = None) -> Axes:
+    """Draw predicted against recorded errors of configurations that were held out.
+
+    Args:
+        surrogate: a model of recorded trainings.
+        ax: axes to draw into; default: a new figure.
+    """
+    recorded, predicted = surrogate.held_out
+    ax = one_axes(ax, 5.0, 4.4)
+    ends = [recorded.min(), recorded.max()]
+    ax.plot(ends, ends, ":", color="0.4", label="perfect")
+    ax.scatter(recorded, predicted, s=12, alpha=0.6, label="a configuration held out")
+    ax.set(xlabel=f"recorded {VALUE}", ylabel=f"predicted {VALUE}")
+    ax.legend()
+    annotate_quality(ax, surrogate.quality)
+    return ax
 
 
 def plot_superiority(
@@ -255,8 +274,8 @@ def plot_ranks(ranks: Ranks, ax: Axes | None = None) -> Axes:
     ax.grid(visible=False)
     ax.set_title(
         f"mean rank over n = {len(ranks.values)} objectives, {ranks.n_seeds} or more seeds each "
-        f"(1 is best)\nFriedman's p = {ranks.friedman:.2g}; bars join what is not separable "
-        f"(Nemenyi: {ranks.critical_difference:.2f} apart)",
+        f"(1 is best)\nFriedman's test, {format_p(ranks.friedman)}; bars join what is not "
+        f"separable (Nemenyi: {ranks.critical_difference:.2f} apart)",
         fontsize=10,
     )
     annotate_quality(ax, ranks.quality)

@@ -6,7 +6,7 @@ Names and messages of a study may come from anybody: `label` makes them fit a fi
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -189,6 +189,32 @@ def save_figure(drawn: Axes | Figure | AxesArray, path: str | Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write_bytes(path, image.getvalue())
     return path
+
+
+def show_figure(
+    path: str | Path,
+    plot: Callable[..., Any],
+    *arguments: Any,
+    **options: Any,
+) -> None:
+    """Draw, save and show a figure; where the function raises ValueError, print why.
+
+    Args:
+        path: file to write, which ends in `.png`.
+        plot: a function that draws and returns axes, such as `plot_importance`.
+        *arguments: those of the function.
+        **options: those of the function.
+    """
+    open_before = set(plt.get_fignums())
+    try:
+        drawn = plot(*arguments, **options)
+    except ValueError as error:
+        print(f"{Path(path).stem} is not drawn: {error}")
+        for number in set(plt.get_fignums()) - open_before:
+            plt.close(number)
+    else:
+        save_figure(drawn, path)
+        plt.show()
 
 
 # Curves, legends and marks

@@ -101,10 +101,23 @@ def make_sampler(
         return strategy
 
     seed = check_whole("seed", seed, 0)
+    return find_strategy(strategy)(space, seed, n_trials)
+
+
+def find_strategy(strategy: str) -> SamplerFactory:
+    """Return what makes the sampler of a strategy.
+
+    Args:
+        strategy: a name out of `STRATEGIES` or an import path, as for `make_sampler`.
+
+    Raises:
+        ValueError: there is no such strategy.
+    """
     if strategy in STRATEGIES:
-        return STRATEGIES[strategy](space, seed, n_trials)
+        return STRATEGIES[strategy]
     if not inspect.isclass(strategy) and (":" in strategy or "." in strategy):
-        return _import_sampler(strategy)(seed=seed)
+        sampler_class = _import_sampler(strategy)
+        return lambda _space, seed, _n_trials: sampler_class(seed=seed)
     message = (
         f"strategy must be one of {', '.join(sorted(STRATEGIES))}, "
         f'"package.module:ClassName" of an Optuna sampler, or a sampler, got {strategy!r}'

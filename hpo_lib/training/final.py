@@ -42,6 +42,7 @@ def train_final(
     seeds: Sequence[int],
     folder: str | Path,
     *,
+    overwrite: bool = False,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Train one configuration with each seed, and keep the networks.
@@ -54,6 +55,8 @@ def train_final(
         label: name of the configuration and of its folder: "default" or "tuned".
         seeds: one training each; a comparison needs the same ones for all labels.
         folder: keeps the trainings of all labels.
+        overwrite: trainings of this label with another configuration or other images are replaced,
+            as when a search went on and found a better one; otherwise they are an error.
         progress: show a bar with the time left; in a log, a line now and then.
 
     Returns:
@@ -85,6 +88,8 @@ def train_final(
     place = Path(folder) / label
     records = _read_records(place)
     identity = {**_identity(config), "images": data.sha256}
+    if overwrite:
+        records = [record for record in records if not _changes(record, identity)]
     for record in records:
         _check_same(record, identity, place)
 
@@ -226,14 +231,19 @@ def _all_records(folder: Path) -> list[dict[str, Any]]:
     return records
 
 
-def _check_same(record: dict[str, Any], identity: dict[str, Any], place: Path) -> None:
-    """Refuse to train a label with another configuration or other images than before."""
+def _changes(record: dict[str, Any], identity: dict[str, Any]) -> list[str]:
+    """Return what differs between a recorded training and a wanted one, as text."""
     recorded = {**record["config"], "images": record["images"]}
-    changed = [
+    return [
         f"{name} is {recorded.get(name)!r} there and {value!r} here"
         for name, value in identity.items()
         if recorded.get(name) != value
     ]
+
+
+def _check_same(record: dict[str, Any], identity: dict[str, Any], place: Path) -> None:
+    """Refuse to train a label with another configuration or other images than before."""
+    changed = _changes(record, identity)
     if changed:
         message = (
             f"{place} keeps trainings of another configuration: {', '.join(changed)}; "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -67,3 +67,18 @@ def show_frame(
     html = frame.to_html(classes=NO_MATHJAX, escape=True, **options)
     text = frame.to_string(**options)
     display({"text/plain": text, "text/html": html}, raw=True)
+
+
+def show_widget(make: Callable[..., Any], *arguments: Any) -> None:
+    """Display a widget; where it has too little to show, print why.
+
+    Args:
+        make: its class, such as `SurrogateExplorer`.
+        *arguments: those of the class.
+    """
+    try:
+        widget = make(*arguments)
+    except ValueError as error:
+        print(f"{make.__name__} is not shown: {error}")
+    else:
+        display(widget)

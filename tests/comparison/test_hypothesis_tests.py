@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from scipy.stats import binom
+from scipy.stats import binom, wilcoxon
 
 from hpo_lib.comparison.hypothesis_tests import (
     effect_size,
     friedman,
     rank_strategies,
+    seeds_needed,
     separations,
     superiority,
     verdict,
@@ -51,7 +52,21 @@ def test_equal_strategies_are_rarely_called_different():
 def test_a_close_call_says_how_little_it_is():
     rng = np.random.default_rng(1)
     text = verdict(finals_frame({name: list(rng.normal(size=15)) for name in "ab"}))
-    assert re.fullmatch(r"15 seeds cannot separate a from b at 1 trials \(p = 0\.\d\d\)\.", text)
+    pair = r"15 seeds cannot separate a from b at 1 trials \(p = 0\.\d\d\); "
+    assert re.fullmatch(pair + r"(about \d+ seeds|nor would 1,000 seeds)( would)?\.", text)
+
+
+def test_as_many_seeds_as_needed_separate_four_times_out_of_five():
+    rng = np.random.default_rng(0)
+    needed = seeds_needed(rng.normal(0.6, 1.0, 400))
+    assert needed is not None
+
+    found = [wilcoxon(rng.normal(0.6, 1.0, needed)).pvalue <= 0.05 for _ in range(300)]
+    assert 0.7 < np.mean(found) < 0.9
+
+    # Without a difference, or with few seeds that all agree.
+    assert seeds_needed(np.zeros(5)) is None
+    assert seeds_needed(np.ones(5), n_pairs=3) == 14
 
 
 def test_the_effect_goes_with_the_winner():
@@ -95,9 +110,7 @@ def test_three_strategies_are_tested_together_first():
     low = rng.normal(0, 1, 20)
     frame = finals_frame({"a": list(low), "b": list(low + 5), "c": list(low + 9)})
     first = verdict(frame).splitlines()[0]
-    assert (
-        first == "20 seeds, 3 strategies: they differ at 1 trials (Friedman's test, p = 2.1e-09)."
-    )
+    assert first == "20 seeds, 3 strategies: they differ at 1 trials (Friedman's test, p < 0.001)."
 
 
 @pytest.mark.slow
@@ -184,7 +197,7 @@ def test_ranks_over_objectives_know_the_winner():
 
 
 def test_two_objectives_cannot_tell_strategies_apart_and_it_says_so():
-    assert "2 objectives cannot tell the strategies apart (Friedman's p = 0.14)" in str(
+    assert "2 objectives cannot tell the strategies apart (Friedman's test, p = 0.14)" in str(
         rank_strategies(three(2))
     )
     with pytest.raises(ValueError, match="ranks need 2 objectives that share 3 strategies, got 1"):

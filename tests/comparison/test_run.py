@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from hpo_lib.comparison.hypothesis_tests import verdict
-from hpo_lib.comparison.run import compare, replay
+from hpo_lib.comparison.run import check_strategies, compare, replay
 from hpo_lib.comparison.statistics import any_time, final_values, summary, within
 from hpo_lib.loop import as_objective
 from hpo_lib.objective import SegmentResult
@@ -138,3 +138,25 @@ def test_failed_trials_cost_the_time_that_they_took(monkeypatch):
     lasted = frame.seconds.diff().fillna(frame.seconds)
     assert frame.value.isna().any()
     assert (lasted[frame.value.isna()] == 10).all()
+
+
+@pytest.mark.parametrize(
+    ("strategies", "baseline", "message"),
+    [
+        (["random"], None, r"at least two strategies, got \['random'\]"),
+        (["random", "random"], None, "all different"),
+        (["random", "bays"], None, r"strategy must be one of .*got 'bays'"),
+        (["random", "optuna.samplers.Nothing"], None, "package.module:ClassName"),
+        (["random", "bayes"], "grid", "against must be one of random, bayes, got 'grid'"),
+    ],
+)
+def test_strategies_that_cannot_be_compared_are_refused_beforehand(strategies, baseline, message):
+    with pytest.raises(ValueError, match=message):
+        check_strategies(strategies, baseline)
+
+
+def test_nothing_runs_when_a_later_strategy_is_unknown():
+    called: list[object] = []
+    with pytest.raises(ValueError, match="strategy must be one of"):
+        compare(called.append, TOY_SPACE, ["random", "bays"], [0], 2, storage="memory", workers=0)
+    assert called == []

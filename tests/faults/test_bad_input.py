@@ -181,7 +181,7 @@ def test_any_file_of_profiles(fuzz):
 
 
 def test_any_file_as_a_notebook(fuzz):
-    source = (notebooks_folder() / "07_scale_out.ipynb").read_text()
+    source = (notebooks_folder() / "08_scale_out.ipynb").read_text()
     lines = st.lists(
         st.sampled_from(["x: ", "int", "list[", "]", " = ", "{[]: 1}", "1", "-" * 9999, "(" * 300])
         | st.text(max_size=3),

@@ -13,7 +13,6 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
 
 from hpo_lib.plots.style import MAX_BYTES, label, save_figure
 from hpo_lib.runner.notebooks import notebooks_folder
@@ -33,13 +32,10 @@ def run_cell(notebook: str, text: str, names: dict[str, Any]) -> None:
 def names(request, tmp_path) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     labels = rng.integers(request.param, size=N_IMAGES)
-    predicted = np.where(rng.random(N_IMAGES) < 0.8, labels, labels[::-1])
     classes = [f"$class_{i}^$" for i in range(request.param)]
     counts = np.bincount(labels, minlength=request.param).tolist()
     split = json.dumps({"counts": {"train": dict(zip(classes, counts, strict=True))}})
     return {
-        "ConfusionMatrixDisplay": ConfusionMatrixDisplay,
-        "confusion_matrix": confusion_matrix,
         "folder": tmp_path,
         "images": SimpleNamespace(classes=classes),
         "data_config": None,
@@ -50,8 +46,6 @@ def names(request, tmp_path) -> dict[str, Any]:
         "pd": pd,
         "plt": plt,
         "save_figure": save_figure,
-        "test": range(N_IMAGES),
-        "tests": [SimpleNamespace(labels=labels, predicted=predicted, error=0.2)],
     }
 
 
@@ -73,15 +67,3 @@ def test_class_counts_are_seen_whatever_the_number_of_classes(names):
     ticks = [text for text in draw(ax) if "class" in text and text != "class"]
     assert 2 < len(ticks) <= 31
     assert all(text.startswith(r"\$class") for text in ticks)
-
-
-@pytest.mark.slow
-def test_a_confusion_matrix_is_readable_whatever_the_number_of_classes(names):
-    run_cell("06_visualization.ipynb", "ConfusionMatrixDisplay(", names)
-    path = names["folder"] / "figures" / "confusion_matrix.png"
-    assert path.stat().st_size <= MAX_BYTES
-    assert coloured_share(path) > 0.001
-    texts = draw(names["ax"])
-    assert "accuracy 80.00%, n = 5000 images" in texts
-    ticks = [text for text in texts if text.startswith(r"\$class")]
-    assert 4 < len(ticks) <= 42

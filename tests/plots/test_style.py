@@ -11,7 +11,7 @@ from matplotlib.colors import LogNorm
 
 from hpo_lib import SearchSpace, plots
 from hpo_lib.plots import style
-from hpo_lib.plots.style import label
+from hpo_lib.plots.style import label, show_figure
 from hpo_lib.trials import StudyRecord
 from tests.plots.recorded import SPACE, add, draw, make_study
 
@@ -109,3 +109,21 @@ def test_save_figure_lowers_the_resolution_of_large_figures(
 def test_save_figure_refuses_other_formats(tmp_path: Any):
     with pytest.raises(ValueError, match=r"path must end in \.png, got .*x\.pdf"):
         plots.save_figure(plt.figure(), tmp_path / "x.pdf")
+
+
+def test_a_figure_that_cannot_be_drawn_is_said_and_leaves_nothing_open(tmp_path, capsys):
+    def plot(values: list[float]) -> object:
+        ax = plt.figure().subplots()
+        if not values:
+            message = "values must not be empty"
+            raise ValueError(message)
+        return ax
+
+    kept = plt.figure()
+    show_figure(tmp_path / "empty.png", plot, [])
+    assert "empty is not drawn: values must not be empty" in capsys.readouterr().out
+    assert plt.get_fignums() == [kept.number]
+    assert not (tmp_path / "empty.png").exists()
+
+    show_figure(tmp_path / "full.png", plot, values=[1.0])
+    assert (tmp_path / "full.png").stat().st_size > 0

@@ -60,6 +60,20 @@ def test_a_finished_seed_is_not_trained_again(
 
 
 @pytest.mark.slow
+def test_a_better_configuration_replaces_the_one_before_it(tmp_path: Path) -> None:
+    fit(tmp_path, seeds=[3, 4])
+    better = replace(CONFIG, lr=0.2)
+    arguments = (better, SMALL_DATA, "default", [3], tmp_path)
+    replaced = final.train_final(*arguments, overwrite=True, progress=False)
+    kept = final.final_trainings(tmp_path)
+    assert kept["seed"].tolist() == [3]
+    assert kept["curves"].tolist() == replaced["curves"].tolist()
+
+    # Called again, nothing is trained.
+    again = final.train_final(*arguments, overwrite=True, progress=False)
+    assert again["seconds"].tolist() == replaced["seconds"].tolist()
+
+
 def test_another_configuration_under_the_same_label_is_refused(tmp_path: Path) -> None:
     fit(tmp_path, seeds=[3])
     with pytest.raises(ValueError, match=r"lr is .* there and 0.2 here; delete it"):

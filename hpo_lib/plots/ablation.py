@@ -1,0 +1,108 @@
+"""Draw and describe which changes lead from the default configuration to the best one."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import optuna
+from matplotlib.axes import Axes
+
+from hpo_lib.assessment.ablation import AblationPath, ablation_path
+from hpo_lib.formatting import format_number
+from hpo_lib.plots.study import importance_data
+from hpo_lib.plots.style import BLUE, VALUE, label, one_axes
+from hpo_lib.trials import study_space
+
+
+def plot_ablation(source: optuna.Study | AblationPath, ax: Axes | None = None) -> Axes:
+    """Draw the predicted value after each change from the default to the best configuration.
+
+    The change that lowers the surrogate's prediction most comes first. Bars are one standard
+    deviation of the prediction; the grey line is where the best configuration is as good as
+    another within that uncertainty.
+
+    Args:
+        source: a study, or what `ablation_path` returns.
+        ax: axes to draw into; default: a new figure.
+
+    Raises:
+        ValueError: the study has too few trials to fit a surrogate.
+    """
+    path = source if isinstance(source, AblationPath) else ablation_path(source)
+    names: list[str] = []
+    for step in path.steps:
+        value = step.configuration.get(step.name)
+        text = format_number(value) if isinstance(value, float) else str(value)
+        names.append(f"{label(step.name, 20)} = {label(text, 12)}" if step.name else "default")
+
+    ax = one_axes(ax, 7.0, 1.4 + 0.35 * len(names))
+    rows = range(len(names))
+    means = [step.mean for step in path.steps]
+    ax.errorbar(
+        means,
+        rows,
+        xerr=[step.std for step in path.steps],
+        color=BLUE,
+        marker="o",
+        capsize=3,
+    )
+    ax.axhline(path.n_needed + 0.5, color="0.6", linestyle=":")
+    ax.set_yticks(rows, names)
+    ax.invert_yaxis()
+    ax.set(xlabel=f"predicted {VALUE}", ylabel="changed so far, from the top")
+    ax.set_title(
+        f"the {path.n_needed} changes above the dotted line earn {path.share:.0%} of the gain",
+        fontsize=10,
+    )
+    return ax
+
+
+def relevant_parameters(study: optuna.Study, k: int = 4) -> list[str]:
+    """Return hyperparameters to look at: the first of the importance and of the ablation path.
+
+    Where there are too few trials for both, those that come first in the space.
+
+    Args:
+        study: a study that minimises.
+        k: how many; fewer where fewer are searched.
+    """
+    importance: list[str] = []
+    ablation: list[str] = []
+    with suppress(ValueError):
+        importance = list(importance_data(study).shares)
+    with suppress(ValueError):
+        ablation = [step.name for step in ablation_path(study).steps[1:]]
+
+    # In turn, so that neither leaves out what the other calls most relevant.
+    merged: list[str] = []
+    searched = [parameter.name for parameter in study_space(study).searched]
+    for rank in range(len(searched)):
+        merged += [*importance[rank : rank + 1], *ablation[rank : rank + 1]]
+    merged += searched
+    return list(dict.fromkeys(merged))[:k]
+
+
+def describe_relevance(study: optuna.Study) -> str:
+    """Say whether importance and ablation path name the same hyperparameter first.
+
+    Args:
+        study: a study that minimises.
+    """
+    try:
+        shares = importance_data(study).shares
+        path = ablation_path(study)
+    except ValueError as error:
+        return f"Neither importance nor ablation can be told: {error}."
+
+    first = next(iter(shares))
+    changed = [step.name for step in path.steps[1:]]
+    text = f"Importance ranks {first} first ({shares[first]:.0%})"
+    if not changed:
+        return f"{text}; the best configuration is the default, so there is no ablation path."
+    if changed[0] == first:
+        return f"{text}, and the ablation path begins with it, too: both answers agree."
+    return (
+        f"{text}, the ablation path {changed[0]}: the answers differ, because the questions do. "
+        f"A wrong {first} keeps a trial from being among the best; changing {changed[0]} alone "
+        "improves the default most."
+    )

@@ -1,0 +1,70 @@
+"""Draw the test of final models: their errors per seed, and which classes they confuse."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from numpy.typing import ArrayLike
+
+from hpo_lib.formatting import format_number
+from hpo_lib.plots.style import WHITE, label, line_style, name_ticks, one_axes, value_axis
+
+
+def plot_test_errors(final: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Draw the test error of each training, per configuration; a line joins the same seed.
+
+    Args:
+        final: what `test_final` returns.
+        ax: axes to draw into; default: a new figure.
+    """
+    table: Any = final.pivot(index="seed", columns="configuration", values="test_error")
+    ax = one_axes(ax, 5.5, 3.8)
+    ax.plot(table.to_numpy().T, color="0.8", linewidth=0.8, zorder=1)
+    names: list[str] = []
+    for i, name in enumerate(table):
+        errors = table[name].dropna()
+        ax.plot(np.full(len(errors), i), errors, **line_style(i, "", alpha=0.7))
+        mean = float(errors.mean())
+        ax.hlines(mean, i - 0.12, i + 0.12, color="black", linewidth=2.5)
+        ax.text(i + 0.15, mean, format_number(mean), va="center", fontsize=9, bbox=WHITE)
+        names.append(f"{label(name, 20)}\nn = {len(errors)} seeds")
+
+    ax.set_xticks(range(len(names)), names)
+    ax.set(xlim=(-0.5, len(names) - 0.3), xlabel="configuration")
+    value_axis(ax, [table.to_numpy()], "test error (fraction)")
+    n_test = int(final["n_test"].iloc[0])
+    ax.set_title(f"{n_test:,} test images; black bars: means", fontsize=10)
+    return ax
+
+
+def plot_confusion_matrix(
+    labels: ArrayLike,
+    predicted: ArrayLike,
+    classes: Sequence[str],
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw how often each class was taken for each other one.
+
+    Args:
+        labels: true class of each image, as an index, shape (n,).
+        predicted: predicted class of each image, shape (n,).
+        classes: names of the classes.
+        ax: axes to draw into; default: a new figure.
+    """
+    from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix  # slow to import
+
+    matrix = confusion_matrix(labels, predicted, labels=range(len(classes)))
+    ax = one_axes(ax, 6.5, 5.5)
+    display = ConfusionMatrixDisplay(matrix)
+    display.plot(ax=ax, cmap="Blues", include_values=len(classes) <= 20)
+    name_ticks(ax, "x", classes)
+    name_ticks(ax, "y", classes)
+    ax.grid(visible=False)
+
+    accuracy = np.trace(matrix) / matrix.sum()
+    ax.set_title(f"accuracy {accuracy:.2%}, n = {matrix.sum():,} images", fontsize=10)
+    return ax

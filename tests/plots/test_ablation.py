@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+from hpo_lib import SearchSpace, run_study
+from hpo_lib.assessment.ablation import AblationPath, AblationStep
+from hpo_lib.plots.ablation import describe_relevance, plot_ablation, relevant_parameters
+from hpo_lib.plots.study import importance_data
+from tests.plots.recorded import draw, make_study
+
+SPACE = SearchSpace.from_dict(
+    {name: {"type": "float", "low": 0.0, "high": 1.0, "default": 0.5} for name in "abc"}
+)
+
+
+def test_the_ablation_figure_names_each_change_and_what_it_leads_to():
+    steps = (
+        AblationStep("", {"lr": 0.1, "width": 8}, 0.5, 0.01),
+        AblationStep("lr", {"lr": 0.012345, "width": 8}, 0.3, 0.01),
+        AblationStep("width", {"lr": 0.012345, "width": 16}, 0.295, 0.01),
+    )
+    texts = draw(plot_ablation(AblationPath(steps)))
+    assert {"default", "lr = 0.0123", "width = 16"} <= set(texts)
+    assert any("the 1 changes above the dotted line earn 98%" in text for text in texts)
+
+
+def test_what_importance_ranks_first_is_among_the_relevant_parameters():
+    study = make_study(24)
+    first = next(iter(importance_data(study).shares))
+    assert first in relevant_parameters(study, 1)
+    assert len(relevant_parameters(study, 3)) == 3
+    assert f"Importance ranks {first} first" in describe_relevance(study)
+
+
+def test_with_few_trials_the_first_parameters_of_the_space_are_shown_and_it_is_said():
+    options = {"name": "few", "storage": "memory", "workers": 0, "progress": False}
+    study = run_study(lambda c: c["a"], SPACE, "random", 3, **options)
+    assert relevant_parameters(study, 2) == ["a", "b"]
+    assert "Neither importance nor ablation can be told" in describe_relevance(study)
