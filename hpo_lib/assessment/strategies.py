@@ -14,7 +14,7 @@ from hpo_lib.comparison.hypothesis_tests import (
     seeds_needed,
     separations,
 )
-from hpo_lib.comparison.statistics import final_values, strategies_of
+from hpo_lib.comparison.statistics import final_values
 
 _TOPIC = "Which strategies differ?"
 _LEVEL = 0.05
@@ -26,7 +26,7 @@ def strategies_finding(comparison: pd.DataFrame) -> Finding:
     Args:
         comparison: what `compare` or `replay` returns.
     """
-    names = strategies_of(comparison)
+    names = comparison["strategy"].unique().tolist()
     if len(names) < 2:
         sentence = f"A comparison needs at least two strategies, got {count(len(names), 'one')}."
         return Finding(_TOPIC, Status.CANT_SAY, sentence)

@@ -24,7 +24,7 @@ from hpo_lib.checks import check_name, check_whole
 from hpo_lib.comparison.hypothesis_tests import pairs_of
 from hpo_lib.comparison.statistics import within
 from hpo_lib.comparison.surrogate_benchmark import SurrogateObjective
-from hpo_lib.files import expand_user
+from hpo_lib.files import user_path
 from hpo_lib.formatting import format_number
 from hpo_lib.interrupts import first_interrupt_waits, share_interrupt
 from hpo_lib.objective import Objective
@@ -354,7 +354,7 @@ def read_comparison(path: str | Path) -> pd.DataFrame | None:
     Args:
         path: the file; None is returned where there is none.
     """
-    path = expand_user(path)
+    path = user_path(path)
     return pd.read_csv(path) if path.exists() else None
 
 

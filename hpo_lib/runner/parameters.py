@@ -198,7 +198,7 @@ def resolve_paths(values: Values) -> Values:
 
         path = user_path(match[1])
         if not is_there(path):
-            message = f"{name} must name {kind} that exists, got {path}"
+            message = f"{name} names {kind} that does not exist: {path}"
             raise RunError(message)
         resolved[name] = text[: match.start(1)] + str(path)
 

@@ -436,8 +436,8 @@ def test_what_is_not_there_is_refused_before_anything_runs(name, value, home, ca
     if value.endswith("link"):
         assert f"link leads nowhere: {shown(home.parent / 'link')} is a symbolic link" in said
     else:
-        assert f"{name} must name a" in said
-        assert f"exists, got {home.parent}/gone" in said
+        assert f"{name} names a" in said
+        assert f"does not exist: {home.parent}/gone" in said
     assert set(home.parent.rglob("*")) == before
 
 
