@@ -14,6 +14,7 @@ from hpo_lib.files import (
     remove_partials,
     user_path,
 )
+from hpo_lib.runner.record import lock_run
 
 
 def test_a_file_is_replaced_whole_and_nothing_is_left_beside_it():
@@ -54,6 +55,13 @@ def test_what_a_killed_writer_left_is_removed_and_nothing_else(monkeypatch):
     assert not list(Path().glob(".a.db*"))
     remove_partials(Path())
     assert sorted(Path().iterdir()) == sorted(own)
+
+
+def test_the_next_run_into_a_folder_removes_what_a_killed_one_left(tmp_path):
+    left = tmp_path / f".run.json.{'0' * 32}.partial"
+    left.touch()
+    with lock_run(tmp_path):
+        assert not left.exists()
 
 
 def test_disk_used_counts_files_below_and_follows_no_link():
