@@ -23,6 +23,7 @@ PUBLIC = {name: getattr(hpo_lib, name) for name in hpo_lib.__all__}
 EXAMPLES = (
     *("SearchSpace", "run_study", "gp_minimize", "trials_frame", "compare", "BayesSampler"),
     *("retrain_top_k", "fit_surrogate", "stopping_rules", "open_study"),
+    *("findings", "ablation_path", "Findings"),
 )
 """Main entry points, whose docstrings have an example that runs."""
 

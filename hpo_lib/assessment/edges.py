@@ -48,10 +48,11 @@ class Edge(NamedTuple):
     n_top: int
     inward: float
 
-    @property
-    def direction(self) -> str:
-        """Return the way to widen."""
-        return "downwards" if self.bound == "lower" else "upwards"
+    def advice(self, n_best: int) -> str:
+        """Return which way to widen, and how many of the `n_best` best trials lie there."""
+        direction = "downwards" if self.bound == "lower" else "upwards"
+        place = f"{self.n_top} of the best {n_best} at its {self.bound} bound"
+        return f"widen {self.name} {direction} ({number(self.value)}, {place})"
 
     def __str__(self) -> str:
         return f"{self.name} ({number(self.value)}, near its {self.bound} bound)"
@@ -67,10 +68,7 @@ def edge_finding(evidence: Evidence) -> Finding | None:
         evidence: the study.
     """
     surrogate = evidence.surrogate
-    top: list[RecordedTrial] = []
-    if surrogate is not None:
-        inside = [trial for trial in evidence.ranked if surrogate.encoder.encode(trial.params)]
-        top = inside[:_N_TOP]
+    top = [] if surrogate is None else _best_inside(evidence, surrogate)
     if surrogate is None or not top:
         sentence = "At least 4 completed trials are needed to tell."
         return Finding(_TOPIC, Status.CANT_SAY, sentence)
@@ -93,12 +91,14 @@ def edge_finding(evidence: Evidence) -> Finding | None:
         )
         return Finding(_TOPIC, Status.CANT_SAY, sentence, figures)
 
-    parts = [
-        f"widen {edge.name} {edge.direction} ({number(edge.value)}, {edge.n_top} of the best "
-        f"{len(top)} at its {edge.bound} bound)"
-        for edge in shown
-    ]
-    return Finding(_TOPIC, Status.WARN, f"Yes: {join(parts)}.", figures)
+    advice = join(edge.advice(len(top)) for edge in shown)
+    return Finding(_TOPIC, Status.WARN, f"Yes: {advice}.", figures)
+
+
+def _best_inside(evidence: Evidence, surrogate: Surrogate) -> list[RecordedTrial]:
+    """Return the best trials that lie inside the space, the best first."""
+    inside = [trial for trial in evidence.ranked if surrogate.encoder.encode(trial.params)]
+    return inside[:_N_TOP]
 
 
 def _has_edges(axis: Axis) -> bool:

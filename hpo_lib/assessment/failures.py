@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 from scipy import stats
 
@@ -30,29 +31,24 @@ def failures_finding(trials: list[RecordedTrial]) -> Finding:
     """
     finished = [trial for trial in trials if trial.is_finished]
     failed = [trial for trial in finished if trial.is_failed]
-    outcomes = Counter(trial.outcome for trial in failed)
-    figures = {
-        "n_finished": len(finished),
-        "n_failed": len(failed),
-        "outcomes": {str(outcome): n for outcome, n in outcomes.items()},
-    }
+    figures: dict[str, Any] = {"n_finished": len(finished), "n_failed": len(failed)}
     if not finished:
         return Finding(_TOPIC, Status.CANT_SAY, "No trial has ended yet.", figures)
+    n = count(len(finished), "trial")
     if not failed:
-        sentence = (
-            f"Nothing: of {count(len(finished), 'trial')} none failed, ran over or was lost."
-        )
+        sentence = f"Nothing: of {n} none failed, ran over or was lost."
         return Finding(_TOPIC, Status.PASS, sentence, figures)
 
+    outcomes = Counter(trial.outcome for trial in failed)
+    reasons = Counter(map(_reason, failed))
+    kinds = ", ".join(f"{m} {_WORDS[outcome]}" for outcome, m in outcomes.most_common())
+    listed = "; ".join(f"{m} × {reason}" for reason, m in reasons.most_common(_N_REASONS))
+
+    share = len(failed) / len(finished)
     interval = stats.binomtest(len(failed), len(finished)).proportion_ci(method="wilson")
-    low, high = (f"{100 * end:.0f}" for end in interval)
-    kinds = ", ".join(f"{n} {_WORDS[outcome]}" for outcome, n in outcomes.most_common())
-    reasons = Counter(_reason(trial) for trial in failed)
-    listed = "; ".join(f"{n} × {reason}" for reason, n in reasons.most_common(_N_REASONS))
     sentence = (
-        f"{len(failed)} of {count(len(finished), 'trial')} have no value ({kinds}), "
-        f"{100 * len(failed) / len(finished):.0f} % (95 %: {low} to {high}). "
-        f"Most frequent: {listed}."
+        f"{len(failed)} of {n} have no value ({kinds}), {100 * share:.0f} % "
+        f"(95 %: {100 * interval.low:.0f} to {100 * interval.high:.0f}). Most frequent: {listed}."
     )
     figures |= {"low": interval.low, "high": interval.high, "reasons": dict(reasons)}
     return Finding(_TOPIC, Status.WARN, sentence, figures)

@@ -71,6 +71,7 @@ class Findings(tuple[Finding, ...]):
     In a notebook, the last line of a cell shows them; `print` gives plain text.
 
     Example:
+        >>> from hpo_lib.assessment.finding import Finding, Findings, Status
         >>> finding = Finding("Was it worth it?", Status.PASS, "Yes. By 2 points.")
         >>> print(Findings([finding]).headline())
         PASS       Was it worth it? Yes.
@@ -92,8 +93,11 @@ class Findings(tuple[Finding, ...]):
             blocks.append(f"{head}\n{body}")
         return "\n".join(blocks)
 
-    def _repr_html_(self) -> str:
+    def to_html(self) -> str:
+        """Return a block of HTML that wraps, with all text escaped."""
         return f"<div>{''.join(map(_to_html, self))}</div>"
+
+    _repr_html_ = to_html
 
     def headline(self, n: int = 5) -> str:
         """Return the most important findings, a line each: the first one, warnings, then others.

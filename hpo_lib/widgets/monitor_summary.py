@@ -8,6 +8,7 @@ import numpy as np
 import optuna
 from jinja2 import Template
 
+from hpo_lib.assessment.run import findings
 from hpo_lib.plots.study import any_time_data, plot_any_time
 from hpo_lib.plots.style import AxesArray, panels
 from hpo_lib.plots.trials import plot_trial_curves, trial_curves_data
@@ -113,6 +114,15 @@ def plot_progress(study: optuna.Study) -> AxesArray:
         # The label is longer than these axes are high.
         ax.yaxis.label.set_size("small")
     return axes
+
+
+def findings_summary(study: optuna.Study) -> str:
+    """Return HTML: the most important findings of a study that has ended, else nothing."""
+    record = StudyRecord.of(study)
+    is_running = any(not trial.is_finished for trial in own_trials(study))
+    if record.space is None or is_running or record.stopped in (None, "interrupted"):
+        return ""
+    return findings(study).most_important().to_html()
 
 
 def failures_table(study: optuna.Study) -> str:

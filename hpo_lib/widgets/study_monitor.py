@@ -43,7 +43,12 @@ from hpo_lib.widgets.base import (
     to_png,
 )
 from hpo_lib.widgets.front_end import PROBLEM_STYLE, in_turn
-from hpo_lib.widgets.monitor_summary import describe_study, failures_table, plot_progress
+from hpo_lib.widgets.monitor_summary import (
+    describe_study,
+    failures_table,
+    findings_summary,
+    plot_progress,
+)
 
 REFRESH_SECONDS = 1.0
 
@@ -191,6 +196,7 @@ class StudyMonitor(Panel):
         self.image = make_image()
         self.coordinates = make_image()
         self.failures = HTML()
+        self.findings = HTML()
 
         self.sliders: dict[str, Any] = {}
         self.values = _make_range_slider("validation error", [("none", 0.0)])
@@ -200,7 +206,7 @@ class StudyMonitor(Panel):
         self.clear.on_click(self._show_all)
 
         brushed = HBox([self.clear, self.inside])
-        figures = [self.image, self.coordinates, brushed, self._grid, self.failures]
+        figures = [self.image, self.coordinates, brushed, self._grid, self.failures, self.findings]
         self._figures = VBox(figures, layout={"display": "none"})
 
     @property
@@ -240,15 +246,16 @@ class StudyMonitor(Panel):
             await asyncio.sleep(REFRESH_SECONDS)
 
     def _redraw(self) -> Iterator[None]:
-        """Redraw in two steps, between which the caller may let others run."""
+        """Redraw in three steps, between which the caller may let others run."""
         with in_turn():
             study = self.study
             self._show_status(study)
             if study is None:
                 return
             trials = recorded_trials(study)
-            drawn = [(t.number, t.outcome, len(t.record.validation_error)) for t in trials]
+            progress = [(t.number, t.outcome, len(t.record.validation_error)) for t in trials]
             # Trials are only ever added and extended, so these numbers tell any change.
+            drawn = (StudyRecord.of(study).stopped, progress)
             if drawn == self._drawn:
                 return
             # Studies of other programs have no space, and no coordinates.
@@ -264,6 +271,11 @@ class StudyMonitor(Panel):
                 self._draw_coordinates()
             self._figures.layout.display = None
             self.failures.value = failures_table(study)
+
+        yield
+
+        with in_turn():
+            self.findings.value = findings_summary(study)
             self._drawn = drawn
 
     def _show_status(self, study: optuna.Study | None, unreadable: str = "") -> None:

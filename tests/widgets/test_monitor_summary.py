@@ -12,6 +12,7 @@ from hpo_lib.trials import StudyRecord, own_trials, recorded_trials
 from hpo_lib.widgets.monitor_summary import (
     describe_study,
     failures_table,
+    findings_summary,
     plot_progress,
     seconds_left,
 )
@@ -117,3 +118,12 @@ def test_failures_are_listed_with_their_reasons_as_text():
     assert 0 < len(failed) == table.count("ValueError: &lt;img")
     assert "<img" not in table
     assert table.index(f"<td>{failed[-1].number}<") < table.index(f"<td>{failed[0].number}<")
+
+
+def test_findings_are_shown_when_the_study_has_ended():
+    study = run_in_memory(12, sometimes, max_failures=12)
+    summary = findings_summary(study)
+    assert "What went wrong?" in summary
+    assert EVIL not in summary
+    StudyRecord.of(study).write(study, stopped="interrupted")
+    assert findings_summary(study) == ""
