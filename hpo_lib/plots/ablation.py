@@ -92,7 +92,7 @@ def describe_relevance(study: optuna.Study) -> str:
         shares = importance_data(study).shares
         path = ablation_path(study)
     except ValueError as error:
-        return f"Neither importance nor ablation can be told: {error}."
+        return f"Importance and ablation cannot be compared: {error}."
 
     first = next(iter(shares))
     changed = [step.name for step in path.steps[1:]]

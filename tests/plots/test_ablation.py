@@ -34,4 +34,4 @@ def test_with_few_trials_the_first_parameters_of_the_space_are_shown_and_it_is_s
     options = {"name": "few", "storage": "memory", "workers": 0, "progress": False}
     study = run_study(lambda c: c["a"], SPACE, "random", 3, **options)
     assert relevant_parameters(study, 2) == ["a", "b"]
-    assert "Neither importance nor ablation can be told" in describe_relevance(study)
+    assert "Importance and ablation cannot be compared" in describe_relevance(study)

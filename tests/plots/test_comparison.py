@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import spearmanr
 
 from hpo_lib.comparison.hypothesis_tests import rank_strategies
 from hpo_lib.comparison.statistics import final_values
-from hpo_lib.comparison.surrogate_benchmark import SurrogateQuality
+from hpo_lib.comparison.surrogate_benchmark import SurrogateObjective, SurrogateQuality
 from hpo_lib.plots import comparison as plots_compare
+from tests.comparison.trainings import line_record
 from tests.plots.recorded import assert_labelled, draw
 
 
@@ -167,3 +169,16 @@ def test_more_workers_are_drawn_against_fewer():
     for ax in plots_compare.plot_scaling(frame):
         assert_labelled(ax)
         assert [tick.get_text() for tick in ax.get_xticklabels()] == ["1", "4", "16"]
+
+
+@pytest.mark.filterwarnings("ignore:surrogate not to be trusted")
+def test_a_figure_of_the_surrogates_quality_shows_what_was_held_out():
+    surrogate = SurrogateObjective(
+        line_record([0.9, 0.2, 0.5, 0.1, 0.3, 0.7, 0.4, 0.6, 0.8, 0.25])
+    )
+    ax = plots_compare.plot_surrogate_quality(surrogate)
+    drawn = ax.collections[0].get_offsets()
+    np.testing.assert_array_equal(drawn, np.column_stack(surrogate.held_out))
+    correlation = spearmanr(*surrogate.held_out).statistic
+    assert correlation == pytest.approx(surrogate.quality.spearman)
+    assert any("rank correlation" in text for text in draw(ax))

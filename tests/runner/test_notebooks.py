@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 
+from hpo_lib.assessment.finding import Findings
 from hpo_lib.runner.notebooks import find_notebooks, notebooks_folder
 from hpo_lib.runner.run import run_notebooks
 from hpo_lib.space.search_space import SearchSpace
@@ -19,11 +22,20 @@ from hpo_lib.training.objective import TrainingObjective
 WRITTEN = [
     *("data.json", "split.json", "space.yaml", "objective.json", "studies.db"),
     *("final/default/trainings.jsonl", "final/default/seed_1000.pt"),
+    *("comparison.csv", "comparison.json", "replay.csv", "replay.json", "replay_summary.csv"),
+    *("replay_pairs.csv", "ranks.csv", "final/final.csv", "findings.json", "scaling.json"),
+    "own_model.json",
     *(
         f"figures/{name}.png"
         for name in (
             *("class_counts", "images", "baseline", "prior", "belief_3", "belief_5", "belief_8"),
             *("gp_minimize", "any_time", "pruning"),
+            *("comparison_trials", "final_values"),
+            *("replay_surrogate", "replay_trials", "replay_seconds", "replay_odds", "ranks"),
+            *("test_errors", "parallel_coordinates", "slices", "importance", "ablation"),
+            *("pair_matrix", "slice", "confusion_matrix"),
+            *("scale_timeline", "scale_simulated"),
+            *("own_model_any_time", "own_model_importance"),
         )
     ),
 ]
@@ -68,6 +80,39 @@ def test_the_baseline_is_the_default_of_the_space_with_as_many_seeds_as_asked(fo
     (line, _) = (folder / "final" / "default" / "trainings.jsonl").read_text().splitlines()
     space = SearchSpace.load(folder / "space.yaml")
     assert space.default_configuration().items() <= json.loads(line)["config"].items()
+
+
+def test_comparison_and_replay_have_a_study_for_each_strategy_and_seed(folder):
+    for name, n_strategies, n_trials in (("comparison", 3, 6), ("replay", 6, 6)):
+        frame = pd.read_csv(folder / f"{name}.csv")
+        studies = frame.groupby(["strategy", "seed"]).size()
+        assert len(studies) == 2 * n_strategies
+        assert studies.max() <= n_trials
+
+
+def test_the_findings_rest_on_default_and_tuned_with_the_same_seeds(folder):
+    final = pd.read_csv(folder / "final" / "final.csv")
+    seeds = final.groupby("configuration")["seed"].apply(list)
+    assert seeds["default"] == seeds["tuned"] == [1000, 1001]
+    topics = [finding.topic for finding in Findings.load(folder / "findings.json")]
+    assert topics[0] == "Was it worth it?"
+    assert "Which strategies differ?" in topics
+
+
+def test_a_killed_worker_changes_no_value(folder):
+    studies = [open_study(f"scale-{name}", folder / "studies.db") for name in ("2", "killed")]
+    undisturbed, killed = ([trial.value for trial in study.trials] for study in studies)
+    assert undisturbed == killed
+
+
+def test_what_cannot_be_compared_is_refused_before_anything_is_trained(tmp_path):
+    for number in ("05", "06"):
+        parameters = {"strategies": "[random]"}
+        outcome = run_notebooks([number], profile="smoke", parameters=parameters, into=tmp_path)
+        (entry,) = outcome.record.notebooks.values()
+        assert "at least two strategies, got ['random']" in entry.error
+        assert not (tmp_path / "studies.db").exists()
+        shutil.rmtree(tmp_path)
 
 
 def test_the_studies_of_the_search_have_their_budgets(folder):

@@ -13,6 +13,7 @@ from hpo_lib.samplers.acquisition import log_expected_improvement
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.study.lease import Lease
 from hpo_lib.study.run import run_study
+from hpo_lib.widgets.front_end import show_widget
 from hpo_lib.widgets.surrogate_explorer import SurrogateExplorer, queue_trial
 from tests.toys import TOY_SPACE, bowl, record_of
 
@@ -117,6 +118,14 @@ def test_trials_on_the_slice_are_near_and_others_fade(study):
 def test_a_wrong_slice_is_refused(study, names, at, problem):
     with pytest.raises(ValueError, match=problem):
         slice_data(study, names, at)
+
+
+def test_a_widget_with_too_little_to_show_says_so(study, capsys):
+    few = run_study(bowl, TOY_SPACE, "random", 2, name="few", storage="memory", workers=0)
+    show_widget(SurrogateExplorer, few)
+    assert "SurrogateExplorer is not shown: " in capsys.readouterr().out
+    show_widget(SurrogateExplorer, study)
+    assert "not shown" not in capsys.readouterr().out
 
 
 def test_a_slice_needs_trials():
