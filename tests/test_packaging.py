@@ -20,7 +20,7 @@ from hpo_lib.runner.parameters import read_profile
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MODULES = sorted((ROOT / "hpo_lib").rglob("*.py"))
-PROFILES = ("smoke", "quick", "full")
+PROFILES = ("smoke", "quick", "laptop", "full")
 CONDA_NAMES = {"torch": "pytorch"}
 
 
