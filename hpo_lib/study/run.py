@@ -32,7 +32,12 @@ from hpo_lib.samplers.registry import make_sampler
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration
 from hpo_lib.study.catalog import open_study
-from hpo_lib.study.checkpoints import StudyFolder, checkpoints_beside, ensure_identity
+from hpo_lib.study.checkpoints import (
+    StudyFolder,
+    checkpoints_beside,
+    ensure_identity,
+    study_identity,
+)
 from hpo_lib.study.driver import Callback, Driver, StoppingRule, is_complete, trial_seed
 from hpo_lib.study.lease import Lease, hold_lease
 from hpo_lib.study.settings import (
@@ -196,6 +201,7 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
             record.write(study, n_trials=n_trials)  # monitors show the new budget
 
         if is_complete(study, n_trials):
+            _clear_checkpoints(study, backend)
             return study
 
         identity = ensure_identity(study)
@@ -243,6 +249,15 @@ def _folder_for_checkpoints(backend: BaseStorage, identity: str) -> Generator[Pa
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _clear_checkpoints(study: optuna.Study, backend: BaseStorage) -> None:
+    """Remove the last checkpoints of a study whose driver was killed at the very end."""
+    identity = study_identity(study)
+    if identity is not None:
+        with _folder_for_checkpoints(backend, identity) as root:
+            numbers = [trial.number for trial in own_trials(study)]
+            StudyFolder(root, study.study_name, identity).clear_all(numbers)
 
 
 def _reopen_for_driver(
