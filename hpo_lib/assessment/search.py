@@ -68,7 +68,7 @@ def flat_finding(evidence: Evidence) -> Finding:
         return Finding(topic, Status.PASS, f"Yes: {text}", figures)
     if ratio >= _STEEP:
         return Finding(topic, Status.WARN, f"No, more trials should help: {text}", figures)
-    return Finding(topic, Status.CANT_SAY, f"Nearly: {text}", figures)
+    return Finding(topic, Status.CANT_SAY, f"Not clear: {text}", figures)
 
 
 def surrogate_finding(evidence: Evidence) -> Finding:
