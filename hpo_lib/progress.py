@@ -56,6 +56,7 @@ class Progress:
         self.done = done
         self._done_before = done
         self._began = time.perf_counter()
+        self._first: tuple[float, int] | None = None
         self._lock = threading.Lock()
 
         # Lines go where bars go, so that a program's own output stays clean.
@@ -91,6 +92,7 @@ class Progress:
             if not self._enabled:
                 return
 
+            self._first = self._first or (time.perf_counter(), self.done)
             self._unshown = describe
             is_due = time.perf_counter() - self._shown_at >= self._interval
             if is_due or self.done >= self.total:
@@ -108,10 +110,15 @@ class Progress:
         self._unshown = None
 
     def _time(self) -> str:
-        """Return the time left at the mean pace so far, at the end the time that it took."""
+        """Return the time left at the pace so far, at the end the time that it took."""
         seconds = time.perf_counter() - self._began
         if self.done >= self.total:
             return f"{format_seconds(seconds)} in all"
 
-        left = seconds / (self.done - self._done_before) * (self.total - self.done)
+        # The first step also starts processes and loads data: the pace is that of the others.
+        began, done_before = self._began, self._done_before
+        if self._first is not None and self.done > self._first[1]:
+            began, done_before = self._first
+        pace = (time.perf_counter() - began) / (self.done - done_before)
+        left = pace * (self.total - self.done)
         return f"{format_seconds(max(left, 1.0))} left"

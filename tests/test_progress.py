@@ -50,6 +50,16 @@ def test_what_was_done_before_does_not_count_for_the_time_left(clock, capsys):
     assert capsys.readouterr().err == "[11/20] best 1, 90 s left\n"
 
 
+def test_a_slow_first_step_does_not_count_for_the_time_left(clock, capsys):
+    with Progress(20) as shown:
+        for seconds in (60, 2, 9):
+            clock.now += seconds
+            shown.advance(lambda: "best 1")
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "[1/20] best 1, 19 min left"
+    assert second == "[3/20] best 1, 94 s left"
+
+
 def test_work_that_ends_early_says_how_far_it_came(clock, capsys):
     with Progress(20) as shown:
         clock.now += 1

@@ -207,9 +207,7 @@ def learning_curves_data(
     if isinstance(source, SegmentResult):
         return [_curves(vars(source), "this run")]
     if isinstance(source, Mapping):
-        results = {k: v for k, v in source.items() if isinstance(v, SegmentResult)}
-        several = [_curves(vars(result), name) for name, result in results.items()]
-        return several or [_curves(source, "this run")]
+        return _curves_by_name(source)
 
     trials = [t for t in sort_by_value(recorded_trials(source)) if t.record.validation_error]
     if not trials:
@@ -219,6 +217,13 @@ def learning_curves_data(
     if len(runs) > 1:
         runs[0] = runs[0]._replace(run=f"{runs[0].run} (incumbent)")
     return runs
+
+
+def _curves_by_name(source: Mapping[str, Any]) -> list[Curves]:
+    """Return the curves of several trainings, or of the one whose curves have names."""
+    if all(isinstance(result, SegmentResult) for result in source.values()):
+        return [_curves(vars(result), name) for name, result in source.items()]
+    return [_curves(source, "this run")]
 
 
 def _curves(record: Mapping[str, Any], run: str) -> Curves:

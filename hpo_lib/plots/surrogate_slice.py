@@ -348,15 +348,16 @@ def _draw_line(data: Slice, improvement: FloatArray, text: str) -> AxesArray:
         )
     else:
         right.plot(data.grids[0], improvement, color=GREEN)
-        peak = np.nanargmax(improvement)
-        right.plot(
-            data.grids[0][peak],
-            improvement[peak],
-            "v",
-            color=ORANGE,
-            label="largest: try this next",
-        )
-        right.legend(fontsize=8)
+        # Where the parameter is inactive there is no improvement; it may be so everywhere.
+        for peak in np.flatnonzero(improvement == np.nanmax(improvement, initial=-np.inf))[:1]:
+            right.plot(
+                data.grids[0][peak],
+                improvement[peak],
+                "v",
+                color=ORANGE,
+                label="largest: try this next",
+            )
+            right.legend(fontsize=8)
 
     right.set_ylabel(text)
     return axes

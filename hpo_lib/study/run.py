@@ -18,6 +18,7 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial
+from scipy.stats import t as student
 
 from hpo_lib.checks import check_name, check_whole
 from hpo_lib.formatting import format_number
@@ -279,7 +280,7 @@ class CostEstimate(NamedTuple):
 
     Attributes:
         seconds: at the mean cost of the measured configurations.
-        lowest: lower end of the range in which about 95 % of studies lie.
+        lowest: lower end of the range in which about nine in ten studies lie.
         highest: upper end of this range.
         n: the number of measured configurations.
     """
@@ -335,15 +336,17 @@ def estimate_cost(
             seconds = sum(result.seconds) or time.perf_counter() - began
             costs.append(seconds * evaluated.budget)
 
-    # Prediction interval of a sum of n costs, whose mean was estimated from k of them.
+    # Prediction interval of a sum of n costs, whose mean was estimated from k of them (Student).
     costs = costs[1:]
-    mean = sum(costs) / len(costs)
-    deviation = float(np.std(costs, ddof=min(1, len(costs) - 1)))
-    margin = 2 * deviation * math.sqrt(n_trials + n_trials**2 / len(costs))
+    k = len(costs)
+    mean = sum(costs) / k
+    n_deviations = float(student.ppf(0.975, max(1, k - 1)))
+    deviation = float(np.std(costs, ddof=min(1, k - 1)))
+    margin = n_deviations * deviation * math.sqrt(n_trials + n_trials**2 / k)
     lowest = max(n_trials * mean - margin, n_trials * min(costs))
     highest = min(n_trials * mean + margin, n_trials * max(costs))
 
     # Trials run side by side on the workers, in rounds.
     n_rounds = math.ceil(n_trials / max(workers, 1))
     scale = n_rounds / n_trials
-    return CostEstimate(mean * n_rounds, lowest * scale, highest * scale, len(costs))
+    return CostEstimate(mean * n_rounds, lowest * scale, highest * scale, k)

@@ -76,10 +76,7 @@ def train_final(
         >>> frame["seed"].tolist()
         [0, 1]
     """
-    seeds = [check_whole("seeds", seed, 0) for seed in seeds]
-    if not seeds or len(set(seeds)) < len(seeds):
-        message = f"seeds must be at least one and all different, got {seeds}"
-        raise ValueError(message)
+    seeds = _check_seeds(seeds)
     if not re.fullmatch(r"[\w-]+", label):
         message = f"label must be letters, digits, - and _, got {label!r}"
         raise ValueError(message)
@@ -177,6 +174,15 @@ def test_final(folder: str | Path, data_config: DataConfig) -> pd.DataFrame:
     atomic_write_text(folder / "predictions.csv", predictions.to_csv(index=False))
     atomic_write_text(folder / "final.csv", frame.to_csv(index=False))
     return frame
+
+
+def _check_seeds(seeds: Sequence[int]) -> list[int]:
+    """Return the seeds as Python's integers; refuse none, and the same one twice."""
+    checked = [check_whole("seeds", seed, 0) for seed in seeds]
+    if not checked or len(set(checked)) < len(checked):
+        message = f"seeds must be at least one and all different, got {checked}"
+        raise ValueError(message)
+    return checked
 
 
 def _identity(config: TrainingConfig) -> dict[str, Any]:

@@ -715,3 +715,15 @@ def test_reference_preset_has_odd_widths_and_filter_sizes():
 def test_an_unknown_preset_is_refused():
     with pytest.raises(ValueError, match="preset must be one of reference, small, got 'large'"):
         SearchSpace.preset("large")
+
+
+def test_a_space_is_found_by_what_a_notebook_names(tmp_path):
+    saved = tmp_path / "space.yaml"
+    assert SearchSpace.find("saved", saved) == SearchSpace.preset("small")
+    mine = SearchSpace.from_yaml("x: {type: float, low: 0.0, high: 1.0, default: 0.5}")
+    mine.save(saved)
+    assert SearchSpace.find("saved", saved) == mine
+    assert SearchSpace.find("reference", saved) == SearchSpace.preset("reference")
+    assert SearchSpace.find(str(saved), "elsewhere.yaml") == mine
+    with pytest.raises(ValueError, match="preset must be one of"):
+        SearchSpace.find("smal", saved)
