@@ -45,7 +45,9 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="execute the notebooks and write a report")
     run.set_defaults(command=_run)
     run.add_argument("notebooks", nargs="*", help="numbers, names or paths (default: all)")
-    run.add_argument("--profile", default="quick", help="smoke, quick, laptop or full (default: quick)")
+    run.add_argument(
+        "--profile", default="quick", help="smoke, quick, laptop or full (default: quick)"
+    )
     run.add_argument("--data", help="digits, cifar10 or folder:<path>: short for -p data")
     run.add_argument("--into", type=Path, help="go on in the folder of an earlier run")
     run.add_argument(

@@ -66,8 +66,8 @@ button.addEventListener('click', () => {
 
 # Figures of the first page: the file below `figures/` and its caption.
 _FIRST_FIGURES = (
-    ("test_errors.png", "Test error of the default and the tuned configuration, a point per training"),
-    ("comparison_trials.png", "Best validation error so far of each strategy, median over the seeds"),
+    ("test_errors.png", "Test error of the default and of the tuned configuration by seed"),
+    ("comparison_trials.png", "Best validation error so far of each strategy, median over seeds"),
     ("ablation.png", "From the default to the best configuration, one hyperparameter at a time"),
 )
 
