@@ -11,7 +11,7 @@ import pytest
 from hpo_lib import progress
 from hpo_lib.comparison.run import compare, replay
 from hpo_lib.formatting import format_number, format_seconds
-from hpo_lib.objective import as_objective
+from hpo_lib.loop import as_objective
 from hpo_lib.progress import Progress
 from hpo_lib.study.background import BackgroundStudy
 from hpo_lib.study.retrain import retrain_top_k

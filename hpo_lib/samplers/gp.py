@@ -143,7 +143,8 @@ class GaussianProcess(RegressorMixin, BaseEstimator):
             The means, shape (m,), or a tuple of means and standard deviations.
         """
         k = self.kernel(np.asarray(X, float))
-        mean = k @ self.alpha_ * self.scale_ + self.shift_
+        with np.errstate(over="ignore"):  # values near the largest float
+            mean = k @ self.alpha_ * self.scale_ + self.shift_
         if not return_std:
             return mean
 

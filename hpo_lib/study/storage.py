@@ -107,8 +107,6 @@ def open_storage(storage: Storage | None = None) -> BaseStorage:
     if path is None:
         return InMemoryStorage() if _database(storage) == _MEMORY else _open_url(str(storage))
 
-    # A new file is made where a link leads, not in place of the link.
-    path = path.resolve() if path.is_symlink() else path
     with translate_storage_errors(storage), _translate_refusals(path):
         if path.exists():
             check_content(path, may_be_empty=True)

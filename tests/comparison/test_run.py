@@ -126,7 +126,9 @@ def test_a_budget_in_seconds_ends_a_study_and_counts_what_ended_in_time():
 
 def test_failed_trials_cost_the_time_that_they_took(monkeypatch):
     ticks = itertools.count(0, 10)
-    monkeypatch.setattr(workers, "time", SimpleNamespace(time=lambda: next(ticks)))
+    monkeypatch.setattr(
+        workers, "time", SimpleNamespace(time=lambda: 0, monotonic=lambda: next(ticks))
+    )
 
     def failing(configuration):
         if configuration["lr"] < 0.05:
