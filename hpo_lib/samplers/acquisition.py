@@ -52,7 +52,8 @@ def log_expected_improvement(
         best: value to improve on; lower is better.
         noise: standard deviation of the noise.
     """
-    z = (best - mean) / std
+    with np.errstate(over="ignore"):  # values near the largest float
+        z = np.clip((best - mean) / std, -1e100, 1e100)
 
     # z > -1: log(phi(z) + z Phi(z))
     high = np.maximum(z, -1.0)
