@@ -78,6 +78,7 @@ def ablation_path(
     study: optuna.Study,
     space: SearchSpace | None = None,
     *,
+    configuration: Configuration | None = None,
     surrogate: Surrogate | None = None,
 ) -> AblationPath:
     """Change the default into the best configuration, one hyperparameter after the other.
@@ -88,6 +89,7 @@ def ablation_path(
     Args:
         study: a study that minimises.
         space: its search space; default: the recorded one.
+        configuration: where the path ends; default: the incumbent's.
         surrogate: model of the study; default: one that is fitted to it now.
 
     Raises:
@@ -105,12 +107,14 @@ def ablation_path(
     """
     space = study_space(study) if space is None else space
     surrogate = surrogate or fit_surrogate(study, space)
-    best = incumbent(study)
-    if best is None:
-        message = f"study {study.study_name!r} has no trial that ran to its end"
-        raise ValueError(message)
+    if configuration is None:
+        best = incumbent(study)
+        if best is None:
+            message = f"study {study.study_name!r} has no trial that ran to its end"
+            raise ValueError(message)
+        configuration = best.configuration
 
-    target = space.complete(best.configuration)
+    target = space.complete(configuration)
     values: dict[str, Any] = {parameter.name: parameter.default for parameter in space}
     steps = [_predict(surrogate, space, "", values)]
     while True:

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import optuna
+import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
 
@@ -62,10 +63,12 @@ class Evidence:
     Attributes:
         study: the study.
         space: its search space.
+        retrained: as `retrained_frame` returns it, if its best were trained again.
     """
 
     study: optuna.Study
     space: SearchSpace
+    retrained: pd.DataFrame | None = None
 
     @cached_property
     def trials(self) -> list[RecordedTrial]:
@@ -81,6 +84,16 @@ class Evidence:
     def best(self) -> RecordedTrial | None:
         """Return the incumbent."""
         return incumbent(self.ranked)
+
+    @cached_property
+    def tuned(self) -> RecordedTrial | None:
+        """Return the trial with the lowest mean of fresh trainings, else the incumbent."""
+        if self.retrained is None:
+            return self.best
+        means = self.retrained.set_index("trial")["mean"].dropna()
+        if means.empty:
+            return self.best
+        return next(trial for trial in self.ranked if trial.number == means.idxmin())
 
     @cached_property
     def spread(self) -> float:

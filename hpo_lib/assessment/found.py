@@ -19,7 +19,7 @@ def found_finding(evidence: Evidence) -> Finding:
     Args:
         evidence: the study.
     """
-    best = evidence.best
+    best = evidence.tuned
     if best is None or best.value is None:
         sentence = "Nothing: no trial ran to its end with a usable value."
         return Finding(_TOPIC, Status.CANT_SAY, sentence)
@@ -42,7 +42,12 @@ def found_finding(evidence: Evidence) -> Finding:
         return Finding(_TOPIC, Status.WARN, sentence, figures)
 
     text = f"The best of {n} is trial {best.number} with {number(best.value)}: {changes}."
-    path = _path(evidence)
+    if best is not evidence.best:
+        text = (
+            f"Of {n}, trial {best.number} ({number(best.value)} in the search) is ahead when the "
+            f"best are trained again: {changes}."
+        )
+    path = _path(evidence, best.configuration)
     if path is None or not evidence.is_predictable:
         reason = "the surrogate does not predict this study's trials well enough"
         sentence = f"{text} Which of the changes earn it cannot be said: {reason}."
@@ -64,12 +69,17 @@ def found_finding(evidence: Evidence) -> Finding:
     return Finding(_TOPIC, Status.PASS, f"{text} {_describe_path(path, needed, half)}", figures)
 
 
-def _path(evidence: Evidence) -> AblationPath | None:
+def _path(evidence: Evidence, best: Configuration) -> AblationPath | None:
     """Return the path from the default; None without a surrogate, or where the best is outside."""
     if evidence.surrogate is None:
         return None
     try:
-        return ablation_path(evidence.study, evidence.space, surrogate=evidence.surrogate)
+        return ablation_path(
+            evidence.study,
+            evidence.space,
+            configuration=best,
+            surrogate=evidence.surrogate,
+        )
     except ValueError:
         return None
 

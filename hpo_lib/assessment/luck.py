@@ -30,7 +30,6 @@ class _Optimism(NamedTuple):
 def luck_finding(
     evidence: Evidence,
     final: pd.DataFrame | None,
-    retrained: pd.DataFrame | None,
 ) -> Finding | None:
     """Say by how much the best value was too good; None where no trial has a value.
 
@@ -38,20 +37,20 @@ def luck_finding(
         evidence: the study.
         final: final trainings, whose validation errors are of the same configuration; used where
             they were trained as long as the best trial.
-        retrained: as `retrained_frame` returns it.
     """
     best = evidence.best
     if best is None or best.value is None:
         return None
 
-    optimism = _from_retrained(best.number, retrained) or _from_final(evidence, final)
+    optimism = _from_retrained(best.number, evidence.retrained) or _from_final(evidence, final)
     if optimism is None:
         return _estimate(evidence)
 
     text = (
-        f"trained again, the best configuration has {number(best.value + optimism.mean)} instead "
-        f"of {number(best.value)}: the search's value was too low by {number(optimism.mean)} "
-        f"(95 %: {number(optimism.low)} to {number(optimism.high)}; {optimism.n} trainings)."
+        f"trained again, the configuration of the best trial has "
+        f"{number(best.value + optimism.mean)} on average; its {number(best.value)} in the search "
+        f"was {number(abs(optimism.mean))} too {'low' if optimism.mean > 0 else 'high'} (too low "
+        f"by {number(optimism.low)} to {number(optimism.high)} at 95 %; {optimism.n} trainings)."
     )
     figures = {**optimism._asdict(), "search_value": best.value, "spread": evidence.spread}
     if optimism.low > 0:
@@ -74,7 +73,7 @@ def _from_retrained(trial: int, retrained: pd.DataFrame | None) -> _Optimism | N
 def _from_final(evidence: Evidence, final: pd.DataFrame | None) -> _Optimism | None:
     """Compare with final trainings of the same length."""
     best = evidence.best
-    if final is None or best is None or best.value is None:
+    if final is None or best is None or best is not evidence.tuned or best.value is None:
         return None
 
     budget = len(best.record.validation_error)

@@ -66,11 +66,12 @@ def findings(
         raise ValueError(message)
 
     final = None if final is None else check_final(final)
-    evidence = Evidence(study, study_space(study) if space is None else space)
+    space = study_space(study) if space is None else space
+    evidence = Evidence(study, space, retrained)
     found = [
         worth_finding(evidence, final),
         found_finding(evidence),
-        luck_finding(evidence, final, retrained),
+        luck_finding(evidence, final),
         edge_finding(evidence),
         flat_finding(evidence),
         surrogate_finding(evidence),

@@ -59,7 +59,7 @@ def flat_finding(evidence: Evidence) -> Finding:
     text = (
         f"the surrogate expects one more trial to gain {number(expected)}, {100 * ratio:.2g} % of "
         "the distance from the worst quarter of the trials to the best; the last gain was "
-        f"{since} trials ago, of {n_trials}."
+        f"{count(since, 'trial')} ago, of {n_trials}."
     )
     if not evidence.is_predictable:
         sentence = f"The surrogate does not predict well enough to tell: {text}"

@@ -11,10 +11,15 @@ from hpo_lib.assessment.ablation import AblationPath, ablation_path
 from hpo_lib.formatting import format_number
 from hpo_lib.plots.study import importance_data
 from hpo_lib.plots.style import BLUE, VALUE, label, one_axes
+from hpo_lib.space.values import Configuration
 from hpo_lib.trials import study_space
 
 
-def plot_ablation(source: optuna.Study | AblationPath, ax: Axes | None = None) -> Axes:
+def plot_ablation(
+    source: optuna.Study | AblationPath,
+    configuration: Configuration | None = None,
+    ax: Axes | None = None,
+) -> Axes:
     """Draw the predicted value after each change from the default to the best configuration.
 
     The change that lowers the surrogate's prediction most comes first. Bars are one standard
@@ -23,12 +28,14 @@ def plot_ablation(source: optuna.Study | AblationPath, ax: Axes | None = None) -
 
     Args:
         source: a study, or what `ablation_path` returns.
+        configuration: where the path of a study ends; default: the incumbent's.
         ax: axes to draw into; default: a new figure.
 
     Raises:
         ValueError: the study has too few trials to fit a surrogate.
     """
-    path = source if isinstance(source, AblationPath) else ablation_path(source)
+    is_path = isinstance(source, AblationPath)
+    path = source if is_path else ablation_path(source, configuration=configuration)
     names: list[str] = []
     for step in path.steps:
         value = step.configuration.get(step.name)
@@ -50,8 +57,10 @@ def plot_ablation(source: optuna.Study | AblationPath, ax: Axes | None = None) -
     ax.set_yticks(rows, names)
     ax.invert_yaxis()
     ax.set(xlabel=f"predicted {VALUE}", ylabel="changed so far, from the top")
+    changes = "change" if path.n_needed == 1 else f"{path.n_needed} changes"
+    verb = "earns" if path.n_needed == 1 else "earn"
     ax.set_title(
-        f"the {path.n_needed} changes above the dotted line earn {path.share:.0%} of the gain",
+        f"the {changes} above the dotted line {verb} {path.share:.0%} of the gain",
         fontsize=10,
     )
     return ax

@@ -150,9 +150,24 @@ def test_without_pruning_there_is_nothing_on_rungs(inside):
     [(0.05, 0.001, "WARN"), (0.0, 0.001, "PASS"), (0.0, 1.0, "CAN'T SAY")],
 )
 def test_luck_is_measured_by_fresh_trainings(inside, optimism, error, status):
-    row = {"trial": inside.best_trial.number, "n": 3, "optimism": optimism}
+    row = {"trial": inside.best_trial.number, "n": 3, "optimism": optimism, "mean": 0.1}
     retrained = pd.DataFrame([row]).assign(standard_error=error)
     assert by_topic(inside, "luck", retrained=retrained).status == status
+
+
+def test_what_is_best_when_trained_again_is_what_was_found(inside):
+    first, second = sorted(inside.trials, key=lambda trial: trial.value)[:2]
+    rows = [
+        {"trial": first.number, "n": 3, "mean": 0.5},
+        {"trial": second.number, "n": 3, "mean": 0.4},
+    ]
+    retrained = pd.DataFrame(rows).assign(optimism=0.1, standard_error=0.01)
+    found = by_topic(inside, "What was found", retrained=retrained)
+    assert found.figures["trial"] == second.number
+    assert f"trial {second.number} (" in found.sentence
+    assert "is ahead when the best are trained again" in found.sentence
+    ends = found.figures["path"][-1]["mean"], ablation_path(inside).steps[-1].mean
+    assert ends[0] != ends[1]
 
 
 def test_luck_is_read_from_final_trainings_of_the_same_length():
