@@ -93,9 +93,10 @@ def _run(chosen: argparse.Namespace) -> int:
     folder, record, remaining = run_notebooks(
         chosen.notebooks, profile=chosen.profile, parameters=parameters, into=chosen.into
     )
-    found = read_findings(folder)
-    if found is not None:
-        print(found.headline(5))
+    try:
+        print(read_findings(folder).headline(5))
+    except RunError as error:
+        print(error)
     print(f"report: {shown(folder / 'report.html')}", flush=True)
     if not remaining:
         return 0

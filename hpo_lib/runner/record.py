@@ -142,12 +142,20 @@ def read_earlier(folder: Path) -> tuple[str | None, dict[str, NotebookRun]]:
         raise RunError(message) from error
 
 
-def read_findings(folder: Path) -> Findings | None:
-    """Return the findings in a run's folder; None where no notebook has written any."""
+def read_findings(folder: Path) -> Findings:
+    """Return the findings in a run's folder.
+
+    Raises:
+        RunError: no notebook has written any, or the file is damaged.
+    """
     path = folder / FINDINGS_NAME
     if not path.is_file():
-        return None
-    return Findings.load(path)
+        message = "no findings: notebook 07 writes them, and has not run to its end in this folder"
+        raise RunError(message)
+    try:
+        return Findings.load(path)
+    except ValueError as error:
+        raise RunError(str(error)) from error
 
 
 def lock_run(folder: Path) -> AbstractContextManager[Any]:

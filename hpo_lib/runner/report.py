@@ -16,6 +16,7 @@ from nbconvert.exporters.html import HTMLExporter
 from pygments.formatters import HtmlFormatter
 from traitlets.config import Config
 
+from hpo_lib.exceptions import RunError
 from hpo_lib.files import atomic_write_text
 from hpo_lib.runner.record import RunRecord, read_findings
 
@@ -47,10 +48,6 @@ _ATTRIBUTES = {
     "svg": {"fill", "height", "width"},
 }
 _STYLES = {"background-color", "color", "font-style", "font-weight", "text-align"}
-
-_NO_FINDINGS = (
-    "There are no findings: notebook 07 writes them, and it has not run to its end in this folder."
-)
 
 _SCRIPT = """
 const codes = document.querySelectorAll('details.code');
@@ -88,6 +85,11 @@ def write_report(folder: Path, record: RunRecord) -> Path:
         {"name": name, **vars(run), **_section(folder / f"{name}.ipynb")}
         for name, run in record.notebooks.items()
     ]
+    try:
+        findings, no_findings = read_findings(folder), ""
+    except RunError as error:
+        findings, no_findings = (), str(error)
+
     # No other script may run and nothing be fetched, whatever a notebook prints.
     script_hash = b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
 
@@ -96,8 +98,8 @@ def write_report(folder: Path, record: RunRecord) -> Path:
     page = environment.from_string(template).render(
         run=record,
         name=folder.name,
-        findings=read_findings(folder) or (),
-        no_findings=_NO_FINDINGS,
+        findings=findings,
+        no_findings=no_findings,
         figures=list(_first_figures(folder)),
         sections=sections,
         script=_SCRIPT,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from pathlib import Path
 
 import nbformat
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 from bs4 import BeautifulSoup, Tag
 
+from hpo_lib.assessment.finding import Finding, Findings, Status
 from hpo_lib.runner.record import NotebookRun, RunRecord
 from hpo_lib.runner.report import write_report
 
@@ -115,6 +117,33 @@ def test_what_a_notebook_shows_stays_in_the_report(hostile):
         *("def", "return")
     ]
     assert "<b>plain text</b>" in after.find_parent("section").get_text()
+
+
+def first_page(folder: Path) -> Tag:
+    return BeautifulSoup(hostile_report(folder), "html.parser").find(class_="first")
+
+
+def test_the_first_page_says_what_was_found_and_escapes_it(tmp_path):
+    found = [
+        Finding("Was it worth it?", Status.PASS, f"Yes. {MARKUP[0]}"),
+        Finding("At an edge?", Status.CANT_SAY, "Perhaps."),
+    ]
+    Findings(found).save(tmp_path / "findings.json")
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "test_errors.png").write_bytes(b64decode(PIXEL))
+    page = first_page(tmp_path)
+    assert [item.get_text() for item in page.find_all(class_="verdict")] == ["PASS", "CAN'T SAY"]
+    assert MARKUP[0] in page.find(class_="findings").get_text()
+    assert [image["src"][:15] for image in page.find_all("img")] == ["data:image/png;"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [(None, "notebook 07 writes them"), ("[1]", "must hold findings")]
+)
+def test_the_first_page_says_why_there_are_no_findings(content, words, tmp_path):
+    if content is not None:
+        (tmp_path / "findings.json").write_text(content)
+    assert words in first_page(tmp_path).find(id="findings").get_text()
 
 
 @pytest.mark.browser
