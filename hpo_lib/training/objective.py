@@ -17,7 +17,7 @@ from hpo_lib.space.values import Configuration
 from hpo_lib.training.config import DataConfig, TrainingConfig, restore
 from hpo_lib.training.hardware import choose_device
 from hpo_lib.training.loaders import ImageData, load_data
-from hpo_lib.training.splits import content_digest
+from hpo_lib.training.splits import content_digest, split_source
 from hpo_lib.training.trainer import train
 
 
@@ -58,8 +58,13 @@ class TrainingObjective:
         same objective, and changed images are another one.
 
         Raises:
-            DataError: the folder of images cannot be read.
+            DataError: the folder of images cannot be read, or has too few for the wanted parts.
         """
+        # Impossible parts are refused here, before a study is made. CIFAR-10 may have to be
+        # downloaded first.
+        if self.data.source != "cifar10":
+            split_source(self.data)
+
         settings = self.earlier_settings[0]
         digest = content_digest(self.data)
         if digest is not None:

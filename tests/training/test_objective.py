@@ -206,3 +206,12 @@ def test_wrong_values_in_saved_settings_are_refused(tmp_path: Path) -> None:
     file.write_text('{"source": "digits", "n_train": -1}')
     with pytest.raises(DataError, match=r"data.json has wrong settings: n_train"):
         DataConfig.load(file)
+
+
+def test_impossible_parts_are_refused_before_a_study_is_made(tmp_path: Path) -> None:
+    data = DataConfig("digits", n_validation=2_000)
+    objective = TrainingObjective(SMALL, data)
+    space = SearchSpace.from_yaml("lr: {type: float, low: 0.01, high: 0.1}")
+    with pytest.raises(DataError, match="n_validation must be at most"):
+        run_study(objective, space, "random", 3, name="x", storage=tmp_path / "s.db", workers=0)
+    assert list(tmp_path.iterdir()) == []
