@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import cloudpickle
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
@@ -364,3 +366,50 @@ def test_a_folder_serves_an_own_network(tmp_path):
     objective = TrainingObjective(replace(SMALL, batch_size=8), data, network=build)
     assert len(whole(objective).validation_error) == 3
     assert objective.settings["data"]["source"] == "folder"
+
+
+# The guide
+
+
+def guide_examples(title: str) -> list[str]:
+    guide = (ROOT / "docs" / "GUIDE.md").read_text(encoding="utf-8")
+    (section,) = re.findall(rf"^## {title}\n(.*?)^## ", guide, re.MULTILINE | re.DOTALL)
+    return re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+
+
+def test_the_loop_of_the_guide_runs(tmp_path):
+    (code,) = guide_examples("A training loop of your own")
+    names: dict[str, Any] = {"__name__": "guide"}
+    exec(code, names)
+    storage = tmp_path / "loop.db"
+    options = {"name": "loop", "storage": storage, "budget": 27, "pruning": "asha", "workers": 0}
+    study = run_study(names["train"], names["space"], "random", 4, **options)
+    assert study.best_value < 0.1
+
+
+@pytest.mark.slow
+def test_the_networks_of_the_guide_are_trained(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    a_folder(tmp_path / "photos")
+    torch.save(torchvision.models.resnet18().state_dict(), "resnet18.pth")
+    network, images, transfer = guide_examples("A network of your own")
+    names: dict[str, Any] = {"__name__": "guide"}
+    for code in (network, images):
+        exec(code, names)
+        objective = names["objective"]
+        result = objective({"lr": 0.01, "width": 4}, Segment(0, 0, 1, 9, folder=str(tmp_path)))
+        assert len(result.validation_error) == 1
+
+    exec(transfer, names)
+    segment = Segment(0, 0, 1, 3, folder=str(tmp_path))
+    states = []
+    for trained in ("head", "last"):
+        result = names["objective"]({"trained": trained}, segment)
+        states.append(torch.load(str(result.checkpoint), weights_only=True)["model"])
+    given = torch.load("resnet18.pth", weights_only=True)
+    kept = [
+        torch.equal(state["layer4.0.conv1.weight"], given["layer4.0.conv1.weight"])
+        for state in states
+    ]
+    assert kept == [True, False]
+    assert torch.equal(states[1]["conv1.weight"], given["conv1.weight"])
