@@ -13,8 +13,12 @@ from torchvision import transforms
 
 from hpo_lib.training.config import TrainingConfig
 from hpo_lib.training.loaders import ImageData, Part, make_augmentation
-from hpo_lib.training.optimization import learning_rate, make_loss, make_optimizer
-from hpo_lib.training.trainer import make_network
+from hpo_lib.training.optimization import (
+    learning_rate,
+    make_loss,
+    make_network,
+    make_optimizer,
+)
 
 
 class _Images(Dataset[tuple[torch.Tensor, int]]):

@@ -55,6 +55,7 @@ from .training.final import test_final as test_final
 from .training.final import train_final as train_final
 from .training.hardware import choose_device as choose_device
 from .training.loaders import Augmentation as Augmentation
+from .training.loaders import ImageData as ImageData
 from .training.loaders import batches as batches
 from .training.loaders import load_data as load_data
 from .training.loaders import load_test_data as load_test_data

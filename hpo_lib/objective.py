@@ -143,6 +143,26 @@ class Objective(Protocol):
         ...
 
 
+def function_identity(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the version of a function: its attribute `version`, or a digest of its content.
+
+    What cannot be identified is left out, with a warning.
+    """
+    version = stated_version(function)
+    if version is not None:
+        return {"version": version}
+
+    content, unknown = read_content(function)
+    if unknown:
+        message = (
+            f"{', '.join(unknown)} cannot be identified by content: a study would not notice "
+            "a change there. Where that matters, set an attribute of the objective, as in "
+            'objective.version = "1", and change it with the objective'
+        )
+        warnings.warn(message, stacklevel=7)  # the caller of run_study
+    return {"version": digest(content), "content": content}
+
+
 @dataclass(frozen=True)
 class FunctionObjective:
     """Plain function `f(configuration) -> float` as an objective with a single segment.
@@ -168,20 +188,7 @@ class FunctionObjective:
 
     @cached_property
     def _identity(self) -> dict[str, Any]:
-        name = function_name(self.function)
-        version = stated_version(self.function)
-        if version is not None:
-            return {"function": name, "version": version}
-
-        content, unknown = read_content(self.function)
-        if unknown:
-            message = (
-                f"{', '.join(unknown)} cannot be identified by content: a study would not notice "
-                "a change there. Where that matters, set an attribute of the objective, as in "
-                'objective.version = "1", and change it with the objective'
-            )
-            warnings.warn(message, stacklevel=6)  # the caller of run_study
-        return {"function": name, "version": digest(content), "content": content}
+        return {"function": function_name(self.function), **function_identity(self.function)}
 
     def in_current_form(self, recorded: Mapping[str, Any]) -> dict[str, Any]:
         """Return recorded settings as they are now, if they stand for the same function.

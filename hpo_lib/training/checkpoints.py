@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -42,15 +42,12 @@ def write_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
     atomic_write_bytes(path, buffer.getvalue())
 
 
-def read_checkpoint(
-    path: str | Path, config: TrainingConfig, shared: Iterable[str]
-) -> dict[str, Any]:
+def read_checkpoint(path: str | Path, shared: Mapping[str, Any]) -> dict[str, Any]:
     """Read a checkpoint and compare its configuration.
 
     Args:
         path: file that `write_checkpoint` wrote.
-        config: configuration of this training.
-        shared: names of the fields in which both must agree.
+        shared: hyperparameters by name, in which both must agree.
 
     Raises:
         CheckpointError: the file is something else, or of another configuration.
@@ -61,9 +58,8 @@ def read_checkpoint(
         raise CheckpointError(message)
 
     differences: list[str] = []
-    for name in shared:
+    for name, current in shared.items():
         recorded = content["config"].get(name)
-        current = getattr(config, name)
         if recorded != current:
             differences.append(f"{name} is {recorded!r} there and {current!r} here")
     if differences:

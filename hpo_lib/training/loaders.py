@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from hpo_lib.exceptions import DataError
 from hpo_lib.training.config import DataConfig, TrainingConfig
 from hpo_lib.training.image_pool import ImageSource, Integers, encode_name
-from hpo_lib.training.splits import split_source
+from hpo_lib.training.splits import check_classes, draw_stratified, split_source
 
 
 @dataclass(frozen=True)
@@ -48,16 +51,73 @@ class ImageData:
     """Training and validation images: all that a search may see, never the test part.
 
     Attributes:
-        config: choice of the images and of their split.
+        config: choice of the images and of their split; None for images of the user's own.
         classes: names, in the order of the labels.
         train: training part.
         validation: validation part.
     """
 
-    config: DataConfig
+    config: DataConfig | None
     classes: tuple[str, ...]
     train: Part
     validation: Part
+
+    @classmethod
+    def from_dataset(
+        cls,
+        dataset: Any,
+        validation: Any = None,
+        *,
+        classes: Sequence[str] | None = None,
+        validation_fraction: float = 0.1,
+        seed: int = 0,
+    ) -> ImageData:
+        """Read images of the user's own, once; their split is seeded and stratified.
+
+        Args:
+            dataset: a pair of images and labels (tensors or arrays), or a map-style dataset of
+                such pairs, as torchvision's are, with images of PIL, tensors or arrays. Images
+                are (channels, height, width), (height, width, channels) or (height, width); uint8,
+                or floats from 0 to 1. A random transform is applied once: the engine augments.
+            validation: validation images, likewise; None: a part of `dataset`.
+            classes: names, in the order of the labels; None: those of the dataset, else numbers.
+            validation_fraction: share of the validation part.
+            seed: seed of the split.
+
+        Raises:
+            DataError: the images or labels are not as said above, or a part lacks a class.
+
+        Example:
+            >>> images = torch.zeros(20, 3, 8, 8, dtype=torch.uint8)
+            >>> data = ImageData.from_dataset((images, torch.arange(20) % 2))
+            >>> len(data.train), len(data.validation), data.classes
+            (18, 2, ('0', '1'))
+        """
+        if not 0 < validation_fraction < 1:
+            rule = "validation_fraction must be above 0 and below 1"
+            message = f"{rule}, got {validation_fraction}"
+            raise DataError(message)
+
+        whole = _read_part(dataset)
+        labels = whole.labels.numpy()
+        names = classes or getattr(dataset, "classes", None) or range(int(labels.max()) + 1)
+        names = tuple(map(str, names))
+        if int(labels.max()) >= len(names):
+            message = f"labels must be below {len(names)}, one for each class, got {labels.max()}"
+            raise DataError(message)
+
+        if validation is not None:
+            held_out = _read_part(validation)
+            for part, images in (("train", whole), ("validation", held_out)):
+                check_classes(names, images.labels.numpy(), {part: np.arange(len(images))})
+            return cls(None, names, whole, held_out)
+
+        order = np.random.default_rng(seed).permutation(len(whole))
+        drawn, others = draw_stratified(labels, order, round(len(whole) * validation_fraction))
+        indices = {"train": np.sort(others), "validation": np.sort(drawn)}
+        check_classes(names, labels, indices)
+        parts = [Part(whole.images[chosen], whole.labels[chosen]) for chosen in indices.values()]
+        return cls(None, names, *parts)
 
     @cached_property
     def sha256(self) -> str:
@@ -211,6 +271,62 @@ def _augment(
     pixels = padded.view(-1, channels)
     crops = pixels.index_select(0, indices.flatten())
     return crops.view(n, height, width, channels)
+
+
+def _read_part(dataset: Any) -> Part:
+    """Return a copy of the images and labels of a pair or of a dataset.
+
+    Raises:
+        DataError: they are not as `ImageData.from_dataset` says.
+    """
+    try:
+        if isinstance(dataset, tuple | list):
+            images, labels = cast("Sequence[Any]", dataset)
+        else:
+            pairs = [dataset[index] for index in range(len(dataset))]
+            images = np.stack([_as_array(image) for image, _ in pairs])
+            labels = [int(label) for _, label in pairs]
+        pixels = torch.as_tensor(images)
+        classes = torch.as_tensor(labels).cpu()
+    except (TypeError, ValueError) as error:
+        rule = "images must be a pair (images, labels) of tensors or a dataset of such pairs"
+        message = f"{rule}, all images of one size: {error}"
+        raise DataError(message) from error
+
+    n_images = len(pixels)
+    is_integer = not classes.is_floating_point() and not classes.is_complex()
+    if classes.shape != (n_images,) or n_images == 0 or not is_integer or classes.min() < 0:
+        rule = "labels must be class indices from 0, one for each image"
+        message = f"{rule}, got {labels!r:.100} for {n_images} images"
+        raise DataError(message)
+    return Part(_as_uint8(pixels.cpu()), classes.to(torch.int64, copy=True))
+
+
+def _as_array(image: Any) -> np.ndarray[Any, Any]:
+    """Return an image of a dataset as an array; a palette or an alpha channel becomes RGB."""
+    if hasattr(image, "convert") and image.mode not in ("L", "RGB"):  # PIL's
+        image = image.convert("RGB")
+    return np.asarray(image)
+
+
+def _as_uint8(images: Tensor) -> Tensor:
+    """Return a copy of the images as uint8 (n, channels, height, width)."""
+    if images.ndim == 3:
+        images = images.unsqueeze(1)
+    if images.ndim != 4:
+        message = f"images must be (n, channels, height, width), got shape {tuple(images.shape)}"
+        raise DataError(message)
+    # The channels are fewer than the pixels of a row or column.
+    if images.shape[1] > images.shape[3]:
+        images = images.permute(0, 3, 1, 2)
+
+    if images.dtype == torch.uint8:
+        return images.clone()
+    if images.is_floating_point() and float(images.min()) >= 0 and float(images.max()) <= 1:
+        return (images * 255).round().to(torch.uint8)
+    extent = f"{images.dtype} from {images.min():.4g} to {images.max():.4g}"
+    message = f"images must be uint8 or floats from 0 to 1 (leave out Normalize), got {extent}"
+    raise DataError(message)
 
 
 def _load_part(

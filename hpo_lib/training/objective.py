@@ -1,10 +1,11 @@
-"""Training of a residual network as the objective of a search."""
+"""Training of a network as the objective of a search."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,24 @@ import torch
 
 from hpo_lib.exceptions import DataError
 from hpo_lib.files import read_settings, write_settings
-from hpo_lib.objective import LOG_FOLDER, Segment, SegmentResult
+from hpo_lib.objective import LOG_FOLDER, Segment, SegmentResult, function_identity
 from hpo_lib.space.values import Configuration
 from hpo_lib.training.config import DataConfig, TrainingConfig, restore
 from hpo_lib.training.hardware import choose_device
 from hpo_lib.training.loaders import ImageData, load_data
+from hpo_lib.training.optimization import REPLACED, Loss, Network, Optimizer, own_components
 from hpo_lib.training.splits import content_digest, split_source
 from hpo_lib.training.trainer import train
 
 
 @dataclass(frozen=True)
 class TrainingObjective:
-    """Validation error of a ResNet whose hyperparameters a configuration names.
+    """Validation error of a network whose hyperparameters a configuration names.
+
+    The network is a ResNet, or what `network` builds. A function of the user's gets the whole
+    configuration, which may then have hyperparameters that `TrainingConfig` has not, and replaces
+    fields of `config`: `network` those of the ResNet, `loss` the loss and its parameters,
+    `optimizer` the optimizer, its momentum and weight decay.
 
     A checkpoint is written where a segment ends before the budget. When a study closes a trial
     its checkpoints go and its logs stay: `tensorboard --logdir <studies' file>.checkpoints`.
@@ -31,8 +38,16 @@ class TrainingObjective:
     Attributes:
         config: hyperparameters that the configuration leaves open; its seed is replaced by the
             segment's.
-        data: choice of the images and of their split.
+        data: choice of the images and of their split, or images of the user's own.
         tensorboard: log into the segment's folder.
+        network: `network(configuration, in_channels, n_classes)` returns a module that maps
+            images (n, channels, height, width) from -1 to 1 to logits (n, classes).
+        loss: `loss(configuration)` returns a function of logits and labels.
+        optimizer: `optimizer(configuration, parameters)` returns an optimizer of torch, whose
+            learning rates are the peaks of the schedule.
+
+    Raises:
+        TypeError: `data`, or one of the functions, is something else.
 
     Example:
         >>> objective = TrainingObjective(TrainingConfig(n_filters=2, epochs=1), DataConfig())
@@ -42,8 +57,24 @@ class TrainingObjective:
     """
 
     config: TrainingConfig
-    data: DataConfig
+    data: DataConfig | ImageData
     tensorboard: bool = False
+    network: Network | None = None
+    loss: Callable[[Configuration], Loss] | None = None
+    optimizer: Optimizer | None = None
+
+    def __post_init__(self) -> None:
+        given = vars(self)
+        for part in REPLACED:
+            function = given[part]
+            if function is not None and not callable(function):
+                message = f"{part} must be a function of a configuration, got {function!r}"
+                raise TypeError(message)
+        data = given["data"]
+        if not isinstance(data, DataConfig | ImageData):
+            rule = "data must be a DataConfig, or ImageData as ImageData.from_dataset returns it"
+            message = f"{rule}, got {data!r:.200}"
+            raise TypeError(message)
 
     @property
     def budget(self) -> int:
@@ -60,30 +91,58 @@ class TrainingObjective:
         Raises:
             DataError: the folder of images cannot be read, or has too few for the wanted parts.
         """
-        # Impossible parts are refused here, before a study is made. CIFAR-10 may have to be
+        settings = {"training": self._training_settings, **self._identities}
+        if isinstance(self.data, ImageData):
+            return {**settings, "data": {"sha256": self.data.sha256}}
+
+        # Impossible parts are refused here, before a study is made; CIFAR may have to be
         # downloaded first.
-        if self.data.source != "cifar10":
+        if not self.data.source.startswith("cifar"):
             split_source(self.data)
 
-        settings = self.earlier_settings[0]
+        data = asdict(self.data)
+        del data["root"]
         digest = content_digest(self.data)
         if digest is not None:
             _drop_changed_data(self.data, digest)
-            settings["data"] |= {"source": "folder", "sha256": digest}
-        return settings
+            data |= {"source": "folder", "sha256": digest}
+        return {**settings, "data": data}
 
     @property
     def earlier_settings(self) -> tuple[dict[str, Any], ...]:
         """Settings as earlier versions recorded them, with the path of a folder of images."""
-        training = asdict(self.config)
+        if isinstance(self.data, ImageData) or self._functions:
+            return ()
         data = asdict(self.data)
-        del training["seed"]
         del data["root"]
         # The path was kept as it was typed: from the working directory or from the root.
         kind, _, folder = self.data.source.partition(":")
         typed = f"{kind}:{os.path.relpath(folder)}" if folder else kind
+        training = self._training_settings
         sources = (self.data.source, typed)
         return tuple({"training": training, "data": {**data, "source": s}} for s in sources)
+
+    @property
+    def _functions(self) -> dict[str, Callable[..., Any]]:
+        """Functions of the user's, by the part that they replace."""
+        functions = {part: getattr(self, part) for part in REPLACED}
+        return {part: function for part, function in functions.items() if function is not None}
+
+    @property
+    def _replaced(self) -> set[str]:
+        """Names of the fields of `config` that do not matter."""
+        return {name for part in self._functions for name in REPLACED[part]}
+
+    @cached_property
+    def _identities(self) -> dict[str, Any]:
+        functions = self._functions.items()
+        return {part: function_identity(function) for part, function in functions}
+
+    @property
+    def _training_settings(self) -> dict[str, Any]:
+        ignored = {"seed", *self._replaced}
+        training = asdict(self.config)
+        return {name: value for name, value in training.items() if name not in ignored}
 
     def save(self, path: str | Path) -> None:
         """Write the objective as JSON, with absolute paths.
@@ -93,8 +152,16 @@ class TrainingObjective:
 
         Raises:
             WriteError: the file could not be written.
+            TypeError: it holds functions or images, which JSON cannot.
         """
-        write_settings(path, asdict(self))
+        if self._functions or isinstance(self.data, ImageData):
+            message = (
+                "an objective with functions or images of your own cannot be saved as JSON: keep "
+                "the code that makes it, and save its `config`"
+            )
+            raise TypeError(message)
+        settings = {"config": asdict(self.config), "data": asdict(self.data)}
+        write_settings(path, {**settings, "tensorboard": self.tensorboard})
 
     @classmethod
     def load(cls, path: str | Path) -> TrainingObjective:
@@ -119,7 +186,7 @@ class TrainingObjective:
         """Train one segment; its checkpoint is `epoch_<stop>.pt` in the segment's folder.
 
         Args:
-            configuration: values that replace fields of `config`.
+            configuration: values that replace fields of `config`, or are for the user's functions.
             segment: seed, epochs, checkpoint and folder.
 
         Raises:
@@ -130,7 +197,7 @@ class TrainingObjective:
             message = f"seed must not be searched: the study gives it, got {configuration['seed']}"
             raise ValueError(message)
 
-        config = replace(self.config.with_configuration(configuration), seed=segment.seed)
+        config = replace(self._configured(configuration), seed=segment.seed)
         if config.epochs != segment.budget:
             message = (
                 f"the segment's budget must be the training's epochs ({config.epochs}), "
@@ -144,16 +211,28 @@ class TrainingObjective:
             raise ValueError(message)
 
         folder = Path(segment.folder or ".")
+        data = self.data
+        if isinstance(data, DataConfig):
+            data = load_cached(data, choose_device(config.device))
+        functions = self._functions
         return train(
             config,
-            load_cached(self.data, choose_device(config.device)),
+            data,
             start=segment.start,
             stop=segment.stop,
             checkpoint=segment.checkpoint,
             save_to=folder / f"epoch_{segment.stop}.pt" if save else None,
             log_folder=folder / LOG_FOLDER if self.tensorboard else None,
             study=segment.study,
+            components=own_components(config, configuration, functions) if functions else None,
         )
+
+    def _configured(self, configuration: Configuration) -> TrainingConfig:
+        """Return the settings of a trial."""
+        if not self._functions:
+            return self.config.with_configuration(configuration)
+        used = {item.name for item in fields(self.config)} - self._replaced
+        return replace(self.config, **{k: v for k, v in configuration.items() if k in used})
 
 
 # digest of the images as this process saw them last

@@ -1,19 +1,153 @@
-"""Learning rate schedule, optimizer and loss of a training."""
+"""Network, learning rate schedule, optimizer and loss of a training."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hpo_lib.space.values import Configuration
+from hpo_lib.training.checkpoints import NETWORK, TRAJECTORY
 from hpo_lib.training.config import TrainingConfig
+from hpo_lib.training.loaders import ImageData
+from hpo_lib.training.resnet import ResNet, resnet
+
+Network = Callable[[Configuration, int, int], nn.Module]
+"""Function of a configuration, the channels of the images and the number of classes."""
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""Function of logits (n, classes) and labels (n,) that training minimises."""
+
+Optimizer = Callable[[Configuration, Iterator[nn.Parameter]], torch.optim.Optimizer]
+"""Function of a configuration and the parameters of the network."""
+
+# Fields of `TrainingConfig` that a function of the user's replaces.
+REPLACED = {
+    "network": NETWORK,
+    "loss": ("loss", "label_smoothing", "focal_gamma"),
+    "optimizer": ("optimizer", "momentum", "weight_decay"),
+}
 
 # share of the steps in which the learning rate of "one_cycle" rises at least
 _ONE_CYCLE_RISE = 0.3
+
+
+class Components(NamedTuple):
+    """Parts of a training that may be a user's own.
+
+    Attributes:
+        network: builds the network for the images and classes.
+        loss: loss that training minimises.
+        optimizer: builds the optimizer of a network on a device.
+        identity: hyperparameters by name, in which a checkpoint must agree.
+    """
+
+    network: Callable[[ImageData], nn.Module]
+    loss: Loss
+    optimizer: Callable[[nn.Module, torch.device], torch.optim.Optimizer]
+    identity: dict[str, Any]
+
+
+def standard_components(config: TrainingConfig) -> Components:
+    """Return the residual network, loss and optimizer that the fields of a config name."""
+
+    def build(data: ImageData) -> nn.Module:
+        network = make_network(config, data.train.images.shape[1], len(data.classes))
+        return network.to(memory_format=torch.channels_last)
+
+    return Components(
+        network=build,
+        loss=make_loss(config),
+        optimizer=partial(make_optimizer, config),
+        identity={name: getattr(config, name) for name in TRAJECTORY},
+    )
+
+
+def own_components(
+    config: TrainingConfig,
+    configuration: Configuration,
+    functions: Mapping[str, Callable[..., Any]],
+) -> Components:
+    """Return components of which the user's functions make some from a configuration.
+
+    Args:
+        config: hyperparameters of the others.
+        configuration: all values of the trial.
+        functions: "network", "loss" and "optimizer", as `TrainingObjective` takes them.
+    """
+    components = standard_components(config)
+    replaced = {name for part in functions for name in REPLACED[part]}
+    fixed = {name: v for name, v in components.identity.items() if name not in replaced}
+    components = components._replace(identity=fixed | configuration)
+
+    if "network" in functions:
+        build = partial(_build_network, functions["network"], configuration)
+        components = components._replace(network=build)
+    if "loss" in functions:
+        components = components._replace(loss=functions["loss"](configuration))
+    if "optimizer" in functions:
+        make = functions["optimizer"]
+        own = lambda network, _: make(configuration, network.parameters())  # noqa: E731
+        components = components._replace(optimizer=own)
+    return components
+
+
+def make_network(config: TrainingConfig, in_channels: int, n_classes: int) -> ResNet:
+    """Build the residual network, its weights drawn from torch's generator.
+
+    Args:
+        config: hyperparameters.
+        in_channels: channels of the images.
+        n_classes: number of logits.
+    """
+    arguments = {name: getattr(config, name) for name in NETWORK}
+    return resnet(**arguments, in_channels=in_channels, n_classes=n_classes)
+
+
+def _build_network(build: Network, configuration: Configuration, data: ImageData) -> nn.Module:
+    """Build a user's network and try it on two images, which also fixes its lazy layers.
+
+    It computes in channels-last memory, which is faster, unless a `view` in it rules that out.
+
+    Raises:
+        TypeError: `build` returned something else than a module.
+        ValueError: the network does not return one logit for each class.
+    """
+    n_classes = len(data.classes)
+    images = data.train.images[:2].cpu().float() / 127.5 - 1
+    network: Any = build(dict(configuration), images.shape[1], n_classes)
+    if not isinstance(network, nn.Module):
+        message = f"network must return a torch.nn.Module, got {network!r:.200}"
+        raise TypeError(message)
+
+    network.eval()
+    with torch.no_grad():
+        logits: Any = network(*_standard_layout(network, (images,)))
+        shape = getattr(logits, "shape", type(logits).__name__)
+        if shape != (len(images), n_classes):
+            rule = f"network must return logits of shape (images, classes), ({len(images)}, "
+            message = f"{rule}{n_classes}) for {len(images)} images, got {shape}"
+            raise ValueError(message)
+
+        network.to(memory_format=torch.channels_last)
+        try:
+            network(images.contiguous(memory_format=torch.channels_last))
+        except RuntimeError as error:
+            if "view size" not in str(error):
+                raise
+            network.to(memory_format=torch.contiguous_format)
+            network.register_forward_pre_hook(_standard_layout)
+    return network
+
+
+def _standard_layout(_: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Return copies in the standard memory layout, also of grey images, which have several."""
+    return tuple(images.clone(memory_format=torch.contiguous_format) for images in arguments)
 
 
 def learning_rate(
@@ -81,7 +215,7 @@ def make_optimizer(
     )
 
 
-def make_loss(config: TrainingConfig) -> Callable[[Tensor, Tensor], Tensor]:
+def make_loss(config: TrainingConfig) -> Loss:
     """Return the function of logits (n, classes) and labels (n,) that training minimises."""
     if config.loss == "focal":
         return partial(focal_loss, gamma=config.focal_gamma)

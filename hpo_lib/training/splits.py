@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ def split_source(config: DataConfig) -> tuple[ImageSource, dict[str, Integers]]:
 
     def split_off(part: str, fraction: float) -> None:
         n_drawn = round(len(parts["train"]) * fraction)
-        parts[part], parts["train"] = _draw_stratified(labels, parts["train"], n_drawn)
+        parts[part], parts["train"] = draw_stratified(labels, parts["train"], n_drawn)
 
     has_test_pool = "test" in source.pools
     if not has_test_pool:
@@ -145,6 +146,30 @@ def verify_split(config: DataConfig, record: dict[str, Any]) -> None:
             raise DataError(message)
 
 
+def check_classes(classes: Sequence[str], labels: Integers, parts: Mapping[str, Integers]) -> None:
+    """Refuse parts that lack a class.
+
+    Args:
+        classes: names, in the order of the labels.
+        labels: class indices of all images.
+        parts: indices of the images of each part.
+
+    Raises:
+        DataError: a part has no image of a class.
+    """
+    for part, indices in parts.items():
+        counts = np.bincount(labels[indices], minlength=len(classes))
+        if counts.all():
+            continue
+        label = int(counts.argmin())
+        message = (
+            f"every part needs an image of every class, but the {len(indices)} {part} images hold "
+            f"none of the {np.sum(labels == label)} of class {classes[label]!r}: add "
+            f"images, or change the fractions or n_{part}"
+        )
+        raise DataError(message)
+
+
 def _subset(
     config: DataConfig,
     source: ImageSource,
@@ -159,22 +184,13 @@ def _subset(
             n_images = len(indices)
             message = f"n_{part} must be at most {n_images}, all of the {part} part, got {size}"
             raise DataError(message)
-        indices, _ = _draw_stratified(labels, indices, size)
+        indices, _ = draw_stratified(labels, indices, size)
 
-    counts = np.bincount(labels[indices], minlength=len(source.classes))
-    if not counts.all():
-        label = int(counts.argmin())
-        message = (
-            f"every part needs an image of every class, but the {len(indices)} {part} images hold "
-            f"none of the {np.sum(labels == label)} of class {source.classes[label]!r}: add "
-            f"images, or change the fractions or n_{part}"
-        )
-        raise DataError(message)
-
+    check_classes(source.classes, labels, {part: indices})
     return np.sort(indices)
 
 
-def _draw_stratified(
+def draw_stratified(
     labels: Integers,
     order: Integers,
     n_drawn: int,

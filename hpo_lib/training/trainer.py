@@ -1,4 +1,4 @@
-"""Training of a ResNet on images, from any epoch to any later one."""
+"""Training of a network on images, from any epoch to any later one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ from hpo_lib.progress import Progress
 from hpo_lib.training.checkpoints import (
     MISFIT,
     NETWORK,
-    TRAJECTORY,
     checkpoint_errors,
     read_checkpoint,
     write_checkpoint,
@@ -40,8 +39,12 @@ from hpo_lib.training.hardware import (
     reproducible,
 )
 from hpo_lib.training.loaders import ImageData, Part, batches, make_augmentation
-from hpo_lib.training.optimization import learning_rate, make_loss, make_optimizer
-from hpo_lib.training.resnet import ResNet, resnet
+from hpo_lib.training.optimization import (
+    Components,
+    learning_rate,
+    make_network,
+    standard_components,
+)
 
 _EVALUATION_BATCH_SIZE = 256
 _DIVERGENCE_INTERVAL = 64  # steps between two checks of the loss, which wait for the device
@@ -96,6 +99,7 @@ def train(
     save_to: str | Path | None = None,
     log_folder: str | Path | None = None,
     study: str | None = None,
+    components: Components | None = None,
     progress: bool | Progress = False,
 ) -> SegmentResult:
     """Train the epochs `start` (exclusive) to `stop` (inclusive).
@@ -109,6 +113,7 @@ def train(
         save_to: file for the state after each epoch, with the best weights so far.
         log_folder: folder for TensorBoard scalars.
         study: identity of the study, written into checkpoints; None: of none.
+        components: network, loss and optimizer; None: those that `config` names.
         progress: show a bar with the last epoch and the time left; in a log, a line now and then.
             In a larger piece of work, its progress, in which each epoch is a step.
 
@@ -132,7 +137,7 @@ def train(
         origin["data"] = data.sha256
     data = data.to(device)
 
-    trainer = Trainer(config, data, device, origin)
+    trainer = Trainer(config, data, device, origin, components)
     n_done = 0 if checkpoint is None else trainer.load(checkpoint)
     start = n_done if start is None else start
     stop = config.epochs if stop is None else stop
@@ -176,7 +181,8 @@ def evaluate(
     check_member("weights", weights, ("best", "last"))
     device = choose_device(config.device)
     with checkpoint_errors(checkpoint):
-        content = read_checkpoint(checkpoint, config, NETWORK)
+        shared = {name: getattr(config, name) for name in NETWORK}
+        content = read_checkpoint(checkpoint, shared)
         source = content["best"] if weights == "best" else content
         state: dict[str, Tensor] = source["model"]
         n_classes = len(state["classifier.bias"])
@@ -215,6 +221,7 @@ class Trainer:
         data: images and classes that the network has to fit.
         device: where to put it.
         origin: study and digest of the data, as checkpoints name them.
+        components: network, loss and optimizer; None: those that `config` names.
 
     Attributes:
         model: the network.
@@ -229,19 +236,23 @@ class Trainer:
         data: ImageData,
         device: torch.device,
         origin: Mapping[str, str | None] | None = None,
+        components: Components | None = None,
     ) -> None:
         self.config = config
+        self.components = components or standard_components(config)
         self.device = device
         self.origin = origin or {}
         self.best: dict[str, Any] = {"epoch": 0, "error": math.inf}
 
         with reproducible(device, config.seed, 0):
-            model = make_network(config, data.train.images.shape[1], len(data.classes))
-        self.model = model.to(device).to(memory_format=torch.channels_last)
+            model = self.components.network(data)
+        self.model = model.to(device)
         keep_freed_memory()
         clear_vector_registers()
         self.forward: Any = torch.compile(self.model) if config.compile else self.model
-        self.optimizer = make_optimizer(config, self.model, device)
+        self.optimizer = self.components.optimizer(self.model, device)
+        # An optimizer of the user's may have several learning rates.
+        self.scales = [group["lr"] / config.lr for group in self.optimizer.param_groups]
 
     def run_epoch(self, epoch: int, data: ImageData) -> EpochResult:
         """Train one epoch, validate, and remember the best weights.
@@ -283,7 +294,6 @@ class Trainer:
         """
         config = self.config
         precision = autocast(config, self.device)
-        loss_function = make_loss(config)
 
         # whole batches only: a last batch of few images would disturb the batch norms
         has_whole_batch = len(part) >= config.batch_size
@@ -302,13 +312,13 @@ class Trainer:
         self.model.train()
         for index, (images, labels) in enumerate(epoch_batches):
             rate = learning_rate(config, (epoch - 1) * n_steps + index, n_steps)
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
+            for group, scale in zip(self.optimizer.param_groups, self.scales, strict=True):
+                group["lr"] = rate * scale
             self.optimizer.zero_grad()
 
             with precision():
                 logits = self.forward(images)
-            loss = loss_function(logits.float(), labels)
+            loss = self.components.loss(logits.float(), labels)
             loss.backward()
             self.optimizer.step()
 
@@ -331,7 +341,7 @@ class Trainer:
         """
         content = {
             "epoch": epoch,
-            "config": asdict(self.config),
+            "config": asdict(self.config) | self.components.identity,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "best": self.best,
@@ -342,25 +352,13 @@ class Trainer:
     def load(self, path: str | Path) -> int:
         """Go on from a checkpoint; return the epochs done."""
         with checkpoint_errors(path):
-            content = read_checkpoint(path, self.config, TRAJECTORY)
+            content = read_checkpoint(path, self.components.identity)
             with checkpoint_errors(path, MISFIT):
                 self.model.load_state_dict(content["model"])
             check_origin(path, content, self.origin)
             self.optimizer.load_state_dict(content["optimizer"])
             self.best = content["best"]
             return content["epoch"]
-
-
-def make_network(config: TrainingConfig, in_channels: int, n_classes: int) -> ResNet:
-    """Build the network, its weights drawn from torch's generator.
-
-    Args:
-        config: hyperparameters.
-        in_channels: channels of the images.
-        n_classes: number of logits.
-    """
-    arguments = {name: getattr(config, name) for name in NETWORK}
-    return resnet(**arguments, in_channels=in_channels, n_classes=n_classes)
 
 
 @torch.inference_mode()

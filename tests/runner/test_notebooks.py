@@ -35,6 +35,7 @@ WRITTEN = [
             *("test_errors", "parallel_coordinates", "slices", "importance", "ablation"),
             *("pair_matrix", "slice", "confusion_matrix"),
             *("scale_timeline", "scale_simulated"),
+            *("own_network_curves", "own_network_any_time", "own_network_engine"),
             *("own_model_any_time", "own_model_importance"),
         )
     ),

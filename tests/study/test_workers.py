@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 
 import psutil
@@ -233,3 +234,24 @@ def test_what_an_objective_has_started_ends_with_it():
     pool.close()
     assert future.result().outcome.status == "lost"
     assert not psutil.wait_procs(seen, timeout=30)[1]
+
+
+@pytest.mark.slow
+def test_a_function_may_use_special_modules_of_a_library():
+    # Of `torch.classes` and `torch.backends` the names alone are used, as any attribute.
+    code = """
+    import pickle, torch
+    from hpo_lib.study.workers.pickling import dump_objective
+
+    class Data:
+        classes = ("a", "b")
+
+    def objective(configuration):
+        torch.backends.cudnn.benchmark = False
+        return len(Data.classes) + torch.ones(1).item()
+
+    print(pickle.loads(dump_objective(objective))({}))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "3.0\n"

@@ -11,8 +11,13 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from hpo_lib.training.config import TrainingConfig
-from hpo_lib.training.optimization import focal_loss, learning_rate, make_loss, make_optimizer
-from hpo_lib.training.trainer import make_network
+from hpo_lib.training.optimization import (
+    focal_loss,
+    learning_rate,
+    make_loss,
+    make_network,
+    make_optimizer,
+)
 from tests.training.images import SMALL
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections import ChainMap
 from collections.abc import Callable
 from functools import lru_cache
+from importlib import import_module
+from types import ModuleType
 from typing import Any, ClassVar, cast
 
 import cloudpickle
@@ -46,12 +49,27 @@ def _cache(function: Callable[..., Any], parameters: dict[str, Any]) -> Any:
 
 
 class _Pickler(cloudpickle.Pickler):
-    """Sends cached functions of `__main__` by value, as cloudpickle does with the others there."""
+    """Sends what cloudpickle does not: cached functions of `__main__`, and special modules.
+
+    cloudpickle sends each loaded module that a function may use, by any attribute of that name
+    (`torch.classes` with `data.classes`), but knows plain module objects alone.
+    """
 
     dispatch_table: ClassVar[Any] = ChainMap(
         {type(lru_cache(_cache)): _reduce_cached},
         cast("Any", cloudpickle.Pickler.dispatch_table),
     )
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Return how to make an object anew.
+
+        Args:
+            obj: any part of the objective.
+        """
+        is_special = isinstance(obj, ModuleType) and type(obj) is not ModuleType
+        if is_special and sys.modules.get(obj.__name__) is obj:
+            return import_module, (obj.__name__,)
+        return super().reducer_override(obj)
 
 
 def _dump(value: Any) -> bytes:
