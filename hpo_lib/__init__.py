@@ -19,6 +19,15 @@ The names in `__init__.pyi` are the public interface, together with those of `hp
 are loaded when first used, so that only what trains imports torch.
 """
 
+from typing import Any
+
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+from hpo_lib.checks import naming_extras
+
+_load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> Any:
+    with naming_extras(name):
+        return _load(name)

@@ -1,4 +1,4 @@
-"""Parse and run the command line: `python -m hpo_lib run | studies | findings | clean`."""
+"""Parse and run the command line: `python -m hpo_lib new | run | studies | findings | clean`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from hpo_lib.exceptions import PathError, RunError
-from hpo_lib.files import disk_used, shown, user_path
+from hpo_lib.checks import check_extra
+from hpo_lib.exceptions import MissingExtraError, PathError, RunError
+from hpo_lib.files import disk_used, project_folder, shown, user_path
 from hpo_lib.runner.notebooks import find_notebooks, notebooks_folder
+from hpo_lib.runner.project import new_project
 
 if TYPE_CHECKING:
     from hpo_lib.runner.record import RunRecord
@@ -27,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = _parser().parse_args(arguments)
     try:
         return chosen.command(chosen)
-    except (RunError, PathError) as error:
+    except (RunError, PathError, MissingExtraError) as error:
         print(f"hpo_lib: {error}", file=sys.stderr)
         return _REFUSED
     except OSError as error:  # a name that is too long, a folder that may not be read, a full disk
@@ -41,6 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m hpo_lib", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
+
+    new = commands.add_parser("new", help="begin a project: a folder with all notebooks")
+    new.set_defaults(command=_new)
+    new.add_argument("folder", help="a new or an empty one")
 
     run = commands.add_parser("run", help="execute the notebooks and write a report")
     run.set_defaults(command=_run)
@@ -79,7 +85,19 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _new(chosen: argparse.Namespace) -> int:
+    folder = user_path(chosen.folder)
+    names = new_project(folder)
+    print(f"{shown(folder)} has notebooks {names[0]} to {names[-1]}. To go on:")
+    print(f"  cd {shlex.quote(shown(folder))}")
+    print("  python -m hpo_lib run --profile smoke   # each notebook in seconds")
+    print("  jupyter lab")
+    return 0
+
+
 def _run(chosen: argparse.Namespace) -> int:
+    check_extra("notebooks", "python -m hpo_lib run")
+
     # Slow to import, and of no use to the other commands.
     from hpo_lib.runner.record import read_findings
     from hpo_lib.runner.run import run_notebooks
@@ -208,7 +226,7 @@ def _clean(chosen: argparse.Namespace) -> int:
 
 
 def _results() -> Path:
-    return notebooks_folder().parent / "results"
+    return project_folder() / "results"
 
 
 if __name__ == "__main__":

@@ -1,10 +1,24 @@
-"""Checks of arguments at the edge: each names the argument, the rule and the value."""
+"""Checks at the edge: of arguments, naming the argument, the rule and the value, and of extras."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import SupportsIndex
+
+from hpo_lib.exceptions import MissingExtraError
+
+EXTRA_MODULES = {
+    "training": {"tensorboard", "torch", "torchvision"},
+    "notebooks": {
+        *("IPython", "ipykernel", "ipywidgets", "jinja2", "jupyter_client", "nbclient"),
+        *("nbconvert", "nbformat", "nh3", "papermill", "pygments", "traitlets", "zmq"),
+    },
+    "cluster": {"distributed"},
+}
+"""Modules that are imported from the distributions of each extra and what these bring along."""
 
 
 def check_member(name: str, value: str, allowed: Iterable[str]) -> None:
@@ -61,3 +75,40 @@ def check_whole(name: str, value: SupportsIndex, least: int | None = None) -> in
         message = f"{name} must be at least {least}, got {number}"
         raise ValueError(message)
     return number
+
+
+@contextmanager
+def naming_extras(user: str) -> Generator[None]:
+    """Name the extra where an import within the block finds that it is not installed.
+
+    Args:
+        user: what the block provides, for the message.
+
+    Raises:
+        MissingExtraError: a module of an extra is missing.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        missing = str(error.name).split(".")[0]
+        extras = [extra for extra, modules in EXTRA_MODULES.items() if missing in modules]
+        if not extras:
+            raise
+        message = f"{user} needs {missing}: pip install 'hpo-lib[{extras[0]}]'"
+        raise MissingExtraError(message) from error
+
+
+def check_extra(extra: str, user: str) -> None:
+    """Check that all modules of an extra are there, without importing them.
+
+    Args:
+        extra: a key of `EXTRA_MODULES`.
+        user: what needs them, for the message.
+
+    Raises:
+        MissingExtraError: one is missing.
+    """
+    with naming_extras(user):
+        for module in sorted(EXTRA_MODULES[extra]):
+            if find_spec(module) is None:
+                raise ModuleNotFoundError(name=module)

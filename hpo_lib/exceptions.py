@@ -35,6 +35,10 @@ class PathError(ValueError):
     """A path that leads nowhere; the message names it and says why."""
 
 
+class MissingExtraError(ModuleNotFoundError):
+    """A dependency of an extra is not installed; the message names the extra."""
+
+
 class RunError(ValueError):
     """A run cannot begin: a notebook, a parameter, a profile or a folder is not as it must be."""
 

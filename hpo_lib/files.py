@@ -17,7 +17,20 @@ from typing import Any, cast
 from hpo_lib.exceptions import DataError, PathError, WriteError
 
 PACKAGE_PARENT = Path(__file__).resolve().parents[1]
-"""The folder that holds the package and, where there are any, the notebooks."""
+"""The folder that holds the package and, in a repository, the notebooks."""
+
+
+def project_folder() -> Path:
+    """Return the folder that holds notebooks and results.
+
+    It is where the user stands, there or in its `notebooks`, if it has profiles of runs; else
+    the repository, where the package is in one.
+    """
+    here = Path.cwd()
+    project = here.parent if here.name == "notebooks" else here
+    has_profiles = os.access(project / "notebooks" / "profiles.yaml", os.R_OK)
+    is_repository = (PACKAGE_PARENT / "notebooks").is_dir()
+    return PACKAGE_PARENT if is_repository and not has_profiles else project
 
 
 def is_full_disk(error: BaseException) -> bool:
@@ -114,7 +127,7 @@ def user_path(text: str | Path) -> Path:
     """Return the absolute path that a user typed; every path from outside passes here, once.
 
     A leading `~` is the home folder; a name such as `~backup.db`, where there is no user of that
-    name, stays as it is. A relative path begins in the working directory, in the project's own
+    name, stays as it is. A relative path begins in the working directory, in a project's
     notebooks in the project's folder.
 
     Args:
@@ -143,8 +156,10 @@ def user_path(text: str | Path) -> Path:
 
 def _standing_place() -> Path:
     here = Path.cwd()
-    is_kernel = "ipykernel.kernelapp" in sys.modules
-    return PACKAGE_PARENT if is_kernel and here == PACKAGE_PARENT / "notebooks" else here
+    if "ipykernel.kernelapp" not in sys.modules:
+        return here
+    project = project_folder()
+    return project if here == project / "notebooks" else here
 
 
 def disk_used(path: Path) -> int:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ import papermill
 import pytest
 import yaml
 
+from hpo_lib.checks import EXTRA_MODULES
 from hpo_lib.runner.notebooks import find_notebooks, read_notebook
 from hpo_lib.runner.parameters import read_profile
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-MODULES = sorted((ROOT / "hpo_lib").rglob("*.py"))
+MODULE_FILES = sorted((ROOT / "hpo_lib").rglob("*.py"))
 PROFILES = ("smoke", "quick", "laptop", "full")
 CONDA_NAMES = {"torch": "pytorch"}
 
@@ -36,9 +38,11 @@ def project() -> dict[str, Any]:
 def test_the_conda_environment_has_the_ranges_of_the_project(project):
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     *conda, pip = environment["dependencies"]
-    assert pip == {"pip": ["-e ."]}
+    assert pip == {"pip": ["-e .[all]"]}
     assert environment["channels"] == ["conda-forge"]
-    required = requirements(project["dependencies"])
+    extras = project["optional-dependencies"]
+    lines = [*project["dependencies"], *extras["training"], *extras["notebooks"]]
+    required = requirements(lines)
     expected = {CONDA_NAMES.get(name, name): limits for name, limits in required.items()}
     found = requirements(conda)
     assert found.pop("python") == project["requires-python"]
@@ -50,16 +54,33 @@ def test_the_conda_environment_has_the_ranges_of_the_project(project):
     assert found == {name: expected[name] for name in found}
 
 
-def test_every_module_and_data_file_is_packaged():
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    assert settings["packages"]["find"]["include"] == ["hpo_lib", "hpo_lib.*"]
-    packaged = {path for path in MODULES if (path.parent / "__init__.py").exists()}
-    for package, patterns in settings["package-data"].items():
-        folder = ROOT.joinpath(*package.split("."))
-        packaged |= {path for pattern in patterns for path in folder.glob(pattern)}
-    files = {path for path in (ROOT / "hpo_lib").rglob("*") if path.is_file()}
-    files = {path for path in files if "__pycache__" not in path.parts}
-    assert files - packaged == set()
+def test_what_notebooks_read_of_the_repository_goes_into_the_wheel():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    included = set(settings["targets"]["wheel"]["only-include"])
+    text = "\n".join(path.read_text() for path in NOTEBOOKS)
+    assert {"hpo_lib", "notebooks", *re.findall(r"results/reference/[\w.]*\w", text)} <= included
+
+
+def test_all_is_every_extra_of_users_and_tests_have_them(project):
+    extras = project["optional-dependencies"]
+    assert extras["all"] == ["hpo-lib[training,notebooks,cluster]"]
+    assert "hpo-lib[all]" in extras["dev"]
+    assert set(EXTRA_MODULES) == {"training", "notebooks", "cluster"}
+
+
+def test_every_module_that_is_imported_comes_with_the_package_or_a_known_extra(project):
+    names = {name for path in MODULE_FILES for name in imported(path)}
+    names -= {"hpo_lib", *sys.stdlib_module_names}
+    distributions = packages_distributions()
+    base = {name.lower() for name in requirements(project["dependencies"])}
+    in_base = {n for n in names if base & {d.lower() for d in distributions[n]}}
+    in_extras = set().union(*EXTRA_MODULES.values())
+    assert in_base | in_extras >= names
+    assert in_base & in_extras == set()
+    for extra, modules in EXTRA_MODULES.items():
+        listed = requirements(project["optional-dependencies"][extra])
+        found = {one.lower() for name in modules for one in distributions[name]}
+        assert found & {name.lower() for name in listed}
 
 
 @pytest.mark.parametrize(
@@ -74,7 +95,7 @@ def test_the_top_level_is_laid_out(name):
 
 
 def test_modules_stay_short():
-    lines = {path.name: len(path.read_text().splitlines()) for path in MODULES}
+    lines = {path.name: len(path.read_text().splitlines()) for path in MODULE_FILES}
     assert {name: n for name, n in lines.items() if n > 450} == {}
 
 
@@ -91,7 +112,7 @@ def imported(path: Path) -> Iterator[str]:
 
 def test_only_the_training_package_imports_torch():
     users = {
-        path.parent.name for path in MODULES if {"torch", "torchvision"} & set(imported(path))
+        path.parent.name for path in MODULE_FILES if {"torch", "torchvision"} & set(imported(path))
     }
     assert users == {"training"}
 

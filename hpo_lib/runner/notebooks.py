@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from hpo_lib.exceptions import RunError
-from hpo_lib.files import PACKAGE_PARENT, user_path
+from hpo_lib.files import project_folder, user_path
 
 _TYPE_NAMES = {"bool", "dict", "float", "int", "list", "str", "None"}
 
@@ -53,18 +53,17 @@ class Notebook:
 
 
 def notebooks_folder() -> Path:
-    """Return the folder `notebooks` beside the package, else the one in the working directory."""
-    for parent in (PACKAGE_PARENT, Path.cwd()):
-        if (parent / "notebooks").is_dir():
-            return parent / "notebooks"
-
-    message = f"no folder notebooks beside the package ({PACKAGE_PARENT}) or in {Path.cwd()}"
-    raise RunError(message)
+    """Return the folder `notebooks` of the project."""
+    folder = project_folder() / "notebooks"
+    if not folder.is_dir():
+        message = f"no folder {folder}: python -m hpo_lib new DIR makes a project"
+        raise RunError(message)
+    return folder
 
 
 def run_path(run_folder: str) -> Path:
     """Make and return the folder of a run; a relative one is below the project's folder."""
-    folder = notebooks_folder().parent / run_folder
+    folder = project_folder() / run_folder
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     return folder
 

@@ -7,7 +7,7 @@ import platform
 import re
 import subprocess
 from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from importlib import metadata
@@ -177,11 +177,16 @@ def now() -> str:
 
 def _versions() -> dict[str, str]:
     """Return the versions of Python, the project and its dependencies, without importing any."""
-    requirements = metadata.requires("hpo-lib") or []
-    required = [line for line in requirements if "extra ==" not in line]
-    names = ["hpo-lib", *(re.split(r"[^\w.-]", line)[0] for line in required)]
-    versions = {name: metadata.version(name) for name in names}
-    return {"python": platform.python_version(), **versions}
+    versions = {"python": platform.python_version(), "hpo-lib": metadata.version("hpo-lib")}
+    for requirement in metadata.requires("hpo-lib") or []:
+        name, _, marker = requirement.partition(";")
+        if "extra ==" in marker and "all" not in marker:
+            continue  # a tool for development
+        name = re.split(r"[^\w.-]", name)[0]
+        with suppress(metadata.PackageNotFoundError):  # of an extra that is not installed
+            versions[name] = metadata.version(name)
+
+    return versions
 
 
 def _device() -> dict[str, Any]:

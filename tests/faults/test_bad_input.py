@@ -252,7 +252,7 @@ def everything() -> dict[str, bytes]:
 def test_any_arguments_on_the_command_line(fuzz, tmp_path, monkeypatch):
     """In a project of its own: `clean --yes` means what it says."""
     shutil.copytree(notebooks_folder(), "notebooks")
-    monkeypatch.setattr("hpo_lib.runner.notebooks.PACKAGE_PARENT", tmp_path)
+    monkeypatch.setattr("hpo_lib.files.PACKAGE_PARENT", tmp_path)
     monkeypatch.setattr("hpo_lib.runner.run.execute", lambda *_: NotebookRun("ok"))
     monkeypatch.setattr("hpo_lib.runner.report.write_report", lambda *_: None)
     monkeypatch.setattr("signal.signal", lambda *_: None)

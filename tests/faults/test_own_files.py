@@ -245,7 +245,7 @@ def test_a_trial_whose_checkpoints_are_all_refused_begins_anew():
 @pytest.fixture
 def results(tmp_path, monkeypatch) -> Path:
     (tmp_path / "notebooks").mkdir()
-    monkeypatch.setattr("hpo_lib.__main__.notebooks_folder", lambda: tmp_path / "notebooks")
+    monkeypatch.setattr("hpo_lib.files.PACKAGE_PARENT", tmp_path)
     (tmp_path / "results").mkdir()
     return tmp_path / "results"
 

@@ -335,7 +335,7 @@ def test_an_interrupt_leaves_a_copy_a_record_and_no_kernel(home, number):
     cell += f"os.kill(os.getppid(), {int(number)}); time.sleep(600)"
     write_notebook(home / "01_one.ipynb", cell)
     code = f"""
-import sys, pathlib, signal, hpo_lib.runner.notebooks as module
+import sys, pathlib, signal, hpo_lib.files as module
 # A test run started in the background of a script inherits that interrupts are ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 module.PACKAGE_PARENT = pathlib.Path({str(home.parent)!r})
@@ -406,7 +406,7 @@ def test_all_paths_are_meant_from_where_the_user_is(home, tmp_path, monkeypatch)
     (here / "images").mkdir(parents=True)
     for name in ("record.csv", "mine.yaml"):
         (here / name).touch()
-    monkeypatch.setattr("hpo_lib.runner.notebooks.PACKAGE_PARENT", tmp_path)
+    monkeypatch.setattr("hpo_lib.files.PACKAGE_PARENT", tmp_path)
     monkeypatch.chdir(here)
     monkeypatch.setenv("HPO_DATA", "images")
     options = {"--data": "folder:images", "-p data_root": "images", "-p record": "record.csv"}

@@ -18,6 +18,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+from distributed import Client, Scheduler, Security, Worker, get_worker
+from distributed.diagnostics.plugin import SchedulerPlugin, WorkerPlugin
+
 from hpo_lib.checks import check_positive
 from hpo_lib.exceptions import StudyError
 from hpo_lib.objective import Objective, Segment
@@ -25,13 +28,6 @@ from hpo_lib.space.values import Configuration
 from hpo_lib.study.workers.base import Began, Evaluation, Failure, UsableTime, describe_exception
 from hpo_lib.study.workers.local import LocalWorkers
 from hpo_lib.study.workers.pickling import dump_objective
-
-try:
-    from distributed import Client, Scheduler, Security, Worker, get_worker
-    from distributed.diagnostics.plugin import SchedulerPlugin, WorkerPlugin
-except ModuleNotFoundError as error:
-    _message = "a Dask cluster as workers needs distributed: pip install 'hpo-lib[cluster]'"
-    raise ModuleNotFoundError(_message) from error
 
 _POLL_SECONDS = 1.0
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hpo_lib.checks import check_whole
+from hpo_lib.checks import check_whole, naming_extras
 from hpo_lib.objective import Objective
 from hpo_lib.study.workers.base import Workers
 from hpo_lib.study.workers.in_process import InProcess
@@ -27,11 +27,13 @@ def make_workers(
     Raises:
         ValueError: a limit cannot be applied to these workers, or a number is out of range.
         TypeError: `workers` is none of these.
+        MissingExtraError: the extra `cluster` is not installed.
     """
     has_limits = time_limit is not None or memory_limit is not None
 
     if isinstance(workers, str):
-        from hpo_lib.study.workers.dask_cluster import DaskWorkers
+        with naming_extras("a Dask cluster as workers"):
+            from hpo_lib.study.workers.dask_cluster import DaskWorkers
 
         return DaskWorkers(workers, time_limit=time_limit, memory_limit=memory_limit)
 
