@@ -22,10 +22,8 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from hpo_lib.files import user_path
-from hpo_lib.space.parameters import ChoiceParameter, Parameter
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration
-from hpo_lib.space.yaml_io import read_yaml
 from hpo_lib.trials import StudyRecord, TrialOutcome, own_trials, study_space
 
 Array = NDArray[np.float64]
@@ -272,22 +270,11 @@ def _read_configuration(row: _Row, space: SearchSpace) -> Configuration:
     try:
         for parameter in space.searched:
             if text := row.cells.get(parameter.name):
-                values[parameter.name] = _read_value(text, parameter)
+                values[parameter.name] = parameter.parse(text)
         return space.complete(values)
     except ValueError as error:
         message = f"{row.place}: {error}"
         raise ValueError(message) from error
-
-
-def _read_value(text: str, parameter: Parameter) -> Any:
-    """Return the value that a cell means; the space refuses those of no parameter.
-
-    A column of numbers with empty cells comes back with 0 as 0.0, and spreadsheets write TRUE.
-    """
-    words: dict[str, Any] = {}
-    if isinstance(parameter, ChoiceParameter):
-        words = {str(option): option for option in parameter.options}
-    return words[text] if text in words else read_yaml(text)[0]
 
 
 def _read_numbers(row: _Row, column: str) -> list[float]:
