@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,14 +27,20 @@ from hpo_lib.study.settings import imported_settings
 from hpo_lib.study.storage import Storage, open_storage, translate_storage_errors
 from hpo_lib.trials import StudyRecord, imported_trial
 
-# Words for the same state in tables of this package, Optuna, MLflow, Weights & Biases, Ray Tune.
-_COMPLETED = ("complete", "completed", "finished", "terminated", "success", "succeeded", "done")
-_STOPPED = ("pruned", "stopped", "early_stopped")
-_UNFINISHED = ("waiting", "running", "pending", "scheduled")
-
 _N_SHOWN = 5
 
 _Trial = tuple[float, Configuration]
+
+
+class Cause(StrEnum):
+    """Why a row was not imported."""
+
+    OUTSIDE = "outside the space"
+    INCOMPLETE = "parameter missing"
+    NO_VALUE = "no value"
+    FAILED = "failed"
+    STOPPED = "stopped early"
+    UNFINISHED = "not finished"
 
 
 class LeftOut(NamedTuple):
@@ -41,14 +48,22 @@ class LeftOut(NamedTuple):
 
     Attributes:
         row: where it stands in the source.
-        cause: "outside the space", "parameter missing", "no value", "failed", "stopped early" or
-            "not finished".
+        cause: kind of the reason.
         reason: one sentence.
     """
 
     row: str
-    cause: str
+    cause: Cause
     reason: str
+
+
+# States in the words of this package, Optuna, MLflow, Weights & Biases and Ray Tune; any other
+# word is a failure.
+_CAUSES: dict[str, Cause | None] = {
+    **dict.fromkeys(("complete", "completed", "finished", "terminated", "success", "done")),
+    **dict.fromkeys(("pruned", "stopped", "early_stopped"), Cause.STOPPED),
+    **dict.fromkeys(("waiting", "running", "pending", "scheduled"), Cause.UNFINISHED),
+}
 
 
 @dataclass(frozen=True)
@@ -162,11 +177,11 @@ def import_trials(
     trials: list[_Trial] = []
     left_out: list[LeftOut] = []
     for row in read.rows:
-        result = _read_row(row, space, columns, value, transform)
-        if isinstance(result, LeftOut):
-            left_out.append(result)
-        else:
-            trials.append(result)
+        try:
+            trial = _read_row(row, space, columns, value, transform)
+            trials.append(trial)
+        except _UnfitError as error:
+            left_out.append(LeftOut(row.label, *error.args))
 
     report = ImportedTrials(
         study=name,
@@ -207,17 +222,16 @@ def _find_columns(
     known = source.columns
     renamed = {parameter: name for name, parameter in names.items()}
     columns: dict[str, str] = {}
+    missing = [] if value in known else [value]
     for parameter in space.parameters:
-        written = renamed.get(parameter.name, parameter.name)
-        candidates = [f"{prefix}{written}" for prefix in (*PREFIXES, "")]
-        found = [column for column in candidates if column in known]
-        if found:
-            columns[parameter.name] = found[0]
+        name = parameter.name
+        candidates = [f"{prefix}{renamed.get(name, name)}" for prefix in (*PREFIXES, "")]
+        column = next(filter(known.__contains__, candidates), None)
+        if column is not None:
+            columns[name] = column
+        elif name in renamed or (parameter.fixed is None and not parameter.when):
+            missing.append(name)
 
-    required = {p.name for p in space.searched if not p.when} | set(names.values())
-    missing = sorted(required - columns.keys())
-    if value not in known:
-        missing.append(value)
     if missing:
         message = (
             f"{source.name} must have a column for each of {missing} (names={{...}} maps those "
@@ -234,14 +248,18 @@ def _unused(source: Source, used: set[str]) -> tuple[str, ...]:
     return tuple(c for c in columns if c not in used and c not in STATES)
 
 
+class _UnfitError(Exception):
+    """A row cannot be imported: the cause, and one sentence."""
+
+
 def _read_row(
     row: SourceRow,
     space: SearchSpace,
     columns: Mapping[str, str],
     value: str,
     transform: Callable[[float], float] | None,
-) -> _Trial | LeftOut:
-    """Return the value and the configuration of a row, or why it has none.
+) -> _Trial:
+    """Return the value and the configuration of a row.
 
     Args:
         row: one trial of the source.
@@ -249,41 +267,56 @@ def _read_row(
         columns: column by parameter.
         value: column of the value.
         transform: of the value.
+
+    Raises:
+        _UnfitError: it has none.
     """
     state = next((row.cells[c] for c in STATES if c in row.cells and c not in space), None)
     cause = _cause_of(state)
     if cause is not None:
-        return LeftOut(row.label, cause, row.reason or f"its state is {state}")
+        raise _UnfitError(cause, row.reason or f"its state is {state}")
 
     try:
         number = _read_number(row.cells.get(value))
         number = number if transform is None else _read_number(transform(number))
     except ValueError as error:
-        return LeftOut(row.label, "no value", f"{value}: {error}")
+        raise _UnfitError(Cause.NO_VALUE, f"{value}: {error}") from error
+    return number, _read_configuration(row, space, columns)
 
+
+def _read_configuration(
+    row: SourceRow, space: SearchSpace, columns: Mapping[str, str]
+) -> Configuration:
+    """Return the active values of a row.
+
+    Args:
+        row: one trial of the source.
+        space: the search space.
+        columns: column by parameter.
+
+    Raises:
+        _UnfitError: a value is missing or outside the space.
+    """
     configuration: Configuration = {}
     for parameter in space.parameters:
+        name = parameter.name
         if not parameter.is_met(configuration):
             continue
-        cell = row.cells.get(columns.get(parameter.name, ""))
+
+        cell = row.cells.get(columns.get(name, ""))
         cell = parameter.fixed if _is_missing(cell) else cell
         if cell is None:
-            return LeftOut(row.label, "parameter missing", f"{parameter.name}: has no value")
+            raise _UnfitError(Cause.INCOMPLETE, f"{name}: has no value")
         try:
-            configuration[parameter.name] = _read_parameter(parameter, cell)
+            configuration[name] = _read_parameter(parameter, cell)
         except ValueError as error:
-            return LeftOut(row.label, "outside the space", f"{parameter.name}: {error}")
-    return number, configuration
+            raise _UnfitError(Cause.OUTSIDE, f"{name}: {error}") from error
+    return configuration
 
 
-def _cause_of(state: object) -> str | None:
+def _cause_of(state: object) -> Cause | None:
     """Return why a trial in a state has no final value; None where it ended well."""
-    word = "completed" if _is_missing(state) else str(state).lower()
-    if word in _COMPLETED:
-        return None
-    if word in _STOPPED:
-        return "stopped early"
-    return "not finished" if word in _UNFINISHED else "failed"
+    return None if _is_missing(state) else _CAUSES.get(str(state).lower(), Cause.FAILED)
 
 
 def _is_missing(cell: object) -> bool:
