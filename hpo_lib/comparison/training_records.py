@@ -143,8 +143,8 @@ def read_record(path: str | Path, space: SearchSpace | None = None) -> Record:
     and, if there is one, `seconds` hold one number per epoch, separated by spaces; `cpu_seconds`,
     which other work on the machine hardly changes, go before `seconds`. Where `machine` names
     several, the seconds are those of the commonest alone. A training that is shorter than the
-    budget has diverged. Other columns, the test errors among them, are not read. A file that
-    `trials_frame(study).to_csv` wrote has this form.
+    budget has diverged, unless columns `state` and `status` say otherwise. Other columns, the test
+    errors among them, are not read. A file that `trials_frame(study).to_csv` wrote has this form.
 
     Args:
         path: the file; a JSON file of the same stem may hold `space` (as YAML) and `budget`.
@@ -186,7 +186,10 @@ def read_record(path: str | Path, space: SearchSpace | None = None) -> Record:
         configurations,
         errors,
         _read_seconds(rows),
-        diverged=[len(curve) < budget for curve in errors],
+        diverged=[
+            len(curve) < budget and _may_have_diverged(row)
+            for row, curve in zip(rows, errors, strict=True)
+        ],
         budget=budget,
         source=path.name,
     )
@@ -263,6 +266,11 @@ def _read_seconds(rows: Sequence[_Row]) -> list[list[float]]:
         _read_numbers(row, column) if machine == commonest else []
         for row, machine in zip(rows, machines, strict=True)
     ]
+
+
+def _may_have_diverged(row: _Row) -> bool:
+    """Return whether a training may have ended by divergence, not by pruning or a failure."""
+    return "state" not in row.cells or row.cells.get("status") == TrialOutcome.DIVERGED
 
 
 def _read_configuration(row: _Row, space: SearchSpace) -> Configuration:
