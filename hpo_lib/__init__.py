@@ -10,6 +10,7 @@ What is where:
 - `objective`: the contract between training and search
 - `trials`: the record of a trial, and the incumbent
 - `comparison`: strategies compared with paired seeds, statistics, replays of recorded trainings
+- `exchange`: trials of other programs as evidence, logs for trackers
 - `assessment`: what a study found, in sentences (`findings`)
 - `plots`: every figure
 - `widgets`: the space editor, the study monitor and the surrogate explorer

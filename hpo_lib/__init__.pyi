@@ -18,6 +18,9 @@ from .comparison.surrogate_benchmark import SurrogateObjective as SurrogateObjec
 from .comparison.training_records import read_record as read_record
 from .comparison.training_records import study_record as study_record
 from .exceptions import SpaceError as SpaceError
+from .exchange.imports import ImportedTrials as ImportedTrials
+from .exchange.imports import import_trials as import_trials
+from .exchange.tensorboard import write_tensorboard as write_tensorboard
 from .files import user_path as user_path
 from .loop import LoopObjective as LoopObjective
 from .loop import TrialContext as TrialContext

@@ -320,15 +320,42 @@ def copy_for_warm_start(
         configuration: its values in the other study's space.
         distributions: of the searched parameters of that space, by name.
     """
-    params = {name: value for name, value in configuration.items() if name in distributions}
     record = TrialRecord.read(trial.user_attrs)
     record = replace(record, configuration=configuration, warm_start=source)
+    params = {name: value for name, value in configuration.items() if name in distributions}
     return create_trial(
         value=trial.value,
         params=params,
         distributions={name: distributions[name] for name in params},
         user_attrs={**trial.user_attrs, RECORD_KEY: record.to_dict()},
         intermediate_values=trial.intermediate_values,
+    )
+
+
+def imported_trial(
+    value: float,
+    configuration: Configuration,
+    distributions: Mapping[str, BaseDistribution],
+) -> FrozenTrial:
+    """Return a training that another program made as a completed trial of one epoch.
+
+    It has no intermediate values: epochs of two programs do not compare.
+
+    Args:
+        value: its final value, finite.
+        configuration: its values in the study's space.
+        distributions: of the searched parameters of that space, by name.
+    """
+    curve = (value,)
+    record = TrialRecord(
+        configuration=configuration, validation_error=curve, status=TrialOutcome.COMPLETED
+    )
+    params = {name: value for name, value in configuration.items() if name in distributions}
+    return create_trial(
+        value=value,
+        params=params,
+        distributions={name: distributions[name] for name in params},
+        user_attrs={RECORD_KEY: record.to_dict()},
     )
 
 

@@ -24,6 +24,7 @@ EXAMPLES = (
     *("SearchSpace", "run_study", "gp_minimize", "trials_frame", "compare", "BayesSampler"),
     *("retrain_top_k", "fit_surrogate", "stopping_rules", "open_study"),
     *("findings", "ablation_path", "Findings"),
+    "import_trials",
 )
 """Main entry points, whose docstrings have an example that runs."""
 

@@ -22,10 +22,8 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from hpo_lib.files import user_path
-from hpo_lib.space.parameters import ChoiceParameter, Parameter
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration
-from hpo_lib.space.yaml_io import read_yaml
 from hpo_lib.trials import StudyRecord, TrialOutcome, own_trials, study_space
 
 Array = NDArray[np.float64]
@@ -145,8 +143,8 @@ def read_record(path: str | Path, space: SearchSpace | None = None) -> Record:
     and, if there is one, `seconds` hold one number per epoch, separated by spaces; `cpu_seconds`,
     which other work on the machine hardly changes, go before `seconds`. Where `machine` names
     several, the seconds are those of the commonest alone. A training that is shorter than the
-    budget has diverged. Other columns, the test errors among them, are not read. A file that
-    `trials_frame(study).to_csv` wrote has this form.
+    budget has diverged, unless columns `state` and `status` say otherwise. Other columns, the test
+    errors among them, are not read. A file that `trials_frame(study).to_csv` wrote has this form.
 
     Args:
         path: the file; a JSON file of the same stem may hold `space` (as YAML) and `budget`.
@@ -188,7 +186,10 @@ def read_record(path: str | Path, space: SearchSpace | None = None) -> Record:
         configurations,
         errors,
         _read_seconds(rows),
-        diverged=[len(curve) < budget for curve in errors],
+        diverged=[
+            len(curve) < budget and _may_have_diverged(row)
+            for row, curve in zip(rows, errors, strict=True)
+        ],
         budget=budget,
         source=path.name,
     )
@@ -267,27 +268,21 @@ def _read_seconds(rows: Sequence[_Row]) -> list[list[float]]:
     ]
 
 
+def _may_have_diverged(row: _Row) -> bool:
+    """Return whether a training may have ended by divergence, not by pruning or a failure."""
+    return "state" not in row.cells or row.cells.get("status") == TrialOutcome.DIVERGED
+
+
 def _read_configuration(row: _Row, space: SearchSpace) -> Configuration:
     values: dict[str, Any] = {}
     try:
         for parameter in space.searched:
             if text := row.cells.get(parameter.name):
-                values[parameter.name] = _read_value(text, parameter)
+                values[parameter.name] = parameter.parse(text)
         return space.complete(values)
     except ValueError as error:
         message = f"{row.place}: {error}"
         raise ValueError(message) from error
-
-
-def _read_value(text: str, parameter: Parameter) -> Any:
-    """Return the value that a cell means; the space refuses those of no parameter.
-
-    A column of numbers with empty cells comes back with 0 as 0.0, and spreadsheets write TRUE.
-    """
-    words: dict[str, Any] = {}
-    if isinstance(parameter, ChoiceParameter):
-        words = {str(option): option for option in parameter.options}
-    return words[text] if text in words else read_yaml(text)[0]
 
 
 def _read_numbers(row: _Row, column: str) -> list[float]:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, PlainValidator, ValidationError, ValidationInfo,
 
 from hpo_lib.exceptions import SpaceError
 from hpo_lib.space.values import Value, read_conditions
-from hpo_lib.space.yaml_io import label
+from hpo_lib.space.yaml_io import label, read_yaml
 
 _EXTENT = {"low", "high", "options"}
 _KEYS = (  # in canonical order
@@ -150,6 +150,10 @@ class ParameterBase(BaseModel, frozen=True, extra="forbid"):
     def convert(self, value: object) -> Value:
         """Return the value as a plain Python value of the range; ValueError outside of it."""
         raise NotImplementedError
+
+    def parse(self, text: str) -> object:
+        """Return the value that a text stands for, such as a cell of a table; not yet checked."""
+        return read_yaml(text)[0]
 
     def _middle(self) -> Value:
         raise NotImplementedError

@@ -226,6 +226,11 @@ class ChoiceParameter(ParameterBase, frozen=True):
     def _middle(self) -> Value:
         return self.options[0]
 
+    def parse(self, text: str) -> object:
+        """Return the option that is written like the text, else the value it stands for."""
+        words = {str(option): option for option in self.options}
+        return words[text] if text in words else super().parse(text)
+
     def convert(self, value: object) -> Value:
         """Return the option that equals the value, 1 being 1.0 but not True."""
         plain = read_value(value)

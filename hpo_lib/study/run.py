@@ -73,7 +73,7 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
     time_limit: float | None = None,
     memory_limit: int | None = None,
     max_failures: int = 5,
-    callback: Callback | None = None,
+    callback: Callback | Sequence[Callback] | None = None,
     stop: Sequence[StoppingRule] = (),
     progress: bool = True,
 ) -> optuna.Study:
@@ -111,7 +111,8 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
         time_limit: seconds per segment; in a new process its loading counts, too.
         memory_limit: bytes of resident memory per worker.
         max_failures: failed trials in a row after which the study stops.
-        callback: called after each trial with the study and the trial; True ends the study.
+        callback: called after each trial with the study and the trial, one or several; True ends
+            the study. Optuna's callbacks for MLflow, Weights & Biases and others will do.
         stop: rules that end the study before its budget (see `stopping`).
         progress: show a bar with the incumbent and the time left; in a log, a line now and then.
 
@@ -145,6 +146,7 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
     n_trials = check_whole("n_trials", n_trials, 1)
     seed = check_whole("seed", seed, 0)
     check_whole("max_failures", max_failures, 1)
+    callbacks = _as_callbacks(callback)
 
     evaluated = as_objective(objective, budget)
     pruning = None if pruning == "none" else pruning
@@ -173,11 +175,10 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
 
     # Open the study or create it.
     backend = open_storage(storage)
-    sampler = make_sampler(strategy, space, seed, n_trials)
     with translate_storage_errors(storage):
         study = optuna.create_study(
             storage=backend,
-            sampler=sampler,
+            sampler=make_sampler(strategy, space, seed, n_trials),
             pruner=pruner,
             study_name=name,
             load_if_exists=True,
@@ -223,7 +224,7 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
                 seed=seed,
                 rungs=tuple(rungs),
                 max_failures=max_failures,
-                callback=_counted(shown, callback),
+                callback=_counted(shown, callbacks),
                 stop=stop,
             )
             driver.run(pool, keep_workers=pool is workers)
@@ -292,17 +293,29 @@ def _check_rungs(
         raise ValueError(message)
 
 
-def _counted(progress: Progress, callback: Callback | None) -> Callback:
-    """Return a callback that counts the trials that have ended, then calls another one.
+def _as_callbacks(callback: Callback | Sequence[Callback] | None) -> list[Callback]:
+    if callback is None:
+        return []
+    callbacks = [callback] if callable(callback) else list(callback)
+    for one in callbacks:
+        if not callable(one):
+            message = f"callback must be a function of study and trial, or several, got {one!r}"
+            raise TypeError(message)
+    return callbacks
+
+
+def _counted(progress: Progress, callbacks: Sequence[Callback]) -> Callback:
+    """Return a callback that counts the trials that have ended, then calls the others.
 
     Args:
         progress: what counts them.
-        callback: called with the same arguments; its answer is returned.
+        callbacks: called with the same arguments, all of them; True of any is returned.
     """
 
-    def count(study: optuna.Study, trial: FrozenTrial) -> bool | None:
+    def count(study: optuna.Study, trial: FrozenTrial) -> bool:
         progress.advance(lambda: describe_best(study))
-        return None if callback is None else callback(study, trial)
+        answers = [callback(study, trial) for callback in callbacks]
+        return any(answer is True for answer in answers)
 
     return count
 

@@ -41,6 +41,19 @@ def study_settings(objective: Objective, **others: Any) -> dict[str, Any]:
         raise TypeError(message) from error
 
 
+def imported_settings(**origin: Any) -> dict[str, Any]:
+    """Return the settings of a study whose trials another program has made.
+
+    Args:
+        **origin: where they come from and what was left out, as JSON.
+    """
+    return {"budget": 1, "objective": {"imported": origin}}
+
+
+def _is_imported(recorded: dict[str, Any]) -> bool:
+    return "imported" in recorded.get("objective", {})
+
+
 def qualified_name(part: object) -> str:
     """Return the name under which a sampler or pruner is recorded."""
     cls = type(part)
@@ -80,6 +93,9 @@ def check_comparable(
 ) -> None:
     """Refuse another objective or budget than that of an earlier study.
 
+    Imported trials pass: nothing can be known of the program that made them, and who imported
+    them by name says that they are evidence.
+
     Args:
         name: of the earlier study.
         recorded: its settings.
@@ -89,6 +105,8 @@ def check_comparable(
     Raises:
         StudyChangedError: the values of the two do not compare.
     """
+    if _is_imported(recorded):
+        return
     recorded = _in_current_form(recorded, objective)
     for key in ("objective", "budget"):
         if recorded.get(key) != asked[key]:
@@ -140,10 +158,11 @@ def check_unchanged(
     if not differences:
         return
 
-    # With the same objective and budget, a new study can take the trials over.
+    # With the same objective and budget a new study can take the trials over; imported ones, too.
     listed = "\n  ".join(differences)
     advice = ": the values do not compare"
-    if all(recorded_settings.get(key) == settings[key] for key in ("objective", "budget")):
+    is_same = all(recorded_settings.get(key) == settings[key] for key in ("objective", "budget"))
+    if is_same or _is_imported(recorded_settings):
         advice = f", with warm_start_from={study.study_name!r} to take over its trials"
     message = (
         f"study {study.study_name!r} was recorded with other settings (- recorded, + asked):\n"

@@ -1,0 +1,1 @@
+"""Exchange trials with other programs: import of earlier results, logs for trackers."""

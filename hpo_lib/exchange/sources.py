@@ -1,0 +1,220 @@
+"""Read trials of other programs as rows: a table, a CSV, an Optuna study, a Ray Tune experiment.
+
+Rows are what the source says, unchecked. Only text and JSON are read, never a pickle.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import optuna
+import pandas as pd
+from optuna.study import StudyDirection
+
+from hpo_lib.exceptions import DataError
+from hpo_lib.files import user_path
+from hpo_lib.trials import RecordedTrial, TrialOutcome, recorded_trials
+
+PREFIXES = ("param_", "params_", "config/")
+"""Beginnings of the names of parameters in tables of this package, of Optuna and of Ray Tune."""
+
+STATES = ("state", "status")
+"""Columns that say whether a trial ended well."""
+
+_RESULTS = "result.json"
+_PARAMETERS = "params.json"
+
+
+class SourceRow(NamedTuple):
+    """One trial of another program.
+
+    Attributes:
+        label: where it stands in the source.
+        cells: its parameters, values and state by name.
+        reason: why it has no value, if the source says so.
+    """
+
+    label: str
+    cells: Mapping[str, Any]
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Trials of another program.
+
+    Attributes:
+        name: what they come from, for messages and the record.
+        rows: one per trial.
+        is_maximized: whether the source says that higher values are better.
+    """
+
+    name: str
+    rows: list[SourceRow]
+    is_maximized: bool = False
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of all cells, in the order of their first appearance."""
+        return list(dict.fromkeys(name for row in self.rows for name in row.cells))
+
+
+def read_source(source: pd.DataFrame | optuna.Study | str | Path) -> Source:
+    """Read all trials of a source.
+
+    Args:
+        source: a table with one row per trial, the path of such a table as CSV, an Optuna study,
+            or the folder of a Ray Tune experiment.
+
+    Raises:
+        DataError: the source is not there or has another form.
+    """
+    if isinstance(source, pd.DataFrame):
+        return Source("a data frame", _table_rows(source))
+    if isinstance(source, optuna.Study):
+        return _read_study(source)
+
+    path = user_path(source)
+    if path.is_dir():
+        return Source(path.name, list(_ray_rows(path)))
+    return Source(path.name, _table_rows(_read_csv(path)))
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        message = f"source must be a CSV file or the folder of a Ray Tune experiment, got {path}"
+        raise DataError(message)
+    try:
+        # As text: the search space says what a cell means.
+        return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (ValueError, OSError) as error:
+        message = f"{path} must be a CSV file in UTF-8, got {error}"
+        raise DataError(message) from error
+
+
+def _table_rows(table: pd.DataFrame) -> list[SourceRow]:
+    columns = [str(name) for name in table.columns]
+    repeated = sorted({name for name in columns if columns.count(name) > 1})
+    if repeated:
+        message = f"the columns of a table must have different names, got {repeated} repeatedly"
+        raise DataError(message)
+
+    rows = table.astype(object).to_numpy().tolist()
+    return [
+        SourceRow(f"row {number}", dict(zip(columns, row, strict=True)))
+        for number, row in enumerate(rows)
+    ]
+
+
+def _read_study(study: optuna.Study) -> Source:
+    name = f"study {study.study_name}"
+    if len(study.directions) > 1:
+        message = (
+            f"source must have one value per trial, got {name} with {len(study.directions)}: "
+            "import study.trials_dataframe() and name the column of the value"
+        )
+        raise DataError(message)
+
+    rows = [_study_row(trial) for trial in recorded_trials(study)]
+    return Source(name, rows, is_maximized=study.direction == StudyDirection.MAXIMIZE)
+
+
+def _study_row(trial: RecordedTrial) -> SourceRow:
+    cells: dict[str, Any] = {f"params_{name}": v for name, v in trial.configuration.items()}
+    cells["value"] = trial.value
+    cells["state"] = trial.outcome.value
+    return SourceRow(f"trial {trial.number}", cells, trial.record.reason or "")
+
+
+def _ray_rows(folder: Path) -> Iterator[SourceRow]:
+    """Yield the trials of a Ray Tune experiment, those that are shorter than others as stopped."""
+    files = (*folder.glob(f"*/{_RESULTS}"), *folder.glob(f"*/{_PARAMETERS}"))
+    trials = sorted({file.parent for file in files})
+    if not trials:
+        message = (
+            "source must be the folder of a Ray Tune experiment, whose trials have folders with "
+            f"{_RESULTS} and {_PARAMETERS}, got {folder} without any"
+        )
+        raise DataError(message)
+
+    reports = [_read_reports(trial / _RESULTS) for trial in trials]
+    longest = max(map(_n_iterations, reports))
+    for trial, reported in zip(trials, reports, strict=True):
+        state, reason = _ray_state(trial, _n_iterations(reported), longest)
+        last = reported[-1] if reported else {}
+        parameters = {"config": _read_object(trial / _PARAMETERS)}
+        cells = {**_flatten(last), **_flatten(parameters), "state": state}
+        yield SourceRow(trial.name, cells, reason)
+
+
+def _ray_state(trial: Path, n_iterations: int, longest: int) -> tuple[str, str]:
+    """Return how a trial of Ray Tune has ended, and the reason.
+
+    Args:
+        trial: its folder.
+        n_iterations: how many iterations it reported.
+        longest: iterations of the longest trial of the experiment.
+    """
+    error = trial / "error.txt"
+    if error.is_file():
+        lines = error.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return TrialOutcome.FAILED, lines[-1] if lines else "it left an error file"
+    if n_iterations == 0:
+        return TrialOutcome.FAILED, f"{_RESULTS} has no report"
+    if n_iterations < longest:
+        return TrialOutcome.PRUNED, f"stopped after {n_iterations} of {longest} iterations"
+    return TrialOutcome.COMPLETED, ""
+
+
+def _n_iterations(reports: list[dict[str, Any]]) -> int:
+    return int(reports[-1].get("training_iteration", len(reports))) if reports else 0
+
+
+def _read_reports(path: Path) -> list[dict[str, Any]]:
+    """Return one report per line, up to the first damaged one: a killed trial leaves such a line.
+
+    Args:
+        path: file that a trial appends to; it may not be there.
+    """
+    reports: list[dict[str, Any]] = []
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    for line in text.splitlines():
+        report = _parse_object(line)
+        if not report:
+            break
+        reports.append(report)
+    return reports
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file; an empty one where it is missing or damaged."""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    return _parse_object(text)
+
+
+def _parse_object(text: str) -> dict[str, Any]:
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return cast("dict[str, Any]", content) if isinstance(content, dict) else {}
+
+
+def _flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings as one, with names such as `config/optimizer/lr`, as Ray Tune does.
+
+    Args:
+        nested: mappings of names to values or mappings.
+        prefix: of all names.
+    """
+    flat: dict[str, Any] = {}
+    for name, value in nested.items():
+        if isinstance(value, dict):
+            flat |= _flatten(cast("dict[str, Any]", value), f"{prefix}{name}/")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
