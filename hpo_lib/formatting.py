@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 
 def format_number(value: float, digits: int = 3) -> str:
@@ -38,3 +39,13 @@ def format_seconds(seconds: float) -> str:
     if seconds < 100 * 60:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
+
+
+def keep_together(text: str) -> str:
+    r"""Return text in which no line ends between a number and what belongs to it.
+
+    Example:
+        >>> keep_together("5.7 % (p = 0.1)") == "5.7\N{NBSP}% (p\N{NBSP}=\N{NBSP}0.1)"
+        True
+    """
+    return re.sub(r"(?<=\d) (?=%)| (?=[=±] )|(?<=[=±]) ", "\N{NBSP}", text)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hpo_lib.files import atomic_write_text, user_path
+from hpo_lib.formatting import keep_together
 
 _WIDTH = 96
 _INDENT = 11
@@ -157,7 +158,8 @@ class Findings(tuple[Finding, ...]):
 def _to_html(finding: Finding) -> str:
     border = f"border-left: 4px solid {_COLOURS[finding.status.value]}"
     head = f"<b>{escape(finding.status)}</b> · <b>{escape(finding.topic)}</b>"
-    return f'<p style="{_BLOCK}; {border}">{head}<br>{escape(finding.sentence)}</p>'
+    sentence = escape(keep_together(finding.sentence))
+    return f'<p style="{_BLOCK}; {border}">{head}<br>{sentence}</p>'
 
 
 def _plain(value: Any) -> Any:

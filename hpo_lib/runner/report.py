@@ -18,6 +18,7 @@ from traitlets.config import Config
 
 from hpo_lib.exceptions import RunError
 from hpo_lib.files import atomic_write_text
+from hpo_lib.formatting import keep_together
 from hpo_lib.runner.record import RunRecord, read_findings
 
 # Each cell is sanitised by itself: what one leaves open does not swallow those after it.
@@ -47,7 +48,10 @@ _ATTRIBUTES = {
     "rect": {"fill", "height", "width", "x", "y"},
     "svg": {"fill", "height", "width"},
 }
-_STYLES = {"background-color", "color", "font-style", "font-weight", "text-align"}
+_STYLES = {
+    *("background-color", "border-left", "color", "font-style", "font-weight"),
+    *("padding-left", "text-align"),
+}
 
 _SCRIPT = """
 const codes = document.querySelectorAll('details.code');
@@ -94,6 +98,7 @@ def write_report(folder: Path, record: RunRecord) -> Path:
     script_hash = b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
 
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    environment.filters["keep_together"] = keep_together
     template = (Path(__file__).parent / "report.html.j2").read_text(encoding="utf-8")
     page = environment.from_string(template).render(
         run=record,
@@ -142,7 +147,10 @@ def _exporter() -> HTMLExporter:
     quiet.setLevel(logging.ERROR)  # it warns of pictures without a description
     tags = {"enabled": True, "remove_cell_tags": {"papermill-error-cell-tag"}}
     exporter = HTMLExporter(
-        config=Config(TagRemovePreprocessor=tags),
+        config=Config(
+            TagRemovePreprocessor=tags,
+            CoalesceStreamsPreprocessor={"enabled": True},  # one list of messages per cell
+        ),
         template_name="basic",
         raw_template=_CELLS,
         exclude_input_prompt=True,

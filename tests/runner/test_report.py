@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from base64 import b64decode
+from functools import partial
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import nbformat
 import pandas as pd
 import pytest
@@ -66,6 +68,10 @@ def hostile_report(folder: Path) -> str:
     cells += [markdown("## After\n\nSee [two](02_two.ipynb).\n\n| a | b |\n|--|--:|\n| 1 | 2 |")]
     cells += [code("def good():\n    return 1", outputs=good)]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / "01_one.ipynb")
+    return written_report(folder)
+
+
+def written_report(folder: Path) -> str:
     run = NotebookRun("ok", started="now", seconds=1.0, parameters={MARKUP[0]: MARKUP[1]})
     record = RunRecord(
         profile=MARKUP[0],
@@ -144,6 +150,71 @@ def test_the_first_page_says_why_there_are_no_findings(content, words, tmp_path)
     if content is not None:
         (tmp_path / "findings.json").write_text(content)
     assert words in first_page(tmp_path).find(id="findings").get_text()
+
+
+def plain_report(folder: Path) -> str:
+    """Write the report of a run with findings, three figures, messages and a wide table."""
+    for name, height in (("test_errors", 4), ("comparison_trials", 3), ("ablation", 2)):
+        path = folder / "figures" / f"{name}.png"
+        path.parent.mkdir(exist_ok=True)
+        figure = plt.figure(figsize=(6, height))
+        figure.savefig(path)
+    sentence = "By 5.7 % (p = 0.19; gain of 0.1 ± 0.04)."
+    found = Findings([Finding("Was it worth it?", Status.PASS, sentence)])
+    found.save(folder / "findings.json")
+
+    stream = partial(nbformat.v4.new_output, "stream")
+    wide = pd.DataFrame([range(40)], columns=[f"column_{i}" for i in range(40)]).to_html()
+    outputs = [
+        stream(name="stderr", text="[1/2] half\n"),
+        stream(name="stderr", text="[2/2] whole\n"),
+        stream(name="stdout", text="a conclusion " * 40),
+        nbformat.v4.new_output("display_data", {"text/html": wide}),
+        nbformat.v4.new_output("display_data", {"text/html": found.to_html()}),
+    ]
+    cells = [
+        nbformat.v4.new_markdown_cell("# One\n\n" + "words " * 3000),
+        nbformat.v4.new_code_cell("x = 1  # " + "long " * 60, outputs=outputs),
+    ]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / "01_one.ipynb")
+    return written_report(folder)
+
+
+def test_messages_that_follow_each_other_are_one(tmp_path):
+    page = BeautifulSoup(plain_report(tmp_path), "html.parser")
+    (messages,) = page.find_all("details", class_="messages")
+    assert "[1/2] half\n[2/2] whole" in messages.get_text()
+
+
+def test_a_number_and_its_unit_stay_on_one_line(tmp_path):
+    page = plain_report(tmp_path)
+    sentence = "By 5.7\N{NBSP}% (p\N{NBSP}=\N{NBSP}0.19; gain of 0.1\N{NBSP}±\N{NBSP}0.04)."
+    assert page.count(sentence) == 2  # on the first page, and where the notebook shows it
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1366, 390])
+def test_the_report_fits_the_window(page, tmp_path, width):
+    plain_report(tmp_path)
+    page.set_viewport_size({"width": width, "height": 768})
+    page.goto((tmp_path / "report.html").as_uri())
+    page.locator("#all-code").click()
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+
+    # No hole among the figures: the first one has a row of its own, or each of them.
+    boxes = [figure.bounding_box() for figure in page.locator(".figures figure").all()]
+    tops = [round(box["y"]) for box in boxes]
+    assert len(set(tops)) == (2 if width == 1366 else 3)
+    assert tops == sorted(tops)
+    assert tops[0] < tops[1]
+
+    # The navigation stays in sight, and text wraps.
+    page.mouse.wheel(0, 3000)
+    page.wait_for_function("window.scrollY > 2000")
+    assert page.locator(".navigation").bounding_box()["y"] == 0
+    text = page.get_by_text("a conclusion").first
+    assert text.evaluate("e => e.scrollWidth <= e.clientWidth")
 
 
 @pytest.mark.browser
