@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
 import optuna
@@ -41,15 +41,6 @@ _QUEUED_KEY = "fixed_params"
 
 _OLD_NAMES = {"suggest_seconds": "deciding_seconds", "warm_start": "evidence"}
 """Names that fields of a trial's record had in version 0.1.0."""
-
-
-class HasUserAttributes(Protocol):
-    """A study of Optuna's, open or as a storage lists it."""
-
-    @property
-    def user_attrs(self) -> dict[str, Any]:
-        """Attributes that users and this package set."""
-        ...
 
 
 class TrialOutcome(StrEnum):
@@ -322,14 +313,10 @@ def copy_for_warm_start(
     """
     record = TrialRecord.read(trial.user_attrs)
     record = replace(record, configuration=configuration, warm_start=source)
-    params = {name: value for name, value in configuration.items() if name in distributions}
-    return create_trial(
-        value=trial.value,
-        params=params,
-        distributions={name: distributions[name] for name in params},
-        user_attrs={**trial.user_attrs, RECORD_KEY: record.to_dict()},
-        intermediate_values=trial.intermediate_values,
-    )
+    copy = _completed_trial(record, cast("float", trial.value), distributions)
+    copy.user_attrs = {**trial.user_attrs, **copy.user_attrs}
+    copy.intermediate_values = trial.intermediate_values
+    return copy
 
 
 def imported_trial(
@@ -346,10 +333,16 @@ def imported_trial(
         configuration: its values in the study's space.
         distributions: of the searched parameters of that space, by name.
     """
-    curve = (value,)
     record = TrialRecord(
-        configuration=configuration, validation_error=curve, status=TrialOutcome.COMPLETED
+        configuration=configuration, validation_error=(value,), status=TrialOutcome.COMPLETED
     )
+    return _completed_trial(record, value, distributions)
+
+
+def _completed_trial(
+    record: TrialRecord, value: float, distributions: Mapping[str, BaseDistribution]
+) -> FrozenTrial:
+    configuration = record.configuration or {}
     params = {name: value for name, value in configuration.items() if name in distributions}
     return create_trial(
         value=value,
@@ -419,18 +412,13 @@ def _read_old_study_record(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return {**attributes, "settings": settings, "is_ready": attributes.get("ready", False)}
 
 
-def read_lease(study: HasUserAttributes) -> dict[str, Any]:
+def read_lease(study: optuna.Study) -> dict[str, Any]:
     """Return who holds the right to write a study; empty when nobody does."""
     return _content(study.user_attrs, LEASE_KEY)
 
 
 def write_lease(study: optuna.Study, holder: Mapping[str, Any] | None) -> None:
-    """Record who holds the right to write a study.
-
-    Args:
-        study: the study.
-        holder: who holds the right; None gives it back.
-    """
+    """Record who holds the right to write a study; None gives it back."""
     study.set_user_attr(LEASE_KEY, holder)
 
 
