@@ -1,4 +1,4 @@
-"""Train a residual network on images.
+"""Train a network on images.
 
 | module         | contents                                                               |
 | -------------- | ---------------------------------------------------------------------- |
@@ -7,7 +7,7 @@
 | `datasets`     | data sets by name; `cifar10` downloads, `image_folder` decodes files   |
 | `splits`       | seeded, stratified division into training, validation and test images  |
 | `config`       | `TrainingConfig` and `DataConfig`, validated when they are made        |
-| `optimization` | learning rate schedule, optimizer and loss                             |
+| `optimization` | network, loss and optimizer, also a user's own; learning rate schedule |
 | `trainer`      | `train` and `evaluate`                                                 |
 | `checkpoints`  | the file from which a training goes on                                 |
 | `objective`    | `TrainingObjective`: a training as the objective of a search           |
