@@ -66,7 +66,7 @@ def plot_comparison(
     data = any_time(frame, by, best_known=best_known)
     ax = one_axes(ax)
     for i, (strategy, rows) in enumerate(data.groupby("strategy", sort=False)):
-        name = f"{short_name(strategy)} (n = {count(rows['n_seeds'].iloc[0], 'seed')})"
+        name = f"{short_name(strategy)} (n = {count(int(rows['n_seeds'].iloc[0]), 'seed')})"
         style = line_style(i, label=name, markevery=max(1, len(rows) // 8))
 
         # Infinite values, of seeds without an incumbent, cannot be drawn.
@@ -240,7 +240,7 @@ def plot_superiority(
             alpha=0.2,
         )
         ax.set_ylim(-0.03, 1.03)
-        n = count(rows["n_seeds"].iloc[0], "seed")
+        n = count(int(rows["n_seeds"].iloc[0]), "seed")
         ax.set_title(f"{short_name(strategy)}, n = {n}", fontsize=10)
         spending_axis(ax, by)
 
