@@ -41,6 +41,16 @@ def format_seconds(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
+def count(n: int, noun: str) -> str:
+    """Return a number of things, as in "1 seed" and "1,000 seeds".
+
+    Args:
+        n: how many.
+        noun: its singular.
+    """
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
 def keep_together(text: str) -> str:
     r"""Return text in which no line ends between a number and what belongs to it.
 

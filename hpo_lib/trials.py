@@ -30,6 +30,8 @@ from hpo_lib.objective import CURVES
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration
 
+VALIDATION_ERROR = "validation error (fraction)"
+
 RECORD_KEY = "hpo_lib"
 """User attribute of trials and studies that holds our record."""
 
@@ -350,6 +352,13 @@ def _completed_trial(
         distributions={name: distributions[name] for name in params},
         user_attrs={RECORD_KEY: record.to_dict()},
     )
+
+
+def value_name(trials: Iterable[RecordedTrial]) -> str:
+    """Return what the values of a study are called: in a training a loss stands beside them."""
+    completed = [trial.record for trial in trials if trial.value is not None]
+    is_training = any(record.validation_loss != record.validation_error for record in completed)
+    return VALIDATION_ERROR if is_training else "value"
 
 
 def running_best(values: ArrayLike) -> NDArray[np.float64]:

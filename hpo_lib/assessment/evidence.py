@@ -171,16 +171,6 @@ def number(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def count(n: int, noun: str) -> str:
-    """Return a number of things: "1 trial", "2,000 trials".
-
-    Args:
-        n: how many.
-        noun: the thing, in the singular.
-    """
-    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
-
-
 def join(names: Iterable[str]) -> str:
     """Return names as a sentence has them: "a, b and c"."""
     *first, last = names

@@ -7,8 +7,8 @@ from typing import Any
 
 from scipy import stats
 
-from hpo_lib.assessment.evidence import count
 from hpo_lib.assessment.finding import Finding, Status
+from hpo_lib.formatting import count
 from hpo_lib.trials import RecordedTrial, TrialOutcome
 
 _TOPIC = "What went wrong?"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from hpo_lib.assessment.ablation import AblationPath, ablation_path
-from hpo_lib.assessment.evidence import Evidence, count, join, number
+from hpo_lib.assessment.evidence import Evidence, join, number
 from hpo_lib.assessment.finding import Finding, Status
+from hpo_lib.formatting import count
 from hpo_lib.space.values import Configuration
 
 _TOPIC = "What was found?"

@@ -11,11 +11,11 @@ from hpo_lib.assessment.evidence import (
     MIN_CROSS_VALIDATED,
     Correlation,
     Evidence,
-    count,
     number,
     rank_correlation,
 )
 from hpo_lib.assessment.finding import Finding, Status
+from hpo_lib.formatting import count
 from hpo_lib.study.stopping import largest_expected_improvement
 from hpo_lib.trials import TrialOutcome
 

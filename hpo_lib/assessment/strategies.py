@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from hpo_lib.assessment.evidence import count, join
+from hpo_lib.assessment.evidence import join
 from hpo_lib.assessment.finding import Finding, Status
 from hpo_lib.comparison.hypothesis_tests import (
     MAX_SEEDS,
@@ -15,6 +15,7 @@ from hpo_lib.comparison.hypothesis_tests import (
     separations,
 )
 from hpo_lib.comparison.statistics import final_values
+from hpo_lib.formatting import count
 
 _TOPIC = "Which strategies differ?"
 _LEVEL = 0.05

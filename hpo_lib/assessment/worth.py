@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import pandas as pd
 from scipy import stats
 
-from hpo_lib.assessment.evidence import Evidence, count
+from hpo_lib.assessment.evidence import Evidence
 from hpo_lib.assessment.finding import Finding, Status
+from hpo_lib.formatting import count
 
 FINAL_COLUMNS = (
     *("configuration", "seed", "epochs", "validation_error"),

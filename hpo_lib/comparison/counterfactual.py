@@ -20,7 +20,7 @@ from hpo_lib.comparison.surrogate_benchmark import (
 from hpo_lib.comparison.training_records import study_record
 from hpo_lib.formatting import format_number
 from hpo_lib.samplers.registry import STRATEGIES
-from hpo_lib.trials import RecordedTrial, StudyRecord, incumbent, own_trials
+from hpo_lib.trials import RecordedTrial, StudyRecord, incumbent, own_trials, value_name
 
 _KEPT_SETTINGS = ("default_first", "rungs", "pruning", "reduction_factor")
 
@@ -117,6 +117,7 @@ def counterfactual(
 
     joined = pd.concat(frames, ignore_index=True)
     joined.attrs["surrogate_quality"] = surrogate.quality
+    joined.attrs["value_name"] = value_name(trials)
     table: Any = summary(joined)[["n_seeds", "median", "q25", "q75"]]
     if len(table) > 1:
         pairs = separations(joined, against=table.index[0]).set_index("a")

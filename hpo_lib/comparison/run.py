@@ -39,7 +39,7 @@ from hpo_lib.study.workers.base import Workers
 from hpo_lib.study.workers.factory import make_workers
 from hpo_lib.study.workers.process_guard import end_with
 from hpo_lib.study.workers.worker_process import prepare_process
-from hpo_lib.trials import running_best
+from hpo_lib.trials import VALIDATION_ERROR, running_best
 
 MakeSampler = Callable[[int], BaseSampler]
 """Makes a sampler from a seed."""
@@ -275,6 +275,7 @@ class _Studies:
         frame = pd.concat(list(frames), ignore_index=True)
         if isinstance(self.objective, SurrogateObjective):
             frame.attrs["surrogate_quality"] = self.objective.quality
+            frame.attrs["value_name"] = VALIDATION_ERROR  # it replays trainings
         if self.seconds is not None:
             frame = within(frame, self.seconds)
         return frame
@@ -323,7 +324,9 @@ def comparison_frame(study: optuna.Study, strategy: str, seed: int) -> pd.DataFr
         "seconds": frame["seconds"].cumsum(),
         "suggest_seconds": suggest_seconds.fillna(0.0).cumsum(),
     }
-    return pd.DataFrame(columns)
+    rows = pd.DataFrame(columns)
+    rows.attrs["value_name"] = recorded.attrs["value_name"]
+    return rows
 
 
 def _labelled(

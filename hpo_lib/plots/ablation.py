@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from hpo_lib.assessment.ablation import AblationPath, ablation_path
 from hpo_lib.formatting import format_number
 from hpo_lib.plots.study import importance_data
-from hpo_lib.plots.style import BLUE, VALUE, label, one_axes
+from hpo_lib.plots.style import BLUE, label, one_axes
 from hpo_lib.space.values import Configuration
-from hpo_lib.trials import study_space
+from hpo_lib.trials import recorded_trials, study_space, value_name
 
 
 def plot_ablation(
@@ -56,7 +56,8 @@ def plot_ablation(
     ax.axhline(path.n_needed + 0.5, color="0.6", linestyle=":")
     ax.set_yticks(rows, names)
     ax.invert_yaxis()
-    ax.set(xlabel=f"predicted {VALUE}", ylabel="changed so far, from the top")
+    name = "value" if is_path else value_name(recorded_trials(source))
+    ax.set(xlabel=f"predicted {name}", ylabel="changed so far, from the top")
     changes = "change" if path.n_needed == 1 else f"{path.n_needed} changes"
     verb = "earns" if path.n_needed == 1 else "earn"
     ax.set_title(

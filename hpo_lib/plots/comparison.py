@@ -12,11 +12,10 @@ from hpo_lib.checks import check_member
 from hpo_lib.comparison.hypothesis_tests import Ranks, format_p, superiority
 from hpo_lib.comparison.statistics import Spending, any_time, final_values
 from hpo_lib.comparison.surrogate_benchmark import SurrogateObjective, SurrogateQuality
-from hpo_lib.formatting import format_number
+from hpo_lib.formatting import count, format_number
 from hpo_lib.plots.style import (
     COLOURS,
     RED,
-    VALUE,
     WHITE,
     AxesArray,
     figure_of,
@@ -29,6 +28,7 @@ from hpo_lib.plots.style import (
     spending_axis,
     value_axis,
 )
+from hpo_lib.trials import VALIDATION_ERROR
 
 INTERVALS = {
     "quartiles": ("median", "q25", "q75", "median and quartiles over seeds"),
@@ -66,7 +66,7 @@ def plot_comparison(
     data = any_time(frame, by, best_known=best_known)
     ax = one_axes(ax)
     for i, (strategy, rows) in enumerate(data.groupby("strategy", sort=False)):
-        name = f"{short_name(strategy)} (n = {rows['n_seeds'].iloc[0]} seeds)"
+        name = f"{short_name(strategy)} (n = {count(int(rows['n_seeds'].iloc[0]), 'seed')})"
         style = line_style(i, label=name, markevery=max(1, len(rows) // 8))
 
         # Infinite values, of seeds without an incumbent, cannot be drawn.
@@ -85,7 +85,7 @@ def plot_comparison(
             alpha=0.15,
         )
 
-    text = f"incumbent's {VALUE}"
+    text = f"incumbent's {frame.attrs.get('value_name', 'value')}"
     if best_known:
         text = f"regret: distance from {format_number(best_known)}"
     value_axis(ax, [data[low], data[high]], f"{text},\n{description}")
@@ -136,8 +136,10 @@ def plot_final_values(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
         ax.plot(np.full(len(finals), i), finals, **line_style(i, "", alpha=0.7))
 
         n_reached = int(np.isfinite(finals).sum())
-        n = f"{n_reached}" if n_reached == len(finals) else f"{n_reached} of {len(finals)}"
-        names.append(f"{short_name(strategy, 16)}\nn = {n} seeds")
+        n = count(len(finals), "seed")
+        if n_reached < len(finals):
+            n = f"{n_reached} of {n}"
+        names.append(f"{short_name(strategy, 16)}\nn = {n}")
 
         # Infinite where half of the seeds have no incumbent.
         median = float(np.median(finals))
@@ -160,7 +162,8 @@ def plot_final_values(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
     ax.set_xticks(range(len(names)), names)
     ax.set(xlim=(-0.4, len(names) - 0.4), xlabel="strategy")
-    value_axis(ax, [values], f"final incumbent's {VALUE}")
+    name = frame.attrs.get("value_name", "value")
+    value_axis(ax, [values], f"final incumbent's {name}")
     ax.set_title("black bars: medians; grey lines: the same seed", fontsize=10)
     annotate_quality(ax, frame.attrs.get("surrogate_quality"))
     return ax
@@ -191,7 +194,7 @@ def plot_surrogate_quality(surrogate: SurrogateObjective, ax: Axes | None = None
     ends = [recorded.min(), recorded.max()]
     ax.plot(ends, ends, ":", color="0.4", label="perfect")
     ax.scatter(recorded, predicted, s=12, alpha=0.6, label="a configuration held out")
-    ax.set(xlabel=f"recorded {VALUE}", ylabel=f"predicted {VALUE}")
+    ax.set(xlabel=f"recorded {VALIDATION_ERROR}", ylabel=f"predicted {VALIDATION_ERROR}")
     ax.legend()
     annotate_quality(ax, surrogate.quality)
     return ax
@@ -237,7 +240,8 @@ def plot_superiority(
             alpha=0.2,
         )
         ax.set_ylim(-0.03, 1.03)
-        ax.set_title(f"{short_name(strategy)}, n = {rows['n_seeds'].iloc[0]} seeds", fontsize=10)
+        n = count(int(rows["n_seeds"].iloc[0]), "seed")
+        ax.set_title(f"{short_name(strategy)}, n = {n}", fontsize=10)
         spending_axis(ax, by)
 
     for ax in axes[::3]:

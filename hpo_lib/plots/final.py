@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
-from hpo_lib.formatting import format_number
+from hpo_lib.formatting import count, format_number
 from hpo_lib.plots.style import WHITE, label, line_style, name_ticks, one_axes, value_axis
 
 
@@ -31,7 +31,7 @@ def plot_test_errors(final: pd.DataFrame, ax: Axes | None = None) -> Axes:
         mean = float(errors.mean())
         ax.hlines(mean, i - 0.12, i + 0.12, color="black", linewidth=2.5)
         ax.text(i + 0.15, mean, format_number(mean), va="center", fontsize=9, bbox=WHITE)
-        names.append(f"{label(name, 20)}\nn = {len(errors)} seeds")
+        names.append(f"{label(name, 20)}\nn = {count(len(errors), 'seed')}")
 
     ax.set_xticks(range(len(names)), names)
     ax.set(xlim=(-0.5, len(names) - 0.3), xlabel="configuration")

@@ -16,7 +16,6 @@ from hpo_lib.plots.parameter_axes import draw_mean, draw_surface, parameter_axis
 from hpo_lib.plots.style import (
     DOT,
     STAR,
-    VALUE,
     AxesArray,
     FloatArray,
     panels,
@@ -153,7 +152,7 @@ def plot_pair_matrix(
         else:
             parameter_axis(ax, "x", x, margin=0)
             draw_mean(ax, x, data.grids[x.name], *data.curves[x.name])
-            ax.set_ylabel(f"predicted\n{VALUE}")
+            ax.set_ylabel(f"predicted\n{data.points.value_name}")
             if row:
                 ax.sharey(axes[0, 0])
 
@@ -161,7 +160,7 @@ def plot_pair_matrix(
     shown = axes[np.tril_indices(size)].tolist()
     for ax in shown:
         ax.label_outer()
-    value_bar(ScalarMappable(norm, "viridis"), shown, f"predicted {VALUE}")
+    value_bar(ScalarMappable(norm, "viridis"), shown, f"predicted {data.points.value_name}")
 
     title = f"Partial dependence; {data.points.describe('crosses')}, star: incumbent"
     if any(np.isnan(surface).any() for surface in data.surfaces.values()):

@@ -34,7 +34,13 @@ from hpo_lib.plots.style import (
     value_axis,
 )
 from hpo_lib.study.catalog import trials_frame
-from hpo_lib.trials import TrialRecord, recorded_trials, running_best, sort_by_value
+from hpo_lib.trials import (
+    VALIDATION_ERROR,
+    TrialRecord,
+    recorded_trials,
+    running_best,
+    sort_by_value,
+)
 
 Source = optuna.Study | pd.DataFrame
 """A study or its `trials_frame`; warm-start trials are left out of either."""
@@ -50,11 +56,13 @@ class AnyTime(NamedTuple):
         seconds: seconds spent until each trial ended.
         values: final values; NaN for failed and pruned trials.
         best: value of the incumbent; NaN before the first.
+        value_name: what the values are called.
     """
 
     seconds: FloatArray
     values: FloatArray
     best: FloatArray
+    value_name: str = "value"
 
 
 class Curves(NamedTuple):
@@ -116,7 +124,8 @@ def any_time_data(source: Source) -> AnyTime:
     # A trial that failed before it began has spent no seconds.
     seconds = np.nan_to_num(finite(frame[["seconds", "suggest_seconds"]])).sum(axis=1)
     values = finite(frame["value"])
-    return AnyTime(np.cumsum(seconds), values, running_best(values))
+    name = frame.attrs.get("value_name", "value")
+    return AnyTime(np.cumsum(seconds), values, running_best(values), name)
 
 
 def _own_trials(source: Source) -> Any:
@@ -166,7 +175,7 @@ def plot_any_time(
         label=f"incumbent (n = {n} trials)",
     )
     failure_ticks(ax, spent[np.isnan(data.values)])
-    value_axis(ax, [data.values])
+    value_axis(ax, [data.values], data.value_name)
     spending_axis(ax, by)
     legend_above(ax)
     return ax
@@ -234,7 +243,7 @@ def plot_learning_curves(
 
     losses = [np.append(curves.train_loss, curves.validation_loss) for curves in data]
     value_axis(loss, losses, "loss (mean per image)")
-    value_axis(error, [curves.validation_error for curves in data])
+    value_axis(error, [curves.validation_error for curves in data], VALIDATION_ERROR)
     for ax in axes:
         ax.set_xlabel("epoch")
         ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))

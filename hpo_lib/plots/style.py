@@ -29,7 +29,6 @@ AxesArray = NDArray[Any]
 FloatArray = NDArray[np.float64]
 Side = Literal["x", "y"]
 
-VALUE = "validation error (fraction)"
 SECONDS = "training + suggesting time (s)"
 
 MAX_BYTES = 200_000
@@ -300,7 +299,7 @@ def value_norm(values: Iterable[ArrayLike]) -> Normalize:
 def value_axis(
     ax: Axes,
     values: Iterable[ArrayLike],
-    text: str = VALUE,
+    text: str = "value",
 ) -> None:
     """Label the y axis; make it logarithmic where the values span much.
 
@@ -320,7 +319,7 @@ def value_axis(
 def value_bar(
     mappable: Any,
     ax: Any,
-    text: str = VALUE,
+    text: str = "value",
 ) -> Axes:
     """Put a colour bar beside one or several axes, and return its own.
 

@@ -23,7 +23,6 @@ from hpo_lib.plots.style import (
     GREEN,
     ORANGE,
     STAR,
-    VALUE,
     AxesArray,
     FloatArray,
     failure_ticks,
@@ -292,7 +291,7 @@ def plot_slice(
     text = "log expected improvement"
     if acquisition == "EI":
         improvement = np.exp(improvement)
-        text = "expected improvement (fraction)"
+        text = "expected improvement"
 
     is_line = len(data.varied) == 1
     draw = _draw_line if is_line else _draw_surfaces
@@ -349,7 +348,7 @@ def _draw_line(data: Slice, improvement: FloatArray, text: str) -> AxesArray:
         linestyle=":",
         label="best mean",
     )
-    left.set_ylabel(VALUE)
+    left.set_ylabel(data.points.value_name)
     left.legend(fontsize=8)
 
     mark = "o" if isinstance(parameter, ChoiceParameter) else "-"
@@ -371,7 +370,7 @@ def _faded(data: Slice, colour: Any) -> FloatArray:
 def _draw_surfaces(data: Slice, improvement: FloatArray, text: str) -> AxesArray:
     """Draw mean, standard deviation and improvement over two parameters."""
     axes = panels(3, 3, 2.95, 3.3)
-    texts = (f"mean {VALUE}", "standard deviation", text)
+    texts = (f"mean {data.points.value_name}", "standard deviation", text)
     surfaces = zip(axes, (data.mean, data.std, improvement), texts, strict=True)
     for ax, surface, name in surfaces:
         colours = draw_surface(ax, data.varied, data.grids, surface)

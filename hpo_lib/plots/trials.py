@@ -35,7 +35,14 @@ from hpo_lib.plots.style import (
 )
 from hpo_lib.space.parameters import ChoiceParameter, Parameter
 from hpo_lib.space.search_space import SearchSpace
-from hpo_lib.trials import RecordedTrial, incumbent, recorded_trials, study_space
+from hpo_lib.trials import (
+    VALIDATION_ERROR,
+    RecordedTrial,
+    incumbent,
+    recorded_trials,
+    study_space,
+    value_name,
+)
 
 Mask = NDArray[np.bool_]
 Range = tuple[float, float]
@@ -74,6 +81,7 @@ class Points(NamedTuple):
         values: final values, shape (n,); NaN where a trial failed or was pruned.
         numbers: numbers of the trials, shape (n,).
         incumbent: index of the incumbent in these arrays, None where there is none.
+        value_name: what the values are called.
     """
 
     parameters: tuple[Parameter, ...]
@@ -81,6 +89,7 @@ class Points(NamedTuple):
     values: FloatArray
     numbers: NDArray[np.int64]
     incumbent: int | None
+    value_name: str = "value"
 
     @property
     def failed(self) -> Mask:
@@ -118,6 +127,7 @@ def trial_points(trials: Sequence[RecordedTrial], space: SearchSpace) -> Points:
         values=finite([trial.value for trial in finished]),
         numbers=np.array([trial.number for trial in finished], dtype=np.int64),
         incumbent=None if best is None else finished.index(best),
+        value_name=value_name(finished),
     )
 
 
@@ -166,7 +176,7 @@ def plot_slices(source: optuna.Study | Points) -> AxesArray:
 
     # One y axis per row, and one colour bar for all.
     for ax in axes[::4]:
-        value_axis(ax, [data.values])
+        value_axis(ax, [data.values], data.value_name)
     bar = value_bar(dots, list(axes), "trial (number)")
     bar.yaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes[0].figure.suptitle(f"{data.describe('red ticks')}, star: incumbent", fontsize=11)
@@ -266,7 +276,7 @@ def _draw_trials(ax: Axes, data: Points, bright: Mask) -> bool:
     values = data.values[best_last]
     coloured = draw(best_last, array=values, norm=value_norm([data.values]))
     draw(~bright, colors="0.9", zorder=0.5)
-    value_bar(coloured, ax)
+    value_bar(coloured, ax, data.value_name)
 
     # A white halo sets the incumbent off from the lines that it crosses.
     if data.incumbent is not None and bright[data.incumbent]:
@@ -352,6 +362,9 @@ def plot_trial_curves(source: optuna.Study | TrialCurves, ax: Axes | None = None
     longest = max(map(len, drawn), default=1)
     ax.set(xlabel="epoch", xlim=(1 - 0.05 * longest, 1.05 * longest))
     ax.xaxis.set_major_locator(MaxNLocator(min(longest, 6), integer=True))
-    value_axis(ax, cast("list[Any]", drawn))
+    name = VALIDATION_ERROR
+    if isinstance(source, optuna.Study):
+        name = value_name(recorded_trials(source))
+    value_axis(ax, cast("list[Any]", drawn), name)
     legend_above(ax)
     return ax

@@ -33,6 +33,7 @@ from hpo_lib.trials import (
     own_trials,
     recorded_trials,
     running_best,
+    value_name,
 )
 
 _STATES = {
@@ -185,6 +186,7 @@ def trials_frame(study: optuna.Study) -> pd.DataFrame:
     rows = [_trial_row(trial) for trial in trials if trial.outcome != TrialOutcome.WAITING]
     frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(_COLUMNS))
     frame["best"] = running_best(frame["value"].where(frame["warm_start"].isna()))
+    frame.attrs["value_name"] = value_name(trials)
     return frame
 
 

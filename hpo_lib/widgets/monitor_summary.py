@@ -112,7 +112,7 @@ def plot_progress(study: optuna.Study) -> AxesArray:
     plot_trial_curves(curves, ax=axes[1])
     for ax in axes:
         # The label is longer than these axes are high.
-        ax.yaxis.label.set_size("small")
+        ax.set_ylabel(any_time.value_name, size="small")
     return axes
 
 

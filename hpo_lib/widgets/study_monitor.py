@@ -199,7 +199,7 @@ class StudyMonitor(Panel):
         self.findings = HTML()
 
         self.sliders: dict[str, Any] = {}
-        self.values = _make_range_slider("validation error", [("none", 0.0)])
+        self.values = _make_range_slider("value", [("none", 0.0)])
         self._grid = GridBox(layout=TWO_COLUMNS)
         self.inside = Label()
         self.clear = Button(description="Show all", layout={"width": "90px"})

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import numpy as np
 import optuna
 import pytest
 
-from hpo_lib import plots, trials_frame
+from hpo_lib import SearchSpace, compare, plots, run_study, trials_frame
 from hpo_lib.objective import SegmentResult
 from tests.plots.recorded import SPACE, add, assert_labelled, draw, make_study
 
@@ -50,6 +51,39 @@ def test_learning_curves_of_several_trainings_have_their_names():
 def test_learning_curves_need_a_trial_with_curves():
     with pytest.raises(ValueError, match=r"'study 0' must have a completed trial with curves"):
         plots.learning_curves_data(make_study(n=2, failures=(0, 1)))
+
+
+class Training:
+    """A training, whose loss differs from its error."""
+
+    budget = 1
+    settings: ClassVar[dict[str, int]] = {"training": 1}
+
+    def __call__(self, configuration, segment):
+        return SegmentResult((1.0,), (2.0,), (configuration["x"],), (0.1,))
+
+
+@pytest.mark.parametrize(
+    ("objective", "name"),
+    [(lambda c: c["x"], "value"), (Training(), "validation error (fraction)")],
+)
+def test_the_axis_says_what_is_minimised(objective, name):
+    space = SearchSpace.from_dict(
+        {"x": {"type": "float", "low": 0.0, "high": 1.0, "default": 1.0}}
+    )
+    options = {"storage": "memory", "workers": 0}
+    study = run_study(objective, space, "random", 5, name="named", **options)
+    assert plots.plot_any_time(study).get_ylabel() == name
+    assert plots.plot_slices(study)[0].get_ylabel() == name
+    assert plots.plot_trial_curves(study).get_ylabel() == name
+    assert plots.plot_slice(study)[0].get_ylabel() == name
+    assert plots.plot_ablation(study).get_xlabel() == f"predicted {name}"
+
+    frame = compare(objective, space, ["random", "sobol"], [0], 3, **options)
+    assert plots.plot_comparison(frame).get_ylabel().startswith(f"incumbent's {name},")
+    ax = plots.plot_final_values(frame)
+    assert ax.get_ylabel() == f"final incumbent's {name}"
+    assert ax.get_xticklabels()[0].get_text() == "random\nn = 1 seed"
 
 
 def test_any_time_counts_failures_and_their_seconds():

@@ -111,7 +111,7 @@ def test_a_study_is_run_stopped_and_questioned_from_the_page(lab, page, tmp_path
     shoot("5_finished")
 
     # brush
-    slide("validation error", "ArrowLeft", handle=1, times=4)
+    slide("value", "ArrowLeft", handle=1, times=4)
     page.get_by_text("3 of 8 ended trials within the sliders").wait_for()
     page.locator(".hpo-failed").scroll_into_view_if_needed()
     shoot("6_brushed")

@@ -43,7 +43,7 @@ def test_curves_are_told_apart_by_how_their_trials_stand(tmp_path, monkeypatch):
     assert sum(map(len, trial_curves_data(study).values())) in (2, 3)
     left, right = plot_progress(study)
     assert right.get_xlabel() == "epoch"
-    assert left.get_ylabel() == right.get_ylabel() == "validation error (fraction)"
+    assert left.get_ylabel() == right.get_ylabel() == "value"
     assert f"incumbent: trial {study.best_trial.number}" in right.get_legend_handles_labels()[1]
     plt.close(left.figure)
 
