@@ -61,7 +61,7 @@ def _events(trial: RecordedTrial) -> Iterator[Any]:
     record = trial.record
     began = record.started or 0.0
     configuration: dict[str, Any] = dict(trial.configuration)
-    summary = hparams_pb(configuration, f"trial {trial.number}", start_time_secs=began)
+    summary = hparams_pb(configuration, f"trial_{trial.number:04d}", start_time_secs=began)
     yield _Event(wall_time=began, summary=summary)
 
     for name in CURVES:

@@ -71,7 +71,7 @@ def test_mlflow_gets_every_trial_of_a_study(tmp_path):
 
 
 def test_tensorboard_has_curves_and_hyperparameters_of_each_trial(tmp_path):
-    study = run(callback=lambda study, _: write_tensorboard(study, "logs") and None)
+    study = run(callback=lambda study, _: write_tensorboard(study, "logs"))
     again = write_tensorboard(study, "logs")
     assert again == tmp_path / "logs"
     assert [path.name for path in sorted(again.iterdir())] == [
