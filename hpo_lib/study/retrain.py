@@ -204,7 +204,7 @@ def _format_change(optimism: float) -> str:
     """Say how a mean of fresh trainings differs from the value in the search."""
     if optimism > 0:
         return f"{optimism:.1g} higher than in the search, which was partly luck"
-    return f"{-optimism:.1g} lower than in the search: no sign of luck"
+    return f"{abs(optimism):.1g} lower than in the search: no sign of luck"
 
 
 class _Repeats(SpaceSampler):
