@@ -127,6 +127,7 @@ def retrain(toy: Toy, best: RecordedTrial) -> pd.DataFrame:
     row = {
         "trial": best.number,
         "n": 3,
+        "mean": values.mean(),
         "optimism": values.mean() - best.value,
         "standard_error": values.std(ddof=1) / np.sqrt(3),
     }

@@ -27,6 +27,29 @@ def format_number(value: float, digits: int = 3) -> str:
     return text.removesuffix(".") if "e" not in text else f"{value:.{digits - 1}e}"
 
 
+def format_uncertain(value: float, error: float) -> str:
+    """Return a value with its uncertainty, both rounded to what the uncertainty leaves known.
+
+    Args:
+        value: the number.
+        error: its uncertainty, shown with one significant digit, or two where it begins with 1
+            or 2.
+
+    Example:
+        >>> [format_uncertain(*pair) for pair in ((0.1034, 0.0399), (0.0574, 0.0114), (41.2, 0))]
+        ['0.10 ± 0.04', '0.057 ± 0.011', '41.2 ± 0']
+    """
+    if not math.isfinite(error) or error <= 0:
+        return f"{format_number(value)} ± {error:.2g}"
+
+    exponent = math.floor(math.log10(error))
+    digits = 2 if error < 2.95 * 10.0**exponent else 1
+    decimals = digits - 1 - exponent
+    if decimals > 6:
+        return f"{value:.2g} ± {error:.{digits}g}"
+    return f"{round(value, decimals):,.{max(decimals, 0)}f} ± {error:.{max(decimals, 0)}f}"
+
+
 def format_seconds(seconds: float) -> str:
     """Return a time as people say it, in seconds, minutes or hours.
 

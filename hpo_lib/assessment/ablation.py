@@ -57,6 +57,11 @@ class AblationPath:
         return math.hypot(self.steps[0].std, self.steps[-1].std)
 
     @property
+    def gain_half(self) -> float:
+        """Return half the width of the 95 % interval of the gain."""
+        return 1.96 * self.gain_std
+
+    @property
     def n_needed(self) -> int:
         """Return how many changes make a configuration as good as the best within one std."""
         last = self.steps[-1]
@@ -64,6 +69,11 @@ class AblationPath:
             if step.mean - last.mean <= math.hypot(step.std, last.std):
                 return n
         return len(self.steps) - 1
+
+    @property
+    def needed(self) -> list[str]:
+        """Return the hyperparameters of the needed changes."""
+        return [step.name for step in self.steps[1 : self.n_needed + 1]]
 
     @property
     def share(self) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import numpy as np
 
@@ -11,12 +11,14 @@ from hpo_lib.assessment.evidence import Evidence, join, number
 from hpo_lib.assessment.finding import Finding, Status
 from hpo_lib.samplers.encoding import Axis
 from hpo_lib.samplers.surrogate import Surrogate
+from hpo_lib.space.parameters import ChoiceParameter
 from hpo_lib.space.values import Value
 from hpo_lib.trials import RecordedTrial
 
 _TOPIC = "Is the best at an edge?"
 _N_TOP = 5
 _MIN_VALUES = 4
+_MIN_OPTIONS = 3
 
 _EDGE = 0.02
 """Share of a range that counts as its edge."""
@@ -38,14 +40,18 @@ class Edge(NamedTuple):
         name: the hyperparameter.
         bound: "lower" or "upper".
         value: its value in the best trial.
+        is_at: whether the best trial lies at the bound.
         n_top: how many of the best trials lie there.
+        n_opposite: how many of them lie at the other bound.
         inward: by how many standard deviations a value further inside is predicted to be worse.
     """
 
     name: str
     bound: str
     value: Value
+    is_at: bool
     n_top: int
+    n_opposite: int
     inward: float
 
     def advice(self, n_best: int) -> str:
@@ -55,7 +61,11 @@ class Edge(NamedTuple):
         return f"widen {self.name} {direction} ({number(self.value)}, {place})"
 
     def __str__(self) -> str:
-        return f"{self.name} ({number(self.value)}, near its {self.bound} bound)"
+        place = "at its" if self.is_at else "predicted to be better at its"
+        text = f"{number(self.value)}, {place} {self.bound} bound"
+        if self.n_opposite:
+            text += f"; {self.n_opposite} of the best at the other one"
+        return f"{self.name} ({text})"
 
 
 def edge_finding(evidence: Evidence) -> Finding | None:
@@ -74,25 +84,64 @@ def edge_finding(evidence: Evidence) -> Finding | None:
         return Finding(_TOPIC, Status.CANT_SAY, sentence)
 
     ranges = [axis for axis in surrogate.encoder.axes if _has_edges(axis)]
-    if not ranges:
+    options = _extreme_options(evidence)
+    if not ranges and not options:
         return None
 
     edges = [edge for axis in ranges for edge in _edges(surrogate, top, axis)]
-    figures = {"edges": [edge._asdict() for edge in edges], "n_top": len(top)}
-    if not edges:
+    figures = {
+        "edges": [edge._asdict() for edge in edges],
+        "options": options,
+        "n_top": len(top),
+    }
+    if not edges and not options:
         sentence = f"No: the best of {len(evidence.ranked)} trials lies inside all ranges."
         return Finding(_TOPIC, Status.PASS, sentence, figures)
 
     shown = [edge for edge in edges if edge.inward > _WORSE and evidence.is_predictable]
-    if not shown:
+    if not shown and not options:
         sentence = (
             f"Perhaps, for {join(map(str, edges))}: {len(evidence.ranked)} trials do not show "
             "that values further inside are worse."
         )
         return Finding(_TOPIC, Status.CANT_SAY, sentence, figures)
 
-    advice = join(edge.advice(len(top)) for edge in shown)
-    return Finding(_TOPIC, Status.WARN, f"Yes: {advice}.", figures)
+    advice = [edge.advice(len(top)) for edge in shown]
+    advice += [f"add an option {place} to {name}" for name, place in options.items()]
+    return Finding(_TOPIC, Status.WARN, f"Yes: {join(advice)}.", figures)
+
+
+def _extreme_options(evidence: Evidence) -> dict[str, str]:
+    """Return where options are missing, as "below 32", by hyperparameter.
+
+    That is beyond the smallest or largest option, where this one earns part of the gain.
+
+    Args:
+        evidence: the study.
+    """
+    path = evidence.path
+    if path is None or path.gain <= path.gain_half or not evidence.is_predictable:
+        return {}
+
+    best = path.steps[-1].configuration
+    missing: dict[str, str] = {}
+    for parameter in evidence.space.searched:
+        if not isinstance(parameter, ChoiceParameter) or parameter.name not in path.needed:
+            continue
+        options = [option for option in parameter.options if _is_number(option)]
+        # Of two options, each is an extreme one.
+        if len(options) < _MIN_OPTIONS or len(options) < len(parameter.options):
+            continue
+        value = best[parameter.name]
+        if value == min(options):
+            missing[parameter.name] = f"below {number(value)}"
+        if value == max(options):
+            missing[parameter.name] = f"above {number(value)}"
+    return missing
+
+
+def _is_number(option: Value) -> TypeGuard[int | float]:
+    return isinstance(option, int | float) and not isinstance(option, bool)
 
 
 def _best_inside(evidence: Evidence, surrogate: Surrogate) -> list[RecordedTrial]:
@@ -138,6 +187,14 @@ def _edges(
         inward = (mean[2] - mean[0]) / std[2]
 
         is_near = np.abs(rows[:, column] - end) <= _EDGE
+        is_opposite = np.abs(rows[:, column] - (1 - end)) <= _EDGE
         if is_near[0] or better > _BETTER:
-            value = top[0].configuration[axis.name]
-            yield Edge(axis.name, bound, value, int(is_near.sum()), float(inward))
+            yield Edge(
+                name=axis.name,
+                bound=bound,
+                value=top[0].configuration[axis.name],
+                is_at=bool(is_near[0]),
+                n_top=int(is_near.sum()),
+                n_opposite=int(is_opposite.sum()),
+                inward=float(inward),
+            )

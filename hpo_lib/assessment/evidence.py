@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from hpo_lib.assessment.ablation import AblationPath, ablation_path
 from hpo_lib.samplers.gp import GaussianProcess
 from hpo_lib.samplers.surrogate import Surrogate, fit_surrogate
 from hpo_lib.space.search_space import SearchSpace
@@ -110,6 +111,21 @@ class Evidence:
         try:
             return fit_surrogate(recorded_trials(self.study), self.space)
         except ValueError:  # fewer than four completed trials, or nothing to search
+            return None
+
+    @cached_property
+    def path(self) -> AblationPath | None:
+        """Return the path from the default to the tuned configuration, if there is one."""
+        if self.surrogate is None or self.tuned is None:
+            return None
+        try:
+            return ablation_path(
+                self.study,
+                self.space,
+                configuration=self.tuned.configuration,
+                surrogate=self.surrogate,
+            )
+        except ValueError:  # the tuned configuration lies outside the space
             return None
 
     @cached_property

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from hpo_lib.assessment.ablation import AblationPath, ablation_path
+from hpo_lib.assessment.ablation import AblationPath
 from hpo_lib.assessment.evidence import Evidence, join, number
 from hpo_lib.assessment.finding import Finding, Status
-from hpo_lib.formatting import count
+from hpo_lib.formatting import count, format_uncertain
 from hpo_lib.space.values import Configuration
 
 _TOPIC = "What was found?"
-_Z = 1.96
 
 
 def found_finding(evidence: Evidence) -> Finding:
@@ -48,7 +47,7 @@ def found_finding(evidence: Evidence) -> Finding:
             f"Of {n}, trial {best.number} ({number(best.value)} in the search) is ahead when the "
             f"best are trained again: {changes}."
         )
-    path = _path(evidence, best.configuration)
+    path = evidence.path
     if path is None or not evidence.is_predictable:
         reason = "the surrogate does not predict this study's trials well enough"
         sentence = f"{text} Which of the changes earn it cannot be said: {reason}."
@@ -57,32 +56,17 @@ def found_finding(evidence: Evidence) -> Finding:
     figures["path"] = [
         {"name": step.name, "mean": step.mean, "std": step.std} for step in path.steps
     ]
-    half = _Z * path.gain_std
+    half = path.gain_half
     if path.gain <= half:
         sentence = (
-            f"{text} Its predicted gain over the default is {number(path.gain)} ± {number(half)} "
+            f"{text} Its predicted gain over the default is {format_uncertain(path.gain, half)} "
             "(95 %), which may be chance."
         )
         return Finding(_TOPIC, Status.CANT_SAY, sentence, figures)
 
-    needed = [step.name for step in path.steps[1 : path.n_needed + 1]]
+    needed = path.needed
     figures |= {"needed": needed, "share": path.share, "gain": path.gain, "gain_half": half}
     return Finding(_TOPIC, Status.PASS, f"{text} {_describe_path(path, needed, half)}", figures)
-
-
-def _path(evidence: Evidence, best: Configuration) -> AblationPath | None:
-    """Return the path from the default; None without a surrogate, or where the best is outside."""
-    if evidence.surrogate is None:
-        return None
-    try:
-        return ablation_path(
-            evidence.study,
-            evidence.space,
-            configuration=best,
-            surrogate=evidence.surrogate,
-        )
-    except ValueError:
-        return None
 
 
 def _describe_changes(best: Configuration, default: Configuration) -> str:
@@ -108,7 +92,7 @@ def _describe_path(path: AblationPath, needed: list[str], half: float) -> str:
     verb = "earns" if len(needed) == 1 else "earn"
     text = (
         f"By the surrogate, {join(needed)} {verb} {100 * path.share:.0f} % of the gain "
-        f"of {number(path.gain)} ± {number(half)} (95 %)"
+        f"of {format_uncertain(path.gain, half)} (95 %)"
     )
     if not n_others:
         return f"{text}."

@@ -11,6 +11,7 @@ from scipy import stats
 
 from hpo_lib.assessment.evidence import Evidence, number
 from hpo_lib.assessment.finding import Finding, Status
+from hpo_lib.formatting import format_uncertain
 
 _TOPIC = "Was the best value luck?"
 _MIN_FRESH = 2
@@ -19,12 +20,21 @@ _TOLERATED = 0.5
 
 
 class _Optimism(NamedTuple):
-    """Mean of fresh trainings minus the value in the search, with its 95 % interval."""
+    """Mean of fresh trainings minus the value in the search, with its 95 % interval.
+
+    Attributes:
+        mean: the difference, positive where the search's value was too low.
+        low: lower end of the interval.
+        high: upper end.
+        n: trainings.
+        source: which trainings they are.
+    """
 
     mean: float
     low: float
     high: float
     n: int
+    source: str
 
 
 def luck_finding(
@@ -42,15 +52,17 @@ def luck_finding(
     if best is None or best.value is None:
         return None
 
-    optimism = _from_retrained(best.number, evidence.retrained) or _from_final(evidence, final)
+    # Retrained configurations are ranked by their means, so that the first one may be lucky, too.
+    # By the final trainings nothing was chosen.
+    optimism = _from_final(evidence, final) or _from_retrained(evidence)
     if optimism is None:
         return _estimate(evidence)
 
+    fresh = format_uncertain(best.value + optimism.mean, optimism.high - optimism.mean)
+    side = "above" if optimism.mean > 0 else "below"
     text = (
-        f"trained again, the configuration of the best trial has "
-        f"{number(best.value + optimism.mean)} on average; its {number(best.value)} in the search "
-        f"was {number(abs(optimism.mean))} too {'low' if optimism.mean > 0 else 'high'} (too low "
-        f"by {number(optimism.low)} to {number(optimism.high)} at 95 %; {optimism.n} trainings)."
+        f"{optimism.n} {optimism.source} of the best trial's configuration have {fresh} on "
+        f"average (95 %), {abs(optimism.mean):.1g} {side} its {number(best.value)} in the search."
     )
     figures = {**optimism._asdict(), "search_value": best.value, "spread": evidence.spread}
     if optimism.low > 0:
@@ -60,13 +72,17 @@ def luck_finding(
     return Finding(_TOPIC, Status.CANT_SAY, f"Too few trainings to tell: {text}", figures)
 
 
-def _from_retrained(trial: int, retrained: pd.DataFrame | None) -> _Optimism | None:
-    """Read the optimism of a trial out of a frame of `retrained_frame`."""
-    if retrained is None:
+def _from_retrained(evidence: Evidence) -> _Optimism | None:
+    """Read the optimism of the best trial out of a frame of `retrained_frame`."""
+    best = evidence.best
+    if evidence.retrained is None or best is None:
         return None
-    for row in retrained.to_dict("records"):
-        if row["trial"] == trial and row["n"] >= _MIN_FRESH:
-            return _with_interval(row["optimism"], row["standard_error"], int(row["n"]))
+    source = "retrainings"
+    if best is evidence.tuned and len(evidence.retrained) > 1:
+        source = "retrainings (by which it was chosen, so that they may be lucky, too)"
+    for row in evidence.retrained.to_dict("records"):
+        if row["trial"] == best.number and row["n"] >= _MIN_FRESH:
+            return _with_interval(row["optimism"], row["standard_error"], int(row["n"]), source)
     return None
 
 
@@ -83,12 +99,13 @@ def _from_final(evidence: Evidence, final: pd.DataFrame | None) -> _Optimism | N
     if len(errors) < _MIN_FRESH:
         return None
     standard_error = errors.std(ddof=1) / math.sqrt(len(errors))
-    return _with_interval(float(errors.mean()) - best.value, float(standard_error), len(errors))
+    mean = float(errors.mean()) - best.value
+    return _with_interval(mean, float(standard_error), len(errors), "final trainings")
 
 
-def _with_interval(mean: float, standard_error: float, n: int) -> _Optimism:
+def _with_interval(mean: float, standard_error: float, n: int, source: str) -> _Optimism:
     half = float(stats.t.ppf(0.975, n - 1)) * standard_error
-    return _Optimism(mean, mean - half, mean + half, n)
+    return _Optimism(mean, mean - half, mean + half, n, source)
 
 
 def _estimate(evidence: Evidence) -> Finding:
@@ -110,7 +127,7 @@ def _estimate(evidence: Evidence) -> Finding:
     half = 1.96 * float(std[0])
     sentence = (
         f"It was not trained again. By the surrogate of {len(evidence.ranked)} trials, the best "
-        f"value {number(best.value)} is too low by {number(optimism)} ± {number(half)} (95 %). "
+        f"value {number(best.value)} is too low by {format_uncertain(optimism, half)} (95 %). "
         f"{advice}"
     )
     figures = {"mean": optimism, "low": optimism - half, "high": optimism + half}

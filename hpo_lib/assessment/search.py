@@ -11,7 +11,6 @@ from hpo_lib.assessment.evidence import (
     MIN_CROSS_VALIDATED,
     Correlation,
     Evidence,
-    number,
     rank_correlation,
 )
 from hpo_lib.assessment.finding import Finding, Status
@@ -57,8 +56,7 @@ def flat_finding(evidence: Evidence) -> Finding:
         "n_trials": n_trials,
     }
     text = (
-        f"the surrogate expects one more trial to gain {number(expected)}, {100 * ratio:.2g} % of "
-        "the distance from the worst quarter of the trials to the best; the last gain was "
+        f"the surrogate expects one more trial to gain about {expected:.1g}; the last gain was "
         f"{count(since, 'trial')} ago, of {n_trials}."
     )
     if not evidence.is_predictable:

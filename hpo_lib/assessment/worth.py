@@ -11,7 +11,7 @@ from scipy import stats
 
 from hpo_lib.assessment.evidence import Evidence
 from hpo_lib.assessment.finding import Finding, Status
-from hpo_lib.formatting import count
+from hpo_lib.formatting import count, format_number
 
 FINAL_COLUMNS = (
     *("configuration", "seed", "epochs", "validation_error"),
@@ -22,6 +22,9 @@ FINAL_COLUMNS = (
 _TOPIC = "Was it worth it?"
 _MAX_SEEDS = 1000
 _POWER = 0.8
+
+_SAME_SECONDS = 1.2
+"""Ratio of the seconds per training up to which they count as the same."""
 
 _IMAGE_SHARE = 0.5
 """Variance of a difference between two networks on the same images, as a share of what it would be
@@ -240,16 +243,26 @@ def _describe_cost(
     evidence: Evidence,
     final: pd.DataFrame | None,
 ) -> tuple[str, dict[str, Any]]:
-    """Return what the search cost, and how long one untuned training could have been instead."""
+    """Return what search and retraining cost, and how many untuned trainings take as long."""
     trials = evidence.trials
     seconds = sum(trial.spent_seconds for trial in trials)
     epochs = sum(len(trial.record.validation_error) for trial in trials)
+    retrainings = _count_retrainings(evidence)
+    for trial in trials:
+        n = retrainings.get(trial.number, 0)
+        seconds += n * trial.training_seconds
+        epochs += n * len(trial.record.validation_error)
+
+    n_again = sum(retrainings.values())
     figures: dict[str, Any] = {
         "search_trainings": len(trials),
+        "retrainings": n_again,
         "search_epochs": epochs,
         "search_seconds": seconds,
     }
     text = f"The search cost {count(len(trials), 'training')}"
+    if n_again:
+        text += f" and {count(n_again, 'retraining')}"
     if not epochs or not seconds:
         return f"{text}.", figures
 
@@ -257,12 +270,28 @@ def _describe_cost(
     if final is None:
         return f"{text}.", figures
 
-    # Epochs of an untuned training in the same time.
-    untuned = final[final["configuration"] == "default"]
-    default_seconds = sum(untuned["seconds"].tolist())
-    default_epochs = sum(untuned["epochs"].tolist())
+    # Medians, as the first training of a process also loads libraries and images.
+    medians = final.groupby("configuration")["seconds"].median().to_dict()
+    default_seconds = medians.get("default", 0.0)
     if not default_seconds:
         return f"{text}.", figures
-    n_epochs = round(seconds / default_seconds * default_epochs)
-    figures["untuned_epochs"] = n_epochs
-    return f"{text}, the time of {count(n_epochs, 'epoch')} of an untuned training.", figures
+    ratio = seconds / default_seconds
+    figures["default_trainings"] = ratio
+    text += f", as long as {format_number(ratio, 2)} trainings of the default."
+
+    tuned_seconds = medians.get("tuned", default_seconds)
+    shorter, longer = sorted([tuned_seconds, default_seconds])
+    if longer > _SAME_SECONDS * shorter:
+        text += (
+            f" A training takes {format_number(tuned_seconds, 2)} s tuned and "
+            f"{format_number(default_seconds, 2)} s by default."
+        )
+    return text, figures
+
+
+def _count_retrainings(evidence: Evidence) -> dict[int, int]:
+    """Return the number of retrainings by the trial whose configuration was trained again."""
+    if evidence.retrained is None:
+        return {}
+    rows = evidence.retrained.to_dict("records")
+    return {int(row["trial"]): int(row["n"]) for row in rows}

@@ -7,7 +7,7 @@ the sample size.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from operator import attrgetter
@@ -23,6 +23,7 @@ from hpo_lib.comparison.surrogate_benchmark import SurrogateQuality
 
 _LEVEL = 0.05
 _POWER = 0.8
+_MOST_PAIRS = 3
 
 MAX_SEEDS = 1000
 """Largest number of seeds that an estimate of the seeds needed names."""
@@ -243,7 +244,8 @@ def friedman(values: Array) -> float:
 def verdict(frame: pd.DataFrame, level: float = 0.05) -> str:
     """Say in words what the comparison can and cannot tell, one line per pair.
 
-    Before them, from three strategies on, stands Friedman's test that they differ at all.
+    With more than three pairs it is one line per strategy. From three strategies on, Friedman's
+    test that they differ at all comes first.
 
     Args:
         frame: what `compare` returns.
@@ -263,9 +265,34 @@ def verdict(frame: pd.DataFrame, level: float = 0.05) -> str:
             f"(Friedman's test, {format_p(p)})."
         )
 
-    for pair in separations(frame).to_dict("records"):
-        lines.append(_pair_verdict(pair, budget, level))
+    pairs = separations(frame).to_dict("records")
+    if len(pairs) <= _MOST_PAIRS:
+        lines += [_pair_verdict(pair, budget, level) for pair in pairs]
+    else:
+        lines += [_strategy_verdict(name, pairs, level) for name in finals]
     return "\n".join(lines)
+
+
+def _strategy_verdict(
+    name: object,
+    pairs: Sequence[Mapping[Any, Any]],
+    level: float,
+) -> str:
+    """Return which strategies one of them beats, and which it cannot be told from."""
+    beaten: list[str] = []
+    unclear: list[str] = []
+    for pair in pairs:
+        if name not in (pair["a"], pair["b"]):
+            continue
+        other = pair["b"] if name == pair["a"] else pair["a"]
+        is_below = (pair["effect"] < 0) == (name == pair["a"])
+        if pair["p"] > level:
+            unclear.append(f"{other} ({format_p(pair['p'])})")
+        elif is_below:
+            beaten.append(f"{other} ({format_p(pair['p'])})")
+
+    text = f"{name} ends below: {', '.join(beaten) or 'none'}"
+    return f"{text}; cannot be told from: {', '.join(unclear)}" if unclear else text
 
 
 def _pair_verdict(pair: Mapping[Any, Any], budget: str, level: float) -> str:

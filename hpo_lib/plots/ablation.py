@@ -68,7 +68,7 @@ def plot_ablation(
 
 
 def relevant_parameters(study: optuna.Study, k: int = 4) -> list[str]:
-    """Return hyperparameters to look at: the first of the importance and of the ablation path.
+    """Return hyperparameters to look at: the first of the ablation path and of the importance.
 
     Where there are too few trials for both, those that come first in the space.
 
@@ -87,7 +87,7 @@ def relevant_parameters(study: optuna.Study, k: int = 4) -> list[str]:
     merged: list[str] = []
     searched = [parameter.name for parameter in study_space(study).searched]
     for rank in range(len(searched)):
-        merged += [*importance[rank : rank + 1], *ablation[rank : rank + 1]]
+        merged += [*ablation[rank : rank + 1], *importance[rank : rank + 1]]
     merged += searched
     return list(dict.fromkeys(merged))[:k]
 
@@ -113,6 +113,7 @@ def describe_relevance(study: optuna.Study) -> str:
         return f"{text}, and the ablation path begins with it, too: both answers agree."
     return (
         f"{text}, the ablation path {changed[0]}: the answers differ, because the questions do. "
-        f"A wrong {first} keeps a trial from being among the best; changing {changed[0]} alone "
-        "improves the default most."
+        f"The trials with good values share their {first}; the search chose these trials itself, "
+        f"so that may be a habit of the search. Changing {changed[0]} alone is predicted to "
+        "improve the default most."
     )

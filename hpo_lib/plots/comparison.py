@@ -37,6 +37,8 @@ INTERVALS = {
 }
 """Columns of `any_time` that `plot_comparison` can show, and their description."""
 
+_MOST_LINES = 10
+
 
 def plot_comparison(
     frame: pd.DataFrame,
@@ -121,13 +123,16 @@ def plot_final_values(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     values = data.to_numpy(dtype=float)
     ax = one_axes(ax, max(7.0, 1.35 * len(data.columns)))
 
-    # A line per seed joins what is paired.
-    ax.plot(
-        values.T,
-        color="0.8",
-        linewidth=0.8,
-        zorder=1,
-    )
+    # A line per seed joins what is paired; more than ten hide each other.
+    title = "black bars: medians"
+    if len(values) <= _MOST_LINES:
+        title += "; grey lines: the same seed"
+        ax.plot(
+            values.T,
+            color="0.8",
+            linewidth=0.8,
+            zorder=1,
+        )
 
     # Infinite: a seed without an incumbent; NaN: a seed that the strategy did not run.
     names: list[str] = []
@@ -164,7 +169,7 @@ def plot_final_values(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set(xlim=(-0.4, len(names) - 0.4), xlabel="strategy")
     name = frame.attrs.get("value_name", "value")
     value_axis(ax, [values], f"final incumbent's {name}")
-    ax.set_title("black bars: medians; grey lines: the same seed", fontsize=10)
+    ax.set_title(title, fontsize=10)
     annotate_quality(ax, frame.attrs.get("surrogate_quality"))
     return ax
 
@@ -282,7 +287,6 @@ def plot_ranks(ranks: Ranks, ax: Axes | None = None) -> Axes:
         f"separable (Nemenyi: {ranks.critical_difference:.2f} apart)",
         fontsize=10,
     )
-    annotate_quality(ax, ranks.quality)
     return ax
 
 

@@ -62,6 +62,8 @@ def unit_ticks(parameter: Parameter) -> list[tuple[float, str]]:
         locator = MaxNLocator(5, integer=isinstance(parameter, IntParameter))
         if parameter.log:
             locator = LogLocator()
+        elif is_discrete(parameter):
+            locator = FixedLocator(parameter.grid_values(6))
         ticks = np.asarray(locator.tick_values(low, high), dtype=float)
         ticks = ticks[(low <= ticks) & (ticks <= high)]
         # A range within one decade may have no power of ten.

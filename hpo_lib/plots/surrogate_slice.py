@@ -26,6 +26,7 @@ from hpo_lib.plots.style import (
     AxesArray,
     FloatArray,
     failure_ticks,
+    legend_above,
     panels,
     value_bar,
 )
@@ -319,6 +320,7 @@ def _draw_line(data: Slice, improvement: FloatArray, text: str) -> AxesArray:
             color="black",
             linewidth=1,
             linestyle="--",
+            label="shown configuration",
         )
 
     left, right = axes
@@ -339,6 +341,7 @@ def _draw_line(data: Slice, improvement: FloatArray, text: str) -> AxesArray:
         c=_faded(data, ORANGE),
         linewidth=0,
         zorder=4,
+        label="trial (pale: far from the slice)",
     )
     failure_ticks(left, at[near & data.points.failed])
     left.axhline(
@@ -346,17 +349,17 @@ def _draw_line(data: Slice, improvement: FloatArray, text: str) -> AxesArray:
         color="0.4",
         linewidth=1,
         linestyle=":",
-        label="best mean",
+        label="lowest mean of a trial",
     )
     left.set_ylabel(data.points.value_name)
-    left.legend(fontsize=8)
+    legend_above(left)
 
     mark = "o" if isinstance(parameter, ChoiceParameter) else "-"
     right.plot(x, improvement, mark, color=GREEN)
     # Where the parameter is inactive there is no improvement; it may be so everywhere.
     for peak in np.flatnonzero(improvement == np.nanmax(improvement, initial=-np.inf))[:1]:
         right.plot(x[peak], improvement[peak], "v", color=ORANGE, label="largest: try this next")
-        right.legend(fontsize=8)
+        legend_above(right)
     right.set_ylabel(text)
     return axes
 

@@ -52,7 +52,7 @@ TrialCurves = dict[str, dict[int, FloatArray]]
 
 _CURVE_STYLES: dict[str, dict[str, Any]] = {
     "completed": {"color": "0.72", "linewidth": 1},
-    "pruned": {"color": "0.6", "linestyle": ":"},
+    "pruned": {"color": "0.6", "linestyle": ":", "marker": "x", "markeredgecolor": "0.25"},
     "failed": {"color": RED, "linestyle": ":"},
     "running": {
         "color": ORANGE,
@@ -339,13 +339,16 @@ def plot_trial_curves(source: optuna.Study | TrialCurves, ax: Axes | None = None
     ax = one_axes(ax)
     drawn: list[FloatArray] = []
     for kind, curves in data.items():
-        name = f"{kind}: n = {len(curves)}"
+        noun = "other completed" if kind == "completed" else kind
+        name = f"{noun}: n = {len(curves)}"
         for number, errors in curves.items():
             if kind == "incumbent":
                 name = f"{kind}: trial {number}"
             style: dict[str, Any] = {"label": name, **_CURVE_STYLES[kind]}
-            # A line needs two points to be seen.
-            if len(errors) == 1:
+            # A cross where a trial was stopped. A line needs two points to be seen.
+            if kind == "pruned":
+                style |= {"markevery": [len(errors) - 1]}
+            elif len(errors) == 1:
                 style |= {"marker": "o", "markersize": 4}
             ax.plot(np.arange(1, len(errors) + 1), errors, **style)
             drawn.append(errors)
@@ -355,8 +358,6 @@ def plot_trial_curves(source: optuna.Study | TrialCurves, ax: Axes | None = None
     # A dotted line at each rung where a trial was stopped.
     for rung in {len(errors) for errors in data["pruned"].values()}:
         ax.axvline(rung, color="0.4", linestyle=":", linewidth=1)
-        ends = [errors[-1] for errors in data["pruned"].values() if len(errors) == rung]
-        ax.plot([rung] * len(ends), ends, "x", color="0.25", markersize=6)
 
     # Some room at both ends, and ticks at whole epochs.
     longest = max(map(len, drawn), default=1)

@@ -15,6 +15,7 @@ import optuna
 import pandas as pd
 
 from hpo_lib.checks import check_whole
+from hpo_lib.formatting import format_number, format_uncertain
 from hpo_lib.loop import as_objective
 from hpo_lib.objective import Objective
 from hpo_lib.samplers.simple import SpaceSampler
@@ -178,10 +179,10 @@ def describe_retrained(frame: pd.DataFrame) -> str:
     best = rows[0]
     average = sum(row["optimism"] for row in rows) / len(rows)
     return (
-        f"the search's best value was {searched['search_value']:.4g} (trial {searched['trial']}); "
-        f"trained again it is {_format_mean(searched)} (n = {searched['n']}): the search's value "
-        f"was optimistic by {searched['optimism']:.2g}, those of all {len(rows)} retrained "
-        f"configurations by {average:.2g} on average; best by mean is trial {best['trial']} with "
+        f"the search's best value was {format_number(searched['search_value'])} (trial "
+        f"{searched['trial']}); trained again it is {_format_mean(searched)}, "
+        f"{_format_change(searched['optimism'])}; the mean of all {len(rows)} retrained "
+        f"configurations is {_format_change(average)}; best by mean is trial {best['trial']} with "
         f"{_format_mean(best)}"
     )
 
@@ -193,8 +194,17 @@ def _measured_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _format_mean(row: dict[str, Any]) -> str:
-    error = f" ± {row['standard_error']:.2g}" if row["n"] > 1 else ""
-    return f"{row['mean']:.4g}{error}"
+    if row["n"] < 2:
+        return f"{format_number(row['mean'])} (n = 1)"
+    mean = format_uncertain(row["mean"], row["standard_error"])
+    return f"{mean} (mean ± standard error, n = {row['n']})"
+
+
+def _format_change(optimism: float) -> str:
+    """Say how a mean of fresh trainings differs from the value in the search."""
+    if optimism > 0:
+        return f"{optimism:.1g} higher than in the search, which was partly luck"
+    return f"{abs(optimism):.1g} lower than in the search: no sign of luck"
 
 
 class _Repeats(SpaceSampler):

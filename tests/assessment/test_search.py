@@ -93,6 +93,24 @@ def test_a_bound_on_which_nothing_depends_is_no_warning(inside):
     assert by_topic(study, "edge").status == "CAN'T SAY"
 
 
+@pytest.mark.parametrize(
+    ("best", "status"),
+    [(16, "WARN"), (64, "PASS")],
+)
+def test_a_smallest_option_that_earns_the_gain_asks_for_a_smaller_one(best, status):
+    space = SearchSpace.from_yaml(
+        "batch: {type: choice, options: [16, 64, 256, 512], default: 512}\n"
+        "activation: {type: choice, options: [relu, elu], default: relu}"
+    )
+    study = searched(lambda c: 0.1 + abs(np.log2(c["batch"] / best)) / 50, 24, space=space)
+    found = [one for one in findings(study) if "edge" in one.topic]
+    if status == "PASS":
+        assert not found
+    else:
+        assert found[0].status == status
+        assert found[0].sentence == "Yes: add an option below 16 to batch."
+
+
 def test_nothing_is_below_a_bound_of_zero():
     space = SearchSpace.from_yaml("decay: {type: float, low: 0.0, high: 1.0}")
     study = searched(lambda c: float(c["decay"]), 12, space=space)
@@ -176,6 +194,17 @@ def test_luck_is_read_from_final_trainings_of_the_same_length():
     found = by_topic(study, "luck", final=final)
     assert found.status == "WARN"
     assert found.figures["mean"] == pytest.approx(0.91 - study.best_value)
+    assert "2 final trainings of the best trial's configuration" in found.sentence
+
+    # Retrainings by which the configuration was chosen do not come before them.
+    rows = [{"trial": study.best_trial.number, "mean": 0.01}, {"trial": 0, "mean": 0.5}]
+    retrained = pd.DataFrame(rows).assign(n=3, optimism=-0.1, standard_error=0.01)
+    both = by_topic(study, "luck", final=final, retrained=retrained)
+    assert both.figures == found.figures
+    chosen = by_topic(study, "luck", retrained=retrained)
+    assert "by which it was chosen" in chosen.sentence
+    assert "0.1 below its" in chosen.sentence
+
     longer = by_topic(study, "luck", final=final.assign(epochs=20))
     assert longer.status == "CAN'T SAY"
     assert "retrain_top_k" in longer.sentence

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
@@ -71,8 +72,25 @@ def test_the_cost_is_compared_with_an_untuned_training():
     finding = findings(study, final=final_frame(DEFAULT, TUNED))[0]
     assert finding.figures["search_trainings"] == 4
     assert finding.figures["search_epochs"] == 8
-    # 24 s, at 2 s an epoch
-    assert finding.sentence.endswith("24 s, the time of 12 epochs of an untuned training.")
+    assert finding.sentence.endswith("24 s, as long as 1.2 trainings of the default.")
+
+
+def test_retrainings_are_part_of_the_cost():
+    study = searched(lr_bowl, 4, validation_error=[0.3, 0.2], seconds=[3.0, 3.0])
+    rows = [{"trial": 1, "n": 3, "mean": 0.1}, {"trial": 2, "n": 0, "mean": np.nan}]
+    retrained = pd.DataFrame(rows).assign(optimism=0.0, standard_error=0.1)
+    finding = findings(study, final=final_frame(DEFAULT, TUNED), retrained=retrained)[0]
+    text = "The search cost 4 trainings and 3 retrainings, 14 epochs and 42 s, as long as 2.1"
+    assert text in finding.sentence
+
+
+def test_seconds_per_training_are_named_where_they_differ():
+    study = searched(lr_bowl, 4, validation_error=[0.3, 0.2], seconds=[3.0, 3.0])
+    final = final_frame(DEFAULT, TUNED)
+    final["seconds"] = final["seconds"].where(final["configuration"] == "default", 41.0)
+    final.loc[0, "seconds"] = 500.0  # the first one loads libraries
+    sentence = findings(study, final=final)[0].sentence
+    assert sentence.endswith("A training takes 41 s tuned and 20 s by default.")
 
 
 @pytest.mark.parametrize(

@@ -208,3 +208,13 @@ def test_friedman_needs_strategies_that_differ():
     assert friedman(np.ones((5, 3))) == 1.0
     assert math.isnan(friedman(np.ones((5, 2))))
     assert friedman(np.arange(15.0).reshape(5, 3)) < 0.01
+
+
+def test_many_pairs_are_told_by_strategy():
+    low = [0.1 + i / 1000 for i in range(12)]
+    values = {"a": low, "b": low, "c": [x + 0.1 for x in low], "d": [x + 0.2 for x in low]}
+    lines = verdict(finals_frame(values)).splitlines()
+    assert len(lines) == 5
+    assert lines[1].startswith("a ends below: c (p = 0.0")
+    assert lines[1].endswith("cannot be told from: b (p = 1)")
+    assert lines[4] == "d ends below: none"

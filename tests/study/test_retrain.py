@@ -172,8 +172,11 @@ def test_a_line_says_how_optimistic_it_was(storage):
     assert best_configuration("s", storage)["x"] == open_study("s", storage).best_params["x"]
     text = describe_retrained(retrain(storage, 3, 3))
     best = open_study("s", storage).best_trial
-    assert f"the search's best value was {best.value:.4g} (trial {best.number})" in text
-    assert "(n = 3): the search's value was optimistic by" in text
+    assert f"(trial {best.number}); trained again it is" in text
+    assert "(mean ± standard error, n = 3), " in text
+    assert "higher than in the search, which was partly luck" in text
+    lower = retrained_frame("s", storage).assign(optimism=-0.02)
+    assert "0.02 lower than in the search: no sign of luck" in describe_retrained(lower)
 
 
 def test_what_does_not_compare_is_refused(storage):
