@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeGuard
 
 import numpy as np
@@ -11,7 +11,7 @@ from hpo_lib.assessment.evidence import Evidence, join, number
 from hpo_lib.assessment.finding import Finding, Status
 from hpo_lib.samplers.encoding import Axis
 from hpo_lib.samplers.surrogate import Surrogate
-from hpo_lib.space.parameters import ChoiceParameter
+from hpo_lib.space.parameters import ChoiceParameter, Parameter
 from hpo_lib.space.values import Value
 from hpo_lib.trials import RecordedTrial
 
@@ -78,7 +78,7 @@ def edge_finding(evidence: Evidence) -> Finding | None:
         evidence: the study.
     """
     surrogate = evidence.surrogate
-    top = [] if surrogate is None else _best_inside(evidence, surrogate)
+    top = _best_inside(evidence)
     if surrogate is None or not top:
         sentence = "At least 4 completed trials are needed to tell."
         return Finding(_TOPIC, Status.CANT_SAY, sentence)
@@ -88,9 +88,11 @@ def edge_finding(evidence: Evidence) -> Finding | None:
     if not ranges and not options:
         return None
 
-    edges = [edge for axis in ranges for edge in _edges(surrogate, top, axis)]
+    edges: list[Edge] = []
+    for axis in ranges:
+        edges += _edges(surrogate, top, axis)
     figures = {
-        "edges": [edge._asdict() for edge in edges],
+        "edges": list(map(Edge._asdict, edges)),
         "options": options,
         "n_top": len(top),
     }
@@ -98,17 +100,36 @@ def edge_finding(evidence: Evidence) -> Finding | None:
         sentence = f"No: the best of {len(evidence.ranked)} trials lies inside all ranges."
         return Finding(_TOPIC, Status.PASS, sentence, figures)
 
-    shown = [edge for edge in edges if edge.inward > _WORSE and evidence.is_predictable]
-    if not shown and not options:
-        sentence = (
-            f"Perhaps, for {join(map(str, edges))}: {len(evidence.ranked)} trials do not show "
-            "that values further inside are worse."
-        )
-        return Finding(_TOPIC, Status.CANT_SAY, sentence, figures)
+    sentence = _advise(evidence, edges, options, len(top))
+    if sentence:
+        return Finding(_TOPIC, Status.WARN, sentence, figures)
+    sentence = (
+        f"Perhaps, for {join(map(str, edges))}: {len(evidence.ranked)} trials do not show that "
+        "values further inside are worse."
+    )
+    return Finding(_TOPIC, Status.CANT_SAY, sentence, figures)
 
-    advice = [edge.advice(len(top)) for edge in shown]
+
+def _advise(
+    evidence: Evidence,
+    edges: Sequence[Edge],
+    options: Mapping[str, str],
+    n_top: int,
+) -> str:
+    """Return what to widen; empty where the trials do not show that it would help.
+
+    Args:
+        evidence: the study.
+        edges: ends of ranges at which the best trial lies.
+        options: where options are missing, by hyperparameter.
+        n_top: how many of the best trials were looked at.
+    """
+    advice: list[str] = []
+    for edge in edges:
+        if edge.inward > _WORSE and evidence.is_predictable:
+            advice.append(edge.advice(n_top))
     advice += [f"add an option {place} to {name}" for name, place in options.items()]
-    return Finding(_TOPIC, Status.WARN, f"Yes: {join(advice)}.", figures)
+    return f"Yes: {join(advice)}." if advice else ""
 
 
 def _extreme_options(evidence: Evidence) -> dict[str, str]:
@@ -125,27 +146,39 @@ def _extreme_options(evidence: Evidence) -> dict[str, str]:
 
     best = path.steps[-1].configuration
     missing: dict[str, str] = {}
-    for parameter in evidence.space.searched:
-        if not isinstance(parameter, ChoiceParameter) or parameter.name not in path.needed:
-            continue
-        options = [option for option in parameter.options if _is_number(option)]
-        # Of two options, each is an extreme one.
-        if len(options) < _MIN_OPTIONS or len(options) < len(parameter.options):
-            continue
-        value = best[parameter.name]
-        if value == min(options):
-            missing[parameter.name] = f"below {number(value)}"
-        if value == max(options):
-            missing[parameter.name] = f"above {number(value)}"
+    for name in path.needed:
+        place = _beyond(evidence.space[name], best[name])
+        if place:
+            missing[name] = place
     return missing
+
+
+def _beyond(parameter: Parameter, value: Value) -> str:
+    """Return where an option is missing; empty where the value is not the last of the options.
+
+    Args:
+        parameter: the hyperparameter.
+        value: its best value.
+    """
+    options = parameter.options if isinstance(parameter, ChoiceParameter) else ()
+    numbers = [option for option in options if _is_number(option)]
+    # Of two options, each is a last one.
+    if len(numbers) < max(len(options), _MIN_OPTIONS):
+        return ""
+    if value == min(numbers):
+        return f"below {number(value)}"
+    return f"above {number(value)}" if value == max(numbers) else ""
 
 
 def _is_number(option: Value) -> TypeGuard[int | float]:
     return isinstance(option, int | float) and not isinstance(option, bool)
 
 
-def _best_inside(evidence: Evidence, surrogate: Surrogate) -> list[RecordedTrial]:
+def _best_inside(evidence: Evidence) -> list[RecordedTrial]:
     """Return the best trials that lie inside the space, the best first."""
+    surrogate = evidence.surrogate
+    if surrogate is None:
+        return []
     inside = [trial for trial in evidence.ranked if surrogate.encoder.encode(trial.params)]
     return inside[:_N_TOP]
 

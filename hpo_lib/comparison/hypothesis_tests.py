@@ -292,7 +292,9 @@ def _strategy_verdict(
             beaten.append(f"{other} ({format_p(pair['p'])})")
 
     text = f"{name} ends below: {', '.join(beaten) or 'none'}"
-    return f"{text}; cannot be told from: {', '.join(unclear)}" if unclear else text
+    if not unclear:
+        return text
+    return f"{text}; cannot be told from: {', '.join(unclear)}"
 
 
 def _pair_verdict(pair: Mapping[Any, Any], budget: str, level: float) -> str:

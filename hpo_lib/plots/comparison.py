@@ -287,6 +287,7 @@ def plot_ranks(ranks: Ranks, ax: Axes | None = None) -> Axes:
         f"separable (Nemenyi: {ranks.critical_difference:.2f} apart)",
         fontsize=10,
     )
+    annotate_quality(ax, ranks.quality)
     return ax
 
 

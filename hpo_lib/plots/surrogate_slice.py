@@ -320,7 +320,7 @@ def _draw_line(data: Slice, improvement: FloatArray, text: str) -> AxesArray:
             color="black",
             linewidth=1,
             linestyle="--",
-            label="shown configuration",
+            label="shown values",
         )
 
     left, right = axes
@@ -341,7 +341,7 @@ def _draw_line(data: Slice, improvement: FloatArray, text: str) -> AxesArray:
         c=_faded(data, ORANGE),
         linewidth=0,
         zorder=4,
-        label="trial (pale: far from the slice)",
+        label="trial",
     )
     failure_ticks(left, at[near & data.points.failed])
     left.axhline(
@@ -349,7 +349,7 @@ def _draw_line(data: Slice, improvement: FloatArray, text: str) -> AxesArray:
         color="0.4",
         linewidth=1,
         linestyle=":",
-        label="lowest mean of a trial",
+        label="lowest mean",
     )
     left.set_ylabel(data.points.value_name)
     legend_above(left)

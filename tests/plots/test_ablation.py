@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from hpo_lib import SearchSpace, run_study
-from hpo_lib.assessment.ablation import AblationPath, AblationStep
+from hpo_lib.assessment.ablation import AblationPath, AblationStep, ablation_path
 from hpo_lib.plots.ablation import describe_relevance, plot_ablation, relevant_parameters
 from hpo_lib.plots.study import importance_data
 from tests.plots.recorded import draw, make_study
@@ -22,10 +22,11 @@ def test_the_ablation_figure_names_each_change_and_what_it_leads_to():
     assert any("the change above the dotted line earns 98%" in text for text in texts)
 
 
-def test_what_importance_ranks_first_is_among_the_relevant_parameters():
+def test_what_ablation_and_importance_rank_first_are_the_relevant_parameters():
     study = make_study(24)
     first = next(iter(importance_data(study).shares))
-    assert first in relevant_parameters(study, 1)
+    assert relevant_parameters(study, 1) == [ablation_path(study).steps[1].name]
+    assert first in relevant_parameters(study, 2)
     assert len(relevant_parameters(study, 3)) == 3
     assert f"Importance ranks {first} first" in describe_relevance(study)
 
