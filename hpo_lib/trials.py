@@ -284,19 +284,11 @@ def own_trials(study: optuna.Study) -> list[RecordedTrial]:
 def incumbent(source: optuna.Study | Iterable[RecordedTrial]) -> RecordedTrial | None:
     """Return the completed trial of the study's own with the lowest value, the first of equals.
 
-    Args:
-        source: a study that minimises, or its trials; warm-start trials are passed over.
-
-    Returns:
-        The trial, or None where no trial of the study's own has a finite value.
+    None where no trial has a finite value. Warm-start trials are passed over.
     """
     trials = recorded_trials(source) if isinstance(source, optuna.Study) else source
-    best: RecordedTrial | None = None
-    best_value = math.inf
-    for trial in trials:
-        if trial.is_own and trial.value is not None and trial.value < best_value:
-            best, best_value = trial, trial.value
-    return best
+    finite = [trial for trial in trials if trial.is_own and trial.has_usable_value]
+    return min(finite, key=lambda trial: cast("float", trial.value), default=None)
 
 
 def copy_for_warm_start(
@@ -356,17 +348,15 @@ def _completed_trial(
 
 def value_name(trials: Iterable[RecordedTrial]) -> str:
     """Return what the values of a study are called: in a training a loss stands beside them."""
-    completed = [trial.record for trial in trials if trial.value is not None]
-    is_training = any(record.validation_loss != record.validation_error for record in completed)
+    records = [trial.record for trial in trials if trial.value is not None]
+    is_training = any(record.validation_loss != record.validation_error for record in records)
     return VALIDATION_ERROR if is_training else "value"
 
 
 def running_best(values: ArrayLike) -> NDArray[np.float64]:
     """Return the lowest value so far at each position, shape (n,); NaN before the first.
 
-    Args:
-        values: final values of a study's own trials in order, shape (n,); NaN for a trial
-            without one.
+    The values are those of a study's own trials in order, NaN for a trial without one.
     """
     array = np.asarray(values, float)
     return np.fmin.accumulate(array) if len(array) else array
