@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any, cast
@@ -42,7 +42,7 @@ _QUEUED_KEY = "fixed_params"
 """System attribute in which Optuna keeps the values of an enqueued trial."""
 
 _OLD_NAMES = {"suggest_seconds": "deciding_seconds", "warm_start": "evidence"}
-"""Names that fields of a trial's record had in version 0.1.0."""
+"""Names of fields in records of version 0.1.0."""
 
 
 class TrialOutcome(StrEnum):
@@ -287,8 +287,7 @@ def incumbent(source: optuna.Study | Iterable[RecordedTrial]) -> RecordedTrial |
     None where no trial has a finite value. Warm-start trials are passed over.
     """
     trials = recorded_trials(source) if isinstance(source, optuna.Study) else source
-    finite = [trial for trial in trials if trial.is_own and trial.has_usable_value]
-    return min(finite, key=lambda trial: cast("float", trial.value), default=None)
+    return next((t for t in sort_by_value(trials) if t.has_usable_value), None)
 
 
 def copy_for_warm_start(
@@ -349,8 +348,8 @@ def _completed_trial(
 def value_name(trials: Iterable[RecordedTrial]) -> str:
     """Return what the values of a study are called: in a training a loss stands beside them."""
     records = [trial.record for trial in trials if trial.value is not None]
-    is_training = any(record.validation_loss != record.validation_error for record in records)
-    return VALIDATION_ERROR if is_training else "value"
+    has_loss = any(record.validation_loss != record.validation_error for record in records)
+    return VALIDATION_ERROR if has_loss else "value"
 
 
 def running_best(values: ArrayLike) -> NDArray[np.float64]:
@@ -439,7 +438,7 @@ def study_space(study: optuna.Study) -> SearchSpace:
     return SearchSpace.from_yaml(recorded.space)
 
 
-def sort_by_value(trials: Sequence[RecordedTrial]) -> list[RecordedTrial]:
+def sort_by_value(trials: Iterable[RecordedTrial]) -> list[RecordedTrial]:
     """Return the study's own completed trials, the lowest value first."""
     completed = [trial for trial in trials if trial.is_own and trial.value is not None]
     return sorted(completed, key=lambda trial: cast("float", trial.value))
