@@ -89,7 +89,7 @@ def assert_text_only(html: str) -> None:
 def test_the_notebooks_show_the_best_trials_of_a_record_as_text(number, study, shown):
     names = {"frame": trials_frame(study), "trials_frame": trials_frame, "study": study}
     names |= {"space": markup_space(), "show_frame": front_end.show_frame}
-    exec(cell_with(number, "nsmallest"), names)
+    exec(cell_with(number, "frame.nsmallest"), names)
     (html,) = shown
     assert_text_only(html)
     assert MARKUP[0] in BeautifulSoup(html, "html.parser").get_text()
