@@ -177,6 +177,7 @@ class Kernel(KernelManager):
     """In this interpreter, and with this project."""
 
     kernel_spec = HeadlessKernel.kernel_spec
+    data_folder = ""
 
 
 CELL = """

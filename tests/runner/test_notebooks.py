@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import nbformat
@@ -109,11 +108,11 @@ def test_a_killed_worker_changes_no_value(folder):
 def test_what_cannot_be_compared_is_refused_before_anything_is_trained(tmp_path):
     for number in ("05", "06"):
         parameters = {"strategies": "[random]"}
-        outcome = run_notebooks([number], profile="smoke", parameters=parameters, into=tmp_path)
+        into = tmp_path / number
+        outcome = run_notebooks([number], profile="smoke", parameters=parameters, into=into)
         (entry,) = outcome.record.notebooks.values()
         assert "at least two strategies, got ['random']" in entry.error
-        assert not (tmp_path / "studies.db").exists()
-        shutil.rmtree(tmp_path)
+        assert not (into / "studies.db").exists()
 
 
 def test_the_studies_of_the_search_have_their_budgets(folder):
