@@ -210,8 +210,8 @@ def test_the_report_fits_the_window(page, tmp_path, width):
     assert tops[0] < tops[1]
 
     # The navigation stays in sight, and text wraps.
-    page.mouse.wheel(0, 3000)
-    page.wait_for_function("window.scrollY > 2000")
+    page.evaluate("window.scrollTo(0, 3000)")
+    assert page.evaluate("window.scrollY") > 2000
     assert page.locator(".navigation").bounding_box()["y"] == 0
     text = page.get_by_text("a conclusion").first
     assert text.evaluate("e => e.scrollWidth <= e.clientWidth")
