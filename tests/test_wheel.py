@@ -160,7 +160,10 @@ def test_a_name_that_needs_an_extra_says_which(python):
     )
 
     stub = (ROOT / "hpo_lib" / "__init__.pyi").read_text().splitlines()
-    needing = ("from .training.", "from .widgets.", "from .study.workers.dask_cluster ")
+    needing = (
+        *("from .training.", "from .widgets.", "from .study.workers.dask_cluster "),
+        "from .exchange.tensorboard ",
+    )
     allowed = {line.split()[-1] for line in stub if line.startswith(needing)}
     assert set(missing) <= allowed
 
