@@ -105,7 +105,7 @@ def test_a_study_is_run_stopped_and_questioned_from_the_page(lab, page, tmp_path
     steps.let(20)
     press("Resume")
     says("finished · 8 of 8")
-    failures = page.get_by_text(f"{EVIL} went wrong")
+    failures = page.locator(".hpo-failed").get_by_text(f"{EVIL} went wrong")
     failures.wait_for()
     page.get_by_text("8 of 8 ended trials within the sliders").wait_for()
     shoot("5_finished")
