@@ -95,14 +95,14 @@ class TrainingObjective:
         if isinstance(self.data, ImageData):
             return {**settings, "data": {"sha256": self.data.sha256}}
 
-        # Impossible parts are refused here, before a study is made; CIFAR may have to be
-        # downloaded first.
-        if not self.data.source.startswith("cifar"):
-            split_source(self.data)
-
         data = asdict(self.data)
         del data["root"]
-        digest = content_digest(self.data)
+        if self.data.source == "cifar10":  # never changes, and may have to be downloaded first
+            return {**settings, "data": data}
+
+        # Impossible parts are refused here, before a study is made.
+        source, _ = split_source(self.data)
+        digest = content_digest(source)
         if digest is not None:
             _drop_changed_data(self.data, digest)
             data |= {"source": "folder", "sha256": digest}

@@ -29,24 +29,18 @@ def open_source(config: DataConfig) -> ImageSource:
     return open_image_folder(folder.resolve(), config.image_size)
 
 
-def content_digest(config: DataConfig) -> str | None:
+def content_digest(source: ImageSource) -> str | None:
     """Return the SHA-256 of all files of a folder of images but those of a separate test part.
 
     It follows classes, names and bytes and not the path; None stands for the data sets by name,
     which never change.
-
-    Raises:
-        DataError: the folder is not laid out as `open_image_folder` says.
     """
-    if not config.source.startswith("folder:"):
-        return None
-    pools = open_source(config).pools
     digests = [
         f"{part} {pool.content_digest()}\n"
-        for part, pool in pools.items()
+        for part, pool in source.pools.items()
         if part != "test" and pool.content_digest is not None
     ]
-    return hashlib.sha256("".join(digests).encode()).hexdigest()
+    return hashlib.sha256("".join(digests).encode()).hexdigest() if digests else None
 
 
 def split_source(config: DataConfig) -> tuple[ImageSource, dict[str, Integers]]:
