@@ -282,12 +282,10 @@ def own_trials(study: optuna.Study) -> list[RecordedTrial]:
 
 
 def incumbent(source: optuna.Study | Iterable[RecordedTrial]) -> RecordedTrial | None:
-    """Return the completed trial of the study's own with the lowest value, the first of equals.
-
-    None where no trial has a finite value. Warm-start trials are passed over.
-    """
+    """Return the study's own completed trial with the lowest finite value, the first of equals."""
     trials = recorded_trials(source) if isinstance(source, optuna.Study) else source
-    return next((t for t in sort_by_value(trials) if t.has_usable_value), None)
+    candidates = (trial for trial in trials if trial.is_own and trial.has_usable_value)
+    return min(candidates, key=lambda trial: cast("float", trial.value), default=None)
 
 
 def copy_for_warm_start(

@@ -16,8 +16,8 @@ from hpo_lib.formatting import count, format_number
 from hpo_lib.plots.style import (
     COLOURS,
     RED,
-    WHITE,
     AxesArray,
+    draw_group,
     figure_of,
     finite,
     label,
@@ -138,32 +138,14 @@ def plot_final_values(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     names: list[str] = []
     for i, strategy in enumerate(data):
         finals = data[strategy].dropna()
-        ax.plot(np.full(len(finals), i), finals, **line_style(i, "", alpha=0.7))
+        # Infinite where half of the seeds have no incumbent.
+        draw_group(ax, i, finals.to_numpy(), float(np.median(finals)))
 
         n_reached = int(np.isfinite(finals).sum())
         n = count(len(finals), "seed")
         if n_reached < len(finals):
             n = f"{n_reached} of {n}"
         names.append(f"{short_name(strategy, 16)}\nn = {n}")
-
-        # Infinite where half of the seeds have no incumbent.
-        median = float(np.median(finals))
-        if np.isfinite(median):
-            ax.hlines(
-                median,
-                i - 0.15,
-                i + 0.15,
-                color="black",
-                linewidth=2.5,
-            )
-            ax.text(
-                i + 0.18,
-                median,
-                format_number(median),
-                va="center",
-                fontsize=9,
-                bbox=WHITE,
-            )
 
     ax.set_xticks(range(len(names)), names)
     ax.set(xlim=(-0.4, len(names) - 0.4), xlabel="strategy")

@@ -10,8 +10,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
-from hpo_lib.formatting import count, format_number
-from hpo_lib.plots.style import WHITE, label, line_style, name_ticks, one_axes, value_axis
+from hpo_lib.formatting import count
+from hpo_lib.plots.style import draw_group, label, name_ticks, one_axes, value_axis
 
 
 def plot_test_errors(final: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -27,10 +27,7 @@ def plot_test_errors(final: pd.DataFrame, ax: Axes | None = None) -> Axes:
     names: list[str] = []
     for i, name in enumerate(table):
         errors = table[name].dropna()
-        ax.plot(np.full(len(errors), i), errors, **line_style(i, "", alpha=0.7))
-        mean = float(errors.mean())
-        ax.hlines(mean, i - 0.12, i + 0.12, color="black", linewidth=2.5)
-        ax.text(i + 0.15, mean, format_number(mean), va="center", fontsize=9, bbox=WHITE)
+        draw_group(ax, i, errors.to_numpy(), float(errors.mean()))
         names.append(f"{label(name, 20)}\nn = {count(len(errors), 'seed')}")
 
     ax.set_xticks(range(len(names)), names)

@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hpo_lib.checks import check_member
 from hpo_lib.files import atomic_write_bytes
+from hpo_lib.formatting import format_number
 
 AxesArray = NDArray[Any]
 """An array of `Axes`."""
@@ -234,6 +235,26 @@ def line_style(i: int, line: str | None = None, **others: Any) -> dict[str, Any]
         "linestyle": LINES[i % 5] if line is None else line,
         **others,
     }
+
+
+def draw_group(
+    ax: Axes,
+    i: int,
+    values: FloatArray,
+    centre: float,
+) -> None:
+    """Draw the i-th group of values as dots above each other, with a bar at their centre.
+
+    Args:
+        ax: axes to draw into.
+        i: position of the group.
+        values: shape (n,).
+        centre: their mean or median; where it is not finite there is no bar.
+    """
+    ax.plot(np.full(len(values), i), values, **line_style(i, "", alpha=0.7))
+    if np.isfinite(centre):
+        ax.hlines(centre, i - 0.15, i + 0.15, color="black", linewidth=2.5)
+        ax.text(i + 0.18, centre, format_number(centre), va="center", fontsize=9, bbox=WHITE)
 
 
 def legend_above(ax: Axes) -> None:
