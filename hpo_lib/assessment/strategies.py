@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pandas as pd
 
 from hpo_lib.assessment.evidence import join
 from hpo_lib.assessment.finding import Finding, Status
-from hpo_lib.comparison.hypothesis_tests import (
-    MAX_SEEDS,
-    format_p,
-    seeds_needed,
-    separations,
-)
-from hpo_lib.comparison.statistics import final_values
+from hpo_lib.comparison.hypothesis_tests import MAX_SEEDS, format_p, separations
 from hpo_lib.formatting import count
 
 _TOPIC = "Which strategies differ?"
@@ -32,7 +27,6 @@ def strategies_finding(comparison: pd.DataFrame) -> Finding:
         sentence = f"A comparison needs at least two strategies, got {count(len(names), 'one')}."
         return Finding(_TOPIC, Status.CANT_SAY, sentence)
 
-    finals: Any = final_values(comparison)
     table = separations(comparison)
     separated: list[str] = []
     others: list[str] = []
@@ -43,10 +37,9 @@ def strategies_finding(comparison: pd.DataFrame) -> Finding:
             better, worse = (a, b) if pair["effect"] < 0 else (b, a)
             separated.append(f"{better} ends below {worse} ({format_p(pair['p'])})")
         else:
-            shared = finals[[a, b]].dropna()
-            needed = seeds_needed((shared[a] - shared[b]).to_numpy(dtype=float), len(table))
-            pair["seeds_needed"] = needed
-            more = f"more than {MAX_SEEDS:,}" if needed is None else f"about {needed}"
+            needed = pair["seeds_needed"]
+            is_few = math.isfinite(needed)
+            more = f"about {needed:.0f}" if is_few else f"more than {MAX_SEEDS:,}"
             others.append(f"{a} and {b} ({format_p(pair['p'])}; it would take {more})")
         pairs.append({str(key): value for key, value in pair.items()})
 

@@ -10,7 +10,8 @@ import pytest
 
 from hpo_lib.assessment.ablation import ablation_path
 from hpo_lib.assessment.run import findings
-from hpo_lib.assessment.strategies import seeds_needed, strategies_finding
+from hpo_lib.assessment.strategies import strategies_finding
+from hpo_lib.comparison.hypothesis_tests import seeds_needed
 from hpo_lib.space.search_space import SearchSpace
 from tests.assessment.studies import SPACE, add, final_frame, lr_bowl, new_study, noise, searched
 from tests.comparison.frames import finals_frame
