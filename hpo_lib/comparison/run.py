@@ -28,6 +28,7 @@ from hpo_lib.files import user_path
 from hpo_lib.formatting import format_number
 from hpo_lib.interrupts import first_interrupt_waits, share_interrupt
 from hpo_lib.objective import Objective
+from hpo_lib.process_guard import end_with
 from hpo_lib.progress import Progress
 from hpo_lib.samplers.registry import find_strategy
 from hpo_lib.space.search_space import SearchSpace
@@ -37,7 +38,6 @@ from hpo_lib.study.run import run_study
 from hpo_lib.study.storage import Storage
 from hpo_lib.study.workers.base import Workers
 from hpo_lib.study.workers.factory import make_workers
-from hpo_lib.study.workers.process_guard import end_with
 from hpo_lib.study.workers.worker_process import prepare_process
 from hpo_lib.trials import VALIDATION_ERROR, running_best
 

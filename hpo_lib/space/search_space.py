@@ -21,7 +21,7 @@ from hpo_lib.space.parameters import Parameter, read_parameter
 from hpo_lib.space.values import Configuration, Value, read_conditions
 from hpo_lib.space.yaml_io import Comments, label, read_comments, read_yaml, yaml_line
 
-PRESETS = ("reference", "small")
+PRESETS = ("cifar", "reference", "small")
 _Conditions = Mapping[str, tuple[Value, ...]]
 
 

@@ -16,7 +16,16 @@ from hpo_lib.files import atomic_write_bytes
 from hpo_lib.training.config import TrainingConfig
 
 # fields that make up the network: `resnet` takes them by these names
-NETWORK = ("depth", "n_filters", "filter_size", "dropout", "activation", "shortcut", "stride")
+NETWORK = (
+    "depth",
+    "n_filters",
+    "filter_size",
+    "dropout",
+    "activation",
+    "shortcut",
+    "stride",
+    "stem",
+)
 
 # fields that a training shares with its checkpoint: all but where and how fast it runs
 TRAJECTORY = tuple(
@@ -59,7 +68,8 @@ def read_checkpoint(path: str | Path, shared: Mapping[str, Any]) -> dict[str, An
 
     differences: list[str] = []
     for name, current in shared.items():
-        recorded = content["config"].get(name)
+        # A field that an earlier version did not have stood at what is its default now.
+        recorded = content["config"].get(name, getattr(TrainingConfig, name, None))
         if recorded != current:
             differences.append(f"{name} is {recorded!r} there and {current!r} here")
     if differences:

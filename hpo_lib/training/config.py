@@ -13,7 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from hpo_lib.exceptions import DataError
 from hpo_lib.files import read_settings, user_path, write_settings
-from hpo_lib.training.resnet import Activation, ShortcutKind, architecture, check_filter_size
+from hpo_lib.training.resnet import (
+    Activation,
+    ShortcutKind,
+    StemKind,
+    architecture,
+    check_filter_size,
+)
 
 _Positive = Annotated[int, Field(ge=1)]
 _NonNegative = Annotated[int, Field(ge=0)]
@@ -34,10 +40,16 @@ class TrainingConfig:
         activation: nonlinearity of all layers.
         shortcut: how a shortcut widens; None: as published for the depth.
         stride: stride of the first stage, 1 or 2.
-        optimizer: "sgd" (with Nesterov momentum) or "adamw".
+        stem: "convolution", or "whitening": before it stands a fixed convolution that whitens
+            patches of the training images.
+        optimizer: "sgd" (with Nesterov momentum), "adamw", or "muon" for convolution filters
+            with "sgd" for all else.
         loss: loss that training minimises; the validation loss is always the cross-entropy.
         lr: peak of the learning rate schedule.
-        momentum: Nesterov momentum, for "sgd".
+        filter_lr: the same for the filters of "muon", whose step has this length at the peak,
+            relative to the length of the filters.
+        norm_bias_lr_factor: learning rate of the biases of batch norms, as a multiple.
+        momentum: Nesterov momentum, for "sgd" and "muon".
         weight_decay: L2 penalty; norms, biases and PReLU are spared.
         batch_size: images per step.
         epochs: passes over the training images; the budget that the schedule spans.
@@ -45,8 +57,13 @@ class TrainingConfig:
         warmup_epochs: epochs in which the learning rate rises linearly.
         crop_padding: margin of the random crops in pixels; None: an eighth of the height.
         flip: mirror every second image at random.
+        alternate_flip: mirror the images at random in the first epoch, then those that were
+            not mirrored in the epoch before.
+        cutout: side in pixels of a square that is blackened at random in each image; 0: none.
         label_smoothing: smoothing of the loss "label_smoothing".
         focal_gamma: exponent of the loss "focal".
+        evaluation: images on which logits rest in validation and test, "plain" or "mirror"
+            (mean of the image and its mirror image).
         seed: seed of weights, order of the images, augmentation and dropout.
         precision: "auto" computes in bfloat16 where the hardware does.
         device: "auto" takes CUDA, else MPS, else the CPU.
@@ -64,10 +81,13 @@ class TrainingConfig:
     activation: Activation = "relu"
     shortcut: ShortcutKind | None = None
     stride: Annotated[int, Field(ge=1, le=2)] = 1
+    stem: StemKind = "convolution"
 
-    optimizer: Literal["sgd", "adamw"] = "sgd"
+    optimizer: Literal["sgd", "adamw", "muon"] = "sgd"
     loss: Literal["cross_entropy", "label_smoothing", "focal"] = "cross_entropy"
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.05
+    filter_lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.2
+    norm_bias_lr_factor: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     momentum: _Rate = 0.9
     weight_decay: _NonNegativeFloat = 5e-4
     batch_size: Annotated[int, Field(ge=2)] = 64
@@ -77,8 +97,11 @@ class TrainingConfig:
 
     crop_padding: _NonNegative | None = None
     flip: bool = True
+    alternate_flip: bool = False
+    cutout: _NonNegative = 0
     label_smoothing: _Rate = 0.1
     focal_gamma: _NonNegativeFloat = 2.0
+    evaluation: Literal["plain", "mirror"] = "plain"
 
     seed: _NonNegative = 0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -90,6 +113,9 @@ class TrainingConfig:
         _check_fields(self, ValueError)
         architecture(self.depth)
         check_filter_size(self.filter_size)
+        if self.alternate_flip and not self.flip:
+            message = "alternate_flip must be False where flip is False, got True"
+            raise ValueError(message)
 
     def with_configuration(self, configuration: Mapping[str, Any]) -> TrainingConfig:
         """Return a copy in which the values of a configuration replace the fields they name."""
@@ -188,6 +214,16 @@ class DataConfig:
         """
         return restore(cls, read_settings(path, "01"), path)
 
+
+# Fields of `TrainingConfig` that studies of version 0.2 and before do not name.
+ADDED = (
+    "stem",
+    "filter_lr",
+    "norm_bias_lr_factor",
+    "alternate_flip",
+    "cutout",
+    "evaluation",
+)
 
 _Config = TypeVar("_Config", TrainingConfig, DataConfig)
 

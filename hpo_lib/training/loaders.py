@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from hpo_lib.exceptions import DataError
 from hpo_lib.training.config import DataConfig, TrainingConfig
+from hpo_lib.training.hardware import derive_seed
 from hpo_lib.training.image_pool import ImageSource, Integers, encode_name
 from hpo_lib.training.splits import check_classes, draw_stratified, split_source
 
@@ -149,10 +150,14 @@ class Augmentation:
     Attributes:
         crop_padding: width in pixels of the black margin that random crops may reach into.
         flip: mirror every second image horizontally, at random.
+        mirrored: which images of the part are mirrored (n,), as booleans; None: at random.
+        cutout: side in pixels of a square that is blackened in each image, at random; 0: none.
     """
 
     crop_padding: int = 4
     flip: bool = True
+    mirrored: Tensor | None = None
+    cutout: int = 0
 
 
 def load_data(config: DataConfig) -> ImageData:
@@ -181,17 +186,24 @@ def load_test_data(config: DataConfig) -> Part:
     return _load_part(source, "test", split, config.image_size)
 
 
-def make_augmentation(config: TrainingConfig, part: Part) -> Augmentation:
-    """Return the crops and flips for the images of a part.
+def make_augmentation(config: TrainingConfig, part: Part, epoch: int = 1) -> Augmentation:
+    """Return the crops, flips and cutouts for the images of a part.
 
     Args:
         config: hyperparameters.
         part: images (n, channels, height, width).
+        epoch: number of the epoch, from 1; alternating flips depend on it.
     """
     padding = config.crop_padding
     if padding is None:
         padding = part.images.shape[2] // 8  # 4 for 32×32, as in He et al.
-    return Augmentation(crop_padding=padding, flip=config.flip)
+    mirrored = None
+    if config.alternate_flip:
+        # Jordan 2024 (arXiv:2404.00498): two epochs in a row see both sides of each image.
+        generator = torch.Generator().manual_seed(derive_seed(config.seed, 0, 2))
+        coins = torch.rand(len(part), generator=generator) < 0.5
+        mirrored = coins if epoch % 2 else ~coins
+    return Augmentation(padding, config.flip, mirrored, config.cutout)
 
 
 def batches(
@@ -230,7 +242,7 @@ def batches(
         chosen = order[first : first + batch_size].to(pixels.device)
         images = pixels.index_select(0, chosen)
         if augment is not None:
-            images = _augment(images, augment, generator)
+            images = _augment(images, augment, generator, order[first : first + batch_size])
 
         # 0 to 255 becomes -1 to 1, in place
         x = images.to(torch.float32)
@@ -243,8 +255,16 @@ def _augment(
     images: Tensor,
     augment: Augmentation,
     generator: torch.Generator | None,
+    numbers: Tensor,
 ) -> Tensor:
-    """Crop and flip (n, h, w, c) in one gather of pixels."""
+    """Crop and flip (n, h, w, c) in one gather of pixels, then cut squares out.
+
+    Args:
+        images: (n, h, w, c).
+        augment: what to do.
+        generator: generator of the CPU.
+        numbers: place of each image in its part (n,).
+    """
     n, height, width, channels = images.shape
     device = images.device
     margin = augment.crop_padding
@@ -255,6 +275,8 @@ def _augment(
     corners = corners.to(device)
     coins = torch.rand(n, 1, generator=generator)
     flipped = (coins < flip_probability).to(device)
+    if augment.mirrored is not None:
+        flipped = augment.mirrored[numbers, None].to(device)
 
     # rows (n, h) and columns (n, w) of the padded image that each crop takes
     rows = corners[0] + torch.arange(height, device=device)
@@ -270,7 +292,29 @@ def _augment(
     indices = rows[:, :, None] * padded_width + columns[:, None, :]
     pixels = padded.view(-1, channels)
     crops = pixels.index_select(0, indices.flatten())
-    return crops.view(n, height, width, channels)
+    crops = crops.view(n, height, width, channels)
+    if augment.cutout > 0:
+        _cut_out(crops, augment.cutout, generator)
+    return crops
+
+
+def _cut_out(images: Tensor, side: int, generator: torch.Generator | None) -> None:
+    """Blacken a square in each image (n, h, w, c), in place (DeVries and Taylor 2017).
+
+    Its middle is anywhere in the image, so that a part of the square may lie outside
+    (arXiv:1708.04552).
+    """
+    n, height, width, _ = images.shape
+    device = images.device
+    middles = torch.rand(2, n, 1, generator=generator).to(device)
+    first_rows = (middles[0] * height).floor() - side // 2
+    first_columns = (middles[1] * width).floor() - side // 2
+
+    rows = torch.arange(height, device=device) - first_rows
+    columns = torch.arange(width, device=device) - first_columns
+    in_rows = (rows >= 0) & (rows < side)
+    in_columns = (columns >= 0) & (columns < side)
+    images.masked_fill_((in_rows[:, :, None] & in_columns[:, None, :])[..., None], 0)
 
 
 def _read_part(dataset: Any) -> Part:

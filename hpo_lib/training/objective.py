@@ -15,7 +15,7 @@ from hpo_lib.exceptions import DataError
 from hpo_lib.files import read_settings, write_settings
 from hpo_lib.objective import LOG_FOLDER, Segment, SegmentResult, function_identity
 from hpo_lib.space.values import Configuration
-from hpo_lib.training.config import DataConfig, TrainingConfig, restore
+from hpo_lib.training.config import ADDED, DataConfig, TrainingConfig, restore
 from hpo_lib.training.hardware import choose_device
 from hpo_lib.training.loaders import ImageData, load_data
 from hpo_lib.training.optimization import REPLACED, Loss, Network, Optimizer, own_components
@@ -142,6 +142,8 @@ class TrainingObjective:
     def _training_settings(self) -> dict[str, Any]:
         ignored = {"seed", *self._replaced}
         training = asdict(self.config)
+        # Studies of earlier versions do not name these: they stood at the defaults.
+        ignored |= {name for name in ADDED if training[name] == getattr(TrainingConfig, name)}
         return {name: value for name, value in training.items() if name not in ignored}
 
     def save(self, path: str | Path) -> None:

@@ -15,7 +15,7 @@ from hpo_lib.space.values import Configuration
 from hpo_lib.training.checkpoints import NETWORK, TRAJECTORY
 from hpo_lib.training.config import TrainingConfig
 from hpo_lib.training.loaders import ImageData
-from hpo_lib.training.resnet import ResNet, resnet
+from hpo_lib.training.resnet import ResNet, Whitening, resnet
 
 Network = Callable[[Configuration, int, int], nn.Module]
 """Function of a configuration, the channels of the images and the number of classes."""
@@ -30,11 +30,24 @@ Optimizer = Callable[[Configuration, Iterator[nn.Parameter]], torch.optim.Optimi
 REPLACED = {
     "network": NETWORK,
     "loss": ("loss", "label_smoothing", "focal_gamma"),
-    "optimizer": ("optimizer", "momentum", "weight_decay"),
+    "optimizer": (
+        "optimizer",
+        "momentum",
+        "weight_decay",
+        "filter_lr",
+        "norm_bias_lr_factor",
+    ),
 }
 
 # share of the steps in which the learning rate of "one_cycle" rises at least
 _ONE_CYCLE_RISE = 0.3
+
+# training images whose patches a whitening layer is fitted to
+_WHITENED = 5000
+
+# of the quintic whose iteration moves singular values towards 1, as Jordan et al. tuned it
+_NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+_NEWTON_SCHULZ_STEPS = 3
 
 
 class Components(NamedTuple):
@@ -58,6 +71,10 @@ def standard_components(config: TrainingConfig) -> Components:
 
     def build(data: ImageData) -> nn.Module:
         network = make_network(config, data.train.images.shape[1], len(data.classes))
+        for layer in network.stem:
+            if isinstance(layer, Whitening):
+                images = data.train.images[:_WHITENED].cpu().float()
+                layer.fit(images / 127.5 - 1)
         return network.to(memory_format=torch.channels_last)
 
     return Components(
@@ -190,29 +207,109 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """Build the optimizer; only weights of convolutions and of the classifier decay.
 
+    With "muon" the filters keep their length instead, and only the classifier decays.
+
     Args:
         config: optimizer, learning rate, momentum and weight decay.
         model: network whose parameters are optimised.
         device: where the parameters are; CPU and CUDA have a fused implementation.
     """
-    # norms, biases and PReLU have one dimension
-    decayed = [parameter for parameter in model.parameters() if parameter.ndim > 1]
-    others = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
-    groups = [
+    # Norms, biases and PReLU have one dimension; a whitening layer's filters are fixed.
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    decayed = [parameter for parameter in parameters if parameter.ndim > 1]
+    others = [parameter for parameter in parameters if parameter.ndim <= 1]
+    groups: list[dict[str, Any]] = [
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
 
+    if config.norm_bias_lr_factor != 1:
+        norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+        biases = _take_out(groups[1], {id(norm.bias) for norm in norms})
+        rate = config.lr * config.norm_bias_lr_factor
+        groups.append({"params": biases, "weight_decay": 0.0, "lr": rate})
+
     fused = device.type in ("cpu", "cuda")
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr, fused=fused)
-    return torch.optim.SGD(
+    if config.optimizer == "muon":
+        filters = _take_out(groups[0], {id(p) for p in decayed if p.ndim == 4})
+        groups.append(
+            {
+                "params": filters,
+                "lr": config.filter_lr,
+                "filter_momentum": config.momentum,
+                "momentum": 0.0,
+                "nesterov": False,
+                "weight_decay": 0.0,
+            }
+        )
+    make = Muon if config.optimizer == "muon" else torch.optim.SGD
+    return make(
         groups,
         lr=config.lr,
         momentum=config.momentum,
         nesterov=config.momentum > 0,
         fused=fused,
     )
+
+
+def _take_out(group: dict[str, Any], identities: set[int]) -> list[nn.Parameter]:
+    """Remove parameters from a group of an optimizer, and return them."""
+    parameters: list[nn.Parameter] = group["params"]
+    group["params"] = [p for p in parameters if id(p) not in identities]
+    return [p for p in parameters if id(p) in identities]
+
+
+class Muon(torch.optim.SGD):
+    """SGD whose steps for convolution filters are orthogonal matrices (Jordan et al. 2024).
+
+    The momentum of a layer's filters, a matrix with a row for each filter, is replaced by the
+    nearest orthogonal one, and the filters keep a constant length, as a batch norm behind them
+    allows (https://kellerjordan.github.io/posts/muon, airbench94_muon). torch's own Muon takes no
+    convolutions.
+
+    Args:
+        groups: parameters, with "filter_momentum" in a group of convolution filters.
+        lr: learning rate of groups that have none.
+        momentum: Nesterov momentum of the other parameters.
+        fused: use the implementation that torch has for CPU and CUDA.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """Update all parameters from their gradients; they stay as they are without one."""
+        for group in self.param_groups:
+            momentum = group.get("filter_momentum")
+            if momentum is None:
+                continue
+            for filters in group["params"]:
+                if filters.grad is None:
+                    continue
+
+                state = self.state[filters]
+                if "filter_momentum" not in state:
+                    state["filter_momentum"] = torch.zeros_like(filters.grad)
+                average = state["filter_momentum"]
+                average.mul_(momentum).add_(filters.grad)
+
+                # Nesterov's direction
+                direction = filters.grad.add(average, alpha=momentum)
+                filters.grad.copy_(_orthogonal(direction.flatten(1)).view_as(direction))
+                filters.mul_(len(filters) ** 0.5 / filters.norm())
+        return super().step(closure)
+
+
+def _orthogonal(matrix: Tensor) -> Tensor:
+    """Return nearly the nearest matrix with orthonormal rows (or columns), by Newton-Schulz."""
+    a, b, c = _NEWTON_SCHULZ
+    x = matrix / (matrix.norm() + 1e-7)
+    is_tall = matrix.shape[0] > matrix.shape[1]
+    x = x.T if is_tall else x
+    for _ in range(_NEWTON_SCHULZ_STEPS):
+        square = x @ x.T
+        x = a * x + (b * square + c * square @ square) @ x
+    return x.T if is_tall else x
 
 
 def make_loss(config: TrainingConfig) -> Loss:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,7 @@ Activation = Literal[
 ]
 BlockKind = Literal["basic", "bottleneck"]
 ShortcutKind = Literal["projection", "padding"]
+StemKind = Literal["convolution", "whitening"]
 
 ACTIVATIONS: tuple[str, ...] = get_args(Activation)
 
@@ -118,6 +119,35 @@ class PaddingShortcut(nn.Module):
         # pooling over one pixel is slicing whose gradient stays channels-last
         subsampled = F.avg_pool2d(x, 1, self.stride)
         return F.pad(subsampled, self.padding)
+
+
+class Whitening(nn.Conv2d):
+    """Fixed convolution of 2×2 pixels that whitens patches, and its negative, with a bias.
+
+    The first layer of airbench (Jordan 2024, arXiv:2404.00498), after Coates and Ng 2012. It
+    returns images that are a row and a column smaller.
+
+    Args:
+        in_channels: channels of the images.
+    """
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__(in_channels, 8 * in_channels, 2)
+        self.weight.requires_grad_(False)
+        nn.init.zeros_(cast("Tensor", self.bias))
+
+    def fit(self, images: Tensor) -> None:
+        """Set the filters to the principal axes of all patches, each scaled to variance 1.
+
+        Args:
+            images: (n, in_channels, h, w), as the network gets them.
+        """
+        patches = F.unfold(images, 2).transpose(1, 2).flatten(0, 1)
+        covariance = torch.cov(patches.T)
+        variances, axes = torch.linalg.eigh(covariance)
+        filters = axes / (variances + 5e-4).sqrt()
+        filters = filters.T.reshape(-1, *self.weight.shape[1:])
+        self.weight.data.copy_(torch.cat([filters, -filters]))
 
 
 class ResidualBlock(nn.Module):
@@ -273,7 +303,9 @@ class ResNet(nn.Module):
         return self.classifier(features.mean((2, 3)))
 
 
-def resnet(depth: int, **overrides: Any) -> ResNet:
+def resnet(
+    depth: int, stem: str = "convolution", in_channels: int = 3, **overrides: Any
+) -> ResNet:
     """Build the published network of a depth.
 
     18, 34, 50, 101, 152: four stages, 64 filters, projection shortcuts. 6n+2 (8, 14, 20, ...):
@@ -281,15 +313,28 @@ def resnet(depth: int, **overrides: Any) -> ResNet:
 
     Args:
         depth: number of weighted layers.
+        stem: "convolution", or "whitening": a `Whitening` layer stands before it.
+        in_channels: channels of the images.
         **overrides: arguments of `ResNet`; None stands for "as published".
 
     Example:
         >>> sum(parameter.numel() for parameter in resnet(20).parameters())
         269722
     """
+    check_member("stem", stem, get_args(StemKind))
     blocks, published = architecture(depth)
     changes = {name: value for name, value in overrides.items() if value is not None}
-    return ResNet(blocks, **(published | changes))
+    if stem == "convolution":
+        return ResNet(blocks, in_channels=in_channels, **(published | changes))
+
+    check_whole("in_channels", in_channels, 1)
+    whitening = Whitening(in_channels)
+    n_channels = whitening.out_channels
+    network = ResNet(blocks, in_channels=n_channels, **(published | changes))
+    network.stem = nn.Sequential(
+        whitening, _activation(overrides.get("activation") or "relu"), *network.stem
+    )
+    return network
 
 
 def architecture(depth: int) -> tuple[tuple[int, ...], dict[str, Any]]:

@@ -193,7 +193,7 @@ def evaluate(
 
     part = part.to(device)
     model = model.to(memory_format=torch.channels_last)
-    logits = _predict(model, part, autocast(config, device))
+    logits = _predict(model, part, autocast(config, device), config.evaluation)
     loss, error = _score(logits, part.labels)
     return Predictions(
         labels=part.labels.cpu().numpy(),
@@ -265,7 +265,8 @@ class Trainer:
         with reproducible(self.device, self.config.seed, epoch):
             train_loss, train_accuracy = self.train_epoch(epoch, data.train)
             precision = autocast(self.config, self.device)
-            logits = _predict(self.model, data.validation, precision)
+            views = self.config.evaluation
+            logits = _predict(self.model, data.validation, precision, views)
 
         validation_loss, validation_error = _score(logits, data.validation.labels)
         if validation_error < self.best["error"]:
@@ -302,7 +303,7 @@ class Trainer:
             part,
             config.batch_size,
             generator=torch.Generator().manual_seed(derive_seed(config.seed, epoch, 1)),
-            augment=make_augmentation(config, part),
+            augment=make_augmentation(config, part, epoch),
             shuffle=True,
             drop_last=has_whole_batch,
         )
@@ -362,13 +363,16 @@ class Trainer:
 
 
 @torch.inference_mode()
-def _predict(model: nn.Module, part: Part, precision: Callable[[], Any]) -> Tensor:
-    """Return the logits (n, classes) of a part."""
+def _predict(model: nn.Module, part: Part, precision: Callable[[], Any], views: str) -> Tensor:
+    """Return the logits (n, classes) of a part; the mean over both for "mirror" views."""
     model.eval()
     outputs: list[Tensor] = []
     for images, _ in batches(part, _EVALUATION_BATCH_SIZE):
         with precision():
-            outputs.append(model(images).float())
+            logits = model(images).float()
+            if views == "mirror":
+                logits = (logits + model(images.flip(3)).float()) / 2
+        outputs.append(logits)
     return torch.cat(outputs)
 
 

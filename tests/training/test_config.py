@@ -28,7 +28,7 @@ def test_wrong_setting_is_refused_by_name(name: str, value: object) -> None:
         ({"lr": True}, "lr must .*number, got True"),
         ({"lr": "0.1"}, "lr must .*number, got '0.1'"),
         ({"n_filters": 16.0}, r"n_filters must .*integer, got 16.0"),
-        ({"optimizer": "adam"}, "optimizer must .*'sgd' or 'adamw', got 'adam'"),
+        ({"optimizer": "adam"}, "optimizer must .*'adamw' or 'muon', got 'adam'"),
         ({"activation": "swish"}, "activation must .*'relu', .*'silu', got 'swish'"),
         ({"dropout": 1.0}, "dropout must .*less than 1, got 1.0"),
         ({"n_filters": 0}, "n_filters must .*got 0"),

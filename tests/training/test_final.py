@@ -40,6 +40,19 @@ def test_each_seed_is_a_training_of_its_own_and_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_trainings_side_by_side_are_those_of_one_process(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = (CONFIG, SMALL_DATA, "default", (3, 4, 5))
+    frame = final.train_final(*arguments, tmp_path, workers=2)
+    assert f"[{3 * CONFIG.epochs}/{3 * CONFIG.epochs}]" in capsys.readouterr().err
+    alone = fit(tmp_path / "alone", seeds=(3, 4, 5))
+    pd.testing.assert_series_equal(frame["validation_error"], alone["validation_error"], rtol=0.05)
+    assert frame["seed"].tolist() == [3, 4, 5]
+    assert final.test_final(tmp_path, SMALL_DATA)["test_error"].notna().all()
+
+
+@pytest.mark.slow
 def test_a_finished_seed_is_not_trained_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,8 +2,15 @@ from __future__ import annotations
 
 import torch
 
-from hpo_lib.training.config import DataConfig
-from hpo_lib.training.loaders import Augmentation, batches, load_data, load_test_data
+from hpo_lib.training.config import DataConfig, TrainingConfig
+from hpo_lib.training.loaders import (
+    Augmentation,
+    Part,
+    batches,
+    load_data,
+    load_test_data,
+    make_augmentation,
+)
 from tests.training.images import a_part
 
 
@@ -54,3 +61,41 @@ def test_each_augmented_image_is_one_crop_of_the_padded_image() -> None:
         seen.update(hits)
     assert {flip for *_, flip in seen} == {False, True}
     assert {top for top, *_ in seen} == set(range(2 * margin + 1))
+
+
+def test_alternating_flips_show_both_sides_of_each_image_in_two_epochs() -> None:
+    part = a_part(n=40, channels=2)
+    config = TrainingConfig(alternate_flip=True, crop_padding=0)
+
+    def augmented(epoch: int) -> torch.Tensor:
+        augment = make_augmentation(config, part, epoch)
+        order = torch.Generator().manual_seed(epoch)
+        drawn = batches(part, 7, augment=augment, shuffle=True, generator=order)
+        images, labels = map(torch.cat, zip(*drawn, strict=True))
+        return (images + 1)[labels.argsort()] * 127.5
+
+    originals = part.images[part.labels.argsort()].float()
+    first, second, third = (augmented(epoch) for epoch in (1, 2, 3))
+    is_mirrored = [
+        not torch.allclose(a, b, atol=1e-3) for a, b in zip(first, originals, strict=True)
+    ]
+    assert 8 < sum(is_mirrored) < 32
+    torch.testing.assert_close(second, first.flip(3))
+    torch.testing.assert_close(third, first)
+
+
+def test_cutout_blackens_a_square_in_each_image() -> None:
+    part = Part(torch.full((300, 2, 9, 9), 255, dtype=torch.uint8), torch.zeros(300).long())
+    augment = Augmentation(crop_padding=0, flip=False, cutout=3)
+    generator = torch.Generator().manual_seed(0)
+    images = next(batches(part, 300, augment=augment, generator=generator))[0]
+    black = images == -1
+    assert torch.equal(black[:, 0], black[:, 1])
+    for square in black[:, 0]:
+        rows, columns = square.any(1).nonzero(), square.any(0).nonzero()
+        height = int(rows.max() - rows.min()) + 1
+        width = int(columns.max() - columns.min()) + 1
+        assert square.sum() == height * width
+        assert 2 <= height <= 3
+        assert 2 <= width <= 3
+    assert bool(black.any(0).all())

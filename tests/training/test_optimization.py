@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from hpo_lib.training.config import TrainingConfig
+from hpo_lib.training.loaders import ImageData
 from hpo_lib.training.optimization import (
     focal_loss,
     learning_rate,
     make_loss,
     make_network,
     make_optimizer,
+    standard_components,
 )
 from tests.training.images import SMALL
 
@@ -92,3 +94,63 @@ def test_the_focal_loss_of_a_certain_prediction_has_a_slope(gamma: float) -> Non
     assert logits.grad is not None
     assert logits.grad.isfinite().all()
     assert logits.grad[0].abs().max() < 1e-3 or gamma == 0
+
+
+def test_norm_biases_have_a_learning_rate_of_their_own() -> None:
+    config = replace(SMALL, lr=0.1, norm_bias_lr_factor=8.0)
+    model = make_network(config, 1, 10)
+    groups = make_optimizer(config, model, torch.device("cpu")).param_groups
+    fast = {id(value) for group in groups if group["lr"] == 0.8 for value in group["params"]}
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert fast == {id(norm.bias) for norm in norms}
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+
+
+def test_muon_takes_orthogonal_steps_and_keeps_filters_at_a_constant_length() -> None:
+    config = replace(SMALL, optimizer="muon", filter_lr=0.1, momentum=0.0, weight_decay=0.3)
+    model = make_network(config, 3, 10)
+    optimizer = make_optimizer(config, model, torch.device("cpu"))
+    filters = model.blocks[0].branch[0].weight.detach()  # the same memory
+    others = model.classifier.weight.detach()
+    before = filters.clone()
+    classifier = others.clone()
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    gradient = model.classifier.weight.grad.clone()
+    optimizer.step()
+
+    # SGD with weight decay for all else
+    torch.testing.assert_close(others, classifier - config.lr * (gradient + 0.3 * classifier))
+
+    # filters of length sqrt(n), and a step whose singular values are all near the learning rate
+    kept = before * len(before) ** 0.5 / before.norm()
+    step = ((filters - kept) / config.filter_lr).flatten(1)
+    singular = torch.linalg.svdvals(step)
+    assert singular.max() < 1.3
+    assert singular.min() > 0.3
+
+    # zero rate: only the length is restored
+    optimizer.param_groups[-1]["lr"] = 0.0
+    optimizer.step()
+    assert float(filters.norm()) == pytest.approx(len(filters) ** 0.5, rel=1e-5)
+
+
+def test_a_whitening_stem_is_fitted_to_the_images_and_fixed() -> None:
+    images = torch.randint(0, 256, (200, 3, 8, 8), dtype=torch.uint8)
+    images = (images + images.roll(1, 3)) // 2  # neighbours are correlated
+    data = ImageData.from_dataset((images, torch.arange(200) % 4))
+    config = replace(SMALL, stem="whitening", optimizer="muon")
+    model = standard_components(config).network(data)
+    whitening = model.stem[0]
+    outputs = whitening(data.train.images.float() / 127.5 - 1).detach()
+    half = outputs[:, : len(outputs[0]) // 2]
+    covariance = torch.cov(half.transpose(0, 1).flatten(1))
+    torch.testing.assert_close(covariance, torch.eye(len(covariance)), rtol=0, atol=0.05)
+    torch.testing.assert_close(outputs[:, len(covariance) :], -half)
+
+    fitted = whitening.weight.clone()
+    optimizer = make_optimizer(config, model, torch.device("cpu"))
+    F.cross_entropy(model(data.train.images.float()), data.train.labels).backward()
+    optimizer.step()
+    assert torch.equal(whitening.weight, fitted)
+    assert whitening.bias.abs().max() > 0

@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from hpo_lib.exceptions import CheckpointError
 from hpo_lib.progress import Progress
-from hpo_lib.training.config import DataConfig, TrainingConfig
+from hpo_lib.training.config import ADDED, DataConfig, TrainingConfig
 from hpo_lib.training.loaders import ImageData, Part, load_data
 from hpo_lib.training.trainer import evaluate, train
 from tests.training.images import SMALL, curves
@@ -26,6 +26,8 @@ from tests.training.images import SMALL, curves
         {},
         {"optimizer": "adamw", "dropout": 0.3, "loss": "focal", "schedule": "cosine"},
         {"flip": True, "momentum": 0.0, "loss": "label_smoothing", "schedule": "constant"},
+        {"optimizer": "muon", "norm_bias_lr_factor": 8.0, "stem": "whitening"},
+        {"flip": True, "alternate_flip": True, "cutout": 3, "evaluation": "mirror"},
     ],
 )
 def test_continuing_gives_the_numbers_of_never_stopping(
@@ -43,6 +45,34 @@ def test_continuing_gives_the_numbers_of_never_stopping(
         assert torch.equal(states[0]["model"][name], states[1]["model"][name])
     assert states[0]["best"]["epoch"] == states[1]["best"]["epoch"]
     assert not [path for path in tmp_path.iterdir() if path.suffix != ".pt"]
+
+
+def test_a_checkpoint_of_an_earlier_version_lacks_newer_fields(
+    data: ImageData, tmp_path: Path
+) -> None:
+    path = tmp_path / "old.pt"
+    whole = train(SMALL, data)
+    first = train(SMALL, data, stop=1, save_to=path)
+    content = torch.load(path, weights_only=True)
+    for name in ADDED:
+        del content["config"][name]
+    torch.save(content, path)
+    assert curves(whole) == curves(first, train(SMALL, data, checkpoint=path))
+    with pytest.raises(CheckpointError, match="cutout is 0 there and 3 here"):
+        train(replace(SMALL, cutout=3), data, checkpoint=path)
+
+
+def test_mirror_images_are_evaluated_like_their_originals(data: ImageData, tmp_path: Path) -> None:
+    config = replace(SMALL, evaluation="mirror", epochs=1)
+    path = tmp_path / "network.pt"
+    train(config, data, save_to=path)
+    part = data.validation
+    mirrored = Part(part.images.flip(3), part.labels)
+    assert evaluate(config, path, part).loss == pytest.approx(
+        evaluate(config, path, mirrored).loss, rel=1e-4
+    )
+    plain = replace(config, evaluation="plain")
+    assert evaluate(plain, path, part).loss != evaluate(plain, path, mirrored).loss
 
 
 def test_the_seed_decides_everything(data: ImageData) -> None:

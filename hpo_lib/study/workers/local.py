@@ -13,10 +13,10 @@ from pathlib import Path
 from hpo_lib.checks import check_positive
 from hpo_lib.exceptions import StudyError
 from hpo_lib.objective import Objective, Segment
+from hpo_lib.process_guard import ProcessGuard
 from hpo_lib.space.values import Configuration
 from hpo_lib.study.workers.base import Began, Evaluation, Failure
 from hpo_lib.study.workers.pickling import dump_objective
-from hpo_lib.study.workers.process_guard import ProcessGuard
 from hpo_lib.study.workers.processes import (
     ClosedError,
     EndedError,

@@ -17,8 +17,8 @@ from typing import Any
 
 import psutil
 
+from hpo_lib.process_guard import ProcessGuard, end_tree
 from hpo_lib.study.workers.base import UsableTime
-from hpo_lib.study.workers.process_guard import ProcessGuard, end_tree
 
 READY = b"ready"
 """First message of a process, when it is able to take a task."""

@@ -15,8 +15,8 @@ import cloudpickle
 
 from hpo_lib.exceptions import StudyError
 from hpo_lib.objective import CURVES, Objective, SegmentResult
+from hpo_lib.process_guard import HAS_PROCESS_GROUPS
 from hpo_lib.study.workers.base import Evaluation, Failure, describe_exception, evaluate
-from hpo_lib.study.workers.process_guard import HAS_PROCESS_GROUPS
 from hpo_lib.study.workers.processes import READY
 
 
