@@ -60,16 +60,31 @@ Curve = Callable[[Configuration, int], Iterator[tuple[float, float]]]
 
 @dataclass(frozen=True)
 class Search:
-    """What one side reached: full trainings' errors, and all seconds until each was known."""
+    """What one side reached: full trainings' errors, and all seconds until each was known.
+
+    `trained` are those of them in which a network was trained; the last numbers are of the end.
+    """
 
     errors: list[float]
     seconds: list[float]
+    trained: list[float]
     total: float
+    total_trained: float
 
     def until(self, target: float) -> float:
         """Seconds until an error of at most `target`; infinite where it was not reached."""
         pairs = zip(self.errors, self.seconds, strict=True)
         return next((spent for error, spent in pairs if error <= target), math.inf)
+
+    def with_epochs_of(self, share: float) -> Search:
+        """Return the same search where an epoch costs only so much of what it did."""
+        saved = 1 - share
+        pairs = zip(self.seconds, self.trained, strict=True)
+        return replace(
+            self,
+            seconds=[spent - saved * trained for spent, trained in pairs],
+            total=self.total - saved * self.total_trained,
+        )
 
 
 def recipe(space: SearchSpace, curve: Curve, seed: int, n_epochs: int) -> Search:
@@ -79,6 +94,7 @@ def recipe(space: SearchSpace, curve: Curve, seed: int, n_epochs: int) -> Search
 
     errors: list[float] = []
     spent: list[float] = []
+    trained: list[float] = []
     training = own = 0.0
     began = time.process_time()
 
@@ -91,12 +107,13 @@ def recipe(space: SearchSpace, curve: Curve, seed: int, n_epochs: int) -> Search
         errors.append(epochs[-1][0] if len(epochs) == n_epochs else 1.0)
         own += time.process_time() - here
         spent.append(training + here - began - own + (time.process_time() - here))
+        trained.append(training)
         return errors[-1]
 
     described = {one.name: hyperopt_parameter(hp, one) for one in space.searched}
     rng = np.random.default_rng(seed)
     fmin(function, described, tpe.suggest, RECIPE_TRIALS, rstate=rng, show_progressbar=False)
-    return Search(errors, spent, spent[-1])
+    return Search(errors, spent, trained, spent[-1], training)
 
 
 def optuna_hyperband(
@@ -115,7 +132,8 @@ def optuna_hyperband(
     )
     errors: list[float] = []
     spent: list[float] = []
-    total = 0.0
+    trained: list[float] = []
+    total = training = 0.0
     for number in range(CAP):
         began = time.process_time()
         trial = study.ask()
@@ -131,6 +149,7 @@ def optuna_hyperband(
             n_reported, last = epoch, error
             stopped = epoch < n_epochs and trial.should_prune()
             total += seconds + time.process_time() - began
+            training += seconds
             if stopped or total > limit:
                 break
         if total > limit:
@@ -141,9 +160,10 @@ def optuna_hyperband(
         study.tell(trial, last)
         errors.append(last)
         spent.append(total)
+        trained.append(training)
         if last <= target:
             break
-    return Search(errors, spent, total)
+    return Search(errors, spent, trained, total, training)
 
 
 def ours(
@@ -174,8 +194,15 @@ def ours(
     )
     frame = trials_frame(study)
     spent = (frame["seconds"] + frame["suggest_seconds"]).cumsum()
+    trained = frame["seconds"].cumsum()
     full = frame["state"] == "complete"
-    return Search(frame["value"][full].tolist(), spent[full].tolist(), float(spent.iloc[-1]))
+    return Search(
+        frame["value"][full].tolist(),
+        spent[full].tolist(),
+        trained[full].tolist(),
+        float(spent.iloc[-1]),
+        float(trained.iloc[-1]),
+    )
 
 
 def replayed(surrogate: SurrogateObjective, ratio: float) -> Curve:
@@ -393,8 +420,10 @@ def main() -> None:
         f"an epoch of the plain loop costs {ratio:.2f} times the engine's "
         f"({min(ratios):.2f} to {max(ratios):.2f}, {len(ratios)} configurations)"
     )
-    rows = [replay_seed(surrogate, ratio, seed, pruning) for seed in seeds]
-    figures: dict[str, Any] = summary(pd.DataFrame(rows), "replayed")
+    pairs = [replay_seed(surrogate, ratio, seed, pruning) for seed in seeds]
+    alone, both = (pd.DataFrame(rows) for rows in zip(*pairs, strict=True))
+    figures: dict[str, Any] = summary(both, "replayed, search and engine")
+    figures["search_alone"] = summary(alone, "replayed, search alone: equal seconds per epoch")
     figures["plain_over_engine"] = round(ratio, 3)
     live_file = arguments.raw / "live.json"
     done = json.loads(live_file.read_text()) if live_file.exists() else []
@@ -415,13 +444,18 @@ def main() -> None:
 
 def replay_seed(
     surrogate: SurrogateObjective, ratio: float, seed: int, pruning: str | None
-) -> dict[str, float]:
-    """Run the three sides with one seed on recorded curves."""
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Run the three sides with one seed on recorded curves; return both results.
+
+    The first is that of the searches alone, whose epochs cost all sides the same.
+    """
     space, budget, curve = surrogate.space, surrogate.budget, replayed(surrogate, ratio)
     a = recipe(space, curve, seed, budget)
     target = min(a.errors)
     b = optuna_hyperband(space, curve, seed, budget, target)
-    return row_of(seed, a, b, ours(space, surrogate, seed, target, pruning))
+    c = ours(space, surrogate, seed, target, pruning)
+    cheap_a, cheap_b = (side.with_epochs_of(1 / ratio) for side in (a, b))
+    return row_of(seed, cheap_a, cheap_b, c), row_of(seed, a, b, c)
 
 
 if __name__ == "__main__":
