@@ -1,10 +1,11 @@
-"""CPU seconds until the result of ten full trainings chosen by hyperopt is reached: three ways.
+"""CPU seconds until the result of ten full trainings chosen by hyperopt is reached, by side.
 
 (a) the reference recipe: hyperopt's TPE, ten full trainings by the plain loop of `_plain.py`;
 (b) Optuna's TPE with Hyperband over the same plain loop; (c) ours: Bayesian search by expected
-improvement per second, stopped at one rung, with the engine of `hpo_lib`. The target of a seed is
-the final validation error of (a) with that seed, and only trainings to the full budget count. No
-side begins at a default configuration.
+improvement per second, stopped at one rung, with the engine of `hpo_lib`; replayed also (d): one
+epoch for random configurations, then full trainings of the best (arXiv:2307.15422). The target of
+a seed is the final validation error of (a) with that seed, and only trainings to the full budget
+count. No side begins at a default configuration.
 
 Learning curves are replayed from a record of trainings, whose epochs cost what they cost in CPU
 time; an epoch of the plain loop costs more by the ratio that `--costs` measures. `--live` trains
@@ -51,6 +52,8 @@ CAP = 100
 """Trials after which a side that has not reached the target is taken to need that long."""
 LIMIT = 0.6
 """Live, (b) is given up after so many times the seconds of (a): its ratio is a bound then."""
+N_SCREENED = 30
+"""Configurations that side (d) trains for one epoch at a time."""
 RUNG, KEPT = 1 / 8, 4
 """Ours: where trials may be stopped, as a share of the budget; one in so many goes on."""
 
@@ -164,6 +167,40 @@ def optuna_hyperband(
         if last <= target:
             break
     return Search(errors, spent, trained, total, training)
+
+
+def one_epoch_first(
+    space: SearchSpace,
+    curve: Curve,
+    seed: int,
+    n_epochs: int,
+    target: float,
+) -> Search:
+    """(d) Train random configurations for one epoch, then the best tenth to the end (2307.15422).
+
+    Thirty at a time, until the target or `CAP` rounds. An epoch is trained once: a training goes
+    on where it stood.
+    """
+    rng = np.random.default_rng(seed)
+    errors: list[float] = []
+    trained: list[float] = []
+    total = 0.0
+    for first in range(0, CAP * N_SCREENED, N_SCREENED):
+        curves: list[list[tuple[float, float]]] = []
+        for number in range(first, first + N_SCREENED):
+            curves.append(list(curve(space.sample(rng), trial_seed(seed, number))))
+        curves = [epochs for epochs in curves if epochs]
+        total += sum(epochs[0][1] for epochs in curves)
+
+        for epochs in sorted(curves)[: N_SCREENED // 10]:
+            total += sum(seconds for _, seconds in epochs[1:])
+            if len(epochs) < n_epochs:
+                continue
+            errors.append(epochs[-1][0])
+            trained.append(total)
+            if errors[-1] <= target:
+                return Search(errors, trained, trained, total, total)
+    return Search(errors, trained, trained, total, total)
 
 
 def ours(
@@ -339,8 +376,10 @@ def live_ours(
     return ours(space, objective, seed, target, pruning, raw / "live.db")
 
 
-def row_of(seed: int, a: Search, b: Search, c: Search) -> dict[str, float]:
-    """One seed's result."""
+def row_of(
+    seed: int, a: Search, b: Search, c: Search, d: Search | None = None
+) -> dict[str, float]:
+    """Return one seed's result; live, there is no side (d)."""
     target = min(a.errors)
     return {
         "seed": seed,
@@ -351,6 +390,8 @@ def row_of(seed: int, a: Search, b: Search, c: Search) -> dict[str, float]:
         "b_spent": b.total,
         "c": c.until(target),
         "c_spent": c.total,
+        "d": math.nan if d is None else d.until(target),
+        "d_spent": math.nan if d is None else d.total,
     }
 
 
@@ -362,12 +403,14 @@ def censored(frame: pd.DataFrame, side: str) -> pd.Series[float]:
 def summary(frame: pd.DataFrame, title: str) -> dict[str, float]:
     """Print medians and ranges; the figures of the JSON line."""
     b, c = censored(frame, "b"), censored(frame, "c")
+    d = censored(frame, "d") if "d" in frame else pd.Series(math.nan, index=frame.index)
     print(f"\n{title}: {len(frame)} seeds, target {frame['target'].median():.4f} (median)")
     for name, seconds in (
         ("a, until its best training", frame["a"]),
         ("a, all ten trainings", frame["a_whole"]),
         ("b, until the target", b),
         ("c, until the target", c),
+        ("d, until the target", d),
     ):
         low, middle, high = seconds.quantile([0.05, 0.5, 0.95])
         print(f"  {name:28} {middle:9.1f} s  (5 % {low:.1f}, 95 % {high:.1f})")
@@ -379,11 +422,12 @@ def summary(frame: pd.DataFrame, title: str) -> dict[str, float]:
         ("recipe_over_ours", frame["a_whole"] / c),
         ("recipe_until_best_over_ours", frame["a"] / c),
         ("optuna_over_ours", b / c),
+        ("one_epoch_first_over_ours", d / c),
     ):
         low, middle, high = ratio.quantile([0.05, 0.5, 0.95])
         print(f"  {name:28} {middle:6.2f}  (5 % {low:.2f}, 95 % {high:.2f})")
         figures |= {name: middle, f"{name}_5": low, f"{name}_95": high}
-    return {key: round(float(value), 3) for key, value in figures.items()}
+    return {key: round(float(value), 3) for key, value in figures.items() if value == value}
 
 
 def main() -> None:
@@ -454,8 +498,9 @@ def replay_seed(
     target = min(a.errors)
     b = optuna_hyperband(space, curve, seed, budget, target)
     c = ours(space, surrogate, seed, target, pruning)
-    cheap_a, cheap_b = (side.with_epochs_of(1 / ratio) for side in (a, b))
-    return row_of(seed, cheap_a, cheap_b, c), row_of(seed, a, b, c)
+    d = one_epoch_first(space, curve, seed, budget, target)
+    cheap_a, cheap_b, cheap_d = (side.with_epochs_of(1 / ratio) for side in (a, b, d))
+    return row_of(seed, cheap_a, cheap_b, c, cheap_d), row_of(seed, a, b, c, d)
 
 
 if __name__ == "__main__":
