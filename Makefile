@@ -5,9 +5,11 @@ LOWEST := .venv-lowest
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 # Tests of one file share a worker, and with it a run of all notebooks, clusters and surrogates.
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
+# Material's notice of its successor is no warning about these pages.
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 
 .DELETE_ON_ERROR:
-.PHONY: run test test-fast test-lowest check lab bench reference clean setup
+.PHONY: run test test-fast test-lowest check docs lab bench reference clean setup
 
 run: setup  ## all notebooks, then results/runs/<time>/report.html; ARGS="--data cifar10 05"
 	@$(BIN)/python -m hpo_lib run --profile quick $(ARGS)
@@ -31,6 +33,11 @@ check: setup
 	@$(BIN)/lint-imports
 	@$(BIN)/python tests/readability.py hpo_lib
 	@$(if $(NOTEBOOKS),$(BIN)/nbstripout --verify --keep-id $(NOTEBOOKS))
+	@$(MKDOCS)
+
+docs: setup  ## pages of all tasks and of the API: site/index.html
+	@$(MKDOCS)
+	@echo "site/index.html"
 
 lab: setup  ## JupyterLab for this machine alone, with a token
 	@$(BIN)/jupyter lab --ip=127.0.0.1 --LabApp.default_url=/lab/tree/notebooks $(ARGS)

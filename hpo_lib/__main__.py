@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--profile", default="quick", help="smoke, quick, laptop or full (default: quick)"
     )
-    run.add_argument("--data", help="digits, cifar10 or folder:<path>: short for -p data")
+    run.add_argument("--data", help="digits, cifar10, cifar100 or folder:<path>; -p data")
     run.add_argument("--into", type=Path, help="go on in the folder of an earlier run")
     run.add_argument(
         *("-p", "--parameter"),

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 import pkgutil
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+import hpo_lib
+import hpo_lib.plots
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -63,3 +70,21 @@ def test_options_of_benchmarks_exist(document):
         code = (ROOT / script).read_text(encoding="utf-8")
         for option in re.findall(r"--[a-z-]+", arguments):
             assert f'"{option}"' in code, f"{script} {option}"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("mkdocs") is None, reason="mkdocs is not installed")
+def test_the_site_has_all_tasks_and_public_names_without_a_warning(tmp_path):
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    built = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    assert "WARNING" not in built.stderr
+
+    pages = [page.read_text(encoding="utf-8") for page in tmp_path.glob("reference/*/index.html")]
+    anchors = set(re.findall(r'id="hpo_lib[\w.]*\.(\w+)"', "".join(pages)))
+    assert {*hpo_lib.__all__, *hpo_lib.plots.__all__} <= anchors
+
+    guide = (ROOT / "docs" / "GUIDE.md").read_text(encoding="utf-8")
+    sections = re.findall("^## (.*)", guide, re.MULTILINE)
+    assert len(list(tmp_path.glob("guide/*/index.html"))) == len(sections)

@@ -64,7 +64,7 @@ def test_what_notebooks_read_of_the_repository_goes_into_the_wheel():
 def test_all_is_every_extra_of_users_and_tests_have_them(project):
     extras = project["optional-dependencies"]
     assert extras["all"] == ["hpo-lib[training,notebooks,cluster]"]
-    assert "hpo-lib[all]" in extras["dev"]
+    assert "hpo-lib[all,docs]" in extras["dev"]
     assert set(EXTRA_MODULES) == {"training", "notebooks", "cluster"}
 
 

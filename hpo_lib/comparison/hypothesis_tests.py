@@ -354,6 +354,18 @@ class Ranks:
         }
         return pd.DataFrame(columns, index=self.mean.index)
 
+    @property
+    def inseparable(self) -> list[tuple[float, float]]:
+        """Return the lowest and highest mean rank of each largest group without a difference."""
+        mean = self.mean
+        groups: list[tuple[float, float]] = []
+        for name, lowest in mean.items():
+            highest = float(mean[self.p[name] > _LEVEL].max())
+            is_inside = bool(groups) and highest <= groups[-1][1]
+            if highest > lowest and not is_inside:
+                groups.append((float(lowest), highest))
+        return groups
+
     def __str__(self) -> str:
         n = f"{len(self.values)} objectives"
         friedman = f"(Friedman's test, {format_p(self.friedman)})"
@@ -386,8 +398,6 @@ def rank_strategies(frames: Mapping[str, pd.DataFrame]) -> Ranks:
     Raises:
         ValueError: fewer than 3 shared strategies or 2 objectives, where there is no such test.
     """
-    from scikit_posthocs import posthoc_nemenyi_friedman  # takes seconds to import
-
     finals = [final_values(frame) for frame in frames.values()]
     medians = [table.median() for table in finals]
     values: Any = pd.DataFrame(medians, index=list(frames))
@@ -397,8 +407,11 @@ def rank_strategies(frames: Mapping[str, pd.DataFrame]) -> Ranks:
         message = f"ranks need 2 objectives that share 3 strategies, got {n} and {k}"
         raise ValueError(message)
 
-    # Two mean ranks differ at the 5 % level where they are q sqrt(k (k + 1) / (6 n)) apart.
-    q = float(stats.studentized_range.ppf(0.95, k, np.inf)) / math.sqrt(2)
+    # Nemenyi's test: the range of the mean ranks, in these units, is a studentized range.
+    unit = math.sqrt(k * (k + 1) / (12 * n))
+    means = values.rank(axis=1).mean()
+    apart = np.abs(np.subtract.outer(means.to_numpy(), means.to_numpy()))
+    p = stats.studentized_range.sf(apart / unit, k, np.inf)
     qualities = [
         frame.attrs["surrogate_quality"]
         for frame in frames.values()
@@ -406,9 +419,9 @@ def rank_strategies(frames: Mapping[str, pd.DataFrame]) -> Ranks:
     ]
     return Ranks(
         values=values,
-        p=posthoc_nemenyi_friedman(values.reset_index(drop=True)),
+        p=pd.DataFrame(p, index=means.index, columns=means.index),
         friedman=friedman(values.to_numpy()),
-        critical_difference=q * math.sqrt(k * (k + 1) / (6 * n)),
+        critical_difference=unit * float(stats.studentized_range.isf(_LEVEL, k, np.inf)),
         n_seeds=min(int(table.count().min()) for table in finals),
         quality=min(qualities, key=attrgetter("spearman"), default=None),
     )

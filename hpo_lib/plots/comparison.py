@@ -244,24 +244,35 @@ def plot_ranks(ranks: Ranks, ax: Axes | None = None) -> Axes:
         ranks: what `rank_strategies` returns.
         ax: axes to draw into; default: a new figure.
     """
-    import scikit_posthocs  # takes seconds to import
-
-    draw: Any = scikit_posthocs.critical_difference_diagram
     names = {name: short_name(name, 16) for name in ranks.values}
     # Classes of the same name, from different modules, need their modules.
     if len(set(names.values())) < len(names):
         names = {name: label(name, 200) for name in names}
 
     ax = one_axes(ax, 7.0, 1.6 + 0.3 * len(names))
-    draw(
-        ranks.mean.rename(names),
-        ranks.p.rename(index=names, columns=names),
-        ax=ax,
-        label_fmt_left="{label} ({rank:.2f}) ",
-        label_fmt_right=" ({rank:.2f}) {label}",
-        color_palette=dict(zip(names.values(), COLOURS * len(names), strict=False)),
-        elbow_props={"linewidth": 1.2},
-    )
+    for depth, bar in enumerate(ranks.inseparable, 1):
+        ax.plot(bar, (-depth, -depth), color="black", linewidth=2)
+
+    # Below the bars the better half has its names on the left, the other on the right.
+    mean = ranks.mean
+    colours = dict(zip(names, COLOURS * len(names), strict=False))
+    for place, name in enumerate(mean.index):
+        rank = mean[name]
+        n_after = len(mean) - 1 - place
+        depth = len(ranks.inseparable) + 1 + min(place, n_after)
+        is_better = place <= n_after
+        edge = mean.iloc[0] if is_better else mean.iloc[-1]
+        text = f"{names[name]} ({rank:.2f}) " if is_better else f" ({rank:.2f}) {names[name]}"
+        side = "right" if is_better else "left"
+        ax.plot([edge, rank, rank], [-depth, -depth, 0], color=colours[name], linewidth=1.2)
+        ax.plot(rank, 0, "o", color=colours[name], clip_on=False)
+        ax.text(edge, -depth, text, color=colours[name], ha=side, va="center")
+
+    # The ranks are an axis at the top, and nothing else is.
+    ax.yaxis.set_visible(False)
+    ax.spines[["left", "right", "bottom"]].set_visible(False)
+    ax.spines["top"].set_position("zero")
+    ax.xaxis.set_ticks_position("top")
     ax.grid(visible=False)
     ax.set_title(
         f"mean rank over n = {len(ranks.values)} objectives, {ranks.n_seeds} or more seeds each "

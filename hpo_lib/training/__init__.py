@@ -4,8 +4,9 @@
 | -------------- | ---------------------------------------------------------------------- |
 | `resnet`       | the network: residual blocks, stages, published architectures          |
 | `loaders`      | images as tensors; shuffled, augmented batches made on the device      |
-| `datasets`     | data sets by name; `cifar10` downloads, `image_folder` decodes files   |
-| `splits`       | seeded, stratified division into training, validation and test images  |
+| `splits`       | data sets by name; their seeded, stratified split                      |
+| `cifar`        | CIFAR-10 and CIFAR-100: downloaded, checked                            |
+| `image_folder` | decoded image files                                                    |
 | `config`       | `TrainingConfig` and `DataConfig`, validated when they are made        |
 | `optimization` | network, loss and optimizer, also a user's own; learning rate schedule |
 | `trainer`      | `train` and `evaluate`                                                 |

