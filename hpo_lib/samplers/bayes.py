@@ -16,12 +16,14 @@ from hpo_lib.checks import check_member
 from hpo_lib.samplers.acquisition import (
     ACQUISITIONS,
     Acquisition,
+    AcquisitionFunction,
     DefaultPrior,
     fit_cost_model,
     optimize_acquisition,
     with_task_columns,
 )
 from hpo_lib.samplers.encoding import Array, Encoder, Point
+from hpo_lib.samplers.feasibility import FeasibilityModel
 from hpo_lib.samplers.gp import AveragedProcess, GaussianProcess
 from hpo_lib.samplers.gp_sampler_base import GPSamplerBase
 from hpo_lib.samplers.observations import (
@@ -76,6 +78,9 @@ class BayesSampler(GPSamplerBase):
     As soon as trials are pruned, the fidelity is one more input of the model, after Klein et al.
     (2017, "Fast Bayesian optimization of machine learning hyperparameters on large datasets"):
     it is fitted to intermediate values, too, and predicts full trainings alone.
+
+    Failed trials have no value. A model of the probability to succeed is fitted to which trials
+    failed, and multiplied into the acquisition function: see `FeasibilityModel`.
 
     Whether a trial was a warm-start trial is another input, so that the fit finds out how much an
     earlier study says of this one, as in Swersky et al. (2013, "Multi-task Bayesian
@@ -163,7 +168,7 @@ class BayesSampler(GPSamplerBase):
         if name == "gp_hedge":
             name = str(rng.choice(ACQUISITIONS[1:]))
         log_cost = fit_cost_model(encoder, observations) if name == "EIps" else None
-        acquisition = Acquisition(
+        acquisition: AcquisitionFunction = Acquisition(
             name,
             encoder,
             model,
@@ -172,6 +177,9 @@ class BayesSampler(GPSamplerBase):
             self._kappa,
             log_cost,
         )
+        if observations.failed:
+            feasibility = FeasibilityModel(encoder, observations)
+            acquisition = feasibility.weight_by_probability(acquisition)
         if self._space is not None and self._prior_std:
             prior = DefaultPrior(encoder, self._space, self._prior_std)
             is_full = (observations.task_columns == 1).all(axis=1)

@@ -67,8 +67,8 @@ class Observations:
     """Observations of a study, and what a sampler has to know beside them.
 
     Attributes:
-        observed: completed trials, their intermediate values, and failed trials at the worst
-            value.
+        observed: completed trials and their intermediate values.
+        failed: points of failed trials.
         tried: points of all trials: none of them is to be suggested again.
         pending: points of running and enqueued trials.
         epoch_seconds: pairs of a point and what each of its epochs took.
@@ -76,6 +76,7 @@ class Observations:
     """
 
     observed: list[Observation]
+    failed: list[Point]
     tried: set[Point]
     pending: list[Point]
     epoch_seconds: list[tuple[Point, Sequence[float]]]
@@ -149,14 +150,13 @@ def collect_observations(
         elif not trial.is_finished:
             pending.append(point)
 
-    observed += _failures(failed, observed)
-
     is_multi_fidelity = any(observation.fidelity < 1 for observation in observed)
     thresholds: list[RungThreshold] = []
     if is_multi_fidelity:
         thresholds = rung_thresholds(trials, sign)
     return Observations(
         observed,
+        failed,
         tried,
         pending,
         epoch_seconds,
@@ -171,19 +171,6 @@ def _is_conclusive(trial: RecordedTrial) -> bool:
     """
     inconclusive = (TrialOutcome.PRUNED, TrialOutcome.LOST)
     return trial.is_finished and trial.outcome not in inconclusive
-
-
-def _failures(points: Sequence[Point], observed: Sequence[Observation]) -> list[Observation]:
-    """Return failed trials as observations of the worst value so far.
-
-    The search keeps away from them, and no arbitrary penalty distorts the scale.
-    """
-    full = [observation.value for observation in observed if observation.fidelity == 1]
-    if not full:
-        return []
-
-    worst = max(full)
-    return [Observation(point, worst) for point in points]
 
 
 def direction_sign(study: optuna.Study) -> float:

@@ -56,10 +56,16 @@ class SkoptSampler(GPSamplerBase):
             model_queue_size=1,
         )
 
-        # Constant liar of Ginsbourger et al. (2010) for pending trials.
-        points = [list(point) for point in observations.points + observations.pending]
+        # Failed trials are as bad as the worst value so far: the search keeps away from them, and
+        # no arbitrary penalty distorts the scale.
         values = np.array(observations.values)
+        worst = np.full(len(observations.failed), values.max())
+        values = np.r_[values, worst]
         values = values / overflow_scale(values)
+
+        # Constant liar of Ginsbourger et al. (2010) for pending trials.
+        observed = observations.points + observations.failed
+        points = [list(point) for point in observed + observations.pending]
         best = float(values.min())
         lies = [best] * len(observations.pending)
 

@@ -36,6 +36,9 @@ kind: {type: choice, options: [a, 2, true]}
 rate: {type: float, low: 0.1, high: 0.3, step: 0.1, when: {kind: a}}
 """
 )
+SQUARE = SearchSpace.from_yaml(
+    "{x: {type: float, low: 0.0, high: 1.0}, y: {type: float, low: 0.0, high: 1.0}}"
+)
 PLANE = SearchSpace.from_yaml(
     """
 x: {type: float, low: -5.0, high: 10.0}
@@ -197,6 +200,38 @@ def test_the_search_keeps_away_from_failures():
     lost = [(x, None, TrialState.FAIL, "lost") for x in (0.93, 0.96, 1.0)]
     assert next_x(line_study(*good, *lost)) > 0.92
     assert next_x(line_study(*good, *failed)) < 0.92
+
+
+def best_of(n, fails):
+    """Return the best value of a search of a bowl, some trials of which fail."""
+    sampler = BayesSampler(0, SQUARE)
+    study = optuna.create_study(sampler=sampler)
+    rng = np.random.default_rng(2)
+    for _ in range(n):
+        trial = study.ask()
+        x, y = SQUARE.suggest(trial).values()
+        if fails(x, rng.random()):
+            study.tell(trial, state=TrialState.FAIL)
+        else:
+            study.tell(trial, (x - 0.5) ** 2 + (y - 0.5) ** 2)
+    return study.best_value
+
+
+@pytest.mark.slow
+def test_failures_at_random_do_not_mislead_the_search():
+    assert best_of(25, lambda x, u: u < 0.4) < 1e-3
+
+
+@pytest.mark.slow
+def test_an_optimum_on_the_border_of_failures_is_found():
+    assert best_of(25, lambda x, u: x < 0.5) < 1e-2
+
+
+@pytest.mark.parametrize("acq_func", ["gp_hedge", "EI", "EIps", "LCB", "PI"])
+def test_every_acquisition_function_keeps_away_from_failures(acq_func):
+    good = [(0.3, 0.5), (0.5, 0.4), (0.7, 0.3), (0.85, 0.2)]
+    failed = [(x, None, TrialState.FAIL, "diverged") for x in (0.93, 0.96, 1.0)]
+    assert next_x(line_study(*good, *failed), acq_func=acq_func) < 0.92
 
 
 @BOTH
