@@ -31,7 +31,7 @@ from hpo_lib.samplers.pruners import default_rungs, make_pruner
 from hpo_lib.samplers.registry import make_sampler
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration
-from hpo_lib.study.catalog import open_study
+from hpo_lib.study.catalog import find_study, open_study
 from hpo_lib.study.checkpoints import (
     StudyFolder,
     checkpoints_beside,
@@ -48,7 +48,13 @@ from hpo_lib.study.settings import (
     study_settings,
 )
 from hpo_lib.study.single_writer import SingleWriterStorage
-from hpo_lib.study.storage import Storage, open_storage, storage_file, translate_storage_errors
+from hpo_lib.study.storage import (
+    Storage,
+    is_read_only,
+    open_storage,
+    storage_file,
+    translate_storage_errors,
+)
 from hpo_lib.study.workers.base import Workers
 from hpo_lib.study.workers.factory import check_sendable, make_workers
 from hpo_lib.trials import StudyRecord, incumbent, own_trials
@@ -168,6 +174,14 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
     if options is not None:
         settings["sampler"] = options
     if pruning is not None:  # studies from before there was pruning have no such setting
+    sampler = make_sampler(strategy, space, seed, n_trials)
+    if is_read_only(storage):
+        finished = find_study(name, storage)
+        if finished is not None:
+            check_unchanged(finished, space, settings, evaluated)
+            if is_complete(finished, n_trials):
+                return finished
+
         settings["pruning"] = qualified_name(pruning)
         settings["reduction_factor"] = reduction_factor
     _check_rungs(rungs, evaluated.budget, needed=pruning is not None)
@@ -178,7 +192,7 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
     with translate_storage_errors(storage):
         study = optuna.create_study(
             storage=backend,
-            sampler=make_sampler(strategy, space, seed, n_trials),
+            sampler=sampler,
             pruner=pruner,
             study_name=name,
             load_if_exists=True,
