@@ -6,11 +6,10 @@ The record is an Optuna study. One process, the driver, writes it and holds its 
 from __future__ import annotations
 
 import math
-import shutil
 import tempfile
 import time
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -37,6 +36,7 @@ from hpo_lib.study.checkpoints import (
     checkpoints_beside,
     ensure_identity,
     study_identity,
+    temporary_checkpoints,
 )
 from hpo_lib.study.driver import Callback, Driver, StoppingRule, is_complete, trial_seed
 from hpo_lib.study.lease import Lease, hold_lease
@@ -246,24 +246,12 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
     return study
 
 
-@contextmanager
-def _folder_for_checkpoints(backend: BaseStorage, identity: str) -> Generator[Path]:
-    """Yield the folder beside the study's own file, else a temporary one.
-
-    The next driver of the same study finds the temporary one that a killed driver left, goes on
-    from the checkpoints in it, and removes it.
-    """
+def _folder_for_checkpoints(backend: BaseStorage, identity: str) -> AbstractContextManager[Path]:
+    """Return the folder beside the study's own file, else a temporary one."""
     file = storage_file(backend)
     if file is not None:
-        yield checkpoints_beside(file)
-        return
-
-    folder = Path(tempfile.gettempdir()) / f"hpo_lib_{identity}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        return nullcontext(checkpoints_beside(file))
+    return temporary_checkpoints(identity, is_lasting=not isinstance(backend, InMemoryStorage))
 
 
 def _clear_checkpoints(study: optuna.Study, backend: BaseStorage) -> None:
