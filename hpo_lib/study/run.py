@@ -43,9 +43,7 @@ from hpo_lib.study.lease import Lease, hold_lease
 from hpo_lib.study.settings import (
     begin_study,
     check_unchanged,
-    qualified_name,
-    sampler_options,
-    study_settings,
+    search_settings,
 )
 from hpo_lib.study.single_writer import SingleWriterStorage
 from hpo_lib.study.storage import (
@@ -162,18 +160,20 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
     pruner = make_pruner(pruning, tuple(rungs), reduction_factor, seed)
 
     # The same call must ask for the same settings.
-    settings = study_settings(
+    settings = search_settings(
         evaluated,
-        strategy=qualified_name(strategy),
+        strategy,
+        pruning,
+        reduction_factor,
         seed=seed,
         rungs=list(rungs),
         default_first=default_first,
         warm_start_from=warm_start_from,
     )
-    options = sampler_options(strategy)
-    if options is not None:
-        settings["sampler"] = options
-    if pruning is not None:  # studies from before there was pruning have no such setting
+    _check_rungs(rungs, evaluated.budget, needed=pruning is not None)
+    check_sendable(evaluated, workers)
+
+    # Open the study or create it.
     sampler = make_sampler(strategy, space, seed, n_trials)
     if is_read_only(storage):
         finished = find_study(name, storage)
@@ -182,12 +182,6 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
             if is_complete(finished, n_trials):
                 return finished
 
-        settings["pruning"] = qualified_name(pruning)
-        settings["reduction_factor"] = reduction_factor
-    _check_rungs(rungs, evaluated.budget, needed=pruning is not None)
-    check_sendable(evaluated, workers)
-
-    # Open the study or create it.
     backend = open_storage(storage)
     with translate_storage_errors(storage):
         study = optuna.create_study(
