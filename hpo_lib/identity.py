@@ -94,6 +94,23 @@ def read_content(function: Callable[..., Any]) -> tuple[dict[str, str], list[str
     return content, sorted(set(reader.unknown))
 
 
+def read_options(value: object) -> tuple[dict[str, str], list[str]]:
+    """Return the options of a sampler or a pruner, as `read_content` does.
+
+    Options are the attributes of an object, and of those in it, that no method but `__init__`
+    changes. Seeds and random generators are none.
+
+    Args:
+        value: new, or used before.
+    """
+    reader = _ContentReader(value, with_state=False)
+    try:
+        content = reader.content(value, "self")
+    except Exception:  # of the user's own `__reduce__`, too
+        return {}, ["self"]
+    return content, sorted(set(reader.unknown))
+
+
 def is_same_version(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> bool:
     """Return whether two settings of functions have the same version.
 
@@ -147,12 +164,16 @@ class _ContentReader:
 
     Args:
         function: code of its module counts.
+        with_state: whether seeds count, and attributes that any method changes; code of modules
+            does not count without them.
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: object, *, with_state: bool = True) -> None:
         self.unknown: list[str] = []
         self.python: str | None = None
-        self._modules = {"__main__", *_modules(innermost(function))} - {"builtins"}
+        self._with_state = with_state
+        own_modules = _modules(innermost(function)) if with_state else ()
+        self._modules = {"__main__", *own_modules} - {"builtins"}
         # By address, with the object, so that no other one gets its address meanwhile.
         self._texts: dict[int, tuple[object, str]] = {}
 
@@ -169,7 +190,7 @@ class _ContentReader:
             path: its name, for what cannot be identified.
             changed: names of members that do not count.
         """
-        own_changes = _written_names(value)
+        own_changes = _written_names(value) if self._with_state else _state_names(type(value))
         content: dict[str, str] = {}
         for name, member in sorted(members(value).items()):
             if name not in changed | own_changes:
@@ -249,6 +270,17 @@ def _written_names(value: Any) -> frozenset[str]:
     if not isinstance(inner, FunctionType):
         inner = inspect.getattr_static(type(inner), "__call__", None)
     return changed_names(inner.__code__) if isinstance(inner, FunctionType) else frozenset()
+
+
+def _state_names(cls: type) -> frozenset[str]:
+    """Return the names of attributes that change with the use of an object, and of its seed."""
+    names = {"seed", "_seed"}
+    for base in cls.__mro__:
+        for name, member in vars(base).items():
+            inner = innermost(member)
+            if name != "__init__" and isinstance(inner, FunctionType):
+                names |= changed_names(inner.__code__)
+    return frozenset(names)
 
 
 def _hash(data: bytes) -> str:

@@ -9,21 +9,25 @@ symbolic link below `studies.db.checkpoints` is followed.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
+import tempfile
 import uuid
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from urllib.parse import quote
 
 import optuna
+from filelock import FileLock
 
 from hpo_lib.exceptions import StudyError
 from hpo_lib.objective import LOG_FOLDER
 from hpo_lib.trials import StudyRecord
 
 _LONGEST_NAME = 200  # file systems stop at 255 bytes
+_TEMPORARY = "hpo_lib_"
 _IDENTITY = re.compile(r"[0-9a-f]{32}")
 
 
@@ -53,6 +57,51 @@ def checkpoints_beside(file: Path) -> Path:
     # A file that is linked to has one place; links above it stay, since hosts may share them.
     file = file.resolve() if file.is_symlink() else file.absolute()
     return file.with_name(f"{file.name}.checkpoints")
+
+
+@contextmanager
+def temporary_checkpoints(identity: str, *, is_lasting: bool) -> Generator[Path]:
+    """Yield a temporary folder, for a study without a file beside which one could lie.
+
+    The next driver of a lasting study finds the folder that a killed driver left, goes on from the
+    checkpoints in it, and removes it. A study in memory has no next driver: its folder is in use
+    as long as it is locked, and the next driver of any other study in memory removes the rest.
+
+    Args:
+        identity: the study's identity.
+        is_lasting: whether the study outlives its driver.
+    """
+    place = Path(tempfile.gettempdir())
+    folder = place / f"{_TEMPORARY}{identity}"
+    if not is_lasting:
+        _remove_abandoned(place)
+
+    with nullcontext() if is_lasting else _locked(Path(f"{folder}.lock")):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _locked(file: Path) -> Generator[None]:
+    """Lock a file, then remove it; a process that is killed gives the lock back."""
+    with FileLock(file, timeout=0):
+        yield
+    with suppress(OSError):
+        file.unlink()
+
+
+def _remove_abandoned(place: Path) -> None:
+    """Remove the folders of studies in memory whose drivers were killed."""
+    own_user = getattr(os, "getuid", int)()  # on Windows 0, as for all files
+    for lock in place.glob(f"{_TEMPORARY}*.lock"):
+        with suppress(OSError):  # its driver lives, or it was removed meanwhile
+            is_ours = lock.lstat().st_uid == own_user and not lock.is_symlink()
+            if is_ours and _IDENTITY.fullmatch(lock.stem.removeprefix(_TEMPORARY)):
+                with _locked(lock):
+                    shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
 
 
 class StudyFolder:

@@ -6,11 +6,10 @@ The record is an Optuna study. One process, the driver, writes it and holds its 
 from __future__ import annotations
 
 import math
-import shutil
 import tempfile
 import time
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -31,24 +30,29 @@ from hpo_lib.samplers.pruners import default_rungs, make_pruner
 from hpo_lib.samplers.registry import make_sampler
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration
-from hpo_lib.study.catalog import open_study
+from hpo_lib.study.catalog import find_study, open_study
 from hpo_lib.study.checkpoints import (
     StudyFolder,
     checkpoints_beside,
     ensure_identity,
     study_identity,
+    temporary_checkpoints,
 )
 from hpo_lib.study.driver import Callback, Driver, StoppingRule, is_complete, trial_seed
 from hpo_lib.study.lease import Lease, hold_lease
 from hpo_lib.study.settings import (
     begin_study,
     check_unchanged,
-    qualified_name,
-    sampler_options,
-    study_settings,
+    search_settings,
 )
 from hpo_lib.study.single_writer import SingleWriterStorage
-from hpo_lib.study.storage import Storage, open_storage, storage_file, translate_storage_errors
+from hpo_lib.study.storage import (
+    Storage,
+    is_read_only,
+    open_storage,
+    storage_file,
+    translate_storage_errors,
+)
 from hpo_lib.study.workers.base import Workers
 from hpo_lib.study.workers.factory import check_sendable, make_workers
 from hpo_lib.trials import StudyRecord, incumbent, own_trials
@@ -156,29 +160,33 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
     pruner = make_pruner(pruning, tuple(rungs), reduction_factor, seed)
 
     # The same call must ask for the same settings.
-    settings = study_settings(
+    settings = search_settings(
         evaluated,
-        strategy=qualified_name(strategy),
+        strategy,
+        pruning,
+        reduction_factor,
         seed=seed,
         rungs=list(rungs),
         default_first=default_first,
         warm_start_from=warm_start_from,
     )
-    options = sampler_options(strategy)
-    if options is not None:
-        settings["sampler"] = options
-    if pruning is not None:  # studies from before there was pruning have no such setting
-        settings["pruning"] = qualified_name(pruning)
-        settings["reduction_factor"] = reduction_factor
     _check_rungs(rungs, evaluated.budget, needed=pruning is not None)
     check_sendable(evaluated, workers)
 
     # Open the study or create it.
+    sampler = make_sampler(strategy, space, seed, n_trials)
+    if is_read_only(storage):
+        finished = find_study(name, storage)
+        if finished is not None:
+            check_unchanged(finished, space, settings, evaluated)
+            if is_complete(finished, n_trials):
+                return finished
+
     backend = open_storage(storage)
     with translate_storage_errors(storage):
         study = optuna.create_study(
             storage=backend,
-            sampler=make_sampler(strategy, space, seed, n_trials),
+            sampler=sampler,
             pruner=pruner,
             study_name=name,
             load_if_exists=True,
@@ -232,24 +240,12 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
     return study
 
 
-@contextmanager
-def _folder_for_checkpoints(backend: BaseStorage, identity: str) -> Generator[Path]:
-    """Yield the folder beside the study's own file, else a temporary one.
-
-    The next driver of the same study finds the temporary one that a killed driver left, goes on
-    from the checkpoints in it, and removes it.
-    """
+def _folder_for_checkpoints(backend: BaseStorage, identity: str) -> AbstractContextManager[Path]:
+    """Return the folder beside the study's own file, else a temporary one."""
     file = storage_file(backend)
     if file is not None:
-        yield checkpoints_beside(file)
-        return
-
-    folder = Path(tempfile.gettempdir()) / f"hpo_lib_{identity}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        return nullcontext(checkpoints_beside(file))
+    return temporary_checkpoints(identity, is_lasting=not isinstance(backend, InMemoryStorage))
 
 
 def _clear_checkpoints(study: optuna.Study, backend: BaseStorage) -> None:

@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import difflib
 import json
+import sys
+import warnings
 from typing import Any
 
 import optuna
 import pandas as pd
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo_lib.exceptions import StudyChangedError
+from hpo_lib.identity import read_options
 from hpo_lib.objective import FunctionObjective, Objective
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.trials import RecordedTrial, StudyRecord, copy_for_warm_start, recorded_trials
@@ -41,6 +46,34 @@ def study_settings(objective: Objective, **others: Any) -> dict[str, Any]:
         raise TypeError(message) from error
 
 
+def search_settings(
+    objective: Objective,
+    strategy: str | BaseSampler,
+    pruning: str | BasePruner | None,
+    reduction_factor: int,
+    **others: Any,
+) -> dict[str, Any]:
+    """Return `study_settings` with the sampler, the pruner and their options.
+
+    Args:
+        objective: names its own settings and its budget.
+        strategy: name of a sampler, or a sampler.
+        pruning: name of a rule, or a pruner; None for none.
+        reduction_factor: of successive halving.
+        **others: further settings, by name.
+    """
+    settings = study_settings(objective, strategy=_qualified_name(strategy), **others)
+    if pruning is not None:  # studies from before there was pruning have no such setting
+        settings["pruning"] = _qualified_name(pruning)
+        settings["reduction_factor"] = reduction_factor
+
+    for key, part in (("sampler", strategy), ("pruner", pruning)):
+        options = _recorded_options(part)
+        if options is not None:
+            settings[key] = options
+    return settings
+
+
 def imported_settings(**origin: Any) -> dict[str, Any]:
     """Return the settings of a study whose trials another program has made.
 
@@ -54,7 +87,7 @@ def _is_imported(recorded: dict[str, Any]) -> bool:
     return "imported" in recorded.get("objective", {})
 
 
-def qualified_name(part: object) -> str:
+def _qualified_name(part: object) -> str:
     """Return the name under which a sampler or pruner is recorded."""
     cls = type(part)
     if isinstance(part, str):
@@ -64,9 +97,33 @@ def qualified_name(part: object) -> str:
     return cls.__qualname__ if _is_ours(part) else f"{cls.__module__}.{cls.__qualname__}"
 
 
-def sampler_options(sampler: object) -> dict[str, Any] | None:
-    """Return the options that a sampler of this package records; None for any other."""
-    return getattr(sampler, "settings", None) if _is_ours(sampler) else None
+def _recorded_options(part: object) -> dict[str, Any] | None:
+    """Return the options of a sampler or pruner that was handed in; None for a name.
+
+    Samplers of this package say themselves what they are beside space and seed. Others stand for
+    their attributes (see `identity.read_options`), in one version of the packages that they come
+    from. What cannot be identified is left out, with a warning.
+    """
+    if part is None or isinstance(part, str):
+        return None
+    if _is_ours(part) and isinstance(part, BaseSampler):
+        return getattr(part, "settings", None)
+
+    options, unknown = read_options(part)
+    if unknown:
+        message = (
+            f"{', '.join(unknown)} of {type(part).__name__} cannot be identified by content: a "
+            "study would not notice a change there; choose another name for it then"
+        )
+        warnings.warn(message, stacklevel=4)  # the caller of run_study
+    versions = _package_versions(type(part))
+    return {"versions": versions, **options}
+
+
+def _package_versions(cls: type) -> dict[str, str]:
+    names = {base.__module__.split(".")[0] for base in cls.__mro__}
+    found = {name: getattr(sys.modules.get(name), "__version__", None) for name in sorted(names)}
+    return {name: str(version) for name, version in found.items() if version is not None}
 
 
 def _is_ours(part: object) -> bool:
@@ -147,8 +204,7 @@ def check_unchanged(
 
     # Compare line by line.
     recorded_settings = _in_current_form(recorded.settings, objective)
-    if "sampler" not in recorded_settings:  # version 0.1.0 recorded no options of samplers
-        settings = {key: value for key, value in settings.items() if key != "sampler"}
+    settings = _without_unknown_options(recorded_settings, settings)
     recorded_lines = recorded.space.splitlines()
     space_lines = space.to_yaml(comments=False).splitlines()
     differences = [
@@ -170,6 +226,21 @@ def check_unchanged(
         f"{_version_advice(recorded_settings, settings)}"
     )
     raise StudyChangedError(message)
+
+
+def _without_unknown_options(recorded: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
+    """Return settings with the recorded options in place of those that do not compare.
+
+    Earlier versions recorded no options, and other versions of a package may call them otherwise.
+    """
+    changed = dict(asked)
+    for key in ("sampler", "pruner"):
+        options = recorded.get(key)
+        if not isinstance(options, dict):
+            changed.pop(key, None)
+        elif key in asked and options.get("versions") != asked[key].get("versions"):
+            changed[key] = options
+    return changed
 
 
 def _version_advice(recorded: dict[str, Any], asked: dict[str, Any]) -> str:

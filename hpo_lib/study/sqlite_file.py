@@ -89,12 +89,12 @@ def connect(path: Path, timeout: float = _WAIT_SECONDS) -> sqlite3.Connection:
     index = path.with_name(f"{path.name}-shm")
 
     # SQLite makes a log and its index beside a file, and removes them with the last connection.
-    can_write = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+    is_writable = can_write(path)
     has_log = _size(log) > 0
-    if has_log and not can_write and not index.exists():
+    if has_log and not is_writable and not index.exists():
         return _copy_into_memory(path, log)
 
-    is_alone = not can_write and not has_log
+    is_alone = not is_writable and not has_log
     uri = f"{path.as_uri()}?mode=rw{'&immutable=1' if is_alone else ''}"
     return sqlite3.connect(
         uri,
@@ -102,6 +102,12 @@ def connect(path: Path, timeout: float = _WAIT_SECONDS) -> sqlite3.Connection:
         timeout=timeout,
         check_same_thread=False,
     )
+
+
+def can_write(path: Path) -> bool:
+    """Return whether the file system lets SQLite write a file, and make a log beside it."""
+    path = path.resolve()
+    return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
 
 
 def _copy_into_memory(path: Path, log: Path) -> sqlite3.Connection:

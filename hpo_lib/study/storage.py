@@ -29,6 +29,7 @@ from hpo_lib.files import atomic_write_bytes, is_full_disk, remove_partials, use
 from hpo_lib.study.sqlite_file import (
     Content,
     FileWatch,
+    can_write,
     connect,
     fold_log,
     read_content,
@@ -299,6 +300,12 @@ def sqlite_path(storage: Storage | None) -> Path | None:
     except PathError as error:
         message = f"storage must be a file or a URL: {error}"
         raise StudyError(message) from error
+
+
+def is_read_only(storage: Storage | None) -> bool:
+    """Return whether a storage is an SQLite file that is there and cannot be written."""
+    path = sqlite_path(storage)
+    return path is not None and path.exists() and not can_write(path)
 
 
 def resolve_storage(storage: Storage | None) -> Storage | None:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import psutil
@@ -13,6 +14,7 @@ import pytest
 
 from hpo_lib.exceptions import StudyHeldError
 from hpo_lib.study.catalog import open_study
+from hpo_lib.study.checkpoints import temporary_checkpoints
 from hpo_lib.study.driver import Driver
 from hpo_lib.study.run import run_study
 from tests.toys import TOY_SPACE, Learner, ending
@@ -144,7 +146,7 @@ sys.stdin.read()
     assert len(study.trials) == 3
 
 
-JOURNAL = """
+KILLED = """
 import os, sys, tempfile
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -153,24 +155,53 @@ from tests.toys import TOY_SPACE, Learner
 os.environ["DRIVER_PID"] = str(os.getpid())
 tempfile.tempdir = sys.argv[1]
 learner = Learner("log", kill="driver", kill_at=int(sys.argv[3]))
-storage = JournalStorage(JournalFileBackend("journal")) if sys.argv[2] == "journal" else "s.db"
+storage = {"file": "s.db", "memory": "memory"}.get(sys.argv[2])
+storage = storage or JournalStorage(JournalFileBackend("journal"))
 options = {"name": "x", "storage": storage, "workers": 0, "rungs": (1, 3)}
 run_study(learner, TOY_SPACE, "random", 2, **options)
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("storage", ["journal", "file"])
+@pytest.mark.parametrize("storage", ["journal", "file", "memory"])
 def test_a_killed_driver_leaves_no_temporary_folder_for_long(storage, tmp_path):
     temporary = tmp_path / "temporary"
     temporary.mkdir()
-    command = [sys.executable, "-c", JOURNAL, str(temporary), storage]
+    command = [sys.executable, "-c", KILLED, str(temporary), storage]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     for kill_at in ("2", "100"):
         ended = subprocess.run([*command, kill_at], env=environment, check=False, timeout=120)
-        left = list(temporary.iterdir())
-        assert len(left) <= (storage == "journal" and kill_at == "2")
+        left = [path for path in temporary.iterdir() if path.suffix != ".lock"]
+        assert len(left) <= (storage != "file" and kill_at == "2")
     assert ended.returncode == 0
+    assert list(temporary.iterdir()) == []
+    if storage == "memory":
+        return
 
     # Behind a journal, too, the trial goes on from its checkpoint.
     assert [span.split()[1:] for span in _spans("log")[:3]] == [["0", "1"], ["1", "3"], ["1", "3"]]
+
+
+def test_only_abandoned_temporary_folders_of_ours_are_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    theirs = ["hpo_lib_mine", f"hpo_lib_{'0' * 31}x"]
+    for name in theirs:
+        (tmp_path / name).mkdir()
+        (tmp_path / f"{name}.lock").touch()
+
+    # The outer study is alive, and in use, while the inner one looks for abandoned ones.
+    with (
+        temporary_checkpoints("1" * 32, is_lasting=False) as outer,
+        temporary_checkpoints("2" * 32, is_lasting=False) as inner,
+    ):
+        assert outer.is_dir()
+        assert inner.is_dir()
+
+    abandoned = tmp_path / f"hpo_lib_{'3' * 32}"
+    abandoned.mkdir()
+    (abandoned / "1.json").touch()
+    (tmp_path / f"{abandoned.name}.lock").touch()
+    with temporary_checkpoints("4" * 32, is_lasting=False):
+        assert not abandoned.exists()
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == sorted(theirs)
+    assert not (tmp_path / f"{abandoned.name}.lock").exists()

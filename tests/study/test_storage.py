@@ -27,12 +27,14 @@ from hpo_lib.loop import as_objective
 from hpo_lib.plots.study import plot_any_time
 from hpo_lib.study.background import BackgroundStudy
 from hpo_lib.study.catalog import delete_study, list_studies, open_study, trials_frame
+from hpo_lib.study.gp_minimize import gp_minimize
 from hpo_lib.study.lease import LEASE_SECONDS, Lease, lease_holder
 from hpo_lib.study.retrain import best_configuration, retrain_top_k, retrained_frame
 from hpo_lib.study.run import run_study
 from hpo_lib.study.storage import open_storage
 from hpo_lib.trials import read_lease, write_lease
 from hpo_lib.widgets.study_monitor import StudyMonitor
+from tests.faults.test_killed_driver import ROOT
 from tests.toys import TOY_SPACE, Learner, bowl, record_of
 
 
@@ -274,6 +276,27 @@ def obey_permissions() -> None:
     ctypes.CDLL(None).prctl(drop_from_bounding_set, override_permissions)
 
 
+def read_only_copy(tmp_path: Path, ends: list[str]) -> Path:
+    share = tmp_path / "share"
+    share.mkdir()
+    for end in ends:
+        shutil.copy(f"s.db{end}", share)
+        (share / f"s.db{end}").chmod(0o444)
+    share.chmod(0o555)
+    return share
+
+
+def run_without_permissions(program: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        preexec_fn=obey_permissions,
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="permissions bind root elsewhere, too")
 @pytest.mark.parametrize("left", ["", "-wal", "-wal -shm"])
@@ -285,25 +308,56 @@ def test_a_study_that_may_only_be_read_is_read(left, tmp_path):
     else:
         del study
         gc.collect()
-    share = tmp_path / "share"
-    share.mkdir()
-    for end in ("", *left.split()):
-        shutil.copy(f"s.db{end}", share)
-        (share / f"s.db{end}").chmod(0o444)
-    share.chmod(0o555)
+    share = read_only_copy(tmp_path, ["", *left.split()])
     before = {path.name: path.read_bytes() for path in share.iterdir()}
-    ended = subprocess.run(
-        [sys.executable, "-c", READ_ALL],
-        capture_output=True,
-        text=True,
-        cwd=share,
-        preexec_fn=obey_permissions,
-    )
+    ended = run_without_permissions(READ_ALL, share)
     n = 4 if left else 3
     assert f"read {n} {n} {n} 0" in ended.stdout, ended.stdout + ended.stderr
     assert "StudyError the studies in" in ended.stdout
     assert "cannot be written: [Errno 13]" in ended.stdout
     assert {path.name: path.read_bytes() for path in share.iterdir()} == before
+
+
+RUN_AGAIN = """
+from hpo_lib import gp_minimize
+from hpo_lib.comparison.run import compare
+from hpo_lib.exceptions import StudyError
+from hpo_lib.study.retrain import retrain_top_k
+from hpo_lib.study.run import run_study
+from tests.faults.test_killed_driver import ROOT
+from tests.toys import TOY_SPACE, bowl
+options = {"name": "mine", "storage": "s.db", "workers": 0}
+study = run_study(bowl, TOY_SPACE, "random", 3, **options)
+print("complete", len(study.trials), type(study.sampler).__name__)
+print("compared", len(compare(bowl, TOY_SPACE, ["random"], [0], 2, storage="s.db", workers=0)))
+frame = retrain_top_k(bowl, "mine", k=1, n_seeds=2, storage="s.db", workers=0)
+print("retrained", *frame["n"])
+result = gp_minimize(bowl, TOY_SPACE, 2, n_initial_points=1, name="face", storage="s.db")
+print("minimized", len(result.func_vals))
+for n_trials, strategy in ((4, "random"), (3, "sobol")):
+    try:
+        run_study(bowl, TOY_SPACE, strategy, n_trials, **options)
+    except StudyError as error:
+        print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="permissions bind root elsewhere, too")
+def test_a_complete_study_that_may_only_be_read_is_returned(tmp_path):
+    options = {"storage": "s.db", "workers": 0}
+    run_study(bowl, TOY_SPACE, "random", 3, name="mine", **options)
+    compare(bowl, TOY_SPACE, ["random"], [0], 2, **options)
+    retrain_top_k(bowl, "mine", k=1, n_seeds=2, **options)
+    gp_minimize(bowl, TOY_SPACE, 2, n_initial_points=1, name="face", storage="s.db")
+    gc.collect()
+    share = read_only_copy(tmp_path, [""])
+    ended = run_without_permissions(RUN_AGAIN, share)
+    for line in ("complete 3 RandomSampler", "compared 2", "retrained 2", "minimized 2"):
+        assert line in ended.stdout, ended.stdout + ended.stderr
+    assert "StudyError the studies in" in ended.stdout
+    assert "StudyChangedError study 'mine' was recorded with other settings" in ended.stdout
+    assert [path.name for path in share.iterdir()] == ["s.db"]
 
 
 def other_optuna(revision: str | None, file: Path = Path("s.db")) -> bytes:

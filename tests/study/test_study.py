@@ -537,11 +537,3 @@ def test_another_option_of_a_sampler_is_another_setting():
     settings = {key: value for key, value in record.settings.items() if key != "sampler"}
     record.write(study, settings=settings)
     assert len(search(4, acq_func="EI").trials) == 4
-
-
-def test_a_samplers_own_attribute_is_no_option_of_ours():
-    class Named(optuna.samplers.RandomSampler):
-        settings = object()  # no JSON
-
-    study = run_study(bowl, TOY_SPACE, Named(seed=0), 2, name="own", workers=0)
-    assert "sampler" not in StudyRecord.of(study).settings
