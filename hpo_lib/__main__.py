@@ -65,10 +65,16 @@ def _parser() -> argparse.ArgumentParser:
         help="hand a value to each notebook that declares the name; may be repeated",
     )
 
-    studies = commands.add_parser("studies", help="list studies, or delete one")
+    studies = commands.add_parser("studies", help="list studies; delete or change one")
     studies.set_defaults(command=_studies)
     studies.add_argument("--storage", default="results/studies.db", help="an SQLite file or a URL")
     studies.add_argument("--delete", metavar="NAME", help="delete this study and its checkpoints")
+    studies.add_argument(
+        "--change-space",
+        nargs=2,
+        metavar=("NAME", "FILE"),
+        help="let this study go on in the search space of a YAML file",
+    )
 
     found = commands.add_parser("findings", help="say what a study found")
     found.set_defaults(command=_findings)
@@ -145,10 +151,16 @@ def _describe_failure(folder: Path, record: RunRecord, name: str) -> Iterator[st
 
 def _studies(chosen: argparse.Namespace) -> int:
     from hpo_lib.exceptions import StudyError
+    from hpo_lib.space.search_space import SearchSpace
     from hpo_lib.study.catalog import delete_study, list_studies
+    from hpo_lib.study.steering.versions import change_space
 
     try:
         _check_storage(chosen.storage)
+        if chosen.change_space is not None:
+            name, file = chosen.change_space
+            change_space(name, SearchSpace.load(file), storage=chosen.storage)
+            print(f"study {name} goes on in the space of {file}")
         if chosen.delete is not None:
             delete_study(chosen.delete, chosen.storage)
             print(f"deleted study {chosen.delete}")

@@ -21,9 +21,8 @@ from typing import Any, cast
 import numpy as np
 import optuna
 from numpy.typing import ArrayLike, NDArray
-from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 
 from hpo_lib.exceptions import StudyError
 from hpo_lib.objective import CURVES
@@ -66,6 +65,8 @@ class TrialOutcome(StrEnum):
     """Its process held more memory than its limit."""
     LOST = "lost"
     """Its worker was lost several times; this says nothing about the configuration."""
+    OUTSIDE = "outside"
+    """Of an earlier version of the search space, and outside of the present one."""
 
 
 _OUTCOME_OF_STATE = {
@@ -96,6 +97,7 @@ class TrialRecord:
         traceback: of the objective's exception.
         checkpoints: file by the epoch after which it was written.
         warm_start: the trial of another study that this one was copied from, as `<study>#<n>`.
+        outside: why the trial lies outside of the present version of the search space.
     """
 
     configuration: Configuration | None = None
@@ -113,6 +115,7 @@ class TrialRecord:
     traceback: str = ""
     checkpoints: Mapping[str, str] = field(default_factory=lambda: {})
     warm_start: str | None = None
+    outside: str | None = None
 
     @classmethod
     def read(cls, attributes: Mapping[str, Any]) -> TrialRecord:
@@ -192,6 +195,8 @@ class RecordedTrial:
         """Make one from an Optuna trial, whether `run_study` made it or another program."""
         record = TrialRecord.read(trial.user_attrs)
         outcome = _OUTCOME_OF_STATE.get(trial.state) or _failure_outcome(record.status)
+        if record.outside is not None:
+            outcome = TrialOutcome.OUTSIDE
         return cls(
             number=trial.number,
             outcome=outcome,
@@ -239,6 +244,7 @@ class RecordedTrial:
         return self.is_finished and self.outcome not in (
             TrialOutcome.COMPLETED,
             TrialOutcome.PRUNED,
+            TrialOutcome.OUTSIDE,
         )
 
     @property
@@ -250,6 +256,19 @@ class RecordedTrial:
     def has_usable_value(self) -> bool:
         """Whether the trial has a final value that models can take: a finite one."""
         return self.value is not None and math.isfinite(self.value)
+
+    def as_evidence(self) -> RecordedTrial:
+        """Return a trial outside of the space as it ended; any other as it is.
+
+        It is no candidate for the incumbent, but a model that knows where it lies learns from it.
+        """
+        if self.record.outside is None:
+            return self
+
+        # One without a status was still running.
+        outcome = _failure_outcome(self.record.status or TrialOutcome.LOST)
+        value = self.record.validation_error[-1] if outcome == TrialOutcome.COMPLETED else None
+        return replace(self, outcome=outcome, value=value, params=self.configuration)
 
     @property
     def training_seconds(self) -> float:
@@ -288,61 +307,6 @@ def incumbent(source: optuna.Study | Iterable[RecordedTrial]) -> RecordedTrial |
     return min(candidates, key=lambda trial: cast("float", trial.value), default=None)
 
 
-def copy_for_warm_start(
-    trial: FrozenTrial,
-    source: str,
-    configuration: Configuration,
-    distributions: Mapping[str, BaseDistribution],
-) -> FrozenTrial:
-    """Return a completed trial of an earlier study as a warm-start trial of another one.
-
-    Args:
-        trial: the completed trial.
-        source: where it was first trained, as `<study>#<number>`.
-        configuration: its values in the other study's space.
-        distributions: of the searched parameters of that space, by name.
-    """
-    record = TrialRecord.read(trial.user_attrs)
-    record = replace(record, configuration=configuration, warm_start=source)
-    copy = _completed_trial(record, cast("float", trial.value), distributions)
-    copy.user_attrs = {**trial.user_attrs, **copy.user_attrs}
-    copy.intermediate_values = trial.intermediate_values
-    return copy
-
-
-def imported_trial(
-    value: float,
-    configuration: Configuration,
-    distributions: Mapping[str, BaseDistribution],
-) -> FrozenTrial:
-    """Return a training that another program made as a completed trial of one epoch.
-
-    It has no intermediate values: epochs of two programs do not compare.
-
-    Args:
-        value: its final value, finite.
-        configuration: its values in the study's space.
-        distributions: of the searched parameters of that space, by name.
-    """
-    record = TrialRecord(
-        configuration=configuration, validation_error=(value,), status=TrialOutcome.COMPLETED
-    )
-    return _completed_trial(record, value, distributions)
-
-
-def _completed_trial(
-    record: TrialRecord, value: float, distributions: Mapping[str, BaseDistribution]
-) -> FrozenTrial:
-    configuration = record.configuration or {}
-    params = {name: value for name, value in configuration.items() if name in distributions}
-    return create_trial(
-        value=value,
-        params=params,
-        distributions={name: distributions[name] for name in params},
-        user_attrs={RECORD_KEY: record.to_dict()},
-    )
-
-
 def value_name(trials: Iterable[RecordedTrial]) -> str:
     """Return what the values of a study are called: in a training a loss stands beside them."""
     records = [trial.record for trial in trials if trial.value is not None]
@@ -371,6 +335,11 @@ class StudyRecord:
         stopped: why the study ended; None while it was never stopped.
         is_ready: whether the default trial and the warm-start trials are all written.
         identity: drawn once per study; it names the folder of its checkpoints.
+        name: what the study is called; None in the first version, where Optuna knows it.
+        version: counts the versions of the search space, from 1.
+        next_version: the version that the study goes on in; None in the last one.
+        earlier: the versions before this one, each with its `space` and `n_trials`, the number of
+            trials when the next one began.
     """
 
     space: str | None = None
@@ -379,6 +348,10 @@ class StudyRecord:
     stopped: str | None = None
     is_ready: bool = False
     identity: str | None = None
+    name: str | None = None
+    version: int = 1
+    next_version: int | None = None
+    earlier: list[dict[str, Any]] = field(default_factory=lambda: [])
 
     @classmethod
     def of(cls, study: optuna.Study) -> StudyRecord:
@@ -406,6 +379,11 @@ def _read_old_study_record(attributes: Mapping[str, Any]) -> dict[str, Any]:
     if "strategy" in settings:
         settings["strategy"] = re.sub(r"^hpo_lib\..*\.", "", str(settings["strategy"]))
     return {**attributes, "settings": settings, "is_ready": attributes.get("ready", False)}
+
+
+def study_name(study: optuna.Study) -> str:
+    """Return what a study is called, whatever version of its search space it is in."""
+    return StudyRecord.of(study).name or study.study_name
 
 
 def read_lease(study: optuna.Study) -> dict[str, Any]:

@@ -21,13 +21,13 @@ from hpo_lib.study.retrain import best_configuration
 from hpo_lib.study.run import describe_best, run_study
 from hpo_lib.study.stopping import NoImprovement, TargetValue
 from hpo_lib.study.storage import open_storage
+from hpo_lib.trial_copies import copy_for_warm_start
 from hpo_lib.trials import (
     RECORD_KEY,
     RecordedTrial,
     StudyRecord,
     TrialOutcome,
     TrialRecord,
-    copy_for_warm_start,
     incumbent,
     own_trials,
     read_lease,

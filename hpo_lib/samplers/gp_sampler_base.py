@@ -207,7 +207,8 @@ class GPSamplerBase(ConfigurationSampler):
         if self._space is None or self._space.size is None:
             return False
         encoder = self._encoder_of(self._space.distributions())
-        return len(self._observe(study, encoder).tried) >= self._space.size
+        reached = filter(encoder.is_reachable, self._observe(study, encoder).tried)
+        return len(list(reached)) >= self._space.size
 
     def _encoder_of(self, distributions: dict[str, BaseDistribution]) -> Encoder:
         """Return the last encoder while it fits: it remembers the points of configurations."""
@@ -234,8 +235,9 @@ class GPSamplerBase(ConfigurationSampler):
             point = cast("Point", encoder.encode(configuration))
             known.append(Observation(point, sign * value))
 
+        trials = [trial.as_evidence() for trial in self._recorded_trials(study, number)]
         return collect_observations(
-            self._recorded_trials(study, number),
+            trials,
             encoder,
             sign,
             known,

@@ -169,7 +169,7 @@ def _is_conclusive(trial: RecordedTrial) -> bool:
 
     A pruned trial has no final value, and a lost worker says nothing about its configuration.
     """
-    inconclusive = (TrialOutcome.PRUNED, TrialOutcome.LOST)
+    inconclusive = (TrialOutcome.PRUNED, TrialOutcome.LOST, TrialOutcome.OUTSIDE)
     return trial.is_finished and trial.outcome not in inconclusive
 
 

@@ -54,7 +54,8 @@ def fit_surrogate(
         >>> bool(mean[0] < mean[1])
         True
     """
-    trials = recorded_trials(source) if isinstance(source, optuna.Study) else source
+    recorded = recorded_trials(source) if isinstance(source, optuna.Study) else source
+    trials = [trial.as_evidence() for trial in recorded]
     encoder = Encoder(space.distributions(), space)
     points: list[Point] = []
     values: list[float] = []

@@ -18,6 +18,7 @@ from hpo_lib.loop import as_objective
 from hpo_lib.objective import Objective, Segment
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration
+from hpo_lib.study.catalog import newest_version
 from hpo_lib.study.lease import LEASE_SECONDS
 from hpo_lib.study.run import run_study
 from hpo_lib.study.storage import Storage, read_storage, resolve_storage, sqlite_path
@@ -143,7 +144,7 @@ class BackgroundStudy:
             self._thread.join()
         if self.error is not None:
             raise self.error
-        return optuna.load_study(study_name=self.name, storage=read_storage(self.storage))
+        return newest_version(self.name, read_storage(self.storage))
 
     def _run(self, pausable: _PausableWorkers) -> None:
         state: State = "finished"

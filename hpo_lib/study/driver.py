@@ -40,6 +40,7 @@ from hpo_lib.trials import (
     TrialOutcome,
     TrialRecord,
     own_trials,
+    study_name,
 )
 
 Callback = Callable[[optuna.Study, FrozenTrial], bool | None]
@@ -150,7 +151,7 @@ class Driver:
                 if not (keep_workers and is_finished):
                     workers.close()
         if not is_finished:
-            message = f"study {self.study.study_name!r} stopped; the same call goes on with it"
+            message = f"study {study_name(self.study)!r} stopped; the same call goes on with it"
             raise KeyboardInterrupt(message)
 
         # Remove checkpoints that a killed driver left.
@@ -392,7 +393,7 @@ class Driver:
             listed = "\n  ".join(self._failures)
             message = (
                 f"{len(self._failures)} trials failed in a row "
-                f"(max_failures={self.max_failures}), study {self.study.study_name!r} stopped; "
+                f"(max_failures={self.max_failures}), study {study_name(self.study)!r} stopped; "
                 f"what finished is recorded:\n  {listed}"
             )
             StudyRecord.of(self.study).write(self.study, stopped=message)

@@ -48,10 +48,11 @@ from hpo_lib.study.settings import (
     study_settings,
 )
 from hpo_lib.study.single_writer import SingleWriterStorage
+from hpo_lib.study.steering.versions import check_newest, go_on_in, open_or_create
 from hpo_lib.study.storage import Storage, open_storage, storage_file, translate_storage_errors
 from hpo_lib.study.workers.base import Workers
 from hpo_lib.study.workers.factory import check_sendable, make_workers
-from hpo_lib.trials import StudyRecord, incumbent, own_trials
+from hpo_lib.trials import StudyRecord, incumbent, own_trials, study_name, study_space
 
 
 def run_study(  # noqa: PLR0913 each is a choice of its own
@@ -76,6 +77,7 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
     callback: Callback | Sequence[Callback] | None = None,
     stop: Sequence[StoppingRule] = (),
     progress: bool = True,
+    change_space: bool = False,
 ) -> optuna.Study:
     """Run a study to its budget, or go on with it where it stopped.
 
@@ -115,6 +117,8 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
             the study. Optuna's callbacks for MLflow, Weights & Biases and others will do.
         stop: rules that end the study before its budget (see `stopping`).
         progress: show a bar with the incumbent and the time left; in a log, a line now and then.
+        change_space: whether a study that was recorded with another space goes on in this one:
+            see the function `change_space`.
 
     Raises:
         TypeError: the objective, or something that it holds, cannot go to worker processes.
@@ -176,18 +180,18 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
     # Open the study or create it.
     backend = open_storage(storage)
     with translate_storage_errors(storage):
-        study = optuna.create_study(
-            storage=backend,
-            sampler=make_sampler(strategy, space, seed, n_trials),
-            pruner=pruner,
-            study_name=name,
-            load_if_exists=True,
+        study = _checked(
+            open_or_create(name, backend, make_sampler(strategy, space, seed, n_trials), pruner),
+            backend,
+            space,
+            settings,
+            evaluated,
+            change_space=change_space,
         )
-        check_unchanged(study, space, settings, evaluated)
 
     # From here on this driver is the only writer.
     with hold_lease(study, backend) as lease:
-        record = StudyRecord.of(study)
+        record = check_newest(study, backend)
         if not record.is_ready:
             earlier = None if warm_start_from is None else open_study(warm_start_from, backend)
             begin_study(
@@ -219,7 +223,7 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
                 objective=evaluated,
                 space=space,
                 lease=lease,
-                folder=StudyFolder(root, name, identity),
+                folder=StudyFolder(root, study_name(study), identity),
                 n_trials=n_trials,
                 seed=seed,
                 rungs=tuple(rungs),
@@ -229,6 +233,23 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
             )
             driver.run(pool, keep_workers=pool is workers)
 
+    return study
+
+
+def _checked(
+    study: optuna.Study,
+    backend: BaseStorage,
+    space: SearchSpace,
+    settings: dict[str, Any],
+    objective: Objective,
+    *,
+    change_space: bool,
+) -> optuna.Study:
+    """Return a study in the space and with the settings asked for; else refuse it."""
+    if change_space and StudyRecord.of(study).is_ready:
+        check_unchanged(study, study_space(study), settings, objective)
+        study = go_on_in(study, backend, space, {})
+    check_unchanged(study, space, settings, objective)
     return study
 
 
@@ -258,7 +279,7 @@ def _clear_checkpoints(study: optuna.Study, backend: BaseStorage) -> None:
     if identity is not None:
         with _folder_for_checkpoints(backend, identity) as root:
             numbers = [trial.number for trial in own_trials(study)]
-            StudyFolder(root, study.study_name, identity).clear_all(numbers)
+            StudyFolder(root, study_name(study), identity).clear_all(numbers)
 
 
 def _reopen_for_driver(
