@@ -48,6 +48,7 @@ from .study.retrain import retrained_frame as retrained_frame
 from .study.run import estimate_cost as estimate_cost
 from .study.run import run_study as run_study
 from .study.steering.held import best_given as best_given
+from .study.steering.promotion import promote as promote
 from .study.steering.versions import change_space as change_space
 from .study.stopping import stopping_rules as stopping_rules
 from .study.workers.dask_cluster import DaskWorkers as DaskWorkers

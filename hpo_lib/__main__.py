@@ -76,6 +76,13 @@ def _parser() -> argparse.ArgumentParser:
         help="let this study go on in the search space of a YAML file",
     )
 
+    studies.add_argument(
+        "--promote",
+        nargs="+",
+        metavar=("NAME", "NUMBER"),
+        help="let pruned trials of this study go on when it is run again",
+    )
+
     found = commands.add_parser("findings", help="say what a study found")
     found.set_defaults(command=_findings)
     found.add_argument("name", nargs="?", help="the study (default: the only one there is)")
@@ -153,6 +160,7 @@ def _studies(chosen: argparse.Namespace) -> int:
     from hpo_lib.exceptions import StudyError
     from hpo_lib.space.search_space import SearchSpace
     from hpo_lib.study.catalog import delete_study, list_studies
+    from hpo_lib.study.steering.promotion import promote
     from hpo_lib.study.steering.versions import change_space
 
     try:
@@ -164,6 +172,10 @@ def _studies(chosen: argparse.Namespace) -> int:
         if chosen.delete is not None:
             delete_study(chosen.delete, chosen.storage)
             print(f"deleted study {chosen.delete}")
+        if chosen.promote is not None:
+            name, *numbers = chosen.promote
+            promote(name, *map(int, numbers), storage=chosen.storage)
+            print(f"trials {', '.join(numbers)} of study {name} go on when it is run again")
         frame = list_studies(chosen.storage)
     except (StudyError, ValueError) as error:
         raise RunError(str(error)) from error

@@ -164,9 +164,28 @@ def _inside(
         is_unfinished = recorded.record.status is None
         unfinished_or_failed = TrialState.RUNNING if is_unfinished else TrialState.FAIL
         moved.state = _STATES.get(recorded.outcome, unfinished_or_failed)
-        moved.values = None if recorded.value is None else [recorded.value]
+        moved.values = _values(recorded)
         moved.datetime_complete = None if is_unfinished else trial.datetime_complete
 
     record = replace(recorded.record, configuration=configuration, outside=None)
+    moved.user_attrs = {**trial.user_attrs, RECORD_KEY: record.to_dict()}
+    return moved
+
+
+def _values(trial: RecordedTrial) -> list[float] | None:
+    """Return the values of a trial as Optuna stores them: of a pruned one the last it reported."""
+    if trial.outcome == TrialOutcome.PRUNED and trial.intermediate_values:
+        return [trial.intermediate_values[max(trial.intermediate_values)]]
+    return None if trial.value is None else [trial.value]
+
+
+def reopened(trial: FrozenTrial) -> FrozenTrial:
+    """Return a pruned trial as one that runs and is not pruned again."""
+    moved = copy.deepcopy(trial)
+    moved.values = None
+    moved.state = TrialState.RUNNING
+    moved.datetime_complete = None
+
+    record = replace(TrialRecord.read(trial.user_attrs), status=None, reason=None, promoted=True)
     moved.user_attrs = {**trial.user_attrs, RECORD_KEY: record.to_dict()}
     return moved

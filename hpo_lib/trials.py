@@ -98,6 +98,7 @@ class TrialRecord:
         checkpoints: file by the epoch after which it was written.
         warm_start: the trial of another study that this one was copied from, as `<study>#<n>`.
         outside: why the trial lies outside of the present version of the search space.
+        promoted: True where a pruned trial was asked to go on to its end.
     """
 
     configuration: Configuration | None = None
@@ -116,6 +117,7 @@ class TrialRecord:
     checkpoints: Mapping[str, str] = field(default_factory=lambda: {})
     warm_start: str | None = None
     outside: str | None = None
+    promoted: bool | None = None
 
     @classmethod
     def read(cls, attributes: Mapping[str, Any]) -> TrialRecord:

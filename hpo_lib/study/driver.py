@@ -31,7 +31,7 @@ from hpo_lib.exceptions import StudyError, StudyStoppedError
 from hpo_lib.interrupts import first_interrupt_waits
 from hpo_lib.objective import CURVES, Objective, Segment, SegmentResult
 from hpo_lib.space.search_space import SearchSpace
-from hpo_lib.study.checkpoints import StudyFolder
+from hpo_lib.study.checkpoints import StudyFolder, tidy
 from hpo_lib.study.lease import LEASE_SECONDS, Lease
 from hpo_lib.study.workers.base import Evaluation, Failure, Workers, wait_for_first
 from hpo_lib.trials import (
@@ -99,6 +99,7 @@ class Driver:
         seed: the study's seed.
         rungs: epochs at which trials may be pruned, rising.
         max_failures: failed trials in a row after which the study stops.
+        checkpoint_quota: bytes that the checkpoints of pruned trials may take.
         callback: called after each trial; True ends the study.
         stop: rules that end the study before its budget.
     """
@@ -113,6 +114,7 @@ class Driver:
     seed: int
     rungs: tuple[int, ...]
     max_failures: int
+    checkpoint_quota: int = 0
     callback: Callback | None = None
     stop: Sequence[StoppingRule] = ()
     _running: dict[Future[Evaluation], _RunningTrial] = field(
@@ -138,6 +140,9 @@ class Driver:
         self._n_begun = len(trials)
         self._unfinished.extend(trial.number for trial in trials if not trial.is_finished)
 
+        # Remove checkpoints that a killed driver left.
+        tidy(self.study, self.folder, self.checkpoint_quota)
+
         is_finished = False
         with first_interrupt_waits() as self._interrupt:
             try:
@@ -154,8 +159,7 @@ class Driver:
             message = f"study {study_name(self.study)!r} stopped; the same call goes on with it"
             raise KeyboardInterrupt(message)
 
-        # Remove checkpoints that a killed driver left.
-        self.folder.clear_all(trial.number for trial in own_trials(self.study))
+        tidy(self.study, self.folder, self.checkpoint_quota)
 
     def _fill_slots(self, workers: Workers) -> bool:
         """Give every free slot a segment; False when nothing runs and nothing is left to ask."""
@@ -272,6 +276,8 @@ class Driver:
             self._submit(running, workers)
 
     def _should_prune(self, running: _RunningTrial, epoch: int) -> bool:
+        if running.record.promoted:
+            return False
         # A trial that began anew may have been recorded further before: the pruner sees it as it
         # stood at this epoch.
         trial = copy.copy(self.study.get_trials(deepcopy=False)[running.number])
@@ -409,7 +415,10 @@ class Driver:
 
     def _close(self, running: _RunningTrial) -> None:
         """Remove the checkpoints of a trial that has ended, and call the callback."""
-        self.folder.clear(running.number)
+        if running.record.status == TrialOutcome.PRUNED and self.checkpoint_quota:
+            tidy(self.study, self.folder, self.checkpoint_quota)
+        else:
+            self.folder.clear(running.number)
         if self.callback is None:
             return
         trial = self.storage.get_trial(running.trial_id)

@@ -37,6 +37,7 @@ from hpo_lib.study.checkpoints import (
     checkpoints_beside,
     ensure_identity,
     study_identity,
+    tidy,
 )
 from hpo_lib.study.driver import Callback, Driver, StoppingRule, is_complete, trial_seed
 from hpo_lib.study.lease import Lease, hold_lease
@@ -74,6 +75,7 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
     time_limit: float | None = None,
     memory_limit: int | None = None,
     max_failures: int = 5,
+    checkpoint_quota: int = 200_000_000,
     callback: Callback | Sequence[Callback] | None = None,
     stop: Sequence[StoppingRule] = (),
     progress: bool = True,
@@ -103,7 +105,8 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
         pruning: "asha" (successive halving), "hyperband" or "median" stop trials at rungs by what
             all trials had there; None or "none" stop none. One of Optuna's pruners will do, but
             those keep state, and resume is then not exact. A pruned trial counts as budget, never
-            as incumbent. Only running trials keep checkpoints on disk, at most one per rung.
+            as incumbent. Checkpoints on disk are those of running trials, at most one per rung,
+            and of pruned ones within `checkpoint_quota`.
         reduction_factor: η of successive halving, the ratio between rungs and between the numbers
             of trials that reach them.
         default_first: whether the space's default configuration is the first trial.
@@ -113,6 +116,8 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
         time_limit: seconds per segment; in a new process its loading counts, too.
         memory_limit: bytes of resident memory per worker.
         max_failures: failed trials in a row after which the study stops.
+        checkpoint_quota: bytes that checkpoints of pruned trials may take, so that `promote` can
+            go on from there; the worst trials' go first. With 0 none are kept.
         callback: called after each trial with the study and the trial, one or several; True ends
             the study. Optuna's callbacks for MLflow, Weights & Biases and others will do.
         stop: rules that end the study before its budget (see `stopping`).
@@ -150,6 +155,7 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
     n_trials = check_whole("n_trials", n_trials, 1)
     seed = check_whole("seed", seed, 0)
     check_whole("max_failures", max_failures, 1)
+    check_whole("checkpoint_quota", checkpoint_quota, 0)
     callbacks = _as_callbacks(callback)
 
     evaluated = as_objective(objective, budget)
@@ -206,7 +212,7 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
             record.write(study, n_trials=n_trials)  # monitors show the new budget
 
         if is_complete(study, n_trials):
-            _clear_checkpoints(study, backend)
+            _tidy_checkpoints(study, backend, checkpoint_quota)
             return study
 
         identity = ensure_identity(study)
@@ -228,6 +234,7 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
                 seed=seed,
                 rungs=tuple(rungs),
                 max_failures=max_failures,
+                checkpoint_quota=checkpoint_quota,
                 callback=_counted(shown, callbacks),
                 stop=stop,
             )
@@ -273,13 +280,12 @@ def _folder_for_checkpoints(backend: BaseStorage, identity: str) -> Generator[Pa
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _clear_checkpoints(study: optuna.Study, backend: BaseStorage) -> None:
+def _tidy_checkpoints(study: optuna.Study, backend: BaseStorage, quota: int) -> None:
     """Remove the last checkpoints of a study whose driver was killed at the very end."""
     identity = study_identity(study)
     if identity is not None:
         with _folder_for_checkpoints(backend, identity) as root:
-            numbers = [trial.number for trial in own_trials(study)]
-            StudyFolder(root, study_name(study), identity).clear_all(numbers)
+            tidy(study, StudyFolder(root, study_name(study), identity), quota)
 
 
 def _reopen_for_driver(

@@ -1,9 +1,9 @@
 """Let a study go on in another search space, under the same name.
 
-Optuna refuses changed options of a parameter, so each version of the space is a study of its own:
-`demo`, `demo (version 2)`, … A version begins with a copy of all trials of the one before, under
-the same numbers. It takes the place of that one by a single write at the end; what a process that
-was killed before has left is removed by the next one.
+Optuna refuses changed options of a parameter, and changes of a trial that has ended. So a study
+has versions, each an Optuna study of its own: `demo`, `demo (version 2)`, … A version begins with
+a copy of all trials of the one before, under the same numbers. It takes the place of that one by a
+single write at the end; what a process that was killed before has left is removed by the next one.
 """
 
 from __future__ import annotations
@@ -98,9 +98,15 @@ def space_versions(study: optuna.Study) -> list[SpaceVersion]:
     """Return the versions of a study's search space, the present one last."""
     record = StudyRecord.of(study)
     firsts = [0, *(version["n_trials"] for version in record.earlier)]
-    spaces = [SearchSpace.from_yaml(version["space"]) for version in record.earlier]
-    spaces.append(study_space(study))
-    return [SpaceVersion(space, first) for space, first in zip(spaces, firsts, strict=True)]
+    texts = [*(version["space"] for version in record.earlier), record.space]
+
+    # A version may have begun for another reason than a new space.
+    versions: list[SpaceVersion] = []
+    for text, first in zip(texts, firsts, strict=True):
+        space = SearchSpace.from_yaml(text)
+        if not versions or versions[-1].space != space:
+            versions.append(SpaceVersion(space, first))
+    return versions
 
 
 def go_on_in(
@@ -190,7 +196,8 @@ def check_newest(study: optuna.Study, backend: BaseStorage) -> StudyRecord:
         StudyChangedError: another process has begun the next version.
     """
     if newest_version(study.study_name, backend).study_name != study.study_name:
-        message = f"study {study_name(study)!r} has gone on in another space meanwhile: call again"
+        name = study_name(study)
+        message = f"study {name!r} has gone on in another version meanwhile: call again"
         raise StudyChangedError(message)
     return StudyRecord.of(study)
 
