@@ -57,6 +57,8 @@ WHOLE = TrialRecord(
     traceback="Traceback",
     checkpoints={"1": "study-0123/00000/1.pt"},
     warm_start="earlier#3",
+    outside="lr: too high",
+    promoted=True,
 )
 
 
@@ -182,7 +184,10 @@ def test_every_field_of_a_studys_record_is_written_and_read():
     with pytest.raises(StudyError, match="has no search space"):
         study_space(study)
 
-    whole = StudyRecord(TOY_SPACE.to_yaml(), {"budget": 3}, 7, "budget spent", True, "ab" * 16)
+    versions = {"name": "toy", "version": 2, "next_version": 3, "earlier": [{"n_trials": 3}]}
+    whole = StudyRecord(
+        TOY_SPACE.to_yaml(), {"budget": 3}, 7, "budget spent", True, "ab" * 16, **versions
+    )
     assert all(getattr(whole, n) != getattr(StudyRecord(), n) for n in vars(whole))
     StudyRecord().write(study, **vars(whole))
     assert StudyRecord.of(study) == whole

@@ -15,7 +15,7 @@ reach from the first value, 0, to the last one, 1. Priors are not applied here: 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,16 +92,17 @@ class Axis:
 class Encoder:
     """Encode configurations of a space as points, and decode them.
 
-    An inactive parameter has the number of its default. Without a space, all are active. A held
-    parameter, which has a range and a fixed value, is an axis as well: trials with other values of
-    it have points, and only its value is ever generated.
+    An inactive parameter has the number of its default. Without a space, all are active.
 
     Args:
         distributions: searched parameters by name.
         space: the search space, for its conditions and defaults.
+        held: names of parameters with a range and a fixed value that are axes all the same: there
+            are trials with other values, and only the fixed one is ever generated.
 
     Attributes:
         distributions: as given.
+        held: as given.
         axes: the parameters with more than one value, d of them.
         conditional: whether any parameter has a condition or is held.
         choice: mask of the axes that are choices, shape (d,).
@@ -112,14 +113,16 @@ class Encoder:
         self,
         distributions: Mapping[str, BaseDistribution],
         space: SearchSpace | None = None,
+        held: Collection[str] = (),
     ) -> None:
-        held = () if space is None else space.held
-        ranges = {**distributions, **{one.name: one.distribution() for one in held}}
+        fixed = [] if space is None else [space[name] for name in held]
+        ranges = {**distributions, **{one.name: one.distribution() for one in fixed}}
         axes = [_axis(name, one) for name, one in ranges.items() if not one.single()]
         self.distributions = dict(distributions)
+        self.held = tuple(held)
         self.axes = tuple(axes)
         self.conditional = bool(held)
-        self._space = space.released() if space is not None and held else space
+        self._space = space if space is None else space.release(*held)
         self._points: dict[str, Point | None] = {}
 
         # Values of the parameters that are no axes, and defaults of the others.
@@ -137,7 +140,7 @@ class Encoder:
             values[parameter.name] = parameter.default
 
         # Values of held parameters, and the number of each by its column.
-        self._held: dict[str, Any] = {one.name: one.fixed for one in held}
+        self._held: dict[str, Any] = {one.name: one.fixed for one in fixed}
         self._held_numbers = {
             self._names.index(name): self.axes[self._names.index(name)].to_number(value)
             for name, value in self._held.items()

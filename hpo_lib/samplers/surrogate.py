@@ -9,6 +9,7 @@ import optuna
 
 from hpo_lib.samplers.encoding import Array, Encoder, Point
 from hpo_lib.samplers.gp import GaussianProcess
+from hpo_lib.samplers.observations import varied_parameters
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration
 from hpo_lib.trials import RecordedTrial, recorded_trials
@@ -56,7 +57,7 @@ def fit_surrogate(
     """
     recorded = recorded_trials(source) if isinstance(source, optuna.Study) else source
     trials = [trial.as_evidence() for trial in recorded]
-    encoder = Encoder(space.distributions(), space)
+    encoder = Encoder(space.distributions(), space, varied_parameters(recorded, space))
     points: list[Point] = []
     values: list[float] = []
     for trial in trials:

@@ -239,15 +239,14 @@ class SearchSpace:
             raise SpaceError(problems)
         return replace(self, parameters=tuple(parameters))
 
-    def released(self) -> SearchSpace:
-        """Return the space with its held parameters searched, with that value as default."""
-        held = {parameter.name: parameter.fixed for parameter in self.held}
-        parameters = [
-            read_parameter(one.name, {**one.to_dict(), "default": held[one.name], "fixed": None})
-            if one.name in held
-            else one
-            for one in self.parameters
-        ]
+    def release(self, *names: str) -> SearchSpace:
+        """Return the space with some held parameters searched, their values as defaults."""
+        parameters: list[Parameter] = []
+        for parameter in self.parameters:
+            if parameter.name in names:
+                body = {**parameter.to_dict(), "default": parameter.fixed, "fixed": None}
+                parameter = read_parameter(parameter.name, body)
+            parameters.append(parameter)
         return replace(self, parameters=tuple(parameters))
 
     def default_configuration(self) -> Configuration:

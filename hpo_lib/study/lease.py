@@ -101,6 +101,7 @@ class Lease:
         storage: BaseStorage | None = None,
     ) -> None:
         self._study = study
+        self._name = study_name(study)
         self._watch = watch
         self._renewed = 0.0
         self._token = uuid.uuid4().hex
@@ -135,7 +136,7 @@ class Lease:
         check_file(self._watch)
         holder = lease_holder(self._study)
         if holder is not None:
-            message = f"study {study_name(self._study)!r} is being written by {holder}"
+            message = f"study {self._name!r} is being written by {holder}"
             raise StudyHeldError(message)
 
         self.held.add(self._token)
@@ -223,7 +224,7 @@ class Lease:
             raise _DeletedError(message)
         if recorded.get("token") != self._token:
             message = (
-                f"study {study_name(self._study)!r} was taken over by {_describe(recorded)}; "
+                f"study {self._name!r} was taken over by {_describe(recorded)}; "
                 "what this driver had recorded is safe"
             )
             raise StudyHeldError(message)

@@ -53,14 +53,14 @@ def best_given(study: optuna.Study, **values: Value) -> BestGiven:
         True
     """
     space = study_space(study).fix(**values)
+    if all(parameter.count == 1 for parameter in space.searched):
+        message = f"a hyperparameter must be left to vary, got values for all: {values}"
+        raise ValueError(message)
     trials = [trial.as_evidence() for trial in recorded_trials(study)]
     inside = [trial for trial in trials if space.contains(trial.configuration)]
 
     surrogate = fit_surrogate(trials, space)
     encoder = surrogate.encoder
-    if len(encoder.axes) == len(space.held):
-        message = f"a hyperparameter must be left to vary, got values for all: {values}"
-        raise ValueError(message)
 
     def negative_mean(points: Array) -> Array:
         return -surrogate.model.predict(encoder.scale(points))
