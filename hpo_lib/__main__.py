@@ -65,10 +65,26 @@ def _parser() -> argparse.ArgumentParser:
         help="hand a value to each notebook that declares the name; may be repeated",
     )
 
-    studies = commands.add_parser("studies", help="list studies, or delete one")
+    studies = commands.add_parser("studies", help="list studies; delete or change one")
     studies.set_defaults(command=_studies)
     studies.add_argument("--storage", default="results/studies.db", help="an SQLite file or a URL")
     studies.add_argument("--delete", metavar="NAME", help="delete this study and its checkpoints")
+    studies.add_argument(
+        "--change-space",
+        nargs=2,
+        metavar=("NAME", "FILE"),
+        help="let this study go on in the search space of a YAML file",
+    )
+
+    studies.add_argument(
+        "--best", metavar="NAME", help="print the best configuration of this study as YAML"
+    )
+    studies.add_argument(
+        "--promote",
+        nargs="+",
+        metavar=("NAME", "NUMBER"),
+        help="let pruned trials of this study go on when it is run again",
+    )
 
     found = commands.add_parser("findings", help="say what a study found")
     found.set_defaults(command=_findings)
@@ -145,18 +161,44 @@ def _describe_failure(folder: Path, record: RunRecord, name: str) -> Iterator[st
 
 def _studies(chosen: argparse.Namespace) -> int:
     from hpo_lib.exceptions import StudyError
+    from hpo_lib.space.search_space import SearchSpace
     from hpo_lib.study.catalog import delete_study, list_studies
+    from hpo_lib.study.steering.promotion import promote
+    from hpo_lib.study.steering.versions import change_space
 
     try:
         _check_storage(chosen.storage)
+        if chosen.best is not None:
+            return _print_best(chosen.best, chosen.storage)
+        if chosen.change_space is not None:
+            name, file = chosen.change_space
+            change_space(name, SearchSpace.load(file), storage=chosen.storage)
+            print(f"study {name} goes on in the space of {file}")
         if chosen.delete is not None:
             delete_study(chosen.delete, chosen.storage)
             print(f"deleted study {chosen.delete}")
+        if chosen.promote is not None:
+            name, *numbers = chosen.promote
+            promote(name, *map(int, numbers), storage=chosen.storage)
+            print(f"trials {', '.join(numbers)} of study {name} go on when it is run again")
         frame = list_studies(chosen.storage)
     except (StudyError, ValueError) as error:
         raise RunError(str(error)) from error
 
     print(frame.to_string() if len(frame) else "no studies")
+    return 0
+
+
+def _print_best(name: str, storage: str) -> int:
+    from hpo_lib.space.yaml_io import format_configuration
+    from hpo_lib.study.catalog import open_study
+    from hpo_lib.trials import incumbent
+
+    best = incumbent(open_study(name, storage))
+    if best is None:
+        message = f"study {name!r} has no trial that ran to its end"
+        raise RunError(message)
+    print(format_configuration(best.configuration), end="")
     return 0
 
 

@@ -21,12 +21,12 @@ from typing import Any, cast
 import numpy as np
 import optuna
 from numpy.typing import ArrayLike, NDArray
-from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 
 from hpo_lib.exceptions import StudyError
 from hpo_lib.objective import CURVES
+from hpo_lib.old_records import read_old_record, read_old_study_record
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration
 
@@ -38,11 +38,11 @@ RECORD_KEY = "hpo_lib"
 LEASE_KEY = "lease"
 """User attribute of a study that names the driver which writes it."""
 
+_NOTE_KEY = "note"
+"""User attribute of a study with a note on it; with a number at the end, on a trial."""
+
 _QUEUED_KEY = "fixed_params"
 """System attribute in which Optuna keeps the values of an enqueued trial."""
-
-_OLD_NAMES = {"suggest_seconds": "deciding_seconds", "warm_start": "evidence"}
-"""Names of fields in records of version 0.1.0."""
 
 
 class TrialOutcome(StrEnum):
@@ -66,6 +66,8 @@ class TrialOutcome(StrEnum):
     """Its process held more memory than its limit."""
     LOST = "lost"
     """Its worker was lost several times; this says nothing about the configuration."""
+    OUTSIDE = "outside"
+    """Of an earlier version of the search space, and outside of the present one."""
 
 
 _OUTCOME_OF_STATE = {
@@ -96,6 +98,8 @@ class TrialRecord:
         traceback: of the objective's exception.
         checkpoints: file by the epoch after which it was written.
         warm_start: the trial of another study that this one was copied from, as `<study>#<n>`.
+        outside: why the trial lies outside of the present version of the search space.
+        promoted: True where a pruned trial was asked to go on to its end.
     """
 
     configuration: Configuration | None = None
@@ -113,11 +117,13 @@ class TrialRecord:
     traceback: str = ""
     checkpoints: Mapping[str, str] = field(default_factory=lambda: {})
     warm_start: str | None = None
+    outside: str | None = None
+    promoted: bool | None = None
 
     @classmethod
     def read(cls, attributes: Mapping[str, Any]) -> TrialRecord:
         """Read the record out of a trial's user attributes; an empty one where there is none."""
-        record = _content(attributes) or _read_old_record(attributes)
+        record = _content(attributes) or read_old_record(attributes, cls.__match_args__)
 
         # A later version may have more fields; JSON has lists for tuples.
         values = {key: value for key, value in record.items() if key in cls.__match_args__}
@@ -154,17 +160,6 @@ def _content(attributes: Mapping[str, Any], key: str = RECORD_KEY) -> dict[str, 
     return cast("dict[str, Any]", content) if isinstance(content, dict) else {}
 
 
-def _read_old_record(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Read a record of version 0.1.0, which wrote each field as an attribute of its own."""
-    is_old_record = "configuration" in attributes and (
-        "deciding_seconds" in attributes or "evidence" in attributes
-    )
-    if not is_old_record:
-        return {}
-    names = {name: _OLD_NAMES.get(name, name) for name in TrialRecord.__match_args__}
-    return {new: attributes[old] for new, old in names.items() if old in attributes}
-
-
 @dataclass(frozen=True)
 class RecordedTrial:
     """A trial as the rest of the package sees it, made from one of Optuna's.
@@ -192,6 +187,8 @@ class RecordedTrial:
         """Make one from an Optuna trial, whether `run_study` made it or another program."""
         record = TrialRecord.read(trial.user_attrs)
         outcome = _OUTCOME_OF_STATE.get(trial.state) or _failure_outcome(record.status)
+        if record.outside is not None:
+            outcome = TrialOutcome.OUTSIDE
         return cls(
             number=trial.number,
             outcome=outcome,
@@ -239,6 +236,7 @@ class RecordedTrial:
         return self.is_finished and self.outcome not in (
             TrialOutcome.COMPLETED,
             TrialOutcome.PRUNED,
+            TrialOutcome.OUTSIDE,
         )
 
     @property
@@ -250,6 +248,19 @@ class RecordedTrial:
     def has_usable_value(self) -> bool:
         """Whether the trial has a final value that models can take: a finite one."""
         return self.value is not None and math.isfinite(self.value)
+
+    def as_evidence(self) -> RecordedTrial:
+        """Return a trial outside of the space as it ended; any other as it is.
+
+        It is no candidate for the incumbent, but a model that knows where it lies learns from it.
+        """
+        if self.record.outside is None:
+            return self
+
+        # One without a status was still running.
+        outcome = _failure_outcome(self.record.status or TrialOutcome.LOST)
+        value = self.record.validation_error[-1] if outcome == TrialOutcome.COMPLETED else None
+        return replace(self, outcome=outcome, value=value, params=self.configuration)
 
     @property
     def training_seconds(self) -> float:
@@ -288,61 +299,6 @@ def incumbent(source: optuna.Study | Iterable[RecordedTrial]) -> RecordedTrial |
     return min(candidates, key=lambda trial: cast("float", trial.value), default=None)
 
 
-def copy_for_warm_start(
-    trial: FrozenTrial,
-    source: str,
-    configuration: Configuration,
-    distributions: Mapping[str, BaseDistribution],
-) -> FrozenTrial:
-    """Return a completed trial of an earlier study as a warm-start trial of another one.
-
-    Args:
-        trial: the completed trial.
-        source: where it was first trained, as `<study>#<number>`.
-        configuration: its values in the other study's space.
-        distributions: of the searched parameters of that space, by name.
-    """
-    record = TrialRecord.read(trial.user_attrs)
-    record = replace(record, configuration=configuration, warm_start=source)
-    copy = _completed_trial(record, cast("float", trial.value), distributions)
-    copy.user_attrs = {**trial.user_attrs, **copy.user_attrs}
-    copy.intermediate_values = trial.intermediate_values
-    return copy
-
-
-def imported_trial(
-    value: float,
-    configuration: Configuration,
-    distributions: Mapping[str, BaseDistribution],
-) -> FrozenTrial:
-    """Return a training that another program made as a completed trial of one epoch.
-
-    It has no intermediate values: epochs of two programs do not compare.
-
-    Args:
-        value: its final value, finite.
-        configuration: its values in the study's space.
-        distributions: of the searched parameters of that space, by name.
-    """
-    record = TrialRecord(
-        configuration=configuration, validation_error=(value,), status=TrialOutcome.COMPLETED
-    )
-    return _completed_trial(record, value, distributions)
-
-
-def _completed_trial(
-    record: TrialRecord, value: float, distributions: Mapping[str, BaseDistribution]
-) -> FrozenTrial:
-    configuration = record.configuration or {}
-    params = {name: value for name, value in configuration.items() if name in distributions}
-    return create_trial(
-        value=value,
-        params=params,
-        distributions={name: distributions[name] for name in params},
-        user_attrs={RECORD_KEY: record.to_dict()},
-    )
-
-
 def value_name(trials: Iterable[RecordedTrial]) -> str:
     """Return what the values of a study are called: in a training a loss stands beside them."""
     records = [trial.record for trial in trials if trial.value is not None]
@@ -371,6 +327,11 @@ class StudyRecord:
         stopped: why the study ended; None while it was never stopped.
         is_ready: whether the default trial and the warm-start trials are all written.
         identity: drawn once per study; it names the folder of its checkpoints.
+        name: what the study is called; None in the first version, where Optuna knows it.
+        version: counts the versions of the search space, from 1.
+        next_version: the version that the study goes on in; None in the last one.
+        earlier: the versions before this one, each with its `space` and `n_trials`, the number of
+            trials when the next one began.
     """
 
     space: str | None = None
@@ -379,12 +340,16 @@ class StudyRecord:
     stopped: str | None = None
     is_ready: bool = False
     identity: str | None = None
+    name: str | None = None
+    version: int = 1
+    next_version: int | None = None
+    earlier: list[dict[str, Any]] = field(default_factory=lambda: [])
 
     @classmethod
     def of(cls, study: optuna.Study) -> StudyRecord:
         """Read the record of a study; an empty one where another program made the study."""
         attributes = study.user_attrs
-        record = _content(attributes) or _read_old_study_record(attributes)
+        record = _content(attributes) or read_old_study_record(attributes)
         return cls(**{key: value for key, value in record.items() if key in cls.__match_args__})
 
     def write(self, study: optuna.Study, **changes: Any) -> StudyRecord:
@@ -394,18 +359,45 @@ class StudyRecord:
         return changed
 
 
-def _read_old_study_record(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Read a record of version 0.1.0, which wrote each field as an attribute of its own."""
-    if "settings" not in attributes:
-        return {}
+@dataclass(frozen=True)
+class Note:
+    """What a user has written to a study or to one of its trials.
 
-    # Names of that version; samplers of ours had that of their module, too.
-    settings = dict(attributes["settings"])
-    if "evidence_from" in settings:
-        settings["warm_start_from"] = settings.pop("evidence_from")
-    if "strategy" in settings:
-        settings["strategy"] = re.sub(r"^hpo_lib\..*\.", "", str(settings["strategy"]))
-    return {**attributes, "settings": settings, "is_ready": attributes.get("ready", False)}
+    Attributes:
+        text: free text.
+        tags: words to find it by.
+    """
+
+    text: str = ""
+    tags: tuple[str, ...] = ()
+
+
+def read_notes(study: optuna.Study) -> dict[int | None, Note]:
+    """Return the notes of a study by trial number, that of the study itself under None."""
+    notes: dict[int | None, Note] = {}
+    for key, number in _note_numbers(study.user_attrs).items():
+        content = _content(study.user_attrs, key)
+        notes[number] = Note(content.get("text", ""), tuple(content.get("tags", ())))
+    return notes
+
+
+def _note_numbers(keys: Iterable[str]) -> dict[str, int | None]:
+    found = {key: re.fullmatch(rf"{_NOTE_KEY}( \d+)?", key) for key in keys}
+    return {key: int(match[1]) if match[1] else None for key, match in found.items() if match}
+
+
+def write_note(study: optuna.Study, number: int | None, note: Note) -> None:
+    """Write a note, whatever the driver of the study writes meanwhile.
+
+    A trial that has ended can have no new attributes, so all notes are the study's.
+
+    Args:
+        study: the study.
+        number: number of the trial; None for the study itself.
+        note: takes the place of the one before.
+    """
+    key = _NOTE_KEY if number is None else f"{_NOTE_KEY} {number}"
+    study.set_user_attr(key, asdict(note))
 
 
 def read_lease(study: optuna.Study) -> dict[str, Any]:

@@ -21,13 +21,13 @@ from hpo_lib.study.retrain import best_configuration
 from hpo_lib.study.run import describe_best, run_study
 from hpo_lib.study.stopping import NoImprovement, TargetValue
 from hpo_lib.study.storage import open_storage
+from hpo_lib.trial_copies import copy_for_warm_start
 from hpo_lib.trials import (
     RECORD_KEY,
     RecordedTrial,
     StudyRecord,
     TrialOutcome,
     TrialRecord,
-    copy_for_warm_start,
     incumbent,
     own_trials,
     read_lease,
@@ -57,6 +57,8 @@ WHOLE = TrialRecord(
     traceback="Traceback",
     checkpoints={"1": "study-0123/00000/1.pt"},
     warm_start="earlier#3",
+    outside="lr: too high",
+    promoted=True,
 )
 
 
@@ -182,7 +184,10 @@ def test_every_field_of_a_studys_record_is_written_and_read():
     with pytest.raises(StudyError, match="has no search space"):
         study_space(study)
 
-    whole = StudyRecord(TOY_SPACE.to_yaml(), {"budget": 3}, 7, "budget spent", True, "ab" * 16)
+    versions = {"name": "toy", "version": 2, "next_version": 3, "earlier": [{"n_trials": 3}]}
+    whole = StudyRecord(
+        TOY_SPACE.to_yaml(), {"budget": 3}, 7, "budget spent", True, "ab" * 16, **versions
+    )
     assert all(getattr(whole, n) != getattr(StudyRecord(), n) for n in vars(whole))
     StudyRecord().write(study, **vars(whole))
     assert StudyRecord.of(study) == whole

@@ -38,6 +38,7 @@ from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.trials import (
     VALIDATION_ERROR,
     RecordedTrial,
+    TrialOutcome,
     incumbent,
     recorded_trials,
     study_space,
@@ -115,7 +116,8 @@ def trial_points(trials: Sequence[RecordedTrial], space: SearchSpace) -> Points:
         trials: trials of one study.
         space: the search space; of a trial outside it, what lies inside is shown.
     """
-    finished = [trial for trial in trials if trial.is_finished]
+    ended = [trial for trial in trials if trial.is_finished]
+    finished = [trial for trial in ended if trial.outcome != TrialOutcome.OUTSIDE]
     configurations = [trial.configuration for trial in finished]
     best = incumbent(finished)  # never a warm-start trial
     return Points(
@@ -311,7 +313,8 @@ def trial_curves_data(study: optuna.Study) -> TrialCurves:
     Returns:
         Validation errors per epoch by trial number, for each kind of trial.
     """
-    trials = [trial for trial in recorded_trials(study) if trial.record.validation_error]
+    trained = [trial for trial in recorded_trials(study) if trial.record.validation_error]
+    trials = [trial for trial in trained if trial.outcome != TrialOutcome.OUTSIDE]
     best = incumbent(trials)
 
     # The incumbent may be older than the newest trials.

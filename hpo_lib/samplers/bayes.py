@@ -158,7 +158,7 @@ class BayesSampler(GPSamplerBase):
         # Value to improve on: the lowest mean of a full training.
         full = training_set.full
         is_leader = full if full.any() else np.ones_like(full)
-        leaders = training_set.best_first(is_leader)
+        leaders = encoder.impute(training_set.best_first(is_leader))
         rows = with_task_columns(encoder.scale(leaders), model)
         mean = model.predict(rows)
         best = float(mean.min()) - self._xi * model.scale_ - training_set.margin

@@ -15,7 +15,7 @@ reach from the first value, 0, to the last one, 1. Priors are not applied here: 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,11 +97,14 @@ class Encoder:
     Args:
         distributions: searched parameters by name.
         space: the search space, for its conditions and defaults.
+        held: names of parameters with a range and a fixed value that are axes all the same: there
+            are trials with other values, and only the fixed one is ever generated.
 
     Attributes:
         distributions: as given.
+        held: as given.
         axes: the parameters with more than one value, d of them.
-        conditional: whether any parameter has a condition.
+        conditional: whether any parameter has a condition or is held.
         choice: mask of the axes that are choices, shape (d,).
         categories: indices of those axes.
     """
@@ -110,19 +113,23 @@ class Encoder:
         self,
         distributions: Mapping[str, BaseDistribution],
         space: SearchSpace | None = None,
+        held: Collection[str] = (),
     ) -> None:
-        axes = [_axis(name, one) for name, one in distributions.items() if not one.single()]
+        fixed = [] if space is None else [space[name] for name in held]
+        ranges = {**distributions, **{one.name: one.distribution() for one in fixed}}
+        axes = [_axis(name, one) for name, one in ranges.items() if not one.single()]
         self.distributions = dict(distributions)
+        self.held = tuple(held)
         self.axes = tuple(axes)
-        self.conditional = False
-        self._space = space
+        self.conditional = bool(held)
+        self._space = space if space is None else space.release(*held)
         self._points: dict[str, Point | None] = {}
 
         # Values of the parameters that are no axes, and defaults of the others.
         self._names = [axis.name for axis in axes]
         self._defaults: dict[str, Any] = {}
         self._single_values: dict[str, Any] = {}
-        for parameter in space or ():
+        for parameter in self._space or ():
             if parameter.fixed is not None:
                 self._single_values[parameter.name] = parameter.fixed
                 continue
@@ -131,6 +138,13 @@ class Encoder:
             is_axis = parameter.name in self._names
             values = self._defaults if is_axis else self._single_values
             values[parameter.name] = parameter.default
+
+        # Values of held parameters, and the number of each by its column.
+        self._held: dict[str, Any] = {one.name: one.fixed for one in fixed}
+        self._held_numbers = {
+            self._names.index(name): self.axes[self._names.index(name)].to_number(value)
+            for name, value in self._held.items()
+        }
 
         # Properties of the axes as arrays, shape (d,).
         self.choice = np.array([axis.choice for axis in axes], bool)
@@ -169,25 +183,32 @@ class Encoder:
         return np.array(points, float)
 
     def decode(self, point: Sequence[float]) -> dict[str, Any]:
-        """Return the active values at a point, as plain Python values."""
+        """Return the active values at a point but for held ones, as plain Python values."""
         values: dict[str, Any] = {}
         for axis, number in zip(self.axes, point, strict=True):
             values[axis.name] = axis.from_number(number)
-        return self.active(values)
+        active = self.active(values)
+        return {name: value for name, value in active.items() if name not in self._held}
+
+    def is_reachable(self, point: Point) -> bool:
+        """Return whether the held parameters have their values at a point, or are inactive."""
+        return tuple(self.impute(np.array([point]))[0].tolist()) == point
 
     def active(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Return the active values of the axes; KeyError or SpaceError when one is missing."""
         if self._space is None:
             return {name: params[name] for name in self._names}
 
-        values = {**self._single_values, **params}
+        values = {**self._single_values, **self._held, **params}
         completed = self._space.complete(values)
         return {name: value for name, value in completed.items() if name in self._names}
 
     def impute(self, points: Array) -> Array:
-        """Set inactive parameters to their default, in place; shape (n, d)."""
+        """Set held parameters to their value, inactive ones to their default, in place; (n, d)."""
         if self._space is None or not self.conditional:
             return points
+        for column, number in self._held_numbers.items():
+            points[:, column] = number
 
         # Parents come before their children: whether these are active is known by then.
         is_active: dict[str, NDArray[np.bool_]] = {}
@@ -213,14 +234,15 @@ class Encoder:
 
     def all_points(self) -> Array | None:
         """Return all points, shape (n, d); None when they are more than 2000."""
-        if not self._whole.all():
+        held = np.isin(np.arange(len(self.axes)), list(self._held_numbers))
+        if not (self._whole | held).all():
             return None
-        sizes = self._high - self._low + 1
+        sizes = np.where(held, 1, self._high - self._low + 1)
         if np.prod(sizes) > _MAX_LISTED_POINTS:
             return None
 
         # Points that differ in inactive parameters only are one point.
-        numbers = map(np.arange, self._low, self._high + 1)
+        numbers = map(np.arange, self._low, self._low + sizes)
         combinations = list(itertools.product(*numbers))
         points = self.impute(np.array(combinations, float))
         return np.unique(points, axis=0)

@@ -32,6 +32,7 @@ from hpo_lib.samplers.observations import (
     choice_seed,
     collect_observations,
     direction_sign,
+    varied_parameters,
 )
 from hpo_lib.samplers.simple import ConfigurationSampler
 from hpo_lib.space.search_space import SearchSpace
@@ -160,7 +161,7 @@ class GPSamplerBase(ConfigurationSampler):
         trial: FrozenTrial,
         search_space: dict[str, BaseDistribution],
     ) -> dict[str, Any]:
-        encoder = self._encoder_of(search_space)
+        encoder = self._encoder_of(study, search_space)
         if not encoder.axes:
             return {}
 
@@ -206,13 +207,21 @@ class GPSamplerBase(ConfigurationSampler):
         """Return whether every configuration of a finite space was tried or is being tried."""
         if self._space is None or self._space.size is None:
             return False
-        encoder = self._encoder_of(self._space.distributions())
-        return len(self._observe(study, encoder).tried) >= self._space.size
+        encoder = self._encoder_of(study, self._space.distributions())
+        reached = filter(encoder.is_reachable, self._observe(study, encoder).tried)
+        return len(list(reached)) >= self._space.size
 
-    def _encoder_of(self, distributions: dict[str, BaseDistribution]) -> Encoder:
+    def _encoder_of(
+        self, study: optuna.Study, distributions: dict[str, BaseDistribution]
+    ) -> Encoder:
         """Return the last encoder while it fits: it remembers the points of configurations."""
-        if self._encoder is None or self._encoder.distributions != distributions:
-            self._encoder = Encoder(distributions, self._space)
+        held: tuple[str, ...] = ()
+        if self._space is not None and self._space.held:
+            held = varied_parameters(recorded_trials(study), self._space)
+
+        asked_for = (distributions, held)
+        if self._encoder is None or asked_for != (self._encoder.distributions, self._encoder.held):
+            self._encoder = Encoder(distributions, self._space, held)
         return self._encoder
 
     def _observe(
@@ -234,8 +243,9 @@ class GPSamplerBase(ConfigurationSampler):
             point = cast("Point", encoder.encode(configuration))
             known.append(Observation(point, sign * value))
 
+        trials = [trial.as_evidence() for trial in self._recorded_trials(study, number)]
         return collect_observations(
-            self._recorded_trials(study, number),
+            trials,
             encoder,
             sign,
             known,

@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from optuna.study import StudyDirection
 
 from hpo_lib.samplers.encoding import Array, Encoder, Point
+from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.trials import RecordedTrial, TrialOutcome, recorded_trials
 
 MAX_TRAINING_SIZE = 500
@@ -169,8 +170,25 @@ def _is_conclusive(trial: RecordedTrial) -> bool:
 
     A pruned trial has no final value, and a lost worker says nothing about its configuration.
     """
-    inconclusive = (TrialOutcome.PRUNED, TrialOutcome.LOST)
+    inconclusive = (TrialOutcome.PRUNED, TrialOutcome.LOST, TrialOutcome.OUTSIDE)
     return trial.is_finished and trial.outcome not in inconclusive
+
+
+def varied_parameters(trials: Iterable[RecordedTrial], space: SearchSpace) -> tuple[str, ...]:
+    """Return the names of held parameters of a space that have other values in some trials.
+
+    Args:
+        trials: trials of a study, whose space may have been another one before.
+        space: the search space.
+    """
+    configurations = [trial.configuration for trial in trials]
+    return tuple(
+        parameter.name
+        for parameter in space.held
+        if any(
+            one.get(parameter.name, parameter.fixed) != parameter.fixed for one in configurations
+        )
+    )
 
 
 def direction_sign(study: optuna.Study) -> float:

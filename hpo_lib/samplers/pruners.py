@@ -175,7 +175,8 @@ def _rivals(study: optuna.Study, rung: int) -> list[RecordedTrial]:
     rivals: list[RecordedTrial] = []
     for trial in recorded_trials(study):
         value = trial.intermediate_values.get(rung, math.nan)
-        is_started = trial.is_own and trial.outcome != TrialOutcome.WAITING
+        no_rival = (TrialOutcome.WAITING, TrialOutcome.OUTSIDE)
+        is_started = trial.is_own and trial.outcome not in no_rival
         if is_started and not math.isnan(value):
             rivals.append(trial)
     return rivals

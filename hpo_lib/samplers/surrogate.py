@@ -9,6 +9,7 @@ import optuna
 
 from hpo_lib.samplers.encoding import Array, Encoder, Point
 from hpo_lib.samplers.gp import GaussianProcess
+from hpo_lib.samplers.observations import varied_parameters
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration
 from hpo_lib.trials import RecordedTrial, recorded_trials
@@ -54,8 +55,9 @@ def fit_surrogate(
         >>> bool(mean[0] < mean[1])
         True
     """
-    trials = recorded_trials(source) if isinstance(source, optuna.Study) else source
-    encoder = Encoder(space.distributions(), space)
+    recorded = recorded_trials(source) if isinstance(source, optuna.Study) else source
+    trials = [trial.as_evidence() for trial in recorded]
+    encoder = Encoder(space.distributions(), space, varied_parameters(recorded, space))
     points: list[Point] = []
     values: list[float] = []
     for trial in trials:

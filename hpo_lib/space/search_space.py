@@ -193,6 +193,62 @@ class SearchSpace:
         """Parameters without a fixed value."""
         return tuple(parameter for parameter in self.parameters if parameter.fixed is None)
 
+    @property
+    def held(self) -> tuple[Parameter, ...]:
+        """Parameters with a fixed value that have a range, too: see `fix`."""
+        fixed = (parameter for parameter in self.parameters if parameter.fixed is not None)
+        return tuple(parameter for parameter in fixed if parameter.count != 1)
+
+    def fix(self, **values: Value | None) -> SearchSpace:
+        """Return the space with some parameters held at a value; the others are searched.
+
+        A held parameter keeps its range, so that a study can go on in the slice and later in the
+        whole space: see `change_space`.
+
+        Args:
+            **values: a value by the name of its parameter; None searches it again.
+
+        Raises:
+            SpaceError: a parameter is unknown, or a value lies outside of its range.
+
+        Example:
+            >>> space = SearchSpace.from_yaml("lr: {type: float, low: 0.1, high: 1.0}")
+            >>> space.fix(lr=0.5).default_configuration()
+            {'lr': 0.5}
+            >>> space.fix(lr=0.5).fix(lr=None) == space
+            True
+        """
+        problems = [
+            f"{label(name)}: unknown parameter, got {value!r}; known are {', '.join(self.names)}"
+            for name, value in values.items()
+            if name not in self
+        ]
+        parameters: list[Parameter] = []
+        for parameter in self.parameters:
+            name = parameter.name
+            if name not in values:
+                parameters.append(parameter)
+                continue
+            body = {**parameter.to_dict(), "default": parameter.default, "fixed": values[name]}
+            try:
+                parameters.append(read_parameter(name, body))
+            except SpaceError as error:
+                problems += error.problems
+
+        if problems:
+            raise SpaceError(problems)
+        return replace(self, parameters=tuple(parameters))
+
+    def release(self, *names: str) -> SearchSpace:
+        """Return the space with some held parameters searched, their values as defaults."""
+        parameters: list[Parameter] = []
+        for parameter in self.parameters:
+            if parameter.name in names:
+                body = {**parameter.to_dict(), "default": parameter.fixed, "fixed": None}
+                parameter = read_parameter(parameter.name, body)
+            parameters.append(parameter)
+        return replace(self, parameters=tuple(parameters))
+
     def default_configuration(self) -> Configuration:
         """Return defaults and fixed values of the parameters that are active with them."""
         defaults = {parameter.name: parameter.default for parameter in self.parameters}

@@ -12,17 +12,19 @@ import optuna
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 
-from hpo_lib.checks import check_name
+from hpo_lib.checks import check_name, check_whole
 from hpo_lib.exceptions import StudyError
 from hpo_lib.loop import as_objective
 from hpo_lib.objective import Objective, Segment
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration
+from hpo_lib.study.catalog import newest_version
 from hpo_lib.study.lease import LEASE_SECONDS
 from hpo_lib.study.run import run_study
 from hpo_lib.study.storage import Storage, read_storage, resolve_storage, sqlite_path
 from hpo_lib.study.workers.base import Evaluation, TimedWorkers, Workers
 from hpo_lib.study.workers.factory import check_sendable, make_workers
+from hpo_lib.study.workers.local import LocalWorkers
 
 State = Literal["not started", "running", "paused", "stopping", "stopped", "failed", "finished"]
 
@@ -137,13 +139,32 @@ class BackgroundStudy:
         """End the workers now; trials under way go on from their checkpoints at the next start."""
         self._pausable.stop()
 
+    def resize(self, workers: int) -> None:
+        """Run on more or fewer local processes from now on; none that trains is ended for it.
+
+        Args:
+            workers: processes that run at once; the next `start` has as many.
+
+        Raises:
+            StudyError: the study runs on other workers than local processes.
+        """
+        workers = check_whole("workers", workers, 1)
+        running = vars(self._pausable).get("workers") if self._state == "running" else None
+        if isinstance(running, LocalWorkers):
+            running.resize(workers)
+            self._pausable.wake_driver()
+        elif running is not None:
+            message = f"only local processes can become more or fewer, got {running!r}"
+            raise StudyError(message)
+        self.workers = workers
+
     def wait(self) -> optuna.Study:
         """Wait for the end of the run and return the study; an error of the run is raised."""
         if self._thread is not None:
             self._thread.join()
         if self.error is not None:
             raise self.error
-        return optuna.load_study(study_name=self.name, storage=read_storage(self.storage))
+        return newest_version(self.name, read_storage(self.storage))
 
     def _run(self, pausable: _PausableWorkers) -> None:
         state: State = "finished"
@@ -160,7 +181,8 @@ class BackgroundStudy:
         self._state = state
 
     def _drive(self, pausable: _PausableWorkers) -> None:
-        workers = make_workers(self.workers, **self._limits)
+        asked_for = self.workers
+        workers = make_workers(asked_for, **self._limits)
         pausable.workers = workers
         objective = as_objective(self._run_study.args[0], self._run_study.keywords.get("budget"))
         check_sendable(objective, workers)
@@ -168,7 +190,7 @@ class BackgroundStudy:
         try:
             self._run_study(n_trials=self.n_trials, workers=pausable)
         finally:
-            if workers is not self.workers:
+            if workers is not asked_for:
                 workers.close()
 
 
@@ -208,13 +230,13 @@ class _PausableWorkers:
 
     def set_paused(self, *, paused: bool) -> None:
         self.is_paused = paused
-        self._wake_driver()
+        self.wake_driver()
 
     def stop(self) -> None:
         self.is_stopping = True
         self.set_paused(paused=False)
 
-    def _wake_driver(self) -> None:
+    def wake_driver(self) -> None:
         """End the wait of the driver, which looks at what has changed."""
         waited_for = self._wake_up
         self._wake_up = Future()
@@ -245,7 +267,7 @@ class _PausableWorkers:
             future, submit = self._held.pop(0)
             submit().add_done_callback(partial(_copy_outcome, future))
 
-        # `_wake_driver` ends this wait.
+        # `wake_driver` ends this wait.
         timeout = 0 if self.is_stopping else LEASE_SECONDS / 4
         done = wait([*running, wake_up], timeout, FIRST_COMPLETED).done & set(running)
         if self.is_stopping and not done:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import optuna
 import pandas as pd
+from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 
 from hpo_lib.checks import check_name
@@ -26,13 +28,16 @@ from hpo_lib.study.storage import (
     translate_storage_errors,
 )
 from hpo_lib.trials import (
+    Note,
     RecordedTrial,
     StudyRecord,
     TrialOutcome,
     incumbent,
     own_trials,
+    read_notes,
     recorded_trials,
     running_best,
+    study_name,
     value_name,
 )
 
@@ -40,8 +45,10 @@ _STATES = {
     TrialOutcome.RUNNING: "running",
     TrialOutcome.COMPLETED: "complete",
     TrialOutcome.PRUNED: "pruned",
+    TrialOutcome.OUTSIDE: "outside",
 }
 _RECORD_COLUMNS = ("suggest_seconds", "started", "finished", "reason", "worker", "warm_start")
+_NOTE_COLUMNS = ("note", "tags")
 _COLUMNS = ("number", "state", "status", "value", "best", "seconds", *_RECORD_COLUMNS)
 
 
@@ -68,10 +75,11 @@ def open_study(name: str, storage: Storage | None = None) -> optuna.Study:
     with translate_storage_errors(storage):
         names = optuna.get_all_study_names(backend)
         if name not in names:
+            names = [study_name(study) for study in _newest_versions(backend)]
             message = f"no study {name!r} in {storage or 'default storage'}; there are: {names}"
             raise StudyError(message)
 
-        study = optuna.load_study(study_name=name, storage=backend)
+        study = newest_version(name, backend)
         if study.directions != [StudyDirection.MINIMIZE]:
             directions = [direction.name.lower() for direction in study.directions]
             message = f"study {name!r} must minimize one value to be read here, got {directions}"
@@ -94,14 +102,51 @@ def find_study(name: str, storage: Storage | None = None) -> optuna.Study | None
     with translate_storage_errors(storage):
         if name not in optuna.get_all_study_names(backend):
             return None
-        return optuna.load_study(study_name=name, storage=backend)
+        return newest_version(name, backend)
+
+
+def newest_version(name: str, backend: BaseStorage) -> optuna.Study:
+    """Return the study that a name stands for: that of the last version of its search space.
+
+    Args:
+        name: the study's name; it has to be there.
+        backend: an open storage.
+    """
+    study = optuna.load_study(study_name=name, storage=backend)
+    record = StudyRecord.of(study)
+    while record.next_version is not None and record.next_version > record.version:
+        following = version_name(study_name(study), record.next_version)
+        if following not in optuna.get_all_study_names(backend):
+            break  # it was deleted
+        study = optuna.load_study(study_name=following, storage=backend)
+        record = StudyRecord.of(study)
+    return study
+
+
+def version_name(name: str, version: int) -> str:
+    """Return what Optuna calls a version of a study.
+
+    Args:
+        name: the study's name.
+        version: counts the versions of its search space, from 1.
+    """
+    return name if version == 1 else f"{name} (version {version})"
+
+
+def _newest_versions(backend: BaseStorage) -> list[optuna.Study]:
+    """Return the last version of each study of a storage."""
+    names = optuna.get_all_study_names(backend)
+    studies = [optuna.load_study(study_name=name, storage=backend) for name in names]
+    # Others are reached from the first version, or were begun by a process that was killed.
+    first = [study.study_name for study in studies if study_name(study) == study.study_name]
+    return [newest_version(name, backend) for name in first]
 
 
 def delete_study(name: str, storage: Storage | None = None) -> None:
     """Delete a study and what its trials wrote into the study's own folder.
 
     Args:
-        name: the study's name.
+        name: the study's name; all versions of its search space are deleted.
         storage: an SQLite file, an Optuna URL or a storage; default `results/studies.db`.
 
     Raises:
@@ -117,7 +162,10 @@ def delete_study(name: str, storage: Storage | None = None) -> None:
             raise StudyError(message)
         numbers = [trial.number for trial in study.get_trials(deepcopy=False)]
         identity = study_identity(study)
-        optuna.delete_study(study_name=name, storage=backend)
+        name = study_name(study)
+        # The newest first: what is left after a kill is whole.
+        for version in range(StudyRecord.of(study).version, 0, -1):
+            optuna.delete_study(study_name=version_name(name, version), storage=backend)
     if isinstance(backend, StudyFile):
         fold_record(backend.watch)
 
@@ -129,6 +177,8 @@ def delete_study(name: str, storage: Storage | None = None) -> None:
 def list_studies(storage: Storage | None = None) -> pd.DataFrame:
     """Return one row per study: its strategy, numbers of trials, best value and who writes it.
 
+    Where a study has a note or tags (see `annotate`), these are columns, too.
+
     Args:
         storage: an SQLite file, an Optuna URL or a storage; default `results/studies.db`.
 
@@ -137,11 +187,12 @@ def list_studies(storage: Storage | None = None) -> pd.DataFrame:
     """
     backend = read_storage(storage)
     with translate_storage_errors(storage):
-        names = optuna.get_all_study_names(backend)
-        studies = [optuna.load_study(study_name=name, storage=backend) for name in names]
+        studies = _newest_versions(backend)
         rows = [_study_row(study) for study in studies]
+        notes = [read_notes(study) for study in studies]
     columns = ["name", "strategy", "trials", "completed", "pruned", "failed", "best"]
-    return pd.DataFrame(rows, columns=[*columns, "stopped", "held_by"])
+    frame = pd.DataFrame(rows, columns=[*columns, "stopped", "held_by"])
+    return _with_notes(frame, notes, [None] * len(notes))
 
 
 def _study_row(study: optuna.Study) -> list[Any]:
@@ -149,7 +200,7 @@ def _study_row(study: optuna.Study) -> list[Any]:
     record = StudyRecord.of(study)
     best = incumbent(trials) if study.directions == [StudyDirection.MINIMIZE] else None
     return [
-        study.study_name,
+        study_name(study),
         record.settings.get("strategy"),
         len(trials),
         sum(trial.is_completed for trial in trials),
@@ -164,10 +215,12 @@ def _study_row(study: optuna.Study) -> list[Any]:
 def trials_frame(study: optuna.Study) -> pd.DataFrame:
     """Return one row per trial, its record first, then one column per hyperparameter.
 
-    `value` is that of a whole training alone, NaN for failed and pruned trials; `best` is the
+    `value` is that of a whole training alone, NaN for failed and pruned trials, and for those
+    "outside" of the present version of the search space (see `change_space`); `best` is the
     incumbent's after the trial; `seconds` are those of training. `warm_start` names the trial of
     another study that a row was copied from; such rows count neither as budget nor in `best`. A
-    hyperparameter that is called like a column of the record stands in `param_<name>`.
+    hyperparameter that is called like a column of the record stands in `param_<name>`. Where a
+    trial has a note or tags (see `annotate`), these are the last columns.
 
     Args:
         study: a study of `run_study` or `open_study`.
@@ -187,6 +240,23 @@ def trials_frame(study: optuna.Study) -> pd.DataFrame:
     frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(_COLUMNS))
     frame["best"] = running_best(frame["value"].where(frame["warm_start"].isna()))
     frame.attrs["value_name"] = value_name(trials)
+    return _with_notes(frame, [read_notes(study)] * len(frame), frame["number"])
+
+
+def _with_notes(
+    frame: pd.DataFrame, notes: Sequence[Mapping[int | None, Note]], numbers: Iterable[int | None]
+) -> pd.DataFrame:
+    """Add the columns of notes and tags where there are any.
+
+    Args:
+        frame: one row per note.
+        notes: for each row, the notes of its study by number.
+        numbers: the number of each row's note.
+    """
+    shown = [some.get(number, Note()) for some, number in zip(notes, numbers, strict=True)]
+    if any(note != Note() for note in shown):
+        frame["note"] = [note.text for note in shown]
+        frame["tags"] = [", ".join(note.tags) for note in shown]
     return frame
 
 
@@ -206,6 +276,6 @@ def _trial_row(trial: RecordedTrial) -> dict[str, Any]:
 
 def _rename_clashes(configuration: Configuration) -> Configuration:
     return {
-        f"param_{name}" if name in _COLUMNS else name: value
+        f"param_{name}" if name in (*_COLUMNS, *_NOTE_COLUMNS) else name: value
         for name, value in configuration.items()
     }

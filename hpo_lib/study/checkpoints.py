@@ -9,6 +9,7 @@ symbolic link below `studies.db.checkpoints` is followed.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 import shutil
@@ -23,8 +24,9 @@ import optuna
 from filelock import FileLock
 
 from hpo_lib.exceptions import StudyError
+from hpo_lib.files import disk_used
 from hpo_lib.objective import LOG_FOLDER
-from hpo_lib.trials import StudyRecord
+from hpo_lib.trials import RecordedTrial, StudyRecord, TrialOutcome, own_trials
 
 _LONGEST_NAME = 200  # file systems stop at 255 bytes
 _TEMPORARY = "hpo_lib_"
@@ -50,6 +52,29 @@ def ensure_identity(study: optuna.Study) -> str:
         identity = uuid.uuid4().hex
         StudyRecord.of(study).write(study, identity=identity)
     return identity
+
+
+def tidy(study: optuna.Study, folder: StudyFolder, quota: int) -> None:
+    """Remove the checkpoints of trials that have ended, but for those of pruned ones that fit.
+
+    Of the pruned ones the worst go first, and the oldest of equals.
+
+    Args:
+        study: the study.
+        folder: where its trials write.
+        quota: bytes that the checkpoints of pruned trials may take.
+    """
+    trials = own_trials(study)
+    pruned = [trial for trial in trials if trial.outcome == TrialOutcome.PRUNED]
+    ended = [trial for trial in trials if trial.is_finished and trial not in pruned]
+    worst_first = sorted(pruned, key=_last_error, reverse=True)
+    folder.limit([trial.number for trial in worst_first], quota)
+    folder.clear_all(trial.number for trial in ended)
+
+
+def _last_error(trial: RecordedTrial) -> float:
+    errors = trial.record.validation_error
+    return errors[-1] if errors else math.inf
 
 
 def checkpoints_beside(file: Path) -> Path:
@@ -192,6 +217,27 @@ class StudyFolder:
         for number in self._there(numbers):
             self.clear(number)
         self._remove_if_empty()
+
+    def limit(self, numbers: Iterable[int], quota: int) -> None:
+        """Remove the checkpoints of some trials until those of the others fit.
+
+        Args:
+            numbers: the trials; the checkpoints of the first go first.
+            quota: bytes that they may take.
+        """
+        sizes = {number: self._checkpoint_bytes(number) for number in self._there(numbers)}
+        excess = sum(sizes.values()) - quota
+        for number, size in sizes.items():
+            if excess <= 0:
+                break
+            self.clear(number)
+            excess -= size
+
+    def _checkpoint_bytes(self, number: int) -> int:
+        folder = self.trial(number)
+        if self._through_link(folder) or not folder.is_dir():
+            return 0
+        return sum(disk_used(child) for child in folder.iterdir() if child.name != LOG_FOLDER)
 
     def remove(self, numbers: Iterable[int]) -> None:
         """Remove the folders of these trials with the logs in them."""

@@ -31,7 +31,7 @@ from hpo_lib.exceptions import StudyError, StudyStoppedError
 from hpo_lib.interrupts import first_interrupt_waits
 from hpo_lib.objective import CURVES, Objective, Segment, SegmentResult
 from hpo_lib.space.search_space import SearchSpace
-from hpo_lib.study.checkpoints import StudyFolder
+from hpo_lib.study.checkpoints import StudyFolder, tidy
 from hpo_lib.study.lease import LEASE_SECONDS, Lease
 from hpo_lib.study.workers.base import Evaluation, Failure, Workers, wait_for_first
 from hpo_lib.trials import (
@@ -40,6 +40,7 @@ from hpo_lib.trials import (
     TrialOutcome,
     TrialRecord,
     own_trials,
+    study_name,
 )
 
 Callback = Callable[[optuna.Study, FrozenTrial], bool | None]
@@ -98,6 +99,7 @@ class Driver:
         seed: the study's seed.
         rungs: epochs at which trials may be pruned, rising.
         max_failures: failed trials in a row after which the study stops.
+        checkpoint_quota: bytes that the checkpoints of pruned trials may take.
         callback: called after each trial; True ends the study.
         stop: rules that end the study before its budget.
     """
@@ -112,6 +114,7 @@ class Driver:
     seed: int
     rungs: tuple[int, ...]
     max_failures: int
+    checkpoint_quota: int = 0
     callback: Callback | None = None
     stop: Sequence[StoppingRule] = ()
     _running: dict[Future[Evaluation], _RunningTrial] = field(
@@ -137,6 +140,9 @@ class Driver:
         self._n_begun = len(trials)
         self._unfinished.extend(trial.number for trial in trials if not trial.is_finished)
 
+        # Remove checkpoints that a killed driver left.
+        tidy(self.study, self.folder, self.checkpoint_quota)
+
         is_finished = False
         with first_interrupt_waits() as self._interrupt:
             try:
@@ -150,11 +156,10 @@ class Driver:
                 if not (keep_workers and is_finished):
                     workers.close()
         if not is_finished:
-            message = f"study {self.study.study_name!r} stopped; the same call goes on with it"
+            message = f"study {study_name(self.study)!r} stopped; the same call goes on with it"
             raise KeyboardInterrupt(message)
 
-        # Remove checkpoints that a killed driver left.
-        self.folder.clear_all(trial.number for trial in own_trials(self.study))
+        tidy(self.study, self.folder, self.checkpoint_quota)
 
     def _fill_slots(self, workers: Workers) -> bool:
         """Give every free slot a segment; False when nothing runs and nothing is left to ask."""
@@ -277,7 +282,7 @@ class Driver:
         trial.intermediate_values = {
             step: value for step, value in running.values.items() if step <= epoch
         }
-        return self.study.pruner.prune(self.study, trial)
+        return not running.record.promoted and self.study.pruner.prune(self.study, trial)
 
     def _submit(self, running: _RunningTrial, workers: Workers) -> None:
         if self._interrupt.is_set():
@@ -392,7 +397,7 @@ class Driver:
             listed = "\n  ".join(self._failures)
             message = (
                 f"{len(self._failures)} trials failed in a row "
-                f"(max_failures={self.max_failures}), study {self.study.study_name!r} stopped; "
+                f"(max_failures={self.max_failures}), study {study_name(self.study)!r} stopped; "
                 f"what finished is recorded:\n  {listed}"
             )
             StudyRecord.of(self.study).write(self.study, stopped=message)
@@ -408,7 +413,7 @@ class Driver:
 
     def _close(self, running: _RunningTrial) -> None:
         """Remove the checkpoints of a trial that has ended, and call the callback."""
-        self.folder.clear(running.number)
+        tidy(self.study, self.folder, self.checkpoint_quota)
         if self.callback is None:
             return
         trial = self.storage.get_trial(running.trial_id)

@@ -32,7 +32,7 @@ from hpo_lib.study.storage import (
     storage_lock,
     translate_storage_errors,
 )
-from hpo_lib.trials import LEASE_KEY, read_lease, write_lease
+from hpo_lib.trials import LEASE_KEY, read_lease, study_name, write_lease
 
 LEASE_SECONDS = 60.0
 """A driver on another host that has not renewed its lease for so long counts as gone."""
@@ -101,6 +101,7 @@ class Lease:
         storage: BaseStorage | None = None,
     ) -> None:
         self._study = study
+        self._name = study_name(study)
         self._watch = watch
         self._renewed = 0.0
         self._token = uuid.uuid4().hex
@@ -135,7 +136,7 @@ class Lease:
         check_file(self._watch)
         holder = lease_holder(self._study)
         if holder is not None:
-            message = f"study {self._study.study_name!r} is being written by {holder}"
+            message = f"study {self._name!r} is being written by {holder}"
             raise StudyHeldError(message)
 
         self.held.add(self._token)
@@ -223,7 +224,7 @@ class Lease:
             raise _DeletedError(message)
         if recorded.get("token") != self._token:
             message = (
-                f"study {self._study.study_name!r} was taken over by {_describe(recorded)}; "
+                f"study {self._name!r} was taken over by {_describe(recorded)}; "
                 "what this driver had recorded is safe"
             )
             raise StudyHeldError(message)

@@ -104,6 +104,7 @@ def retrain_top_k(
         # no seed of the search: it has one per trial number, counted from 0
         seed=trial_seed(settings["seed"], 2**32 - 1),
         default_first=False,
+        change_space=True,  # that of the search may have changed meanwhile
         **options,
     )
     return retrained_frame(name, storage)

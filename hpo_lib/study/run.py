@@ -37,6 +37,7 @@ from hpo_lib.study.checkpoints import (
     ensure_identity,
     study_identity,
     temporary_checkpoints,
+    tidy,
 )
 from hpo_lib.study.driver import Callback, Driver, StoppingRule, is_complete, trial_seed
 from hpo_lib.study.lease import Lease, hold_lease
@@ -46,6 +47,7 @@ from hpo_lib.study.settings import (
     search_settings,
 )
 from hpo_lib.study.single_writer import SingleWriterStorage
+from hpo_lib.study.steering.versions import check_newest, go_on_in, open_or_create
 from hpo_lib.study.storage import (
     Storage,
     is_read_only,
@@ -55,7 +57,7 @@ from hpo_lib.study.storage import (
 )
 from hpo_lib.study.workers.base import Workers
 from hpo_lib.study.workers.factory import check_sendable, make_workers
-from hpo_lib.trials import StudyRecord, incumbent, own_trials
+from hpo_lib.trials import StudyRecord, incumbent, own_trials, study_name, study_space
 
 
 def run_study(  # noqa: PLR0913 each is a choice of its own
@@ -77,9 +79,11 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
     time_limit: float | None = None,
     memory_limit: int | None = None,
     max_failures: int = 5,
+    checkpoint_quota: int = 200_000_000,
     callback: Callback | Sequence[Callback] | None = None,
     stop: Sequence[StoppingRule] = (),
     progress: bool = True,
+    change_space: bool = False,
 ) -> optuna.Study:
     """Run a study to its budget, or go on with it where it stopped.
 
@@ -105,7 +109,8 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
         pruning: "asha" (successive halving), "hyperband" or "median" stop trials at rungs by what
             all trials had there; None or "none" stop none. One of Optuna's pruners will do, but
             those keep state, and resume is then not exact. A pruned trial counts as budget, never
-            as incumbent. Only running trials keep checkpoints on disk, at most one per rung.
+            as incumbent. Checkpoints on disk are those of running trials, at most one per rung,
+            and of pruned ones within `checkpoint_quota`.
         reduction_factor: η of successive halving, the ratio between rungs and between the numbers
             of trials that reach them.
         default_first: whether the space's default configuration is the first trial.
@@ -115,10 +120,14 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
         time_limit: seconds per segment; in a new process its loading counts, too.
         memory_limit: bytes of resident memory per worker.
         max_failures: failed trials in a row after which the study stops.
+        checkpoint_quota: bytes that checkpoints of pruned trials may take, so that `promote` can
+            go on from there; the worst trials' go first. With 0 none are kept.
         callback: called after each trial with the study and the trial, one or several; True ends
             the study. Optuna's callbacks for MLflow, Weights & Biases and others will do.
         stop: rules that end the study before its budget (see `stopping`).
         progress: show a bar with the incumbent and the time left; in a log, a line now and then.
+        change_space: whether a study that was recorded with another space goes on in this one:
+            see the function `change_space`.
 
     Raises:
         TypeError: the objective, or something that it holds, cannot go to worker processes.
@@ -150,6 +159,7 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
     n_trials = check_whole("n_trials", n_trials, 1)
     seed = check_whole("seed", seed, 0)
     check_whole("max_failures", max_failures, 1)
+    check_whole("checkpoint_quota", checkpoint_quota, 0)
     callbacks = _as_callbacks(callback)
 
     evaluated = as_objective(objective, budget)
@@ -184,18 +194,18 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
 
     backend = open_storage(storage)
     with translate_storage_errors(storage):
-        study = optuna.create_study(
-            storage=backend,
-            sampler=sampler,
-            pruner=pruner,
-            study_name=name,
-            load_if_exists=True,
+        study = _checked(
+            open_or_create(name, backend, sampler, pruner),
+            backend,
+            space,
+            settings,
+            evaluated,
+            change_space=change_space,
         )
-        check_unchanged(study, space, settings, evaluated)
 
     # From here on this driver is the only writer.
     with hold_lease(study, backend) as lease:
-        record = StudyRecord.of(study)
+        record = check_newest(study, backend)
         if not record.is_ready:
             earlier = None if warm_start_from is None else open_study(warm_start_from, backend)
             begin_study(
@@ -210,7 +220,7 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
             record.write(study, n_trials=n_trials)  # monitors show the new budget
 
         if is_complete(study, n_trials):
-            _clear_checkpoints(study, backend)
+            _tidy_checkpoints(study, backend, checkpoint_quota)
             return study
 
         identity = ensure_identity(study)
@@ -227,16 +237,34 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
                 objective=evaluated,
                 space=space,
                 lease=lease,
-                folder=StudyFolder(root, name, identity),
+                folder=StudyFolder(root, study_name(study), identity),
                 n_trials=n_trials,
                 seed=seed,
                 rungs=tuple(rungs),
                 max_failures=max_failures,
+                checkpoint_quota=checkpoint_quota,
                 callback=_counted(shown, callbacks),
                 stop=stop,
             )
             driver.run(pool, keep_workers=pool is workers)
 
+    return study
+
+
+def _checked(
+    study: optuna.Study,
+    backend: BaseStorage,
+    space: SearchSpace,
+    settings: dict[str, Any],
+    objective: Objective,
+    *,
+    change_space: bool,
+) -> optuna.Study:
+    """Return a study in the space and with the settings asked for; else refuse it."""
+    if change_space and StudyRecord.of(study).is_ready:
+        check_unchanged(study, study_space(study), settings, objective)
+        study = go_on_in(study, backend, space, {})
+    check_unchanged(study, space, settings, objective)
     return study
 
 
@@ -248,13 +276,12 @@ def _folder_for_checkpoints(backend: BaseStorage, identity: str) -> AbstractCont
     return temporary_checkpoints(identity, is_lasting=not isinstance(backend, InMemoryStorage))
 
 
-def _clear_checkpoints(study: optuna.Study, backend: BaseStorage) -> None:
+def _tidy_checkpoints(study: optuna.Study, backend: BaseStorage, quota: int) -> None:
     """Remove the last checkpoints of a study whose driver was killed at the very end."""
     identity = study_identity(study)
     if identity is not None:
         with _folder_for_checkpoints(backend, identity) as root:
-            numbers = [trial.number for trial in own_trials(study)]
-            StudyFolder(root, study.study_name, identity).clear_all(numbers)
+            tidy(study, StudyFolder(root, study_name(study), identity), quota)
 
 
 def _reopen_for_driver(

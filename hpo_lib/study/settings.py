@@ -21,7 +21,8 @@ from hpo_lib.exceptions import StudyChangedError
 from hpo_lib.identity import read_options
 from hpo_lib.objective import FunctionObjective, Objective
 from hpo_lib.space.search_space import SearchSpace
-from hpo_lib.trials import RecordedTrial, StudyRecord, copy_for_warm_start, recorded_trials
+from hpo_lib.trial_copies import copy_for_warm_start
+from hpo_lib.trials import RecordedTrial, StudyRecord, recorded_trials, study_name
 
 
 def study_settings(objective: Objective, **others: Any) -> dict[str, Any]:
@@ -216,12 +217,15 @@ def check_unchanged(
 
     # With the same objective and budget a new study can take the trials over; imported ones, too.
     listed = "\n  ".join(differences)
+    name = study_name(study)
     advice = ": the values do not compare"
     is_same = all(recorded_settings.get(key) == settings[key] for key in ("objective", "budget"))
     if is_same or _is_imported(recorded_settings):
-        advice = f", with warm_start_from={study.study_name!r} to take over its trials"
+        advice = f", with warm_start_from={name!r} to take over its trials"
+    if recorded_settings == settings:
+        advice += f", or go on as {name!r} in the space asked for: run_study(…, change_space=True)"
     message = (
-        f"study {study.study_name!r} was recorded with other settings (- recorded, + asked):\n"
+        f"study {name!r} was recorded with other settings (- recorded, + asked):\n"
         f"  {listed}\nTo go on, choose a new name{advice}."
         f"{_version_advice(recorded_settings, settings)}"
     )

@@ -138,3 +138,32 @@ def test_without_a_space_choices_may_be_anything_that_optuna_takes():
     assert encoder.encode({"layer": None, "x": 0.75}) == (0, 3)
     assert encoder.decode([1, 2]) == {"layer": "wide", "x": 0.5}
     assert encoder.encode({"layer": None}) is None
+
+
+def test_held_parameters_are_axes_of_which_one_value_is_generated():
+    space = SearchSpace.from_yaml(
+        """
+a: {type: choice, options: [x, y], default: x}
+b: {type: int, low: 1, high: 3, default: 2, when: {a: x}}
+c: {type: float, low: 0.0, high: 1.0, default: 0.5}
+"""
+    ).fix(a="x", c=0.25)
+    assert len(Encoder(space.distributions(), space).axes) == 1
+    encoder = Encoder(space.distributions(), space, ("a", "c"))
+    assert [axis.name for axis in encoder.axes] == ["b", "a", "c"]
+
+    # Any value has a point, a missing one is the held one, and only that is generated.
+    assert encoder.encode({"a": "y", "c": 0.75}) == (1, 1, 0.75)
+    assert encoder.encode({"b": 3}) == (2, 0, 0.25)
+    assert encoder.decode((2.0, 0.0, 0.25)) == {"b": 3}
+    assert encoder.all_points().tolist() == [[0, 0, 0.25], [1, 0, 0.25], [2, 0, 0.25]]
+    rng = np.random.default_rng(0)
+    rows = np.vstack(
+        [
+            encoder.from_unit_cube(rng.random((20, 3))),
+            encoder.neighbours(np.array([[2.0, 1.0, 0.75]]), 20, (0.1,), rng),
+        ]
+    )
+    assert np.unique(rows[:, 1:], axis=0).tolist() == [[0, 0.25]]
+    assert encoder.is_reachable((1.0, 0.0, 0.25))
+    assert not encoder.is_reachable((1.0, 1.0, 0.25))

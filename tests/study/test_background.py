@@ -197,3 +197,48 @@ def test_another_working_directory_is_no_matter(tmp_path, monkeypatch):
     objective.let(1)
     assert len(one.wait().trials) == 1
     assert one.state == "finished"
+
+
+@pytest.mark.slow
+def test_more_or_fewer_workers_take_effect_while_it_runs_and_lose_nothing(tmp_path):
+    objective = Waiting(str(tmp_path))
+    study = background(objective, 5, workers=1)
+    study.resize(1)  # before it runs: for the start
+    study.start()
+    until(lambda: objective.begun() == 1)
+    study.resize(3)
+    until(lambda: objective.begun() == 3)
+
+    # Three train, one may: nobody is ended, and nobody begins before two have.
+    study.resize(1)
+    first = [record_of(trial).configuration for trial in open_study("toy", "toy.db").trials]
+    objective.let(2)
+    until(lambda: sum(t.state.is_finished() for t in open_study("toy", "toy.db").trials) == 2)
+    assert objective.begun() == 3
+    objective.let(5)
+    trials = study.wait().trials
+    assert [record_of(trial).configuration for trial in trials[:3]] == first
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 5
+    assert objective.begun() == 5
+    assert study.workers == 1
+
+
+@pytest.mark.slow
+def test_trials_with_rungs_share_what_workers_are_left():
+    study = background(Learner("log", epochs=9), 6, workers=3, rungs=tuple(range(1, 9)))
+    study.start()
+    until(lambda: Path("log").exists())
+    study.resize(1)
+    assert [trial.state for trial in study.wait().trials] == [TrialState.COMPLETE] * 6
+    assert len(Path("log").read_text().splitlines()) == 6 * 9  # no segment ran twice
+
+
+def test_workers_that_cannot_be_more_or_fewer_say_so(tmp_path):
+    objective = Waiting(str(tmp_path))
+    study = background(objective, 1, workers=0)
+    study.start()
+    until(lambda: objective.begun() == 1)
+    with pytest.raises(StudyError, match="only local processes"):
+        study.resize(2)
+    objective.let(1)
+    study.wait()

@@ -1,4 +1,4 @@
-"""Evaluate segments in warm processes on this machine."""
+"""Evaluate segments in warm processes on this machine, the number of which may change."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import os
 import pickle
 import socket
 import threading
+from collections import deque
 from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 
-from hpo_lib.checks import check_positive
+from hpo_lib.checks import check_positive, check_whole
 from hpo_lib.exceptions import StudyError
 from hpo_lib.objective import Objective, Segment
 from hpo_lib.process_guard import ProcessGuard
@@ -25,6 +27,13 @@ from hpo_lib.study.workers.processes import (
     WarmProcess,
 )
 from hpo_lib.study.workers.worker_process import decode_answer, serve
+
+
+@dataclass
+class _Task:
+    message: bytes
+    future: Future[Evaluation]
+    began: Began
 
 
 class LocalWorkers:
@@ -53,7 +62,8 @@ class LocalWorkers:
         self._gpus = visible_gpus()
         self._guard = ProcessGuard()
         self._lock = threading.Lock()
-        self._free_slots = list(reversed(range(slots)))
+        self._busy: set[int] = set()
+        self._queue: deque[_Task] = deque()
         self._processes: dict[int, WarmProcess] = {}
         self._threads: dict[int, threading.Thread] = {}
 
@@ -63,7 +73,7 @@ class LocalWorkers:
         configuration: Configuration,
         segment: Segment,
     ) -> Future[Evaluation]:
-        """Send one segment to a free process.
+        """Send one segment to a free process, or to the next that is.
 
         Args:
             objective: sent with cloudpickle, so that it may come from a notebook.
@@ -71,7 +81,6 @@ class LocalWorkers:
             segment: epochs to train.
 
         Raises:
-            RuntimeError: all slots are busy.
             TypeError: the objective cannot be sent to another process.
         """
         return self.submit_payload(dump_objective(objective), configuration, segment)
@@ -90,30 +99,52 @@ class LocalWorkers:
             segment: epochs to train.
         """
         message = pickle.dumps((payload, configuration, segment))
-        future: Future[Evaluation] = Future()
+        task = _Task(message, Future(), Began())
         with self._lock:
-            if not self._free_slots:
-                busy = f"all {self.slots} workers are busy"
-                raise RuntimeError(busy)
+            self._queue.append(task)
+            self._dispatch()
+        return task.future
+
+    def resize(self, slots: int) -> None:
+        """Run more or fewer processes from now on.
+
+        A process too many ends its segment first; its trial goes on in another one. A driver
+        that waits notices more slots within a quarter of a minute.
+
+        Args:
+            slots: processes that run at once.
+        """
+        slots = check_whole("workers", slots, 1)
+        with self._lock:
+            self.slots = slots
+            idle = [slot for slot in self._processes if slot >= slots and slot not in self._busy]
+            retired = [self._processes.pop(slot) for slot in idle]
+            self._dispatch()
+        for process in retired:
+            process.end()
+
+    def _dispatch(self) -> None:
+        """Start queued segments in free slots, the lowest first; called with the lock held."""
+        free = [slot for slot in range(self.slots) if slot not in self._busy]
+        for slot, _ in zip(free, list(self._queue), strict=False):
+            task = self._queue.popleft()
+            self._busy.add(slot)
 
             # Processes are started when they are needed, and kept.
-            slot = self._free_slots.pop()
             if slot not in self._processes:
                 self._processes[slot] = self._make_process(slot)
             process = self._processes[slot]
 
             # One thread per segment: a process is asked, watched and ended by one at a time.
-            thread = threading.Thread(
-                target=self._run, args=(slot, process, message, future), daemon=True
-            )
+            thread = threading.Thread(target=self._run, args=(slot, process, task), daemon=True)
             self._threads[slot] = thread
             thread.start()
-
-        return future
 
     def close(self) -> None:
         """Kill every process; running segments end as `lost`."""
         with self._lock:
+            waiting = list(self._queue)
+            self._queue.clear()
             processes = list(self._processes.values())
             threads = list(self._threads.values())
             self._processes.clear()
@@ -125,6 +156,9 @@ class LocalWorkers:
             thread.join()
         for process in processes:
             process.end()
+        for task in waiting:
+            failure = Failure("lost", "the workers were closed before it ran")
+            task.future.set_result(task.began.evaluation(failure, "none"))
 
         self._guard.close()
         atexit.unregister(self.close)
@@ -142,22 +176,25 @@ class LocalWorkers:
         self,
         slot: int,
         process: WarmProcess,
-        message: bytes,
-        future: Future[Evaluation],
+        task: _Task,
     ) -> None:
         """Evaluate one segment, and free the slot before anyone hears of the result."""
         try:
-            evaluation = self._evaluate(process, message, f"{socket.gethostname()}/{slot}")
+            evaluation = self._evaluate(process, task.message, f"{socket.gethostname()}/{slot}")
         except Exception as error:  # the driver waits for the future and must hear of it
             self._free(slot)
-            future.set_exception(error)
+            task.future.set_exception(error)
         else:
             self._free(slot)
-            future.set_result(evaluation)
+            task.future.set_result(evaluation)
 
     def _free(self, slot: int) -> None:
         with self._lock:
-            self._free_slots.append(slot)
+            self._busy.discard(slot)
+            retired = self._processes.pop(slot, None) if slot >= self.slots else None
+            self._dispatch()
+        if retired is not None:
+            retired.end()
 
     def _evaluate(
         self,

@@ -1,0 +1,1 @@
+"""Steer a study: another search space, trials that go on, notes."""
