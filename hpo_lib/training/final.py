@@ -22,6 +22,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import cloudpickle
 import pandas as pd
 import torch
 
@@ -31,12 +32,12 @@ from hpo_lib.files import atomic_write_text
 from hpo_lib.objective import CURVES, SegmentResult
 from hpo_lib.process_guard import end_with
 from hpo_lib.progress import Progress
-from hpo_lib.training.checkpoints import TRAJECTORY
+from hpo_lib.space.values import Configuration
 from hpo_lib.training.config import DataConfig, TrainingConfig, restore
-from hpo_lib.training.hardware import choose_device
-from hpo_lib.training.loaders import load_test_data
-from hpo_lib.training.objective import load_cached
-from hpo_lib.training.trainer import evaluate, train
+from hpo_lib.training.loaders import ImageData, Part, load_test_data, read_part
+from hpo_lib.training.objective import TrainingObjective
+from hpo_lib.training.optimization import Components
+from hpo_lib.training.trainer import Predictions, evaluate, train
 
 _RECORD = "trainings.jsonl"
 _COLUMNS = ("configuration", "seed", "epochs", "validation_error", "seconds")
@@ -44,8 +45,8 @@ _TEST_COLUMNS = (*_COLUMNS[:4], "test_error", "seconds", "n_test")
 
 
 def train_final(
-    config: TrainingConfig,
-    data_config: DataConfig,
+    objective: TrainingObjective,
+    configuration: Configuration,
     label: str,
     seeds: Sequence[int],
     folder: str | Path,
@@ -59,8 +60,8 @@ def train_final(
     Called again, only seeds that have no finished training are trained.
 
     Args:
-        config: hyperparameters and epochs; its seed is replaced.
-        data_config: choice of the images and of their split.
+        objective: the one of the search, also with a network of your own.
+        configuration: its hyperparameters; "epochs" among them trains longer than the search.
         label: name of the configuration and of its folder: "default" or "tuned".
         seeds: one training each; a comparison needs the same ones for all labels.
         folder: keeps the trainings of all labels.
@@ -80,10 +81,10 @@ def train_final(
 
     Example:
         >>> import tempfile
-        >>> from hpo_lib import DataConfig, TrainingConfig
+        >>> from hpo_lib import DataConfig, TrainingConfig, TrainingObjective
         >>> config = TrainingConfig(n_filters=2, epochs=1)
-        >>> data = DataConfig("digits", n_train=200)
-        >>> frame = train_final(config, data, "default", [0, 1], tempfile.mkdtemp())
+        >>> objective = TrainingObjective(config, DataConfig("digits", n_train=200))
+        >>> frame = train_final(objective, {"lr": 0.1}, "tuned", [0, 1], tempfile.mkdtemp())
         >>> frame["seed"].tolist()
         [0, 1]
     """
@@ -93,10 +94,17 @@ def train_final(
         message = f"label must be letters, digits, - and _, got {label!r}"
         raise ValueError(message)
 
-    data = load_cached(data_config, choose_device(config.device))
+    config = objective.configured(configuration)
+    data = objective.load_images(config)
     place = Path(folder) / label
     records = _read_records(place)
-    identity = {**_identity(config), "images": data.sha256}
+    # What the trainings of a label share, beside their settings.
+    own = {
+        "values": dict(configuration),
+        "functions": objective.versions(),
+        "images": data.sha256,
+    }
+    identity = _identity(objective.components(config, configuration), own)
     if overwrite:
         records = [record for record in records if not _changes(record, identity)]
     for record in records:
@@ -106,9 +114,10 @@ def train_final(
     missing = [seed for seed in seeds if seed not in finished]
     n_before = (len(seeds) - len(missing)) * config.epochs
     with Progress(len(seeds) * config.epochs, done=n_before, enabled=progress) as shown:
-        run = partial(_train_seed, config, data_config, place)
+        run = partial(_train_seed, objective, configuration, place)
         for seed, result in _run_all(run, missing, workers, shown):
-            records.append(_record(label, seed, config, result) | {"images": data.sha256})
+            seeded = replace(config, seed=seed)
+            records.append({**_record(label, seeded, result), **own})
             lines = [json.dumps(record, allow_nan=False) for record in records]
             place.mkdir(parents=True, exist_ok=True)
             atomic_write_text(place / _RECORD, "\n".join(lines) + "\n")
@@ -133,22 +142,30 @@ def final_trainings(folder: str | Path) -> pd.DataFrame:
     return _frame(_all_records(Path(folder)))
 
 
-def test_final(folder: str | Path, data_config: DataConfig) -> pd.DataFrame:
+def test_final(
+    folder: str | Path,
+    objective: TrainingObjective,
+    test: Any = None,  # noqa: PT028 this is no test of pytest's
+) -> pd.DataFrame:
     """Evaluate all kept trainings on the test images, with the weights after the last epoch.
 
     Nothing else in this package reads test images but `load_test_data`, which this calls.
 
     Args:
         folder: keeps the trainings of all labels; gets `final.csv` and `predictions.csv`.
-        data_config: choice of the images and of their split.
+        objective: the one of the trainings.
+        test: test images, as `ImageData.from_dataset` takes them, for an objective with images of
+            your own; None: the test part of its `data`.
 
     Returns:
         Columns `configuration` (the label), `seed`, `epochs`, `validation_error`, `test_error`
         (both are NaN where a training diverged), `seconds` and `n_test`.
 
     Raises:
-        DataError: there is no training, or `data_config` gives other images than theirs.
-        ValueError: the labels differ in seeds, epochs or images, and do not compare.
+        DataError: there is no training, or the objective has other images than theirs; or it has
+            images of your own, and there are none for the test.
+        ValueError: the labels differ in seeds, epochs or images, and do not compare, or the
+            objective has another network than theirs.
         CheckpointError: a checkpoint is damaged.
     """
     folder = Path(folder)
@@ -156,30 +173,43 @@ def test_final(folder: str | Path, data_config: DataConfig) -> pd.DataFrame:
     _check_comparable(records)
 
     # Before a test image is read: are these the images that they were trained with?
-    images = load_cached(data_config, choose_device("cpu")).sha256
-    if images != records[0]["images"]:
-        message = f"data_config must choose the images of the trainings in {folder}, got others"
+    images = objective.load_images(objective.config)
+    if images.sha256 != records[0]["images"]:
+        message = f"objective must have the images of the trainings in {folder}, got others"
         raise DataError(message)
+    functions = objective.versions()
+    if any(record.get("functions", {}) != functions for record in records):
+        message = f"objective must have the functions of the trainings in {folder}, got others"
+        raise ValueError(message)
 
-    test = load_test_data(data_config)
-    predictions = pd.DataFrame({"label": test.labels.numpy()})
+    part = _test_part(objective, test)
+    predictions = pd.DataFrame({"label": part.labels.numpy()})
     errors: list[float] = []
     for record in records:
         if record["status"] != "completed":
             errors.append(math.nan)
             continue
-        place = folder / record["configuration"]
-        config = restore(TrainingConfig, record["config"], place / _RECORD)
-        checkpoint = _checkpoint(place, record["seed"])
-        tested = evaluate(config, checkpoint, test, weights="last")
-        predictions[f"{place.name} seed {record['seed']}"] = tested.predicted
+        tested = _test_one(folder, record, objective, len(images.classes), part)
+        predictions[f"{record['configuration']} seed {record['seed']}"] = tested.predicted
         errors.append(tested.error)
 
-    frame = _frame(records).assign(test_error=errors, n_test=len(test))
+    frame = _frame(records).assign(test_error=errors, n_test=len(part))
     frame = frame.reindex(columns=_TEST_COLUMNS)
     atomic_write_text(folder / "predictions.csv", predictions.to_csv(index=False))
     atomic_write_text(folder / "final.csv", frame.to_csv(index=False))
     return frame
+
+
+def _test_part(objective: TrainingObjective, test: Any) -> Part:
+    """Return the test images that an objective needs."""
+    data = objective.data
+    if isinstance(data, DataConfig) and test is None:
+        return load_test_data(data)
+    if isinstance(data, ImageData) and test is not None:
+        return read_part(test)
+    rule = "test must be given for images of your own, and for those alone"
+    message = f"{rule}, got {type(test).__name__} for {type(data).__name__}"
+    raise DataError(message)
 
 
 def _check_seeds(seeds: Sequence[int]) -> list[int]:
@@ -196,13 +226,19 @@ _Epochs = SimpleQueue[Callable[[], str] | None]
 
 
 def _train_seed(
-    config: TrainingConfig, data_config: DataConfig, place: Path, seed: int, shown: Progress
+    objective: TrainingObjective,
+    configuration: Configuration,
+    place: Path,
+    seed: int,
+    shown: Progress,
 ) -> SegmentResult:
+    config = replace(objective.configured(configuration), seed=seed)
     return train(
-        replace(config, seed=seed),
-        load_cached(data_config, choose_device(config.device)),
+        config,
+        objective.load_images(config),
         save_to=_checkpoint(place, seed),
         log_folder=place / "tensorboard" / f"seed_{seed}",
+        components=objective.components(config, configuration),
         progress=shown,
     )
 
@@ -227,9 +263,10 @@ def _run_all(
     epochs: _Epochs = spawn.SimpleQueue()
     reader = Thread(target=_show_epochs, args=(epochs, shown))
     reader.start()
-    pool = ProcessPoolExecutor(workers, spawn, _start_process, (epochs, os.getpid()))
+    arguments = (cloudpickle.dumps(run), epochs, os.getpid())
+    pool = ProcessPoolExecutor(workers, spawn, _start_process, arguments)
     try:
-        trainings = {pool.submit(_run_in_process, run, seed): seed for seed in seeds}
+        trainings = {pool.submit(_run_in_process, seed): seed for seed in seeds}
         for training in as_completed(trainings):
             yield trainings[training], training.result()
     finally:
@@ -238,17 +275,19 @@ def _run_all(
         reader.join()
 
 
-_epochs: list[_Epochs] = []  # in a process of a pool: where its epochs are counted
+# In a process of a pool: what it runs, and where its epochs are counted.
+_work: list[tuple[_Training, _Epochs]] = []
 
 
-def _start_process(epochs: _Epochs, parent: int) -> None:
+def _start_process(run: bytes, epochs: _Epochs, parent: int) -> None:
     torch.set_num_threads(1)
     end_with(parent)
-    _epochs.append(epochs)
+    _work.append((cloudpickle.loads(run), epochs))
 
 
-def _run_in_process(run: _Training, seed: int) -> SegmentResult:
-    return run(seed, _RemoteProgress(_epochs[0]))
+def _run_in_process(seed: int) -> SegmentResult:
+    run, epochs = _work[0]
+    return run(seed, _RemoteProgress(epochs))
 
 
 def _show_epochs(epochs: _Epochs, shown: Progress) -> None:
@@ -272,25 +311,44 @@ class _RemoteProgress(Progress):
         self._epochs.put(describe)
 
 
-def _identity(config: TrainingConfig) -> dict[str, Any]:
-    """Return the fields that trainings of one label share."""
-    return {name: getattr(config, name) for name in TRAJECTORY if name != "seed"}
+def _identity(components: Components, own: dict[str, Any]) -> dict[str, Any]:
+    """Return what trainings of one label share, by name: for messages, and to compare."""
+    shared = {name: value for name, value in components.identity.items() if name != "seed"}
+    return {**shared, **own["functions"], "images": own["images"]}
 
 
-def _record(
-    label: str, seed: int, config: TrainingConfig, result: SegmentResult
-) -> dict[str, Any]:
-    curves = {name: list(getattr(result, name)) for name in CURVES}
+def _test_one(
+    folder: Path, record: dict[str, Any], objective: TrainingObjective, n_classes: int, test: Part
+) -> Predictions:
+    """Evaluate one kept training on the test images.
+
+    Args:
+        folder: keeps the trainings of all labels.
+        record: of the training.
+        objective: builds the network where it is one of the user's.
+        n_classes: number of logits.
+        test: images and labels.
+    """
+    place = folder / record["configuration"]
+    config = restore(TrainingConfig, record["config"], place / _RECORD)
+    network = None
+    if objective.network is not None:
+        network = objective.network(record["values"], test.images.shape[1], n_classes)
+    checkpoint = _checkpoint(place, record["seed"])
+    return evaluate(config, checkpoint, test, weights="last", network=network)
+
+
+def _record(label: str, config: TrainingConfig, result: SegmentResult) -> dict[str, Any]:
     is_completed = result.status == "completed"
     return {
         "configuration": label,
-        "seed": seed,
+        "seed": config.seed,
         "epochs": config.epochs,
         "validation_error": result.validation_error[-1] if is_completed else None,
         "seconds": sum(result.seconds),
         "status": result.status,
-        "curves": curves,
-        "config": asdict(replace(config, seed=seed)),
+        "curves": {name: list(getattr(result, name)) for name in CURVES},
+        "config": asdict(config),
     }
 
 
@@ -326,12 +384,14 @@ def _all_records(folder: Path) -> list[dict[str, Any]]:
 
 def _changes(record: dict[str, Any], identity: dict[str, Any]) -> list[str]:
     """Return what differs between a recorded training and a wanted one, as text."""
+    functions = record.get("functions", {})
+    own = {**record["values"], **functions} if functions else {}
     defaults = asdict(TrainingConfig())  # of fields that an earlier version did not have
-    recorded = {**defaults, **record["config"], "images": record["images"]}
+    recorded = {**defaults, **record["config"], **own, "images": record["images"]}
     return [
-        f"{name} is {recorded.get(name)!r} there and {value!r} here"
-        for name, value in identity.items()
-        if recorded.get(name) != value
+        f"{name} is {recorded.get(name)!r} there and {identity.get(name)!r} here"
+        for name in {**identity, **own}
+        if recorded.get(name) != identity.get(name)
     ]
 
 

@@ -99,7 +99,7 @@ class ImageData:
             message = f"{rule}, got {validation_fraction}"
             raise DataError(message)
 
-        whole = _read_part(dataset)
+        whole = read_part(dataset)
         labels = whole.labels.numpy()
         names = classes or getattr(dataset, "classes", None) or range(int(labels.max()) + 1)
         names = tuple(map(str, names))
@@ -108,7 +108,7 @@ class ImageData:
             raise DataError(message)
 
         if validation is not None:
-            held_out = _read_part(validation)
+            held_out = read_part(validation)
             for part, images in (("train", whole), ("validation", held_out)):
                 check_classes(names, images.labels.numpy(), {part: np.arange(len(images))})
             return cls(None, names, whole, held_out)
@@ -317,7 +317,7 @@ def _cut_out(images: Tensor, side: int, generator: torch.Generator | None) -> No
     images.masked_fill_((in_rows[:, :, None] & in_columns[:, None, :])[..., None], 0)
 
 
-def _read_part(dataset: Any) -> Part:
+def read_part(dataset: Any) -> Part:
     """Return a copy of the images and labels of a pair or of a dataset.
 
     Raises:

@@ -24,7 +24,15 @@ from hpo_lib.training.config import (
 )
 from hpo_lib.training.hardware import choose_device
 from hpo_lib.training.loaders import ImageData, load_data
-from hpo_lib.training.optimization import REPLACED, Loss, Network, Optimizer, own_components
+from hpo_lib.training.optimization import (
+    REPLACED,
+    Components,
+    Loss,
+    Network,
+    Optimizer,
+    own_components,
+    standard_components,
+)
 from hpo_lib.training.splits import content_digest, split_source
 from hpo_lib.training.trainer import train
 
@@ -205,7 +213,7 @@ class TrainingObjective:
             message = f"seed must not be searched: the study gives it, got {configuration['seed']}"
             raise ValueError(message)
 
-        config = replace(self._configured(configuration), seed=segment.seed)
+        config = replace(self.configured(configuration), seed=segment.seed)
         if config.epochs != segment.budget:
             message = (
                 f"the segment's budget must be the training's epochs ({config.epochs}), "
@@ -219,28 +227,46 @@ class TrainingObjective:
             raise ValueError(message)
 
         folder = Path(segment.folder or ".")
-        data = self.data
-        if isinstance(data, DataConfig):
-            data = load_cached(data, choose_device(config.device))
-        functions = self._functions
         return train(
             config,
-            data,
+            self.load_images(config),
             start=segment.start,
             stop=segment.stop,
             checkpoint=segment.checkpoint,
             save_to=folder / f"epoch_{segment.stop}.pt" if save else None,
             log_folder=folder / LOG_FOLDER if self.tensorboard else None,
             study=segment.study,
-            components=own_components(config, configuration, functions) if functions else None,
+            components=self.components(config, configuration),
         )
 
-    def _configured(self, configuration: Configuration) -> TrainingConfig:
-        """Return the settings of a trial."""
+    def configured(self, configuration: Configuration) -> TrainingConfig:
+        """Return the settings of a training: `config` with the values that are its own."""
         if not self._functions:
             return self.config.with_configuration(configuration)
         used = {item.name for item in fields(self.config)} - self._replaced
         return replace(self.config, **{k: v for k, v in configuration.items() if k in used})
+
+    def components(self, config: TrainingConfig, configuration: Configuration) -> Components:
+        """Return network, loss and optimizer of a training.
+
+        Args:
+            config: as `configured` returns it, with the seed of the training.
+            configuration: all values, for the user's functions.
+        """
+        if not self._functions:
+            return standard_components(config)
+        return own_components(config, configuration, self._functions)
+
+    def load_images(self, config: TrainingConfig) -> ImageData:
+        """Return the images on the device of a training; a process reads them once."""
+        if isinstance(self.data, ImageData):
+            return self.data
+        return load_cached(self.data, choose_device(config.device))
+
+    def versions(self) -> dict[str, str]:
+        """Return what identifies each function of the user's: its version, or a digest."""
+        identities = self._identities.items()
+        return {f"function {part}": identity["version"] for part, identity in identities}
 
 
 # digest of the images as this process saw them last

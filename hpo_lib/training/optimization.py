@@ -127,33 +127,44 @@ def make_network(config: TrainingConfig, in_channels: int, n_classes: int) -> Re
 
 
 def _build_network(build: Network, configuration: Configuration, data: ImageData) -> nn.Module:
-    """Build a user's network and try it on two images, which also fixes its lazy layers.
+    """Build a user's network and try it."""
+    images = data.train.images
+    n_classes = len(data.classes)
+    network: Any = build(dict(configuration), images.shape[1], n_classes)
+    return prepare_network(network, images, n_classes)
+
+
+def prepare_network(network: Any, images: Tensor, n_classes: int | None = None) -> nn.Module:
+    """Try a user's network on two images, which also fixes its lazy layers.
 
     It computes in channels-last memory, which is faster, unless a `view` in it rules that out.
 
+    Args:
+        network: on the CPU; changed in place.
+        images: uint8 (n, channels, height, width).
+        n_classes: logits that it must return for each; None: any number.
+
     Raises:
-        TypeError: `build` returned something else than a module.
-        ValueError: the network does not return one logit for each class.
+        TypeError: the network is something else than a module.
+        ValueError: it does not return one logit for each class.
     """
-    n_classes = len(data.classes)
-    images = data.train.images[:2].cpu().float() / 127.5 - 1
-    network: Any = build(dict(configuration), images.shape[1], n_classes)
     if not isinstance(network, nn.Module):
         message = f"network must return a torch.nn.Module, got {network!r:.200}"
         raise TypeError(message)
 
+    pair = images[:2].cpu().float() / 127.5 - 1
     network.eval()
     with torch.no_grad():
-        logits: Any = network(*_standard_layout(network, (images,)))
+        logits: Any = network(*_standard_layout(network, (pair,)))
         shape = getattr(logits, "shape", type(logits).__name__)
-        if shape != (len(images), n_classes):
-            rule = f"network must return logits of shape (images, classes), ({len(images)}, "
-            message = f"{rule}{n_classes}) for {len(images)} images, got {shape}"
+        if n_classes is not None and shape != (len(pair), n_classes):
+            rule = f"network must return logits of shape (images, classes), ({len(pair)}, "
+            message = f"{rule}{n_classes}) for {len(pair)} images, got {shape}"
             raise ValueError(message)
 
         network.to(memory_format=torch.channels_last)
         try:
-            network(images.contiguous(memory_format=torch.channels_last))
+            network(pair.contiguous(memory_format=torch.channels_last))
         except RuntimeError as error:
             if "view size" not in str(error):
                 raise

@@ -43,6 +43,7 @@ from hpo_lib.training.optimization import (
     Components,
     learning_rate,
     make_network,
+    prepare_network,
     standard_components,
 )
 
@@ -165,34 +166,44 @@ def train(
 
 
 def evaluate(
-    config: TrainingConfig, checkpoint: str | Path, part: Part, *, weights: str = "best"
+    config: TrainingConfig,
+    checkpoint: str | Path,
+    part: Part,
+    *,
+    weights: str = "best",
+    network: nn.Module | None = None,
 ) -> Predictions:
     """Predict the labels of one part of the data.
 
     Args:
-        config: hyperparameters; those of the network must be the checkpoint's.
+        config: hyperparameters; those of the ResNet must be the checkpoint's.
         checkpoint: file that `train` wrote.
         part: images and true labels.
         weights: "best" (lowest validation error) or "last".
+        network: one of the user's, as it was built for the training; it gets the weights. None:
+            the ResNet of `config`.
 
     Raises:
         CheckpointError: `checkpoint` is damaged, or of another network or other images.
     """
     check_member("weights", weights, ("best", "last"))
     device = choose_device(config.device)
+    shared = {} if network else {name: getattr(config, name) for name in NETWORK}
     with checkpoint_errors(checkpoint):
-        shared = {name: getattr(config, name) for name in NETWORK}
         content = read_checkpoint(checkpoint, shared)
         source = content["best"] if weights == "best" else content
         state: dict[str, Tensor] = source["model"]
-        n_classes = len(state["classifier.bias"])
 
-    model = make_network(config, part.images.shape[1], n_classes)
+    if network is None:
+        n_classes = len(state["classifier.bias"])
+        model = make_network(config, part.images.shape[1], n_classes)
+        model = model.to(memory_format=torch.channels_last)
+    else:
+        model = prepare_network(network, part.images)
     with checkpoint_errors(checkpoint, MISFIT):
         model.to(device).load_state_dict(state)
 
     part = part.to(device)
-    model = model.to(memory_format=torch.channels_last)
     logits = _predict(model, part, autocast(config, device), config.evaluation)
     loss, error = _score(logits, part.labels)
     return Predictions(

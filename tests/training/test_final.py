@@ -9,10 +9,16 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
 
+from hpo_lib import SearchSpace, findings, run_study
 from hpo_lib.exceptions import DataError
+from hpo_lib.objective import Segment
 from hpo_lib.training import final
-from hpo_lib.training.loaders import load_data, load_test_data
+from hpo_lib.training.loaders import ImageData, load_data, load_test_data
+from hpo_lib.training.objective import TrainingObjective
 from hpo_lib.training.trainer import evaluate, train
 from tests.training.images import SMALL, SMALL_DATA
 
@@ -23,9 +29,11 @@ COLUMNS = [
 ]
 
 
+OBJECTIVE = TrainingObjective(CONFIG, SMALL_DATA)
+
+
 def fit(folder: Path, label: str = "default", seeds: Any = (3, 4), **changes: Any) -> pd.DataFrame:
-    config = replace(CONFIG, **changes)
-    return final.train_final(config, SMALL_DATA, label, seeds, folder, progress=False)
+    return final.train_final(OBJECTIVE, changes, label, seeds, folder, progress=False)
 
 
 @pytest.mark.slow
@@ -43,13 +51,13 @@ def test_each_seed_is_a_training_of_its_own_and_is_kept(tmp_path: Path) -> None:
 def test_trainings_side_by_side_are_those_of_one_process(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = (CONFIG, SMALL_DATA, "default", (3, 4, 5))
-    frame = final.train_final(*arguments, tmp_path, workers=2)
+    seeds = (3, 4, 5)
+    frame = final.train_final(OBJECTIVE, {}, "default", seeds, tmp_path, workers=2)
     assert f"[{3 * CONFIG.epochs}/{3 * CONFIG.epochs}]" in capsys.readouterr().err
-    alone = fit(tmp_path / "alone", seeds=(3, 4, 5))
+    alone = fit(tmp_path / "alone", seeds=seeds)
     pd.testing.assert_series_equal(frame["validation_error"], alone["validation_error"], rtol=0.05)
     assert frame["seed"].tolist() == [3, 4, 5]
-    assert final.test_final(tmp_path, SMALL_DATA)["test_error"].notna().all()
+    assert final.test_final(tmp_path, OBJECTIVE)["test_error"].notna().all()
 
 
 @pytest.mark.slow
@@ -75,8 +83,7 @@ def test_a_finished_seed_is_not_trained_again(
 @pytest.mark.slow
 def test_a_better_configuration_replaces_the_one_before_it(tmp_path: Path) -> None:
     fit(tmp_path, seeds=[3, 4])
-    better = replace(CONFIG, lr=0.2)
-    arguments = (better, SMALL_DATA, "default", [3], tmp_path)
+    arguments = (OBJECTIVE, {"lr": 0.2}, "default", [3], tmp_path)
     replaced = final.train_final(*arguments, overwrite=True, progress=False)
     kept = final.final_trainings(tmp_path)
     assert kept["seed"].tolist() == [3]
@@ -91,9 +98,9 @@ def test_another_configuration_under_the_same_label_is_refused(tmp_path: Path) -
     fit(tmp_path, seeds=[3])
     with pytest.raises(ValueError, match=r"lr is .* there and 0.2 here; delete it"):
         fit(tmp_path, seeds=[3, 4], lr=0.2)
-    other = replace(SMALL_DATA, seed=9)
+    other = replace(OBJECTIVE, data=replace(SMALL_DATA, seed=9))
     with pytest.raises(ValueError, match="images is"):
-        final.train_final(CONFIG, other, "default", [3], tmp_path, progress=False)
+        final.train_final(other, {}, "default", [3], tmp_path, progress=False)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +123,7 @@ def test_what_cannot_be_trained_is_refused_before(
 def test_all_networks_are_tested_on_the_test_images(tmp_path: Path) -> None:
     fit(tmp_path)
     fit(tmp_path, "tuned", lr=0.2)
-    frame = final.test_final(tmp_path, SMALL_DATA)
+    frame = final.test_final(tmp_path, OBJECTIVE)
     assert list(frame) == COLUMNS
     assert frame["configuration"].tolist() == ["default"] * 2 + ["tuned"] * 2
 
@@ -147,15 +154,15 @@ def test_what_does_not_compare_is_not_tested(
     fit(tmp_path)
     fit(tmp_path, "tuned", **changes)
     with pytest.raises(ValueError, match=message):
-        final.test_final(tmp_path, SMALL_DATA)
+        final.test_final(tmp_path, OBJECTIVE)
     assert not (tmp_path / "final.csv").exists()
 
 
 @pytest.mark.slow
 def test_other_images_than_those_of_the_trainings_are_not_tested(tmp_path: Path) -> None:
     fit(tmp_path, seeds=[3])
-    with pytest.raises(DataError, match="must choose the images of the trainings"):
-        final.test_final(tmp_path, replace(SMALL_DATA, seed=9))
+    with pytest.raises(DataError, match="must have the images of the trainings"):
+        final.test_final(tmp_path, replace(OBJECTIVE, data=replace(SMALL_DATA, seed=9)))
 
 
 @pytest.mark.slow
@@ -164,10 +171,121 @@ def test_a_training_that_diverges_has_no_errors(tmp_path: Path) -> None:
     frame = fit(tmp_path, "tuned", seeds=[3], lr=1e30)
     assert frame["validation_error"].isna().all()
     json.loads((tmp_path / "tuned" / "trainings.jsonl").read_text(), parse_constant=pytest.fail)
-    tested = final.test_final(tmp_path, SMALL_DATA)
+    tested = final.test_final(tmp_path, OBJECTIVE)
     assert tested["test_error"].isna().tolist() == [False, True]
 
 
 def test_a_folder_without_trainings_says_what_writes_them(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no final training"):
-        final.test_final(tmp_path, SMALL_DATA)
+        final.test_final(tmp_path, OBJECTIVE)
+
+
+# Networks of the user's own
+
+
+def build(configuration: Any, in_channels: int, n_classes: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(in_channels, configuration["width"], 3),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.LazyLinear(n_classes),
+    )
+
+
+class Viewing(nn.Module):
+    """Flattens with `view`, which channels-last memory does not allow."""
+
+    def __init__(self, configuration: Any, in_channels: int, n_classes: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(in_channels, configuration["width"], 3)
+        self.classifier = nn.LazyLinear(n_classes)
+
+    def forward(self, images: Any) -> Any:
+        features = self.convolution(images).relu()
+        return self.classifier(features.view(len(features), -1))
+
+
+def squared(configuration: Any) -> Any:
+    def loss(logits: Any, labels: Any) -> Any:
+        return ((logits - F.one_hot(labels, logits.shape[1])) ** 2).mean()
+
+    return loss
+
+
+def mine(network: Any = build, **options: Any) -> TrainingObjective:
+    return replace(OBJECTIVE, network=network, **options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", [build, Viewing])
+def test_a_network_of_ones_own_is_tuned_against_default(tmp_path: Path, network: Any) -> None:
+    objective = mine(network, loss=squared)
+    space = SearchSpace.from_yaml(
+        "lr: {type: float, low: 0.001, high: 0.5, log: true, default: 0.002}\n"
+        "width: {type: int, low: 1, high: 4, default: 2}"
+    )
+    study = run_study(objective, space, "random", 4, name="own", storage="own.db", workers=0)
+    trainings = {"default": space.default_configuration(), "tuned": study.best_params}
+    for label, configuration in trainings.items():
+        trained = final.train_final(
+            objective, {**configuration, "epochs": 3}, label, [3, 4], tmp_path / "final"
+        )
+        assert set(trained["epochs"]) == {3}
+
+    # The tuned configuration is trained as in the search, but longer.
+    alone = replace(objective, config=replace(CONFIG, epochs=3))(
+        study.best_params, Segment(seed=4, start=0, stop=3, budget=3)
+    )
+    assert trained["curves"][1].validation_error == alone.validation_error
+
+    tested = final.test_final(tmp_path / "final", objective)
+    assert tested["configuration"].tolist() == ["default", "default", "tuned", "tuned"]
+    assert tested["test_error"].between(0, 0.95).all()
+    (worth,) = [one for one in findings(study, final=tested) if one.topic == "Was it worth it?"]
+    assert "2 seeds" in worth.sentence
+
+    # On the validation images the network of a file has the error that it had in training.
+    file = tmp_path / "final" / "tuned" / "seed_4.pt"
+    predicted = evaluate(
+        CONFIG,
+        file,
+        load_data(SMALL_DATA).validation,
+        weights="last",
+        network=network(study.best_params, 1, 10),
+    )
+    assert predicted.error == pytest.approx(trained["validation_error"][1])
+
+
+@pytest.mark.slow
+def test_another_network_or_value_under_the_same_label_is_refused(tmp_path: Path) -> None:
+    def train_one(objective: TrainingObjective, **configuration: Any) -> pd.DataFrame:
+        return final.train_final(objective, configuration, "default", [3], tmp_path)
+
+    train_one(mine(), width=2, depth=1)
+    for objective, configuration, message in (
+        (mine(), {"width": 3, "depth": 1}, "width is 2 there and 3 here"),
+        (mine(), {"width": 2}, "depth is 1 there and None here"),
+        (mine(Viewing), {"width": 2, "depth": 1}, "function network is"),
+        (mine(loss=squared), {"width": 2, "depth": 1}, "function loss is None there"),
+        (OBJECTIVE, {}, "function network is"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            train_one(objective, **configuration)
+    for objective in (mine(Viewing), OBJECTIVE):
+        with pytest.raises(ValueError, match="must have the functions of the trainings"):
+            final.test_final(tmp_path, objective)
+
+
+@pytest.mark.slow
+def test_images_of_ones_own_are_tested_on_those_that_are_given(tmp_path: Path) -> None:
+    images = torch.randint(256, (60, 1, 8, 8), dtype=torch.uint8)
+    labels = torch.arange(60) % 3
+    data = ImageData.from_dataset((images[:40], labels[:40]), validation_fraction=0.3)
+    objective = mine(data=data)
+    final.train_final(objective, {"width": 2}, "default", [3], tmp_path, progress=False)
+    with pytest.raises(DataError, match="test must be given for images of your own"):
+        final.test_final(tmp_path, objective)
+    with pytest.raises(DataError, match="for those alone, got tuple for DataConfig"):
+        final._test_part(OBJECTIVE, (images[40:], labels[40:]))
+    tested = final.test_final(tmp_path, objective, (images[40:], labels[40:]))
+    assert tested["n_test"].tolist() == [20]
