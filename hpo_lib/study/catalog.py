@@ -23,6 +23,7 @@ from hpo_lib.study.storage import (
     sqlite_path,
     storage_file,
     storage_lock,
+    storage_name,
     translate_storage_errors,
 )
 from hpo_lib.trials import (
@@ -68,7 +69,7 @@ def open_study(name: str, storage: Storage | None = None) -> optuna.Study:
     with translate_storage_errors(storage):
         names = optuna.get_all_study_names(backend)
         if name not in names:
-            message = f"no study {name!r} in {storage or 'default storage'}; there are: {names}"
+            message = f"no study {name!r} in {storage_name(storage)}; there are: {names}"
             raise StudyError(message)
 
         study = optuna.load_study(study_name=name, storage=backend)
