@@ -210,13 +210,15 @@ def _findings(chosen: argparse.Namespace) -> int:
     from hpo_lib.exceptions import StudyError
     from hpo_lib.study.catalog import list_studies, open_study
     from hpo_lib.study.retrain import retrained_frame
+    from hpo_lib.study.storage import storage_name
     from hpo_lib.trials import incumbent
 
     try:
         _check_storage(chosen.storage)
         names = [chosen.name] if chosen.name else list(list_studies(chosen.storage)["name"])
         if len(names) != 1:
-            message = f"name one of the studies at {chosen.storage}: {', '.join(names) or 'none'}"
+            place = storage_name(chosen.storage)
+            message = f"name one of the studies at {place}: {', '.join(names) or 'none'}"
             raise RunError(message)
 
         study = open_study(names[0], chosen.storage)

@@ -25,6 +25,7 @@ from hpo_lib.study.storage import (
     sqlite_path,
     storage_file,
     storage_lock,
+    storage_name,
     translate_storage_errors,
 )
 from hpo_lib.trials import (
@@ -76,7 +77,7 @@ def open_study(name: str, storage: Storage | None = None) -> optuna.Study:
         names = optuna.get_all_study_names(backend)
         if name not in names:
             names = [study_name(study) for study in _newest_versions(backend)]
-            message = f"no study {name!r} in {storage or 'default storage'}; there are: {names}"
+            message = f"no study {name!r} in {storage_name(storage)}; there are: {names}"
             raise StudyError(message)
 
         study = newest_version(name, backend)

@@ -27,7 +27,7 @@ from hpo_lib.space.skopt_space import SkoptSpace
 from hpo_lib.space.values import Configuration
 from hpo_lib.study.run import run_study
 from hpo_lib.study.stopping import RULES
-from hpo_lib.study.storage import Storage
+from hpo_lib.study.storage import Storage, storage_name
 from hpo_lib.study.workers.base import Workers
 from hpo_lib.trials import own_trials
 
@@ -356,7 +356,8 @@ def _check_name(name: str | None, storage: Storage | None) -> None:
     if name is not None:
         check_name(name)
     elif storage is not None:
-        message = f"storage needs the name of a study, got storage={storage!r} and name=None"
+        got = f"storage={storage_name(storage)!r} and name=None"
+        message = f"storage needs the name of a study, got {got}"
         raise ValueError(message)
 
 

@@ -44,7 +44,8 @@ from hpo_lib.study.lease import Lease, hold_lease
 from hpo_lib.study.settings import (
     begin_study,
     check_unchanged,
-    search_settings,
+    strategy_settings,
+    study_settings,
 )
 from hpo_lib.study.single_writer import SingleWriterStorage
 from hpo_lib.study.steering.versions import check_newest, go_on_in, open_or_create
@@ -170,15 +171,13 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
     pruner = make_pruner(pruning, tuple(rungs), reduction_factor, seed)
 
     # The same call must ask for the same settings.
-    settings = search_settings(
+    settings = study_settings(
         evaluated,
-        strategy,
-        pruning,
-        reduction_factor,
         seed=seed,
         rungs=list(rungs),
         default_first=default_first,
         warm_start_from=warm_start_from,
+        **strategy_settings(strategy, pruning, reduction_factor),
     )
     _check_rungs(rungs, evaluated.budget, needed=pruning is not None)
     check_sendable(evaluated, workers)

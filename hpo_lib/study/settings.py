@@ -47,23 +47,19 @@ def study_settings(objective: Objective, **others: Any) -> dict[str, Any]:
         raise TypeError(message) from error
 
 
-def search_settings(
-    objective: Objective,
+def strategy_settings(
     strategy: str | BaseSampler,
     pruning: str | BasePruner | None,
     reduction_factor: int,
-    **others: Any,
 ) -> dict[str, Any]:
-    """Return `study_settings` with the sampler, the pruner and their options.
+    """Return the settings that a sampler and a pruner stand for.
 
     Args:
-        objective: names its own settings and its budget.
         strategy: name of a sampler, or a sampler.
         pruning: name of a rule, or a pruner; None for none.
         reduction_factor: of successive halving.
-        **others: further settings, by name.
     """
-    settings = study_settings(objective, strategy=_qualified_name(strategy), **others)
+    settings: dict[str, Any] = {"strategy": _qualified_name(strategy)}
     if pruning is not None:  # studies from before there was pruning have no such setting
         settings["pruning"] = _qualified_name(pruning)
         settings["reduction_factor"] = reduction_factor

@@ -10,6 +10,7 @@ import glob
 import re
 import shlex
 import sqlite3
+import time
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from functools import cache, partial
@@ -21,7 +22,7 @@ import optuna
 from filelock import FileLock
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 from sqlalchemy.pool import NullPool, QueuePool
 
 from hpo_lib.exceptions import PathError, StudyError
@@ -41,6 +42,7 @@ DEFAULT_STORAGE = Path("results") / "studies.db"
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 _WAIT_SECONDS = 60
+_RETRY_SECONDS = 0.5
 _MEMORY = ":memory:"
 
 Storage = str | Path | BaseStorage
@@ -84,12 +86,12 @@ def read_storage(storage: Storage | None = None) -> BaseStorage:
     if path is None:
         return open_storage(storage)
     if not path.exists():
-        message = f"no studies in {_display_name(storage)}: there is no such file"
+        message = f"no studies in {storage_name(storage)}: there is no such file"
         raise StudyError(message)
 
     with translate_storage_errors(storage):
         check_content(path)
-        return StudyFile(path, _display_name(storage), reading=True)
+        return StudyFile(path, storage_name(storage), reading=True)
 
 
 def open_storage(storage: Storage | None = None) -> BaseStorage:
@@ -117,7 +119,7 @@ def open_storage(storage: Storage | None = None) -> BaseStorage:
                 remove_partials(path.parent, glob.escape(path.name))
                 atomic_write_bytes(path, _empty_file()[0])
             _use_write_ahead_log(path)
-            return StudyFile(path, _display_name(storage))
+            return StudyFile(path, storage_name(storage))
 
 
 @contextmanager
@@ -132,11 +134,19 @@ def _translate_refusals(path: Path) -> Generator[None]:
         raise StudyError(message) from error
 
 
-def _open_url(url: str) -> BaseStorage:
+def _open_url(url: str, n_tries: int = 5) -> BaseStorage:
     try:
-        return RDBStorage(url)
+        # The server may have closed a connection that waited, or restarted meanwhile.
+        return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
     except Exception as error:  # SQLAlchemy's, a missing driver's or the network's
-        message = f"a {url.partition('://')[0]} storage cannot be opened: {error}"
+        # Drivers that open a new database at once all make its tables, and one succeeds.
+        is_made_twice = isinstance(error, IntegrityError) or "already exists" in str(error)
+        if n_tries > 1 and is_made_twice:
+            time.sleep(_RETRY_SECONDS)
+            return _open_url(url, n_tries - 1)
+
+        reason = getattr(error, "orig", None) or error  # without the statement
+        message = f"a {url.partition('://')[0]} storage cannot be opened: {reason}"
         raise StudyError(message) from error
 
 
@@ -217,7 +227,7 @@ def version_problem(path: Path, content: Content) -> str | None:
 def translate_storage_errors(
     storage: Storage | None, watch: FileWatch | None = None
 ) -> Generator[None]:
-    """Raise a `StudyError` that names the storage for an error of SQLite or a full disk.
+    """Raise a `StudyError` that names the storage for an error of the database or a full disk.
 
     Args:
         storage: what `open_storage` takes or returns.
@@ -228,13 +238,13 @@ def translate_storage_errors(
     except StudyError:
         raise
     except Exception as error:
-        causes = [cause for cause in _chain(error) if isinstance(cause, sqlite3.Error)]
+        causes = [cause for cause in map(_database_error, _chain(error)) if cause is not None]
         if not causes and not is_full_disk(error):
             raise
         check_file(watch)
 
         cause = causes[0] if causes else error
-        message = f"the studies in {_display_name(storage)} cannot be read or written: {cause}"
+        message = f"the studies in {storage_name(storage)} cannot be read or written: {cause}"
         if "full" in str(cause) or is_full_disk(error):
             message += (
                 "; what was recorded before is safe, and the same call goes on once there is space"
@@ -248,12 +258,21 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__
 
 
-def _display_name(storage: Storage | None) -> str:
+def _database_error(error: BaseException) -> BaseException | None:
+    """Return the error of a database's driver; None for any other error."""
+    if isinstance(error, DBAPIError):
+        return error.orig
+    return error if isinstance(error, sqlite3.Error) else None
+
+
+def storage_name(storage: Storage | None) -> str:
+    """Return what a message calls a storage: a file or a URL, without its password."""
     if storage is None:
         return str(DEFAULT_STORAGE)
     if isinstance(storage, StudyFile):
         return storage.name
-    return str(storage.url if isinstance(storage, RDBStorage) else storage)
+    text = str(storage.url if isinstance(storage, RDBStorage) else storage)
+    return re.sub(r"(://[^/@]*:)[^@]*@", r"\1***@", text)
 
 
 def check_file(watch: FileWatch | None) -> None:

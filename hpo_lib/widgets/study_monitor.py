@@ -30,7 +30,7 @@ from hpo_lib.space.parameters import ChoiceParameter
 from hpo_lib.study.background import BackgroundStudy, State, background_study
 from hpo_lib.study.catalog import find_study
 from hpo_lib.study.lease import lease_holder
-from hpo_lib.study.storage import DEFAULT_STORAGE, Storage, resolve_storage
+from hpo_lib.study.storage import Storage, resolve_storage, storage_name
 from hpo_lib.trials import StudyRecord, recorded_trials
 from hpo_lib.widgets.base import (
     TWO_COLUMNS,
@@ -134,7 +134,7 @@ class StudyMonitor(Panel):
         # One that runs already is meant rather than another object of that name.
         self.background = background_study(self.name, storage) or self.background
         if self.background is None:
-            self._absent = f"no study of that name in {storage or DEFAULT_STORAGE}"
+            self._absent = f"no study of that name in {storage_name(storage)}"
 
     def _make_controls(self) -> list[Any]:
         """Make the buttons and the status; return those that are shown, none where read-only."""

@@ -102,6 +102,43 @@ def test_a_stopped_driver_writes_nothing_more_to_a_journal():
     assert len(Path("journal").read_text().splitlines()) == sampler.n_lines > 0
 
 
+class Slipping(JournalFileBackend):
+    """Journal whose driver is stopped just before its n-th write; another one runs the study."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__("journal")
+        self.n = n
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        self.n -= 1
+        if self.n == 0:
+            with pytest.MonkeyPatch.context() as patched:
+                patched.setattr(lease, "living_holder", lambda _: None)
+                run(JournalStorage(JournalFileBackend("journal")))
+        super().append_logs(logs)
+
+
+@pytest.mark.slow
+def test_the_one_write_that_may_slip_into_a_journal_changes_no_result(enter, full, report):
+    calm = ending(run("memory"))
+    n_added = 0
+    for n in range(4, 60, 1 if full else 4):  # the first writes make the study and take its lease
+        enter(f"stopped at {n}")
+        slipping = Slipping(n)
+        with suppress(StudyHeldError):
+            run(JournalStorage(slipping))
+        if slipping.n > 0:
+            break
+
+        # At worst it is a trial beyond the budget.
+        found = ending(run(JournalStorage(JournalFileBackend("journal"))))
+        assert found[:2] == calm
+        n_added += len(found) - 2
+    assert n > 30
+    assert n_added <= 2
+    report(f"journal: of {n - 4} moments for a late write {n_added} added a trial")
+
+
 STOPPED = """
 import os, signal, socket
 socket.gethostname = lambda: "elsewhere"
