@@ -35,6 +35,7 @@ from .samplers.skopt_sampler import SkoptSampler as SkoptSampler
 from .samplers.surrogate import fit_surrogate as fit_surrogate
 from .space.search_space import SearchSpace as SearchSpace
 from .space.values import Configuration as Configuration
+from .space.yaml_io import format_configuration as format_configuration
 from .study.background import BackgroundStudy as BackgroundStudy
 from .study.catalog import delete_study as delete_study
 from .study.catalog import list_studies as list_studies
@@ -48,6 +49,7 @@ from .study.retrain import retrained_frame as retrained_frame
 from .study.run import estimate_cost as estimate_cost
 from .study.run import run_study as run_study
 from .study.steering.held import best_given as best_given
+from .study.steering.notes import annotate as annotate
 from .study.steering.promotion import promote as promote
 from .study.steering.versions import change_space as change_space
 from .study.stopping import stopping_rules as stopping_rules

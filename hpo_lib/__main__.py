@@ -77,6 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     studies.add_argument(
+        "--best", metavar="NAME", help="print the best configuration of this study as YAML"
+    )
+    studies.add_argument(
         "--promote",
         nargs="+",
         metavar=("NAME", "NUMBER"),
@@ -165,6 +168,8 @@ def _studies(chosen: argparse.Namespace) -> int:
 
     try:
         _check_storage(chosen.storage)
+        if chosen.best is not None:
+            return _print_best(chosen.best, chosen.storage)
         if chosen.change_space is not None:
             name, file = chosen.change_space
             change_space(name, SearchSpace.load(file), storage=chosen.storage)
@@ -181,6 +186,19 @@ def _studies(chosen: argparse.Namespace) -> int:
         raise RunError(str(error)) from error
 
     print(frame.to_string() if len(frame) else "no studies")
+    return 0
+
+
+def _print_best(name: str, storage: str) -> int:
+    from hpo_lib.space.yaml_io import format_configuration
+    from hpo_lib.study.catalog import open_study
+    from hpo_lib.trials import incumbent
+
+    best = incumbent(open_study(name, storage))
+    if best is None:
+        message = f"study {name!r} has no trial that ran to its end"
+        raise RunError(message)
+    print(format_configuration(best.configuration), end="")
     return 0
 
 

@@ -26,6 +26,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo_lib.exceptions import StudyError
 from hpo_lib.objective import CURVES
+from hpo_lib.old_records import read_old_record, read_old_study_record
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration
 
@@ -37,11 +38,11 @@ RECORD_KEY = "hpo_lib"
 LEASE_KEY = "lease"
 """User attribute of a study that names the driver which writes it."""
 
+_NOTE_KEY = "note"
+"""User attribute of a study with a note on it; with a number at the end, on a trial."""
+
 _QUEUED_KEY = "fixed_params"
 """System attribute in which Optuna keeps the values of an enqueued trial."""
-
-_OLD_NAMES = {"suggest_seconds": "deciding_seconds", "warm_start": "evidence"}
-"""Names of fields in records of version 0.1.0."""
 
 
 class TrialOutcome(StrEnum):
@@ -122,7 +123,7 @@ class TrialRecord:
     @classmethod
     def read(cls, attributes: Mapping[str, Any]) -> TrialRecord:
         """Read the record out of a trial's user attributes; an empty one where there is none."""
-        record = _content(attributes) or _read_old_record(attributes)
+        record = _content(attributes) or read_old_record(attributes, cls.__match_args__)
 
         # A later version may have more fields; JSON has lists for tuples.
         values = {key: value for key, value in record.items() if key in cls.__match_args__}
@@ -157,17 +158,6 @@ def _content(attributes: Mapping[str, Any], key: str = RECORD_KEY) -> dict[str, 
     """Return an attribute of ours; empty where there is none."""
     content = attributes.get(key)
     return cast("dict[str, Any]", content) if isinstance(content, dict) else {}
-
-
-def _read_old_record(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Read a record of version 0.1.0, which wrote each field as an attribute of its own."""
-    is_old_record = "configuration" in attributes and (
-        "deciding_seconds" in attributes or "evidence" in attributes
-    )
-    if not is_old_record:
-        return {}
-    names = {name: _OLD_NAMES.get(name, name) for name in TrialRecord.__match_args__}
-    return {new: attributes[old] for new, old in names.items() if old in attributes}
 
 
 @dataclass(frozen=True)
@@ -359,7 +349,7 @@ class StudyRecord:
     def of(cls, study: optuna.Study) -> StudyRecord:
         """Read the record of a study; an empty one where another program made the study."""
         attributes = study.user_attrs
-        record = _content(attributes) or _read_old_study_record(attributes)
+        record = _content(attributes) or read_old_study_record(attributes)
         return cls(**{key: value for key, value in record.items() if key in cls.__match_args__})
 
     def write(self, study: optuna.Study, **changes: Any) -> StudyRecord:
@@ -369,23 +359,50 @@ class StudyRecord:
         return changed
 
 
-def _read_old_study_record(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Read a record of version 0.1.0, which wrote each field as an attribute of its own."""
-    if "settings" not in attributes:
-        return {}
-
-    # Names of that version; samplers of ours had that of their module, too.
-    settings = dict(attributes["settings"])
-    if "evidence_from" in settings:
-        settings["warm_start_from"] = settings.pop("evidence_from")
-    if "strategy" in settings:
-        settings["strategy"] = re.sub(r"^hpo_lib\..*\.", "", str(settings["strategy"]))
-    return {**attributes, "settings": settings, "is_ready": attributes.get("ready", False)}
-
-
 def study_name(study: optuna.Study) -> str:
     """Return what a study is called, whatever version of its search space it is in."""
     return StudyRecord.of(study).name or study.study_name
+
+
+@dataclass(frozen=True)
+class Note:
+    """What a user has written to a study or to one of its trials.
+
+    Attributes:
+        text: free text.
+        tags: words to find it by.
+    """
+
+    text: str = ""
+    tags: tuple[str, ...] = ()
+
+
+def read_notes(study: optuna.Study) -> dict[int | None, Note]:
+    """Return the notes of a study by trial number, that of the study itself under None."""
+    notes: dict[int | None, Note] = {}
+    for key, number in _note_numbers(study.user_attrs).items():
+        content = _content(study.user_attrs, key)
+        notes[number] = Note(content.get("text", ""), tuple(content.get("tags", ())))
+    return notes
+
+
+def _note_numbers(keys: Iterable[str]) -> dict[str, int | None]:
+    found = {key: re.fullmatch(rf"{_NOTE_KEY}( \d+)?", key) for key in keys}
+    return {key: int(match[1]) if match[1] else None for key, match in found.items() if match}
+
+
+def write_note(study: optuna.Study, number: int | None, note: Note) -> None:
+    """Write a note, whatever the driver of the study writes meanwhile.
+
+    A trial that has ended can have no new attributes, so all notes are the study's.
+
+    Args:
+        study: the study.
+        number: number of the trial; None for the study itself.
+        note: takes the place of the one before.
+    """
+    key = _NOTE_KEY if number is None else f"{_NOTE_KEY} {number}"
+    study.set_user_attr(key, asdict(note))
 
 
 def read_lease(study: optuna.Study) -> dict[str, Any]:

@@ -24,7 +24,8 @@ EXAMPLES = (
     *("SearchSpace", "run_study", "gp_minimize", "trials_frame", "compare", "BayesSampler"),
     *("retrain_top_k", "fit_surrogate", "stopping_rules", "open_study"),
     *("findings", "ablation_path", "Findings"),
-    *("import_trials", "change_space", "best_given", "promote"),
+    *("import_trials", "change_space", "best_given", "promote", "annotate"),
+    "format_configuration",
 )
 """Main entry points, whose docstrings have an example that runs."""
 

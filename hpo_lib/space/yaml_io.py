@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pprint
 import re
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import yaml
+
+from hpo_lib.checks import check_member
 
 NUMERIC = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
 _COMMENT = re.compile(r"(?:(?<=\s)|^)#.*", re.MULTILINE)
@@ -163,12 +166,32 @@ def _last_leaf(node: yaml.Node) -> yaml.Node:
     return node
 
 
-def yaml_line(key: str, value: Mapping[str, Any]) -> str:
+def format_configuration(configuration: Mapping[str, Any], language: str = "yaml") -> str:
+    """Return a configuration as text to be copied.
+
+    Args:
+        configuration: values by the name of a hyperparameter.
+        language: "yaml" or "python".
+
+    Example:
+        >>> print(format_configuration({"lr": 0.01, "optimizer": "sgd"}), end="")
+        lr: 0.01
+        optimizer: sgd
+        >>> print(format_configuration({"lr": 0.01, "optimizer": "sgd"}, "python"))
+        {'lr': 0.01, 'optimizer': 'sgd'}
+    """
+    check_member("language", language, ("yaml", "python"))
+    if language == "python":
+        return pprint.pformat(dict(configuration), sort_dicts=False)
+    return "".join(yaml_line(name, value) for name, value in configuration.items())
+
+
+def yaml_line(key: str, value: Any) -> str:
     """Return `key: {...}` on one line, which readers of YAML 1.1 and 1.2 understand alike.
 
     Args:
         key: name of the parameter.
-        value: its body.
+        value: its body, or one value.
     """
     text = yaml.dump(
         {key: value},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -27,11 +28,13 @@ from hpo_lib.study.storage import (
     translate_storage_errors,
 )
 from hpo_lib.trials import (
+    Note,
     RecordedTrial,
     StudyRecord,
     TrialOutcome,
     incumbent,
     own_trials,
+    read_notes,
     recorded_trials,
     running_best,
     study_name,
@@ -45,6 +48,7 @@ _STATES = {
     TrialOutcome.OUTSIDE: "outside",
 }
 _RECORD_COLUMNS = ("suggest_seconds", "started", "finished", "reason", "worker", "warm_start")
+_NOTE_COLUMNS = ("note", "tags")
 _COLUMNS = ("number", "state", "status", "value", "best", "seconds", *_RECORD_COLUMNS)
 
 
@@ -173,6 +177,8 @@ def delete_study(name: str, storage: Storage | None = None) -> None:
 def list_studies(storage: Storage | None = None) -> pd.DataFrame:
     """Return one row per study: its strategy, numbers of trials, best value and who writes it.
 
+    Where a study has a note or tags (see `annotate`), these are columns, too.
+
     Args:
         storage: an SQLite file, an Optuna URL or a storage; default `results/studies.db`.
 
@@ -181,9 +187,12 @@ def list_studies(storage: Storage | None = None) -> pd.DataFrame:
     """
     backend = read_storage(storage)
     with translate_storage_errors(storage):
-        rows = [_study_row(study) for study in _newest_versions(backend)]
+        studies = _newest_versions(backend)
+        rows = [_study_row(study) for study in studies]
+        notes = [read_notes(study) for study in studies]
     columns = ["name", "strategy", "trials", "completed", "pruned", "failed", "best"]
-    return pd.DataFrame(rows, columns=[*columns, "stopped", "held_by"])
+    frame = pd.DataFrame(rows, columns=[*columns, "stopped", "held_by"])
+    return _with_notes(frame, notes, [None] * len(notes))
 
 
 def _study_row(study: optuna.Study) -> list[Any]:
@@ -210,7 +219,8 @@ def trials_frame(study: optuna.Study) -> pd.DataFrame:
     "outside" of the present version of the search space (see `change_space`); `best` is the
     incumbent's after the trial; `seconds` are those of training. `warm_start` names the trial of
     another study that a row was copied from; such rows count neither as budget nor in `best`. A
-    hyperparameter that is called like a column of the record stands in `param_<name>`.
+    hyperparameter that is called like a column of the record stands in `param_<name>`. Where a
+    trial has a note or tags (see `annotate`), these are the last columns.
 
     Args:
         study: a study of `run_study` or `open_study`.
@@ -230,6 +240,23 @@ def trials_frame(study: optuna.Study) -> pd.DataFrame:
     frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(_COLUMNS))
     frame["best"] = running_best(frame["value"].where(frame["warm_start"].isna()))
     frame.attrs["value_name"] = value_name(trials)
+    return _with_notes(frame, [read_notes(study)] * len(frame), frame["number"])
+
+
+def _with_notes(
+    frame: pd.DataFrame, notes: Sequence[Mapping[int | None, Note]], numbers: Iterable[int | None]
+) -> pd.DataFrame:
+    """Add the columns of notes and tags where there are any.
+
+    Args:
+        frame: one row per note.
+        notes: for each row, the notes of its study by number.
+        numbers: the number of each row's note.
+    """
+    shown = [some.get(number, Note()) for some, number in zip(notes, numbers, strict=True)]
+    if any(note != Note() for note in shown):
+        frame["note"] = [note.text for note in shown]
+        frame["tags"] = [", ".join(note.tags) for note in shown]
     return frame
 
 
@@ -249,6 +276,6 @@ def _trial_row(trial: RecordedTrial) -> dict[str, Any]:
 
 def _rename_clashes(configuration: Configuration) -> Configuration:
     return {
-        f"param_{name}" if name in _COLUMNS else name: value
+        f"param_{name}" if name in (*_COLUMNS, *_NOTE_COLUMNS) else name: value
         for name, value in configuration.items()
     }

@@ -276,15 +276,13 @@ class Driver:
             self._submit(running, workers)
 
     def _should_prune(self, running: _RunningTrial, epoch: int) -> bool:
-        if running.record.promoted:
-            return False
         # A trial that began anew may have been recorded further before: the pruner sees it as it
         # stood at this epoch.
         trial = copy.copy(self.study.get_trials(deepcopy=False)[running.number])
         trial.intermediate_values = {
             step: value for step, value in running.values.items() if step <= epoch
         }
-        return self.study.pruner.prune(self.study, trial)
+        return not running.record.promoted and self.study.pruner.prune(self.study, trial)
 
     def _submit(self, running: _RunningTrial, workers: Workers) -> None:
         if self._interrupt.is_set():
@@ -415,10 +413,7 @@ class Driver:
 
     def _close(self, running: _RunningTrial) -> None:
         """Remove the checkpoints of a trial that has ended, and call the callback."""
-        if running.record.status == TrialOutcome.PRUNED and self.checkpoint_quota:
-            tidy(self.study, self.folder, self.checkpoint_quota)
-        else:
-            self.folder.clear(running.number)
+        tidy(self.study, self.folder, self.checkpoint_quota)
         if self.callback is None:
             return
         trial = self.storage.get_trial(running.trial_id)

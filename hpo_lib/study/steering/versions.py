@@ -98,7 +98,7 @@ def space_versions(study: optuna.Study) -> list[SpaceVersion]:
     """Return the versions of a study's search space, the present one last."""
     record = StudyRecord.of(study)
     firsts = [0, *(version["n_trials"] for version in record.earlier)]
-    texts = [*(version["space"] for version in record.earlier), record.space]
+    texts = [*(version["space"] for version in record.earlier), record.space or ""]
 
     # A version may have begun for another reason than a new space.
     versions: list[SpaceVersion] = []
