@@ -25,8 +25,8 @@ from hpo_lib.space.yaml_io import label
 from hpo_lib.study.catalog import newest_version, open_study, version_name
 from hpo_lib.study.lease import hold_lease
 from hpo_lib.study.storage import Storage, open_storage, translate_storage_errors
-from hpo_lib.trial_copies import copy_for_version
 from hpo_lib.trials import LEASE_KEY, RECORD_KEY, StudyRecord, study_name, study_space
+from hpo_lib.trials.copies import copy_for_version
 
 TrialCopy = Callable[[FrozenTrial], FrozenTrial]
 
