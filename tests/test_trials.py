@@ -21,7 +21,6 @@ from hpo_lib.study.retrain import best_configuration
 from hpo_lib.study.run import describe_best, run_study
 from hpo_lib.study.stopping import NoImprovement, TargetValue
 from hpo_lib.study.storage import open_storage
-from hpo_lib.trial_copies import copy_for_warm_start
 from hpo_lib.trials import (
     RECORD_KEY,
     RecordedTrial,
@@ -38,6 +37,7 @@ from hpo_lib.trials import (
     study_space,
     write_lease,
 )
+from hpo_lib.trials.copies import copy_for_warm_start
 from hpo_lib.widgets.monitor_summary import describe_study
 from tests.toys import TOY_SPACE, Learner
 

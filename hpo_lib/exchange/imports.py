@@ -25,8 +25,8 @@ from hpo_lib.space.values import Configuration
 from hpo_lib.study.lease import hold_lease
 from hpo_lib.study.settings import imported_settings
 from hpo_lib.study.storage import Storage, open_storage, translate_storage_errors
-from hpo_lib.trial_copies import imported_trial
 from hpo_lib.trials import StudyRecord
+from hpo_lib.trials.copies import imported_trial
 
 _N_SHOWN = 5
 

@@ -16,13 +16,18 @@ from optuna.trial import BaseTrial
 from hpo_lib.checks import check_member, check_whole
 from hpo_lib.exceptions import SpaceError
 from hpo_lib.files import atomic_write_text, user_path
+from hpo_lib.space.conditions import (
+    Conditions,
+    condition_problems,
+    convert_all,
+    readable_conditions,
+)
 from hpo_lib.space.grid import MAX_GRID, count_grid
 from hpo_lib.space.parameters import Parameter, read_parameter
-from hpo_lib.space.values import Configuration, Value, read_conditions
+from hpo_lib.space.values import Configuration, Value
 from hpo_lib.space.yaml_io import Comments, label, read_comments, read_yaml, yaml_line
 
 PRESETS = ("cifar", "reference", "small")
-_Conditions = Mapping[str, tuple[Value, ...]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +58,7 @@ class SearchSpace:
             problems.append(f"search space: names must all differ, got {', '.join(self.names)}")
 
         conditions = {parameter.name: parameter.when for parameter in self.parameters}
-        problems += _condition_problems(conditions, self.parameters)
+        problems += condition_problems(conditions, self.parameters)
         if problems:
             raise SpaceError(problems)
 
@@ -87,16 +92,16 @@ class SearchSpace:
             raise SpaceError([*problems, problem])
 
         parameters: list[Parameter] = []
-        conditions: dict[str, _Conditions] = {}
+        conditions: dict[str, Conditions] = {}
         for name, body in cast("Mapping[str, Any]", mapping).items():
-            conditions[name] = _readable_conditions(body)
+            conditions[name] = readable_conditions(body)
             try:
                 parameters.append(read_parameter(name, body))
             except SpaceError as error:
                 problems += error.problems
 
         # Conditions of parameters with other mistakes are checked too.
-        problems += _condition_problems(conditions, parameters)
+        problems += condition_problems(conditions, parameters)
         if problems:
             raise SpaceError(problems)
         return cls(tuple(parameters))
@@ -417,45 +422,10 @@ class SearchSpace:
         return count_grid(self.parameters, points)
 
 
-def _readable_conditions(body: Any) -> _Conditions:
-    """Return the conditions of a parameter that may have mistakes elsewhere."""
-    try:
-        return read_conditions(body["when"])
-    except (KeyError, TypeError, ValueError):  # none, or reported with the parameter
-        return {}
-
-
-def _condition_problems(
-    conditions: Mapping[str, _Conditions],
-    parameters: Sequence[Parameter],
-) -> Iterator[str]:
-    """Yield what is wrong with conditions; values of unreadable parameters are not judged."""
-    readable = {parameter.name: parameter for parameter in parameters}
-    earlier: set[str] = set()
-    for name, when in conditions.items():
-        for parent, values in when.items():
-            subject = f"{label(name)}: when"
-            if parent not in earlier:
-                kind = "a later parameter" if parent in conditions else "an unknown parameter"
-                kind = "itself" if parent == name else kind
-                rule = "must refer to an earlier parameter"
-                yield f"{subject} {rule}, got {label(parent)}, {kind}"
-            elif parent in readable:
-                try:
-                    _convert_all(readable[parent], values)
-                except ValueError as error:
-                    yield f"{subject} {label(parent)} {error}"
-        earlier.add(name)
-
-
-def _convert_all(parameter: Parameter, values: tuple[Value, ...]) -> tuple[Value, ...]:
-    return tuple(parameter.convert(value) for value in values)
-
-
 def _with_exact_conditions(parameter: Parameter, space: SearchSpace) -> Parameter:
     """Move the values of conditions onto the steps of their parents."""
     when = {
-        parent: _convert_all(space[parent], values) for parent, values in parameter.when.items()
+        parent: convert_all(space[parent], values) for parent, values in parameter.when.items()
     }
     if when == parameter.when:
         return parameter

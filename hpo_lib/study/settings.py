@@ -21,8 +21,8 @@ from hpo_lib.exceptions import StudyChangedError
 from hpo_lib.identity import read_options
 from hpo_lib.objective import FunctionObjective, Objective
 from hpo_lib.space.search_space import SearchSpace
-from hpo_lib.trial_copies import copy_for_warm_start
 from hpo_lib.trials import RecordedTrial, StudyRecord, recorded_trials, study_name
+from hpo_lib.trials.copies import copy_for_warm_start
 
 
 def study_settings(objective: Objective, **others: Any) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from hpo_lib.exceptions import StudyError
 from hpo_lib.study.catalog import newest_version, open_study
 from hpo_lib.study.steering.versions import begin_version
 from hpo_lib.study.storage import Storage, open_storage, translate_storage_errors
-from hpo_lib.trial_copies import reopened
 from hpo_lib.trials import TrialOutcome, recorded_trials, study_space
+from hpo_lib.trials.copies import reopened
 
 
 def promote(name: str, *numbers: int, storage: Storage | None = None) -> optuna.Study:

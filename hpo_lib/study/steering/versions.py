@@ -25,8 +25,8 @@ from hpo_lib.space.yaml_io import label
 from hpo_lib.study.catalog import newest_version, open_study, version_name
 from hpo_lib.study.lease import hold_lease
 from hpo_lib.study.storage import Storage, open_storage, translate_storage_errors
-from hpo_lib.trial_copies import copy_for_version
 from hpo_lib.trials import LEASE_KEY, RECORD_KEY, StudyRecord, study_name, study_space
+from hpo_lib.trials.copies import copy_for_version
 
 TrialCopy = Callable[[FrozenTrial], FrozenTrial]
 
@@ -98,7 +98,7 @@ def space_versions(study: optuna.Study) -> list[SpaceVersion]:
     """Return the versions of a study's search space, the present one last."""
     record = StudyRecord.of(study)
     firsts = [0, *(version["n_trials"] for version in record.earlier)]
-    texts = [*(version["space"] for version in record.earlier), record.space]
+    texts = [*(version["space"] for version in record.earlier), record.space or ""]
 
     # A version may have begun for another reason than a new space.
     versions: list[SpaceVersion] = []

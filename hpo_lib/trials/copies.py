@@ -1,7 +1,4 @@
-"""Make trials of one study out of those of another one, or of another program.
-
-With `trials` it is the only module that writes the attributes of a trial.
-"""
+"""Make trials of one study out of those of another one, or of another program."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Record of a study and its trials: the one module that reads and writes their attributes.
+"""Record of a study and its trials: the one package that reads and writes their attributes.
 
 Optuna stores parameters, values and states. Everything else that a study records about a trial
 stands in one JSON object under the user attribute `hpo_lib`, so that a trial's record is written
@@ -26,9 +26,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo_lib.exceptions import StudyError
 from hpo_lib.objective import CURVES
-from hpo_lib.old_records import read_old_record, read_old_study_record
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration
+from hpo_lib.trials.old_records import read_old_record, read_old_study_record
 
 VALIDATION_ERROR = "validation error (fraction)"
 
@@ -357,6 +357,11 @@ class StudyRecord:
         changed = replace(self, **changes)
         study.set_user_attr(RECORD_KEY, asdict(changed))
         return changed
+
+
+def study_name(study: optuna.Study) -> str:
+    """Return what a study is called, whatever version of its search space it is in."""
+    return StudyRecord.of(study).name or study.study_name
 
 
 @dataclass(frozen=True)
