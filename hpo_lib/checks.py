@@ -13,7 +13,15 @@ from hpo_lib.exceptions import MissingExtraError
 EXTRA_MODULES = {
     "training": {"tensorboard", "torch", "torchvision"},
     "notebooks": {
-        *("IPython", "ipykernel", "ipywidgets", "jinja2", "jupyter_client", "nbclient"),
+        *(
+            "IPython",
+            "anywidget",
+            "ipykernel",
+            "ipywidgets",
+            "jinja2",
+            "jupyter_client",
+            "nbclient",
+        ),
         *("nbconvert", "nbformat", "nh3", "papermill", "pygments", "traitlets", "zmq"),
     },
     "cluster": {"distributed"},

@@ -41,12 +41,19 @@ def condition_problems(
                 kind = "itself" if parent == name else kind
                 rule = "must refer to an earlier parameter"
                 yield f"{subject} {rule}, got {label(parent)}, {kind}"
+            elif parent in readable and _is_continuous(readable[parent]):
+                rule = "must refer to a choice, an int or a float with a step"
+                yield f"{subject} {rule}, got {label(parent)}, which hardly ever equals one value"
             elif parent in readable:
                 try:
                     convert_all(readable[parent], values)
                 except ValueError as error:
                     yield f"{subject} {label(parent)} {error}"
         earlier.add(name)
+
+
+def _is_continuous(parameter: Parameter) -> bool:
+    return parameter.count is None and parameter.fixed is None
 
 
 def convert_all(parameter: Parameter, values: tuple[Value, ...]) -> tuple[Value, ...]:

@@ -2,8 +2,10 @@
 
 - `space_editor`: `SpaceEditor`, with the rows of `editor_row`, which show the text and mistakes
   of `editor_state`, and below them the HTML of `editor_summary`.
-- `study_monitor`: `StudyMonitor`; what it says of a study is in `monitor_summary`.
+- `study_monitor`: `StudyMonitor`; what it says of a study is in `monitor_summary`, and
+  `trial_view` shows the trials on the page, by `trial_view.js`.
 - `surrogate_explorer`: `SurrogateExplorer`.
 - `base`: fields, sliders and figures that these three share.
-- `front_end`: whether a page is open, locking, escaping and tables.
+- `front_end`: what is shown with and without a kernel, locking, escaping and tables. `page.js`
+  names the handles of sliders and moves the keyboard's focus.
 """

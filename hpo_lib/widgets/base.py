@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from base64 import b64encode
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, cast
 
 import ipywidgets
@@ -17,13 +18,15 @@ from hpo_lib.plots.style import AxesArray, figure_of
 from hpo_lib.progress import is_watched
 from hpo_lib.space.parameters import ChoiceParameter, Parameter
 from hpo_lib.space.values import Value
-from hpo_lib.widgets.front_end import escape_mathjax
+from hpo_lib.widgets.front_end import PANEL, Displayed, Page, escape_mathjax, in_turn
 
 SliderOptions = list[tuple[str, Any]]
 """Positions of a slider: the text that is shown, and the value."""
 
 TWO_COLUMNS = {"grid_template_columns": "50% 50%"}
 """Layout of a grid of sliders."""
+
+_PIXELS_PER_INCH = 100
 
 # One step is a percent of the range.
 _GRID_POINTS = 101
@@ -32,16 +35,18 @@ _GRID_POINTS = 101
 def to_png(
     axes: Axes | AxesArray,
     layout: list[Bbox] | None = None,
+    ratio: float = 1.0,
 ) -> bytes:
     """Return the figure of some axes as PNG, and close it.
 
     Args:
         axes: one or all axes of the figure.
+        ratio: dots of the screen for each pixel of the page.
         layout: positions of all axes in an earlier figure of the same kind, which are used again,
             as fitting the axes takes half of the time; an empty list is filled with them.
     """
     figure = figure_of(axes)
-    figure.set_dpi(100)
+    figure.set_dpi(_PIXELS_PER_INCH * ratio)
 
     # With given positions, matplotlib does not measure all labels first.
     if layout and len(layout) == len(figure.axes):
@@ -124,20 +129,68 @@ def make_field(
     )
 
 
-def make_image() -> Any:
-    """Return an empty image that is never wider than the page."""
-    return ipywidgets.Image(format="png", layout={"max_width": "100%"})
+class Panel(Displayed, ipywidgets.VBox):
+    """Show controls and a figure on a page, and the figure alone where no page is open.
 
-
-class Panel(ipywidgets.VBox):
-    """Show controls and figures on a page, and `image` alone where no page is open."""
+    Args:
+        children: the widgets, top down.
+        width: largest width in pixels.
+    """
 
     image: Any
+
+    def __init__(self, children: Sequence[Any], width: int) -> None:
+        super().__init__([*children, self.page], layout={"max_width": f"{width}px"})
+        self.add_class(PANEL)
+
+    @cached_property
+    def page(self) -> Page:
+        """Return what the page tells and is told."""
+        page = Page()
+        page.observe(self._on_ratio, "ratio")
+        return page
+
+    def make_image(self) -> Any:
+        """Return an empty image that is never wider than the page."""
+        image = ipywidgets.Image(format="png", layout={"max_width": "100%"})
+        image.add_class("hpo-figure")
+        return image
+
+    def show_figure(
+        self,
+        axes: Axes | AxesArray,
+        layout: list[Bbox] | None = None,
+    ) -> None:
+        """Show a figure as sharp as the screen is.
+
+        Args:
+            axes: one or all axes of the figure.
+            layout: as in `to_png`.
+        """
+        # The page would stretch an image without a width.
+        self.image.width = str(round(figure_of(axes).get_figwidth() * _PIXELS_PER_INCH))
+        self.image.value = to_png(axes, layout, self.page.ratio)
+        self.keep_last()
+
+    def redraw(self) -> None:
+        """Draw the figure again."""
+        raise NotImplementedError
+
+    @in_turn()
+    def _on_ratio(self, _: object) -> None:
+        self.redraw()
 
     def picture(self) -> bytes:
         """Return the figure that is shown now, as PNG."""
         # traitlets keep a memory view of it.
         return bytes(self.image.value)
+
+    def static_html(self) -> str:
+        """Return the figure as HTML."""
+        png = b64encode(self.picture()).decode()
+        name = type(self).__name__
+        attributes = f"class='hpo-figure' alt='{name}' width='{self.image.width}'"
+        return f"<img {attributes} src='data:image/png;base64,{png}'>" if png else name
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         if is_watched():

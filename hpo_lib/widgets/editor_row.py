@@ -6,7 +6,7 @@ from collections.abc import Callable
 from html import escape
 from typing import Any
 
-from ipywidgets import HTML, Button, Dropdown, GridBox, HBox, Layout, Text, VBox
+from ipywidgets import HTML, Button, Dropdown, GridBox, HBox, Text, VBox
 
 from hpo_lib.widgets.editor_state import CELLS, SCALES, Row
 
@@ -16,20 +16,8 @@ OnEdit = Callable[[int, str, str], None]
 OnAction = Callable[[int, str], None]
 """Takes the number of a row, and `up`, `down`, `copy` or `remove`."""
 
-# Shares of the width.
-COLUMNS = {
-    "name": 11,
-    "type": 8,
-    "low": 7,
-    "high": 7,
-    "step": 5,
-    "scale": 8,
-    "default": 8,
-    "fixed": 6,
-    "when": 11,
-}
-_GRID = " ".join(f"minmax(0, {share}fr)" for share in COLUMNS.values()) + " 116px"
-
+# The columns, as `page.css` lays them out.
+COLUMNS = ("name", "type", "low", "high", "step", "scale", "default", "fixed", "when")
 # The options of a choice stand where a range has these.
 _RANGE_FIELDS = ("low", "high", "step", "scale")
 _CELL_ORDER = ("name", "type", "options", *_RANGE_FIELDS, "default", "fixed", "when")
@@ -47,31 +35,23 @@ _HINTS = {
     "fixed": "free",
     "when": "always",
 }
+# `page.css` has their glyphs.
 _BUTTONS = {
-    "up": ("↑", "Move row {} up"),
-    "down": ("↓", "Move row {} down"),
-    "copy": ("×2", "Duplicate row {}"),
-    "remove": ("✕", "Remove row {}"),
+    "up": "Move row {} up",
+    "down": "Move row {} down",
+    "copy": "Duplicate row {}",
+    "remove": "Remove row {}",
 }
 
-# The glyphs have an empty alternative, so that the title is what a screen reader says.
-_GLYPHS = "".join(
-    f".hpo-{action} i::before {{content: '{glyph}' / ''; font-family: sans-serif}}\n"
-    for action, (glyph, _) in _BUTTONS.items()
-)
-# Labels are hidden from the eye but not from screen readers.
-STYLE = f"""<style>
-.hpo-editor .hpo-cell > label {{position: absolute; width: 1px; height: 1px; overflow: hidden;
-  clip-path: inset(50%); margin: 0; padding: 0}}
-.hpo-editor .hpo-wide {{grid-column: span 4}}
-.hpo-editor .hpo-cell, .hpo-editor .hpo-cell input, .hpo-editor .hpo-cell select {{
-  width: 100%; min-width: 0; margin: 0}}
-.hpo-editor .hpo-wrong input, .hpo-editor .hpo-wrong select {{
-  border: 2px dashed #d55e00 !important}}
-.hpo-editor .widget-html {{margin: 0}}
-.hpo-editor .widget-html-content {{line-height: 1.4; overflow: hidden}}
-.hpo-editor :focus-visible {{outline: 2px solid #0072b2 !important}}
-{_GLYPHS}</style>"""
+
+def control_of(i: int, part: str) -> str:
+    """Return the CSS class of a control of a row.
+
+    Args:
+        i: number of the row, from 0.
+        part: a field of `Row`, or what a button does.
+    """
+    return f"hpo-{part}-{i}"
 
 
 class RowView:
@@ -130,20 +110,23 @@ def _make_cell(i: int, field: str, on_edit: OnEdit) -> Any:
         cell = Text(placeholder=_HINTS[field], **settings)
 
     cell.add_class("hpo-cell")
+    cell.add_class(control_of(i, field))
     cell.observe(lambda change: on_edit(i, field, change["new"]), "value")
     return cell
 
 
 def _make_button(i: int, action: str, on_action: OnAction) -> Button:
-    _, tooltip = _BUTTONS[action]
     layout = {"width": "27px", "padding": "0", "margin": "0 1px"}
-    button = Button(icon="none", tooltip=tooltip.format(i + 1), layout=layout)
+    tooltip = _BUTTONS[action].format(i + 1)
+    button = Button(icon="none", tooltip=tooltip, layout=layout)
     button.add_class(f"hpo-{action}")
+    button.add_class(control_of(i, action))
     button.on_click(lambda _: on_action(i, action))
     return button
 
 
 def row_grid(children: list[Any]) -> GridBox:
     """Return widgets side by side in the columns of the editor."""
-    layout = Layout(grid_template_columns=_GRID, grid_gap="2px 4px", width="100%")
-    return GridBox(children, layout=layout)
+    grid = GridBox(children)
+    grid.add_class("hpo-row")
+    return grid

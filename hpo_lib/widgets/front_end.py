@@ -7,21 +7,33 @@ import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from anywidget import AnyWidget
 from IPython.display import display
+from jinja2 import Template
+from traitlets import Float
 
 from hpo_lib.formatting import format_number
+from hpo_lib.progress import is_watched
 
 NO_MATHJAX = "mathjax_ignore tex2jax_ignore"
 """CSS classes of an HTML element whose text MathJax leaves as it is."""
 
-PROBLEM_STYLE = """<style>
-.hpo-problem {color: #a34700}
-[data-jp-theme-light='false'] .hpo-problem {color: #ffa869}
-</style>"""
-"""Orange for mistakes, which stands out in JupyterLab's light and dark themes."""
+PANEL = "hpo-panel"
+"""CSS class of a widget's outermost box."""
+
+_STATIC = Template(
+    """<style>
+[data-jp-theme-light='false'] .hpo-figure {filter: invert(0.93) hue-rotate(180deg)}
+.jp-OutputArea:has(.hpo-panel) > :has(.hpo-static),
+.jp-OutputArea:has(.hpo-static) > * > .jupyter-widgets:not(:has(*)) {display: none}
+</style>
+<div class='hpo-static'>{{ content | safe }}</div>"""
+)
+_IDLE_SECONDS = 1.0
 
 _MAX_ROWS = 60
 _LOCK = threading.RLock()
@@ -43,6 +55,66 @@ def escape_mathjax(text: str) -> str:
     """
     # JupyterLab sets MathJax's `processEscapes`: `\$` and `\\` stand for the characters alone.
     return re.sub(r"([\\$])", r"\\\1", text)
+
+
+class Page(AnyWidget):
+    """Name the handles of the sliders in a box of class `PANEL`, and move the keyboard's focus.
+
+    Attributes:
+        ratio: dots of the screen for each pixel of the page.
+    """
+
+    _esm = Path(__file__).with_name("page.js")
+    _css = Path(__file__).with_name("page.css")
+
+    ratio = Float(1.0).tag(sync=True)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_class("hpo-page")
+
+    def focus_on(self, selector: str) -> None:
+        """Put the focus on the first element that a CSS selector finds, once it is there."""
+        self.send({"focus": selector})
+
+
+class Displayed:
+    """Show a widget, and below it what a page without its kernel shows instead."""
+
+    _handle: Any = None
+    _timer: threading.Timer | None = None
+
+    def static_html(self) -> str:
+        """Return what stands for the widget now, as HTML."""
+        raise NotImplementedError
+
+    def _ipython_display_(self) -> None:
+        if not is_watched():
+            # IPython goes on to `_repr_mimebundle_`.
+            raise NotImplementedError
+
+        widget: Any = self
+        display(widget._repr_mimebundle_(), raw=True)
+        self._handle = display(self._static_output(), raw=True, display_id=True)
+
+    def _static_output(self) -> dict[str, str]:
+        html = _STATIC.render(content=self.static_html())
+        return {"text/html": html, "text/plain": ""}
+
+    def keep_last(self) -> None:
+        """Renew what a page without the kernel shows, once nothing has changed for a second."""
+        if self._handle is None:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+
+        self._timer = threading.Timer(_IDLE_SECONDS, self._renew)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _renew(self) -> None:
+        with in_turn():
+            self._handle.update(self._static_output(), raw=True)
 
 
 def show_frame(

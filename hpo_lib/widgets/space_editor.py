@@ -19,7 +19,7 @@ from hpo_lib.progress import is_watched
 from hpo_lib.space.search_space import PRESETS, SearchSpace
 from hpo_lib.trials import study_space
 from hpo_lib.widgets.base import make_field
-from hpo_lib.widgets.editor_row import COLUMNS, DROPDOWNS, STYLE, RowView, row_grid
+from hpo_lib.widgets.editor_row import COLUMNS, DROPDOWNS, RowView, control_of, row_grid
 from hpo_lib.widgets.editor_state import FIELDS, EditorState
 from hpo_lib.widgets.editor_summary import (
     describe_cost,
@@ -29,7 +29,7 @@ from hpo_lib.widgets.editor_summary import (
     file_difference,
     sample_table,
 )
-from hpo_lib.widgets.front_end import NO_MATHJAX, PROBLEM_STYLE, in_turn
+from hpo_lib.widgets.front_end import NO_MATHJAX, PANEL, Displayed, Page, in_turn
 
 _PREVIEW = Template(
     """<style>
@@ -49,7 +49,7 @@ _PREVIEW = Template(
 _FILE = "the file"
 
 
-class SpaceEditor:
+class SpaceEditor(Displayed):
     """Edit a search space, see at once what it means, and save it once it is valid.
 
     Args:
@@ -111,13 +111,16 @@ class SpaceEditor:
         return reading.space
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        static = {"text/plain": f"SpaceEditor({self.path})", "text/html": self.preview()}
+        text = {"text/plain": f"SpaceEditor({self.path})"}
         if not is_watched():
-            return static
+            return {**text, "text/html": self.preview()}
 
-        # A front end shows the widget, and the static form where its model is gone.
         widget: Any = self.box
-        return {**widget._repr_mimebundle_(), **static}
+        return {**widget._repr_mimebundle_(), **text}
+
+    def static_html(self) -> str:
+        """Return what `preview` does."""
+        return self.preview()
 
     def preview(self) -> str:
         """Return HTML: size, cost, priors, draws, warm start, and the difference to the file."""
@@ -147,17 +150,20 @@ class SpaceEditor:
         self._preview = HTML()
         self._list = VBox()
 
-        heads = [HTML(f"<b>{name}</b>") for name in COLUMNS]
+        heads = row_grid([HTML(f"<b>{name}</b>") for name in COLUMNS])
+        heads.add_class("hpo-heads")
+        self._page = Page()
         children = [
-            HTML(STYLE + PROBLEM_STYLE),
             *(HBox(line, layout={"flex_flow": "row wrap"}) for line in tools),
             self._status,
-            row_grid(heads),
+            heads,
             self._list,
             self._preview,
+            self._page,
         ]
         box = VBox(children)
-        box.add_class("hpo-editor")
+        for name in (PANEL, "hpo-editor"):
+            box.add_class(name)
 
         self._is_built = True
         self._show()
@@ -165,7 +171,8 @@ class SpaceEditor:
 
     def _make_tools(self) -> tuple[list[Any], list[Any]]:
         """Return the two lines of tools above the rows."""
-        add = self._make_button("Add", lambda: self._set_state(self.state.add()))
+        add = self._make_button("Add", self.add)
+        add.add_class("hpo-add")
         self._undo = self._make_button("Undo", lambda: self._set_state(self.state.undo()))
         self._redo = self._make_button("Redo", lambda: self._set_state(self.state.redo()))
         sources = [_FILE, *(f"preset {name}" for name in PRESETS)]
@@ -236,6 +243,12 @@ class SpaceEditor:
             self._set_state(self.state.edit(row, field, text))
 
     @in_turn()
+    def add(self) -> None:
+        """Add an empty row at the end, as the button does, and go on typing there."""
+        self._set_state(self.state.add())
+        self._focus(len(self.state.rows) - 1, "name")
+
+    @in_turn()
     def act(self, row: int, action: str) -> None:
         """Do what a button of a row does.
 
@@ -250,6 +263,14 @@ class SpaceEditor:
             "remove": self.state.remove,
         }
         self._set_state(actions[action](row))
+
+        # The keyboard goes with the row, and from a removed one to the next.
+        last = len(self.state.rows) - 1
+        if action == "copy":
+            self._focus(row + 1, "name")
+        else:
+            places = {"up": max(row - 1, 0), "down": min(row + 1, last), "remove": min(row, last)}
+            self._focus(places[action], action)
 
     @in_turn()
     def save(self) -> None:
@@ -275,6 +296,12 @@ class SpaceEditor:
         self._message = ""
         self._show()
 
+    def _focus(self, row: int, part: str) -> None:
+        """Put the keyboard's focus on a control of a row; without rows, on `Add`."""
+        if self._is_built:
+            field = f".{control_of(row, part)}"
+            self._page.focus_on(f"{field} input, button{field}" if self.state.rows else ".hpo-add")
+
     def _show(self) -> None:
         """Bring the page to the state."""
         if not self._is_built:
@@ -286,6 +313,7 @@ class SpaceEditor:
         self._save.disabled = self.state.reading.space is None
         self._status.value = f"<div role='status' aria-live='polite'>{self._status_html()}</div>"
         self._preview.value = self.preview()
+        self.keep_last()
 
     def _show_rows(self) -> None:
         # Views of removed rows are kept for rows that are added later.

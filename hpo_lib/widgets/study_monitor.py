@@ -1,4 +1,4 @@
-"""Watch a study that runs beside the page, brush its trials, pause and stop it."""
+"""Watch a study that runs beside the page, question its trials, pause and stop it."""
 
 from __future__ import annotations
 
@@ -6,49 +6,27 @@ import asyncio
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import optuna
-from ipywidgets import (
-    HTML,
-    BoundedIntText,
-    Button,
-    GridBox,
-    HBox,
-    Label,
-    SelectionRangeSlider,
-    VBox,
-)
+from ipywidgets import HTML, BoundedIntText, Button, HBox, VBox
 from jinja2 import Template
-from matplotlib.transforms import Bbox
 
 from hpo_lib.checks import check_name
 from hpo_lib.exceptions import StudyError
-from hpo_lib.plots.style import FloatArray
-from hpo_lib.plots.trials import Points, Range, brush, plot_parallel_coordinates, points_data
 from hpo_lib.progress import is_watched
-from hpo_lib.space.parameters import ChoiceParameter
 from hpo_lib.study.background import BackgroundStudy, State, background_study
 from hpo_lib.study.catalog import find_study
 from hpo_lib.study.lease import lease_holder
 from hpo_lib.study.storage import Storage, resolve_storage, storage_name
-from hpo_lib.trials import StudyRecord, recorded_trials
-from hpo_lib.widgets.base import (
-    TWO_COLUMNS,
-    Panel,
-    SliderOptions,
-    make_field,
-    make_image,
-    make_slider,
-    slider_options,
-    to_png,
-)
-from hpo_lib.widgets.front_end import PROBLEM_STYLE, in_turn
+from hpo_lib.trials import StudyRecord, recorded_trials, study_space
+from hpo_lib.widgets.base import Panel, make_field
+from hpo_lib.widgets.front_end import in_turn
 from hpo_lib.widgets.monitor_summary import (
     describe_study,
     failures_table,
     findings_summary,
     plot_progress,
 )
+from hpo_lib.widgets.trial_view import TrialView
 
 REFRESH_SECONDS = 1.0
 
@@ -86,8 +64,8 @@ class StudyMonitor(Panel):
         >>> options = {"name": "doc", "storage": "memory", "workers": 0}
         >>> study = run_study(lambda c: c["lr"] ** 2, space, "random", 5, **options)
         >>> monitor = StudyMonitor(study)  # as the last line of a cell: shows it
-        >>> monitor.inside.value.partition(";")[0]
-        '5 of 5 ended trials within the sliders'
+        >>> "5 of 5 trials have ended" in monitor.status.value
+        True
     """
 
     # Also of a monitor whose arguments were refused.
@@ -108,16 +86,13 @@ class StudyMonitor(Panel):
             self._find_study(study, storage)
 
         self._problem = ""
-        self._points: Points | None = None
         self._drawn: object = None
-        self._layout: list[Bbox] = []
-        self._is_adjusting = False
 
         controls = self._make_controls()
         self._make_figures()
         super().__init__(
             [HBox(controls), self.status, self._figures],
-            layout={"max_width": "920px"},
+            920,
         )
         self.refresh()
 
@@ -192,21 +167,13 @@ class StudyMonitor(Panel):
         background.start()
 
     def _make_figures(self) -> None:
-        """Make the figures and the sliders that brush them; they are hidden until drawn."""
-        self.image = make_image()
-        self.coordinates = make_image()
+        """Make the figures; they are hidden until drawn."""
+        self.image = self.make_image()
+        self.view = TrialView()
         self.failures = HTML()
         self.findings = HTML()
 
-        self.sliders: dict[str, Any] = {}
-        self.values = _make_range_slider("value", [("none", 0.0)])
-        self._grid = GridBox(layout=TWO_COLUMNS)
-        self.inside = Label()
-        self.clear = Button(description="Show all", layout={"width": "90px"})
-        self.clear.on_click(self._show_all)
-
-        brushed = HBox([self.clear, self.inside])
-        figures = [self.image, self.coordinates, brushed, self._grid, self.failures, self.findings]
+        figures = [self.image, self.view, self.failures, self.findings]
         self._figures = VBox(figures, layout={"display": "none"})
 
     @property
@@ -258,17 +225,14 @@ class StudyMonitor(Panel):
             drawn = (StudyRecord.of(study).stopped, progress)
             if drawn == self._drawn:
                 return
-            # Studies of other programs have no space, and no coordinates.
-            self._points = points_data(study) if StudyRecord.of(study).space else None
-            self.image.value = to_png(plot_progress(study))
+            self.show_figure(plot_progress(study))
 
         yield
 
         with in_turn():
-            if self._points is not None:
-                self._layout.clear()
-                self._fit_sliders(self._points)
-                self._draw_coordinates()
+            # Studies of other programs have no space, and no axes.
+            if StudyRecord.of(study).space:
+                self.view.show(trials, study_space(study))
             self._figures.layout.display = None
             self.failures.value = failures_table(study)
 
@@ -277,6 +241,11 @@ class StudyMonitor(Panel):
         with in_turn():
             self.findings.value = findings_summary(study)
             self._drawn = drawn
+
+    def redraw(self) -> None:
+        """Draw the figures again, though the record is as before."""
+        self._drawn = None
+        self.refresh()
 
     def _show_status(self, study: optuna.Study | None, unreadable: str = "") -> None:
         """Say what the study does, and enable the buttons that make sense now."""
@@ -295,7 +264,7 @@ class StudyMonitor(Panel):
             summary=summary,
             problems=filter(None, [unreadable, self._problem, failure]),
         )
-        self.status.value = PROBLEM_STYLE + text
+        self.status.value = text
 
     def _activity(self, state: State, holder: str | None, *, is_begun: bool) -> str:
         """Return in a few words who runs the study, or what was done to it here."""
@@ -314,76 +283,3 @@ class StudyMonitor(Panel):
         self.pause.disabled = state != "running"
         self.stop.disabled = state not in ("running", "paused")
         self.trials.disabled = is_held or runs_here
-
-    def _fit_sliders(self, points: Points) -> None:
-        """Make a slider per parameter once, and extend that of the values, keeping its range."""
-        if not self.sliders:
-            for parameter in points.parameters:
-                options = slider_options(parameter)
-                self.sliders[parameter.name] = _make_range_slider(parameter.name, options)
-
-            self._grid.children = (*self.sliders.values(), self.values)
-            for slider in self._grid.children:
-                slider.observe(self._on_brush, "value")
-
-        finite: FloatArray = points.values[np.isfinite(points.values)]
-        values: list[float] = np.unique(finite).tolist() or [0.0]
-        low, high = _selected_range(self.values) or (-np.inf, np.inf)
-        inside = [i for i, value in enumerate(values) if low <= value <= high] or [0]
-
-        # Each assignment would draw the figure.
-        self._is_adjusting = True
-        self.values.options = [(f"{value:.4g}", value) for value in values]
-        self.values.index = (inside[0], inside[-1])
-        self._is_adjusting = False
-
-    @in_turn()
-    def _on_brush(self, _: object) -> None:
-        if not self._is_adjusting:
-            self._draw_coordinates()
-
-    @in_turn()
-    def _show_all(self, _: object) -> None:
-        self._is_adjusting = True
-        for slider in self._grid.children:
-            slider.index = (0, len(slider.options) - 1)
-        self._is_adjusting = False
-        self._draw_coordinates()
-
-    def _draw_coordinates(self) -> None:
-        """Draw the trials within the ranges of all sliders, and say how many these are."""
-        points = self._points
-        if points is None:
-            return
-
-        ranges: dict[str, Range] = {}
-        for parameter in points.parameters:
-            slider = self.sliders[parameter.name]
-            selected = _selected_range(slider)
-            if selected is not None:
-                # The position of an option is its index.
-                is_choice = isinstance(parameter, ChoiceParameter)
-                ranges[parameter.name] = slider.index if is_choice else selected
-
-        shown = brush(points, ranges, _selected_range(self.values))
-        axes = plot_parallel_coordinates(points, shown=shown)
-        self.coordinates.value = to_png(axes, self._layout)
-
-        text = f"{shown.sum()} of {len(shown)} ended trials within the sliders"
-        # Trials without a value, and those outside, are never the best.
-        values = np.where(shown & ~points.failed, points.values, np.inf)
-        if np.isfinite(values).any():
-            best = int(values.argmin())
-            text += f"; the best of them: {values[best]:.4f}, trial {points.numbers[best]}"
-        self.inside.value = text
-
-
-def _make_range_slider(name: str, options: SliderOptions) -> Any:
-    last = len(options) - 1
-    return make_slider(SelectionRangeSlider, name, options, index=(0, last))
-
-
-def _selected_range(slider: Any) -> Range | None:
-    """Return the lowest and highest value of a slider; None where it stands at its whole range."""
-    is_whole = slider.index == (0, len(slider.options) - 1)
-    return None if is_whole else slider.value

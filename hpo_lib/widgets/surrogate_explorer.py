@@ -18,10 +18,8 @@ from hpo_lib.widgets.base import (
     TWO_COLUMNS,
     Panel,
     make_field,
-    make_image,
     make_slider,
     slider_options,
-    to_png,
 )
 from hpo_lib.widgets.front_end import escape_mathjax, in_turn
 
@@ -97,14 +95,14 @@ class SurrogateExplorer(Panel):
         axes = self._make_axes()
         sliders = self._make_sliders()
         buttons = self._make_buttons()
-        self.image = make_image()
+        self.image = self.make_image()
         self.expected = Label()
         self.status = Label()
 
         self._show_incumbent()
         self._connect()
         rows = [axes, self.image, sliders, self.expected, buttons, self.status]
-        super().__init__(rows, layout={"max_width": "900px"})
+        super().__init__(rows, 920)
 
     def _make_axes(self) -> HBox:
         """Make the fields that choose what is varied and what is drawn of it."""
@@ -161,9 +159,9 @@ class SurrogateExplorer(Panel):
             # The change is reported again.
             self.y.value = _NO_AXIS
         else:
-            self._draw()
+            self.redraw()
 
-    def _draw(self) -> None:
+    def redraw(self) -> None:
         """Draw the slice, and predict the configuration that the sliders show."""
         names = [self.x.value]
         if self.y.value != _NO_AXIS:
@@ -172,7 +170,7 @@ class SurrogateExplorer(Panel):
         acquisition = self.acquisition.value
         # Figures of the same axes share their layout.
         layout = self._layouts.setdefault((*names, acquisition), [])
-        self.image.value = to_png(plot_slice(data, acquisition=acquisition), layout)
+        self.show_figure(plot_slice(data, acquisition=acquisition), layout)
 
         configuration = self.configuration
         mean, std = self._fitted.surrogate.predict([configuration])

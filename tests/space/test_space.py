@@ -320,6 +320,7 @@ type: int, fixed: 1, when: {x: 1} => when must refer to an earlier parameter, go
 type: int, fixed: 1, when: {z: 1} => got z, an unknown parameter
 type: int, fixed: 1, when: {later: 1} => got later, a later parameter
 type: int, fixed: 1, when: {o: [a, c]} => when o must be one of ['a', 'b'], got 'c'
+type: int, fixed: 1, when: {f: 0.5} => when must refer to a choice, an int or a float with a step
 type: int, fixed: 1, when: {i: 9} => when i must lie between low = 1 and high = 3
 """
 
@@ -329,14 +330,15 @@ def test_a_mistake_names_parameter_rule_and_value(line: str):
     body, rule = line.split(" => ")
     before = (
         "o: {type: choice, options: [a, b]}\n"
-        "f: {type: choice, options: [a, b], fixed: a}\n"
+        "one: {type: choice, options: [a, b], fixed: a}\n"
         "i: {type: int, low: 1, high: 3}\n"
+        "f: {type: float, low: 0, high: 1}\n"
     )
     after = "\nlater: {type: int, fixed: 1}"
     SearchSpace.from_yaml(before + "x: {type: int, fixed: 1}" + after)
-    (found,) = problems(before + f"x: {{{body}}}".replace("line 1", "line 4") + after)
+    (found,) = problems(before + f"x: {{{body}}}".replace("line 1", "line 5") + after)
     assert found.startswith("x: ")
-    assert rule.replace("line 1", "line 4") in found
+    assert rule.replace("line 1", "line 5") in found
 
 
 @pytest.mark.parametrize("name", [1, 1.5, True, None])

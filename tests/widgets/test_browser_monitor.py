@@ -107,16 +107,43 @@ def test_a_study_is_run_stopped_and_questioned_from_the_page(lab, page, tmp_path
     says("finished · 8 of 8")
     failures = page.locator(".hpo-failed").get_by_text(f"{EVIL} went wrong")
     failures.wait_for()
-    page.get_by_text("8 of 8 ended trials within the sliders").wait_for()
+    page.get_by_text("8 of 8 ended trials within the ranges").wait_for()
     shoot("5_finished")
 
-    # brush
-    slide("value", "ArrowLeft", handle=1, times=4)
-    page.get_by_text("3 of 8 ended trials within the sliders").wait_for()
+    # brush by keyboard and by mouse, and ask for a trial by a click
+    trials = page.locator(".hpo-trials")
+    highest = trials.get_by_role("slider", name="value, highest")
+    highest.press("End")
+    for _ in range(9):
+        highest.press("PageDown")
+    expect(trials.get_by_role("status")).not_to_contain_text("8 of 8")
+    highest.press("Escape")
+    expect(trials.get_by_role("status")).to_contain_text("8 of 8")
+    box = trials.get_by_role("group", name="depth").bounding_box()
+    assert box is not None
+    x = box["x"] + box["width"] / 2
+    page.mouse.move(x, box["y"] + 1)
+    page.mouse.down()
+    page.mouse.move(x, box["y"] + box["height"] / 2, steps=5)
+    page.mouse.up()
+    expect(trials.get_by_role("status")).not_to_contain_text("8 of 8")
+    press("Show all")
+    trials.get_by_label("trial", exact=True).fill("2")
+    trials.get_by_label("trial", exact=True).press("Tab")
+    details = trials.get_by_role("region", name="the chosen trial")
+    expect(details).to_contain_text("Trial 2:")
+    dots = trials.locator(".hpo-scatter").bounding_box()
+    assert dots is not None
+    # The lowest dot, between the margins of the figure.
+    best = open_study(EVIL, folder / "toy.db").best_trial
+    at = 64 + (dots["width"] - 94) * best.number / 7
+    page.mouse.click(dots["x"] + at, dots["y"] + dots["height"] - 40)
+    expect(details).to_contain_text(f"Trial {best.number}: completed")
+    expect(details).to_contain_text("depth")
     page.locator(".hpo-failed").scroll_into_view_if_needed()
     shoot("6_brushed")
     press("Show all")
-    page.get_by_text("8 of 8 ended trials within the sliders").wait_for()
+    page.get_by_text("8 of 8 ended trials within the ranges").wait_for()
 
     # question the surrogate, queue what it shows, and go on
     page.locator(".jp-NotebookPanel .jp-Cell").last.click()
@@ -136,7 +163,7 @@ def test_a_study_is_run_stopped_and_questioned_from_the_page(lab, page, tmp_path
     page.get_by_label("trials", exact=True).press("Tab")
     press("Start")
     says("finished · 9 of 9")
-    page.get_by_text("9 of 9 ended trials within the sliders").wait_for()
+    page.get_by_text("9 of 9 ended trials within the ranges").wait_for()
     shoot("9_gone_on")
     ran = open_study(EVIL, folder / "toy.db").trials[8]
     assert ran.params == queued.system_attrs["fixed_params"]

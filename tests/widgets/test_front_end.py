@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
-from hpo_lib.widgets.front_end import PROBLEM_STYLE, escape_mathjax
+from hpo_lib.widgets import front_end
+from hpo_lib.widgets.front_end import escape_mathjax
 
 
 @pytest.mark.parametrize(
@@ -34,7 +36,8 @@ def contrast(one: str, other: str) -> float:
 
 
 def test_text_of_mistakes_can_be_read_in_both_themes():
-    light, dark = re.findall(r"color: (#\w{6})", PROBLEM_STYLE)
+    style = Path(front_end.__file__).with_name("page.css").read_text()
+    light, dark = re.findall(r"hpo-problem {color: (#\w{6})", style)
     assert contrast(light, "#ffffff") >= 4.5
     assert contrast(dark, "#111111") >= 4.5
     assert contrast(light, "#111111") < 4.5  # one colour does not do

@@ -115,7 +115,7 @@ def test_presets_and_files_are_loaded_and_bad_files_are_not(editor):
     editor.load()
     assert editor.space == SearchSpace.preset("reference")
     editor._source.value = "the file"
-    load = editor.box.children[1].children[-1]
+    load = editor.box.children[0].children[-1]
     load.click()
     assert "Nothing was loaded" in editor._status.value
     editor.path.write_text("x: {type: float}")

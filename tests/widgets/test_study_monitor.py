@@ -9,10 +9,8 @@ import papermill
 import pytest
 from nbconvert import HTMLExporter
 
-from hpo_lib.plots.trials import brush, points_data
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.study.background import BackgroundStudy
-from hpo_lib.study.catalog import open_study
 from hpo_lib.study.lease import Lease
 from hpo_lib.study.run import run_study
 from hpo_lib.widgets.study_monitor import StudyMonitor
@@ -44,36 +42,17 @@ def test_a_monitor_draws_when_the_record_has_changed_and_only_then():
     study = run(8)
     monitor = StudyMonitor("toy", "toy.db")
     assert "read-only: nobody runs it now · 8 of 8 trials have ended" in monitor.status.value
-    first, image = monitor.picture(), monitor.coordinates.value
+    first, table = monitor.picture(), monitor.view.table
     assert first.startswith(PNG)
     monitor.refresh()
-    assert monitor.coordinates.value is image
+    assert monitor.view.table is table
     run(9)
     monitor.refresh()
     assert "9 of 9" in monitor.status.value
     assert f"Best: {study.best_value:.4f}" in monitor.status.value
     assert monitor.picture() != first
-    assert [type(child).__name__ for child in monitor.children] == ["HBox", "HTML", "VBox"]
+    assert [type(child).__name__ for child in monitor.children] == ["HBox", "HTML", "VBox", "Page"]
     assert monitor.children[0].children == ()
-
-
-@pytest.mark.slow
-def test_sliders_brush_and_follow_new_trials():
-    run(8)
-    monitor = StudyMonitor("toy", "toy.db")
-    assert list(monitor.sliders) == ["optimizer", "lr", "momentum", "depth"]
-    monitor.values.index = (0, 2)
-    assert monitor.inside.value.startswith("3 of 8 ended trials within the sliders; the best")
-    kept = monitor.values.value
-    run(12)
-    monitor.refresh()
-    assert kept == pytest.approx(monitor.values.value)
-    monitor.sliders["optimizer"].index = (0, 0)
-    points = points_data(open_study("toy", "toy.db"))
-    shown = brush(points, {"optimizer": (0, 0)}, kept)
-    assert monitor.inside.value.startswith(f"{shown.sum()} of 12 ended")
-    monitor.clear.click()
-    assert monitor.inside.value.startswith("12 of 12 ended")
 
 
 @pytest.mark.slow
@@ -169,7 +148,7 @@ def test_a_study_that_nothing_made_yet_and_one_of_optuna_alone_are_shown():
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), 3)
     monitor = StudyMonitor(study)
     assert "3 trials have ended (3 completed)" in monitor.status.value
-    assert monitor.sliders == {}
+    assert monitor.view.axes == []
 
 
 @pytest.mark.slow
@@ -183,7 +162,7 @@ def test_an_open_page_is_kept_up_to_date_and_says_what_it_cannot_read(monkeypatc
         monitor = StudyMonitor("toy", "toy.db") if by_name else StudyMonitor(study)
         monitor._repr_mimebundle_()
         run(6)
-        while "6 of 6" not in monitor.inside.value:
+        while len(monitor.view.table) < 7 * 6 * 4:
             await asyncio.sleep(0.01)
         monkeypatch.setattr(type(study), "get_trials", lambda *_, **__: 1 / 0)
         while "ZeroDivisionError" not in monitor.status.value:
@@ -200,9 +179,6 @@ def test_a_hostile_name_is_text():
     space = SearchSpace.from_dict({EVIL: {"type": "float", "low": 0, "high": 1}})
     run(6, lambda c: c[EVIL] ** 2, name=EVIL, space=space)
     monitor = StudyMonitor(EVIL, "toy.db")
-    slider = monitor.sliders[EVIL]
-    assert slider.description == EVIL
-    assert not slider.description_allow_html
     assert "&lt;img" in monitor.status.value
     assert "<img" not in monitor.status.value + monitor.failures.value
 

@@ -1,0 +1,62 @@
+// Do on the page what ipywidgets leaves out: name the handles of sliders, put the focus where
+// the kernel wants it, and tell the kernel how many dots of the screen a pixel has.
+
+function nameHandles(panel) {
+  for (const slider of panel.querySelectorAll(".widget-hslider")) {
+    const name = slider.querySelector(".widget-label").textContent;
+    const value = slider.querySelector(".widget-readout").textContent;
+    for (const handle of slider.querySelectorAll(".noUi-handle")) {
+      // Setting what is there already would call the observer again, without end.
+      const names = { "aria-label": name, "aria-valuetext": value };
+      for (const [attribute, text] of Object.entries(names)) {
+        if (handle.getAttribute(attribute) !== text) handle.setAttribute(attribute, text);
+      }
+    }
+  }
+}
+
+function focus(panel, selector, attempts = 100) {
+  const control = panel.querySelector(selector);
+  if (control && !control.disabled) {
+    control.focus();
+  } else if (attempts > 0) {
+    // A new row comes to the page a little later than the message.
+    setTimeout(() => focus(panel, selector, attempts - 1), 20);
+  }
+}
+
+export default {
+  render({ model, el }) {
+    let panel = null;
+    const observer = new MutationObserver(() => nameHandles(panel));
+    const onMessage = (message) => panel && focus(panel, message.focus);
+    const tellRatio = () => {
+      model.set("ratio", window.devicePixelRatio);
+      model.save_changes();
+    };
+
+    // The element is put into its panel after this function has returned.
+    const begin = setInterval(() => {
+      panel = el.closest(".hpo-panel");
+      if (!panel) return;
+      clearInterval(begin);
+      nameHandles(panel);
+      observer.observe(panel, {
+        subtree: true,
+        childList: true,
+        characterData: true,
+        attributeFilter: ["aria-valuetext"],
+      });
+    }, 20);
+
+    model.on("msg:custom", onMessage);
+    window.addEventListener("resize", tellRatio);
+    tellRatio();
+    return () => {
+      clearInterval(begin);
+      observer.disconnect();
+      model.off("msg:custom", onMessage);
+      window.removeEventListener("resize", tellRatio);
+    };
+  },
+};

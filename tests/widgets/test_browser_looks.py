@@ -1,0 +1,158 @@
+"""How the widgets look, sound and are reached by the keyboard: JupyterLab in headless Chromium."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+CODE = f"""import sys
+sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+from hpo_lib import SearchSpace, SpaceEditor, StudyMonitor, SurrogateExplorer, run_study
+from tests.toys import TOY_SPACE, bowl
+settings = {{"storage": "toy.db", "workers": 0, "progress": False}}
+study = run_study(bowl, TOY_SPACE, "random", 12, name="toy", **settings)
+SpaceEditor(SearchSpace.preset("small"), "space.yaml", study=study)"""
+WIDGETS = ("editor", "monitor", "explorer")
+
+
+@pytest.fixture
+def notebook(lab, page, tmp_path) -> str:
+    """The address of a notebook with the three widgets, which has run."""
+    cell = {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None}
+    sources = (CODE, "StudyMonitor('toy', 'toy.db')", "SurrogateExplorer(study)")
+    cells = [{**cell, "id": f"c{i}", "source": source} for i, source in enumerate(sources)]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+    content = {"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}
+    (tmp_path / "notebooks" / "looks.ipynb").write_text(json.dumps(content))
+
+    page.set_viewport_size({"width": 1366, "height": 768})
+    address = lab.format("looks.ipynb")
+    page.goto(address, timeout=120_000)
+    page.get_by_text("(ipykernel) | Idle").wait_for(timeout=120_000)
+    page.locator(".jp-NotebookPanel .jp-Cell").first.click()
+    for _ in sources:
+        page.keyboard.press("Shift+Enter")
+    page.get_by_text("Expected here").wait_for(timeout=120_000)
+    return address
+
+
+def test_widgets_are_seen_heard_and_reached_by_the_keyboard(notebook, page, tmp_path):
+    check_both_themes(page, tmp_path / "results")
+    check_sharpness(page)
+    check_keyboard(page)
+    check_narrow_window(page)
+    check_reopening(page, tmp_path)
+
+
+def check_both_themes(page: Any, pictures: Path) -> None:
+    from axe_playwright_python.sync_playwright import Axe  # most tests need no browser
+
+    for theme in ("Light", "Dark"):
+        for name in ("Settings", "Theme", f"JupyterLab {theme}"):
+            page.locator(".lm-MenuBar, .lm-Menu").get_by_text(name, exact=True).click()
+        page.locator(f"body[data-jp-theme-light='{str(theme == 'Light').lower()}']").wait_for(
+            state="attached"
+        )
+        for i, name in enumerate(WIDGETS):
+            panel = page.locator(".hpo-panel").nth(i)
+            panel.evaluate("element => element.scrollIntoView({block: 'start'})")
+            page.screenshot(path=str(pictures / f"{name}_{theme}.png"))
+
+        # With "best practices" of whole pages axe would judge JupyterLab.
+        results = Axe().run(page, ".hpo-panel", {"runOnly": ["wcag2a", "wcag2aa", "wcag21aa"]})
+        violations = results.response["violations"]
+        shown = [(v["id"], [node["html"] for node in v["nodes"]]) for v in violations]
+        assert shown == []
+
+    handles = page.locator(".hpo-panel .noUi-handle")
+    names = [handle.get_attribute("aria-label") for handle in handles.all()]
+    assert names == ["optimizer", "lr", "momentum", "depth"]
+
+
+def check_sharpness(page: Any) -> None:
+    """Every figure has a dot for each dot of the screen, and is seen without scrolling."""
+    for figure in page.locator(".hpo-panel img.hpo-figure").all():
+        natural, shown = figure.evaluate("i => [i.naturalWidth, i.clientWidth]")
+        assert natural == shown * page.evaluate("devicePixelRatio")
+        bottom = "i => i.getBoundingClientRect().bottom"
+        top = "i => i.closest('.hpo-panel').getBoundingClientRect().top"
+        assert figure.evaluate(bottom) - figure.evaluate(top) < 600
+
+
+def check_keyboard(page: Any) -> None:
+    from playwright.sync_api import expect  # most tests need no browser
+
+    editor = page.locator(".hpo-editor")
+    n_rows = len(editor.locator(".hpo-row").all()) - 1
+
+    def press(name: str) -> None:
+        editor.get_by_role("button", name=name, exact=True).focus()
+        page.keyboard.press("Enter")
+
+    def focused(name: str) -> None:
+        expect(editor.locator(":focus")).to_have_accessible_name(name)
+
+    press("Add")
+    focused(f"name, row {n_rows + 1}")
+    page.keyboard.type("size")
+    expect(page.get_by_label(f"name, row {n_rows + 1}", exact=True)).to_have_value("size")
+    press(f"Move row {n_rows + 1} up")
+    focused(f"Move row {n_rows} up")
+    page.keyboard.press("Enter")
+    focused(f"Move row {n_rows - 1} up")
+    expect(page.get_by_label(f"name, row {n_rows - 1}", exact=True)).to_have_value("size")
+    press("Move row 1 up")
+    focused("Move row 1 up")
+    press("Duplicate row 2")
+    focused("name, row 3")
+    press(f"Remove row {n_rows + 2}")
+    focused(f"Remove row {n_rows + 1}")
+
+
+def check_narrow_window(page: Any) -> None:
+    page.set_viewport_size({"width": 700, "height": 768})
+    for field in ("name", "type", "low", "step", "when"):
+        box = page.get_by_label(f"{field}, row 2", exact=True).bounding_box()
+        assert box is not None
+        assert box["width"] > 70
+
+
+def check_reopening(page: Any, tmp_path: Path) -> None:
+    from playwright.sync_api import expect  # most tests need no browser
+
+    static = page.locator(".hpo-static")
+    expect(static).to_have_count(3)
+    for one in static.all():
+        expect(one).to_be_hidden()
+    page.get_by_label("Vertical axis").select_option("depth")
+    page.wait_for_timeout(2500)  # for the figures at rest
+    page.keyboard.press("Control+s")
+    path = tmp_path / "notebooks" / "looks.ipynb"
+    page.wait_for_function(
+        "async () => (await (await fetch('/api/contents/looks.ipynb')).text())"
+        ".includes('hpo-static')"
+    )
+    outputs = [cell["outputs"] for cell in json.loads(path.read_text())["cells"]]
+    assert [len(several) for several in outputs[:3]] == [2, 2, 2]
+
+    page.evaluate(
+        """async () => {
+          const headers = {'X-XSRFToken': document.cookie.match('_xsrf=([^;]*)')[1]};
+          for (const {id} of await (await fetch('/api/sessions')).json())
+            await fetch(`/api/sessions/${id}`, {method: 'DELETE', headers});
+        }"""
+    )
+    page.reload()
+    static.nth(2).locator("img").wait_for(timeout=120_000)
+    page.get_by_text("model not found").first.wait_for(state="attached", timeout=30_000)
+    for error in page.get_by_text("model not found").all():
+        expect(error).to_be_hidden()
+    for one in static.all():
+        one.scroll_into_view_if_needed()
+        expect(one).to_be_visible()
+    page.screenshot(path=str(tmp_path / "results" / "without_kernel.png"))
