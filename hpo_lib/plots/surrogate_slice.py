@@ -66,7 +66,8 @@ class FittedStudy:
     @property
     def names(self) -> tuple[str, ...]:
         """Parameters that can be varied: those with more than one value."""
-        return tuple(axis.name for axis in self.surrogate.encoder.axes)
+        encoder = self.surrogate.encoder
+        return tuple(axis.name for axis in encoder.axes if axis.name not in encoder.held)
 
 
 class Slice(NamedTuple):

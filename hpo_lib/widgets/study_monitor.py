@@ -26,12 +26,12 @@ from hpo_lib.exceptions import StudyError
 from hpo_lib.plots.style import FloatArray
 from hpo_lib.plots.trials import Points, Range, brush, plot_parallel_coordinates, points_data
 from hpo_lib.progress import is_watched
-from hpo_lib.space.parameters import ChoiceParameter
+from hpo_lib.space.parameters import ChoiceParameter, Parameter
 from hpo_lib.study.background import BackgroundStudy, State, background_study
 from hpo_lib.study.catalog import find_study
 from hpo_lib.study.lease import lease_holder
 from hpo_lib.study.storage import DEFAULT_STORAGE, Storage, resolve_storage
-from hpo_lib.trials import StudyRecord, recorded_trials
+from hpo_lib.trials import StudyRecord, is_superseded, recorded_trials, study_name
 from hpo_lib.widgets.base import (
     TWO_COLUMNS,
     Panel,
@@ -101,9 +101,10 @@ class StudyMonitor(Panel):
         self.background: BackgroundStudy | None = None
         self._study: optuna.Study | None = None
         self._absent = ""
+        self._is_named = not isinstance(study, optuna.Study)
         if isinstance(study, optuna.Study):
             self._study = study
-            self.name = study.study_name
+            self.name = study_name(study)
         else:
             self._find_study(study, storage)
 
@@ -199,6 +200,7 @@ class StudyMonitor(Panel):
         self.findings = HTML()
 
         self.sliders: dict[str, Any] = {}
+        self._parameters: tuple[Parameter, ...] = ()
         self.values = _make_range_slider("value", [("none", 0.0)])
         self._grid = GridBox(layout=TWO_COLUMNS)
         self.inside = Label()
@@ -212,8 +214,8 @@ class StudyMonitor(Panel):
     @property
     def study(self) -> optuna.Study | None:
         """Return the study that is watched; None until it begins."""
-        # Asked again until another process has made it.
-        if self._study is None:
+        # Asked again until another process has made it, and when it goes on in another version.
+        if self._study is None or (self._is_named and is_superseded(self._study)):
             self._study = find_study(self.name, self._storage)
         return self._study
 
@@ -316,8 +318,11 @@ class StudyMonitor(Panel):
         self.trials.disabled = is_held or runs_here
 
     def _fit_sliders(self, points: Points) -> None:
-        """Make a slider per parameter once, and extend that of the values, keeping its range."""
-        if not self.sliders:
+        """Make a slider per parameter, and extend that of the values, keeping its range."""
+        # Once for each version of the search space.
+        if self._parameters != points.parameters:
+            self._parameters = points.parameters
+            self.sliders = {}
             for parameter in points.parameters:
                 options = slider_options(parameter)
                 self.sliders[parameter.name] = _make_range_slider(parameter.name, options)
