@@ -18,6 +18,7 @@ from hpo_lib.study.run import run_study
 from hpo_lib.study.steering.versions import change_space, space_versions
 from hpo_lib.study.storage import open_storage
 from hpo_lib.trials import incumbent, own_trials, recorded_trials, study_name, study_space
+from hpo_lib.widgets.surrogate_explorer import queue_trial
 from tests.toys import TOY_SPACE, Learner, bowl
 
 NARROW = SearchSpace.from_yaml(
@@ -247,3 +248,19 @@ def test_the_command_line_does_the_same_and_refuses_with_one_sentence(capsys):
     assert "must be a whole number, got 'x'" in hpo_lib("--promote", "demo", "x")[1]
     assert hpo_lib("--change-space", "other", "narrow.yaml")[0] == 2
     assert hpo_lib("--change-space", "demo", "missing.yaml")[0] == 1
+
+
+def test_a_new_study_takes_what_lies_outside_of_the_last_space_of_an_earlier_one():
+    search(TOY_SPACE, 6)
+    change_space("demo", NARROW, storage="s.db")
+    study = search(TOY_SPACE, 1, name="new", warm_start_from="demo")
+    copies = [t for t in recorded_trials(study) if not t.is_own]
+    assert len(copies) == 6
+    assert {t.outcome for t in copies} == {"completed"}
+
+
+def test_nothing_is_queued_in_a_version_that_was_left():
+    study = search(TOY_SPACE, 3)
+    change_space("demo", NARROW, storage="s.db")
+    with pytest.raises(StudyError, match="gone on in another version"):
+        queue_trial(study, TOY_SPACE.default_configuration() | {"depth": 10})
