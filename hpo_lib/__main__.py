@@ -65,25 +65,28 @@ def _parser() -> argparse.ArgumentParser:
         help="hand a value to each notebook that declares the name; may be repeated",
     )
 
-    studies = commands.add_parser("studies", help="list studies; delete or change one")
+    studies = commands.add_parser("studies", help="list studies, or do something to one")
     studies.set_defaults(command=_studies)
     studies.add_argument("--storage", default="results/studies.db", help="an SQLite file or a URL")
-    studies.add_argument("--delete", metavar="NAME", help="delete this study and its checkpoints")
-    studies.add_argument(
+    one = studies.add_mutually_exclusive_group()
+    one.add_argument("--delete", metavar="NAME", help="delete this study and its checkpoints")
+    one.add_argument(
         "--change-space",
         nargs=2,
         metavar=("NAME", "FILE"),
         help="let this study go on in the search space of a YAML file",
     )
-
-    studies.add_argument(
-        "--best", metavar="NAME", help="print the best configuration of this study as YAML"
-    )
-    studies.add_argument(
+    one.add_argument(
         "--promote",
-        nargs="+",
+        nargs=2,
         metavar=("NAME", "NUMBER"),
-        help="let pruned trials of this study go on when it is run again",
+        help="let a pruned trial of this study go on when it is run again",
+    )
+    one.add_argument(
+        "--note", nargs=2, metavar=("NAME", "TEXT"), help="write a note to this study"
+    )
+    one.add_argument(
+        "--best", metavar="NAME", help="print the best configuration of this study as YAML"
     )
 
     found = commands.add_parser("findings", help="say what a study found")
@@ -161,32 +164,47 @@ def _describe_failure(folder: Path, record: RunRecord, name: str) -> Iterator[st
 
 def _studies(chosen: argparse.Namespace) -> int:
     from hpo_lib.exceptions import StudyError
-    from hpo_lib.space.search_space import SearchSpace
-    from hpo_lib.study.catalog import delete_study, list_studies
-    from hpo_lib.study.steering.promotion import promote
-    from hpo_lib.study.steering.versions import change_space
+    from hpo_lib.study.catalog import list_studies
 
     try:
         _check_storage(chosen.storage)
         if chosen.best is not None:
             return _print_best(chosen.best, chosen.storage)
-        if chosen.change_space is not None:
-            name, file = chosen.change_space
-            change_space(name, SearchSpace.load(file), storage=chosen.storage)
-            print(f"study {name} goes on in the space of {file}")
-        if chosen.delete is not None:
-            delete_study(chosen.delete, chosen.storage)
-            print(f"deleted study {chosen.delete}")
-        if chosen.promote is not None:
-            name, *numbers = chosen.promote
-            promote(name, *map(int, numbers), storage=chosen.storage)
-            print(f"trials {', '.join(numbers)} of study {name} go on when it is run again")
+        _steer(chosen)
         frame = list_studies(chosen.storage)
     except (StudyError, ValueError) as error:
         raise RunError(str(error)) from error
 
     print(frame.to_string() if len(frame) else "no studies")
     return 0
+
+
+def _steer(chosen: argparse.Namespace) -> None:
+    """Do the one thing to a study that was asked for, if any."""
+    from hpo_lib.space.search_space import SearchSpace
+    from hpo_lib.study.catalog import delete_study
+    from hpo_lib.study.steering.notes import annotate
+    from hpo_lib.study.steering.promotion import promote
+    from hpo_lib.study.steering.versions import change_space
+
+    storage = chosen.storage
+    if chosen.delete is not None:
+        delete_study(chosen.delete, storage)
+        print(f"deleted study {chosen.delete}")
+    elif chosen.change_space is not None:
+        name, file = chosen.change_space
+        change_space(name, SearchSpace.load(file), storage=storage)
+        print(f"study {name} goes on in the space of {file}")
+    elif chosen.promote is not None:
+        name, number = chosen.promote
+        if not number.isdecimal():
+            message = f"the number of a trial must be a whole number, got {number!r}"
+            raise RunError(message)
+        promote(name, int(number), storage=storage)
+        print(f"trial {number} of study {name} goes on when the study is run again")
+    elif chosen.note is not None:
+        name, text = chosen.note
+        annotate(name, note=text, storage=storage)
 
 
 def _print_best(name: str, storage: str) -> int:

@@ -83,7 +83,8 @@ def edge_finding(evidence: Evidence) -> Finding | None:
         sentence = "At least 4 completed trials are needed to tell."
         return Finding(_TOPIC, Status.CANT_SAY, sentence)
 
-    ranges = [axis for axis in surrogate.encoder.axes if _has_edges(axis)]
+    axes = [axis for axis in surrogate.encoder.axes if axis.name in evidence.space.distributions()]
+    ranges = [axis for axis in axes if _has_edges(axis)]
     options = _extreme_options(evidence)
     if not ranges and not options:
         return None

@@ -37,7 +37,9 @@ def write_tensorboard(study: optuna.Study, folder: str | Path) -> Path:
     """
     root = user_path(folder)
     for trial in own_trials(study):
-        log = root / f"trial_{trial.number:04d}"
+        # A promoted trial had a log when it was pruned.
+        suffix = "_promoted" if trial.record.promoted else ""
+        log = root / f"trial_{trial.number:04d}{suffix}"
         if not trial.is_finished or log.exists():
             continue
 

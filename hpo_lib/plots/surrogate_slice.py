@@ -66,7 +66,8 @@ class FittedStudy:
     @property
     def names(self) -> tuple[str, ...]:
         """Parameters that can be varied: those with more than one value."""
-        return tuple(axis.name for axis in self.surrogate.encoder.axes)
+        encoder = self.surrogate.encoder
+        return tuple(axis.name for axis in encoder.axes if axis.name not in encoder.held)
 
 
 class Slice(NamedTuple):
@@ -257,7 +258,7 @@ def _nearness(
     # Two options of a choice are as far apart as any other two.
     origin = scaled(np.where(encoder.choice, 0, row))
     distance = scaled(np.where(encoder.choice, rows != row, rows)) - origin
-    distance[:, np.isin(fitted.names, names)] = 0
+    distance[:, np.isin([axis.name for axis in encoder.axes], names)] = 0
     return np.exp(-0.5 * (distance**2).sum(axis=1))
 
 

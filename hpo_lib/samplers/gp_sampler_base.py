@@ -162,7 +162,7 @@ class GPSamplerBase(ConfigurationSampler):
         search_space: dict[str, BaseDistribution],
     ) -> dict[str, Any]:
         encoder = self._encoder_of(study, search_space)
-        if not encoder.axes:
+        if len(encoder.axes) == len(encoder.held):
             return {}
 
         # x0 first. Enqueued and warm-start trials do not take the place of any of them.

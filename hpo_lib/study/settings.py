@@ -15,7 +15,7 @@ import optuna
 import pandas as pd
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from hpo_lib.exceptions import StudyChangedError
 from hpo_lib.identity import read_options
@@ -319,11 +319,13 @@ def begin_study(
 def _warm_start_trials(earlier: optuna.Study, space: SearchSpace) -> list[FrozenTrial]:
     """Return the completed trials of a study that lie in a space, completed by its values."""
     name = earlier.study_name
-    completed = earlier.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    n_completed = 0
     copies: list[FrozenTrial] = []
-    for trial in completed:
-        recorded = RecordedTrial.from_trial(trial)
-        if space.contains(recorded.configuration):
+    for trial in earlier.get_trials(deepcopy=False):
+        # Those outside of the earlier study's present space may be inside this one.
+        recorded = RecordedTrial.from_trial(trial).as_evidence()
+        n_completed += recorded.is_completed
+        if recorded.is_completed and space.contains(recorded.configuration):
             source = recorded.record.warm_start or f"{name}#{trial.number}"
             configuration = space.complete(recorded.configuration)
             warm_start_trial = copy_for_warm_start(
@@ -334,9 +336,9 @@ def _warm_start_trials(earlier: optuna.Study, space: SearchSpace) -> list[Frozen
             )
             copies.append(warm_start_trial)
 
-    if completed and not copies:
+    if n_completed and not copies:
         message = (
-            f"warm_start_from={name!r} must have a trial inside the space, got {len(completed)} "
+            f"warm_start_from={name!r} must have a trial inside the space, got {n_completed} "
             "outside: where a parameter is new, its value in them is not known"
         )
         raise StudyChangedError(message)

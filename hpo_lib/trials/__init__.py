@@ -364,6 +364,11 @@ def study_name(study: optuna.Study) -> str:
     return StudyRecord.of(study).name or study.study_name
 
 
+def is_superseded(study: optuna.Study) -> bool:
+    """Return whether a study went on in a later version than this one."""
+    return StudyRecord.of(study).next_version is not None
+
+
 @dataclass(frozen=True)
 class Note:
     """What a user has written to a study or to one of its trials.

@@ -37,9 +37,9 @@ def copy_for_warm_start(
         configuration: its values in the other study's space.
         distributions: of the searched parameters of that space, by name.
     """
-    record = TrialRecord.read(trial.user_attrs)
-    record = replace(record, configuration=configuration, warm_start=source)
-    copy = _completed_trial(record, cast("float", trial.value), distributions)
+    recorded = RecordedTrial.from_trial(trial).as_evidence()
+    record = replace(recorded.record, configuration=configuration, warm_start=source, outside=None)
+    copy = _completed_trial(record, cast("float", recorded.value), distributions)
     copy.user_attrs = {**trial.user_attrs, **copy.user_attrs}
     copy.intermediate_values = trial.intermediate_values
     return copy

@@ -16,7 +16,7 @@ from hpo_lib.space.parameters import ChoiceParameter, Parameter
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Value
 from hpo_lib.space.yaml_io import read_yaml
-from hpo_lib.trials import StudyRecord, own_trials, recorded_trials
+from hpo_lib.trials import StudyRecord, own_trials, recorded_trials, study_name
 
 # Bars of a prior, and the height and width of the picture in pixels.
 _BINS = 24
@@ -105,16 +105,15 @@ def describe_warm_start(study: optuna.Study, space: SearchSpace) -> str:
         study: a recorded study.
         space: the edited space.
     """
-    name = repr(study.study_name)
+    name = repr(study_name(study))
     if StudyRecord.of(study).space == space.to_yaml(comments=False):
         return escape(f"Study {name} was recorded with this very space and can go on.")
 
     inside, n_trials = warm_start_count(study, space)
-    text = (
-        f"{inside} of the {n_trials} trials of study {name} lie inside. A new study takes them: "
-    )
+    text = f"{inside} of the {n_trials} trials of study {name} lie inside. It goes on with them: "
+    text = escape(text) + "<code>run_study(…, change_space=True)</code>; a new study takes them: "
     call = f"run_study(…, warm_start_from={name})"
-    return f"{escape(text)}<code>{escape(call)}</code>"
+    return f"{text}<code>{escape(call)}</code>"
 
 
 def file_difference(space: SearchSpace, path: Path) -> list[str]:

@@ -17,7 +17,7 @@ from hpo_lib.study.background import BackgroundStudy, State, background_study
 from hpo_lib.study.catalog import find_study
 from hpo_lib.study.lease import lease_holder
 from hpo_lib.study.storage import Storage, resolve_storage, storage_name
-from hpo_lib.trials import StudyRecord, recorded_trials, study_space
+from hpo_lib.trials import StudyRecord, is_superseded, recorded_trials, study_name, study_space
 from hpo_lib.widgets.base import Panel, make_field
 from hpo_lib.widgets.front_end import in_turn
 from hpo_lib.widgets.monitor_summary import (
@@ -79,9 +79,10 @@ class StudyMonitor(Panel):
         self.background: BackgroundStudy | None = None
         self._study: optuna.Study | None = None
         self._absent = ""
+        self._is_named = not isinstance(study, optuna.Study)
         if isinstance(study, optuna.Study):
             self._study = study
-            self.name = study.study_name
+            self.name = study_name(study)
         else:
             self._find_study(study, storage)
 
@@ -179,8 +180,8 @@ class StudyMonitor(Panel):
     @property
     def study(self) -> optuna.Study | None:
         """Return the study that is watched; None until it begins."""
-        # Asked again until another process has made it.
-        if self._study is None:
+        # Asked again until another process has made it, and when it goes on in another version.
+        if self._study is None or (self._is_named and is_superseded(self._study)):
             self._study = find_study(self.name, self._storage)
         return self._study
 

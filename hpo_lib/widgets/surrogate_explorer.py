@@ -13,7 +13,14 @@ from hpo_lib.exceptions import StudyError
 from hpo_lib.plots.surrogate_slice import FittedStudy, fitted_study, plot_slice, slice_data
 from hpo_lib.space.values import Configuration, Value
 from hpo_lib.study.lease import lease_holder
-from hpo_lib.trials import own_trials, recorded_trials, stop_reason, study_space
+from hpo_lib.trials import (
+    is_superseded,
+    own_trials,
+    recorded_trials,
+    stop_reason,
+    study_name,
+    study_space,
+)
 from hpo_lib.widgets.base import (
     TWO_COLUMNS,
     Panel,
@@ -45,7 +52,12 @@ def queue_trial(study: optuna.Study, values: Mapping[str, Value]) -> Configurati
     """
     holder = lease_holder(study)
     if holder is not None:
-        message = f"study {study.study_name!r} is being written by {holder}: stop it, then queue"
+        message = f"study {study_name(study)!r} is being written by {holder}: stop it, then queue"
+        raise StudyError(message)
+
+    if is_superseded(study):
+        name = study_name(study)
+        message = f"study {name!r} has gone on in another version: open that, then queue"
         raise StudyError(message)
 
     # Optuna enqueues searched parameters; the record has fixed values too.

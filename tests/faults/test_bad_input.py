@@ -240,7 +240,7 @@ STORAGES += ["sqlite:///studies.db", "sqlite:///", "mysql://x", "foo://bar", "re
 TOKENS = [*"05", "run", "studies", "clean", "--profile", "smoke", "--data", "digits", "folder:x"]
 TOKENS += ["--into", "full", "garbage", "new", "-p", "n_trials", "seed", "--storage", "--delete"]
 TOKENS += ["there", "~nobody", "folder:~nobody", "--yes", "-h", "--into=", "run_folder"]
-TOKENS += ["garbage.ipynb", *STORAGES]
+TOKENS += ["garbage.ipynb", "--promote", "--change-space", "--note", "--best", *STORAGES]
 
 
 def everything() -> dict[str, bytes]:

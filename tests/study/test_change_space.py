@@ -5,10 +5,12 @@ from __future__ import annotations
 import optuna
 import pytest
 
+from hpo_lib.__main__ import main
 from hpo_lib.exceptions import SpaceError, StudyChangedError, StudyError, StudyHeldError
 from hpo_lib.plots.trials import points_data, trial_curves_data
 from hpo_lib.samplers.surrogate import fit_surrogate
 from hpo_lib.space.search_space import SearchSpace
+from hpo_lib.space.yaml_io import read_yaml
 from hpo_lib.study.catalog import delete_study, list_studies, open_study, trials_frame
 from hpo_lib.study.lease import hold_lease
 from hpo_lib.study.retrain import retrain_top_k
@@ -16,6 +18,7 @@ from hpo_lib.study.run import run_study
 from hpo_lib.study.steering.versions import change_space, space_versions
 from hpo_lib.study.storage import open_storage
 from hpo_lib.trials import incumbent, own_trials, recorded_trials, study_name, study_space
+from hpo_lib.widgets.surrogate_explorer import queue_trial
 from tests.toys import TOY_SPACE, Learner, bowl
 
 NARROW = SearchSpace.from_yaml(
@@ -225,3 +228,39 @@ def test_a_held_value_searches_the_slice_with_all_that_is_known():
 
     wide = search(held.fix(lr=None, optimizer=None), 20, "bayes", change_space=True)
     assert outcomes(wide) == ["completed"] * 20
+
+
+def test_the_command_line_does_the_same_and_refuses_with_one_sentence(capsys):
+    search(TOY_SPACE, 6)
+    NARROW.save("narrow.yaml")
+
+    def hpo_lib(*arguments: str) -> tuple[int, str]:
+        code = main(["studies", "--storage", "s.db", *arguments])
+        shown = capsys.readouterr()
+        return code, shown.out + shown.err
+
+    assert "study demo goes on" in hpo_lib("--change-space", "demo", "narrow.yaml")[1]
+    assert study_space(open_study("demo", "s.db")) == NARROW
+    assert "narrower" in hpo_lib("--note", "demo", "narrower")[1]
+    code, text = hpo_lib("--best", "demo")
+    assert (code, read_yaml(text)[0]) == (0, incumbent(open_study("demo", "s.db")).configuration)
+    assert hpo_lib("--promote", "demo", "0")[0] == 2
+    assert "must be a whole number, got 'x'" in hpo_lib("--promote", "demo", "x")[1]
+    assert hpo_lib("--change-space", "other", "narrow.yaml")[0] == 2
+    assert hpo_lib("--change-space", "demo", "missing.yaml")[0] == 1
+
+
+def test_a_new_study_takes_what_lies_outside_of_the_last_space_of_an_earlier_one():
+    search(TOY_SPACE, 6)
+    change_space("demo", NARROW, storage="s.db")
+    study = search(TOY_SPACE, 1, name="new", warm_start_from="demo")
+    copies = [t for t in recorded_trials(study) if not t.is_own]
+    assert len(copies) == 6
+    assert {t.outcome for t in copies} == {"completed"}
+
+
+def test_nothing_is_queued_in_a_version_that_was_left():
+    study = search(TOY_SPACE, 3)
+    change_space("demo", NARROW, storage="s.db")
+    with pytest.raises(StudyError, match="gone on in another version"):
+        queue_trial(study, TOY_SPACE.default_configuration() | {"depth": 10})

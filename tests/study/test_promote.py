@@ -6,10 +6,14 @@ from pathlib import Path
 
 import optuna
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 from hpo_lib.exceptions import StudyError
+from hpo_lib.exchange.tensorboard import write_tensorboard
 from hpo_lib.study.run import run_study
 from hpo_lib.study.steering.promotion import promote
+from hpo_lib.study.steering.versions import change_space
 from hpo_lib.trials import TrialOutcome, incumbent, recorded_trials
 from tests.toys import TOY_SPACE, Learner
 
@@ -72,6 +76,35 @@ def test_the_worst_checkpoints_go_first_within_the_quota_and_none_are_kept_with_
     whole = recorded_trials(search(pruning=None, name="whole", storage="whole.db"))
     promote("demo", numbers[0], storage="s.db")
     assert recorded_trials(search())[numbers[0]].value == whole[numbers[0]].value
+
+
+@pytest.mark.slow
+def test_a_journal_and_workers_go_on_too():
+    journal = JournalStorage(JournalFileBackend("journal"))
+    options = {"storage": journal, "workers": 2}
+    number = pruned(search(**options))[0]
+    promote("demo", number, storage=journal)
+    study = search(**options)
+    assert recorded_trials(study)[number].is_completed
+    assert study.study_name == "demo (version 2)"
+    change_space("demo", TOY_SPACE.fix(depth=4), storage=journal)
+    options |= {"storage": JournalStorage(JournalFileBackend("journal"))}
+    study = run_study(
+        Learner("log"), TOY_SPACE.fix(depth=4), "random", 12, pruning="asha", **CALL | options
+    )
+    assert len(study.trials) == 12
+    assert {t.outcome for t in recorded_trials(study)} <= {"completed", "pruned", "outside"}
+
+
+def test_a_tracker_gets_what_a_promoted_trial_came_to():
+    study = search()
+    number = pruned(study)[0]
+    write_tensorboard(study, "logs")
+    promote("demo", number, storage="s.db")
+    write_tensorboard(search(), "logs")
+    names = {path.name for path in Path("logs").iterdir()}
+    assert {f"trial_{number:04d}", f"trial_{number:04d}_promoted"} <= names
+    assert len(names) == 10
 
 
 def test_what_was_not_pruned_is_refused():
