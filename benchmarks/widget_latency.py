@@ -1,6 +1,7 @@
 """Milliseconds from a keystroke to what the widgets show of it, in a real browser.
 
-The editor holds the preset small; explorer and monitor a study of 200 trials of it.
+The editor holds the preset small; the explorer a study of 200 trials of it, the monitor one of
+1,000, whose lines are brushed by the mouse.
 
 JupyterLab and Chromium run on this machine; the clock is the page's own, from the event of the
 input to the first frame in which the answer stands on the page.
@@ -33,7 +34,9 @@ def objective(configuration):
 space = SearchSpace.preset("small")
 study = run_study(objective, space, "random", 200, name="b", storage="memory", workers=0)
 SurrogateExplorer(study)"""
-MONITOR = "StudyMonitor(study)"
+MONITOR = """StudyMonitor(
+    run_study(objective, space, "random", 1000, name="b", storage="memory", workers=0)
+)"""
 ROW = 2
 MEASURE = """async ([label, text, expected]) => {
   const editor = document.querySelector('.hpo-editor');
@@ -54,10 +57,10 @@ MEASURE = """async ([label, text, expected]) => {
   return performance.now() - begun;
 }"""
 
-SLIDE = """async (cell, [label, image, key]) => {
+SLIDE = """async (cell, [label, key]) => {
   const slider = [...cell.querySelectorAll('.widget-hslider')].find(
     s => s.querySelector('label').textContent === label);
-  const img = cell.querySelectorAll('img')[image];
+  const img = cell.querySelector('img');
   let before;
   do {  // until what was drawn before is shown
     before = img.src;
@@ -75,19 +78,68 @@ SLIDE = """async (cell, [label, image, key]) => {
   return performance.now() - begun;
 }"""
 
+# The button of the mouse is down on the axis: each frame draws the lines of another range.
+BRUSH = """async (view, n) => {
+  const axis = view.querySelector('[role=group][aria-label=lr]');
+  const {left, top, height} = axis.getBoundingClientRect();
+  const times = [];
+  for (let i = 0; i < n + 2; i++) {
+    const begun = performance.now();
+    const clientY = top + height * (0.3 + 0.6 * (i % 20) / 20);
+    axis.dispatchEvent(new PointerEvent('pointermove', {clientX: left, clientY}));
+    await new Promise(requestAnimationFrame);
+    if (i > 1) times.push(performance.now() - begun);
+  }
+  return times;
+}"""
+
+CLICK = """async (view, number) => {
+  const input = view.querySelector('input[type=number]');
+  const details = view.querySelector('.hpo-details');
+  const begun = performance.now();
+  input.value = number;
+  input.dispatchEvent(new Event('change'));
+  await new Promise((done, fail) => {
+    setTimeout(() => fail(new Error('no trial shown in 30 s')), 30000);
+    const watch = new MutationObserver(() => {
+      if (!details.textContent.startsWith(`Trial ${number}:`)) return;
+      watch.disconnect();
+      requestAnimationFrame(done);
+    });
+    watch.observe(details, {subtree: true, childList: true});
+  });
+  return performance.now() - begun;
+}"""
+
+
+def measure_trials(page: Page, n: int) -> dict[str, list[float]]:
+    """Brush the axis of a hyperparameter, and ask for trials."""
+    view = page.locator(".hpo-trials")
+    view.scroll_into_view_if_needed()
+    box = view.get_by_role("group", name="lr").bounding_box()
+    if box is None:
+        message = "the axis of lr is not shown"
+        raise RuntimeError(message)
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 3)
+    page.mouse.down()
+    frames = view.evaluate(BRUSH, n)
+    page.mouse.up()
+    clicks = [view.evaluate(CLICK, number) for number in range(n + 1)]
+    return {"brush of 1,000, a frame": frames, "a clicked trial": clicks[1:]}
+
 
 def measure_pictures(page: Page, n: int) -> dict[str, list[float]]:
-    """Move a slider of the explorer, along one axis and along two, and one of the monitor."""
+    """Move a slider of the explorer, along one axis and along two."""
     times: dict[str, list[float]] = {}
-    for kind, cell, image in (("explorer", 1, 0), ("explorer, two axes", 1, 0), ("brush", 2, 1)):
-        place = page.locator(".jp-Cell").nth(cell)
+    for kind in ("explorer", "explorer, two axes"):
+        place = page.locator(".jp-Cell").nth(1)
         place.scroll_into_view_if_needed()
         if kind.endswith("axes"):
             place.get_by_label("Vertical axis").select_option("dropout")
         times[kind] = []
         for i in range(n + 2):
             key = "ArrowRight" if i % 2 == 0 else "ArrowLeft"
-            milliseconds = place.evaluate(SLIDE, ["lr", image, key])
+            milliseconds = place.evaluate(SLIDE, ["lr", key])
             if i > 1:  # the first ones warm up
                 times[kind].append(milliseconds)
     return times
@@ -156,9 +208,9 @@ def main() -> None:
             page.locator(".jp-NotebookPanel .jp-Cell").first.click()
             for _ in range(3):
                 page.keyboard.press("Shift+Enter")
-            page.get_by_text("200 of 200 ended trials").wait_for(timeout=120_000)
+            page.get_by_text("1000 of 1000 ended trials").wait_for(timeout=120_000)
             page.get_by_text("(ipykernel) | Idle").wait_for(timeout=120_000)
-            times = measure_editor(page, n) | measure_pictures(page, n)
+            times = measure_editor(page, n) | measure_pictures(page, n) | measure_trials(page, n)
             browser.close()
         finally:
             server.terminate()
@@ -166,7 +218,7 @@ def main() -> None:
     print("ms from keystroke to frame")
     for kind, values in times.items():
         high = statistics.quantiles(values, n=20)[-1]
-        print(f"{kind:20s} median {statistics.median(values):6.0f}   95 % {high:6.0f}   n {n}")
+        print(f"{kind:24s} median {statistics.median(values):6.0f}   95 % {high:6.0f}   n {n}")
     medians = {kind: round(statistics.median(values), 1) for kind, values in times.items()}
     print(json.dumps({"n": n, "median_ms": medians}))
 

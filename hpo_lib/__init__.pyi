@@ -14,6 +14,8 @@ from .comparison.small_tasks import open_objectives as open_objectives
 from .comparison.statistics import budget_to_target as budget_to_target
 from .comparison.statistics import final_values as final_values
 from .comparison.statistics import summary as summary
+from .comparison.studies import compare_studies as compare_studies
+from .comparison.studies import space_differences as space_differences
 from .comparison.surrogate_benchmark import SurrogateObjective as SurrogateObjective
 from .comparison.training_records import read_record as read_record
 from .comparison.training_records import study_record as study_record

@@ -6,6 +6,7 @@ import io
 from base64 import b64encode
 from collections.abc import Sequence
 from functools import cached_property
+from html import escape
 from typing import Any, cast
 
 import ipywidgets
@@ -159,14 +160,17 @@ class Panel(Displayed, ipywidgets.VBox):
     def show_figure(
         self,
         axes: Axes | AxesArray,
+        text: str,
         layout: list[Bbox] | None = None,
     ) -> None:
         """Show a figure as sharp as the screen is.
 
         Args:
             axes: one or all axes of the figure.
+            text: what it shows, for those who cannot see it.
             layout: as in `to_png`.
         """
+        self.page.figure = text
         # The page would stretch an image without a width.
         self.image.width = str(round(figure_of(axes).get_figwidth() * _PIXELS_PER_INCH))
         self.image.value = to_png(axes, layout, self.page.ratio)
@@ -188,9 +192,11 @@ class Panel(Displayed, ipywidgets.VBox):
     def static_html(self) -> str:
         """Return the figure as HTML."""
         png = b64encode(self.picture()).decode()
-        name = type(self).__name__
-        attributes = f"class='hpo-figure' alt='{name}' width='{self.image.width}'"
-        return f"<img {attributes} src='data:image/png;base64,{png}'>" if png else name
+        if not png:
+            return f"{type(self).__name__} without a figure"
+        text = escape(self.page.figure)
+        attributes = f"class='hpo-figure' alt='{text}' width='{self.image.width}'"
+        return f"<img {attributes} src='data:image/png;base64,{png}'>"
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         if is_watched():

@@ -14,7 +14,7 @@ import pandas as pd
 from anywidget import AnyWidget
 from IPython.display import display
 from jinja2 import Template
-from traitlets import Float
+from traitlets import Float, Unicode
 
 from hpo_lib.formatting import format_number
 from hpo_lib.progress import is_watched
@@ -58,15 +58,17 @@ def escape_mathjax(text: str) -> str:
 
 
 class Page(AnyWidget):
-    """Name the handles of the sliders in a box of class `PANEL`, and move the keyboard's focus.
+    """Name the sliders and the figure in a box of class `PANEL`, and move the keyboard's focus.
 
     Attributes:
+        figure: what the figure shows, for those who cannot see it.
         ratio: dots of the screen for each pixel of the page.
     """
 
     _esm = Path(__file__).with_name("page.js")
     _css = Path(__file__).with_name("page.css")
 
+    figure = Unicode("figure").tag(sync=True)
     ratio = Float(1.0).tag(sync=True)
 
     def __init__(self) -> None:

@@ -1,7 +1,8 @@
-// Do on the page what ipywidgets leaves out: name the handles of sliders, put the focus where
-// the kernel wants it, and tell the kernel how many dots of the screen a pixel has.
+// Do on the page what ipywidgets leaves out: name the handles of sliders and figures, put the
+// focus where the kernel wants it, and tell the kernel how many dots of the screen a pixel has.
 
-function nameHandles(panel) {
+function nameParts(panel, figure) {
+  for (const image of panel.querySelectorAll("img.hpo-figure")) image.alt = figure;
   for (const slider of panel.querySelectorAll(".widget-hslider")) {
     const name = slider.querySelector(".widget-label").textContent;
     const value = slider.querySelector(".widget-readout").textContent;
@@ -28,7 +29,8 @@ function focus(panel, selector, attempts = 100) {
 export default {
   render({ model, el }) {
     let panel = null;
-    const observer = new MutationObserver(() => nameHandles(panel));
+    const observer = new MutationObserver(() => name());
+    const name = () => panel && nameParts(panel, model.get("figure"));
     const onMessage = (message) => panel && focus(panel, message.focus);
     const tellRatio = () => {
       model.set("ratio", window.devicePixelRatio);
@@ -40,7 +42,7 @@ export default {
       panel = el.closest(".hpo-panel");
       if (!panel) return;
       clearInterval(begin);
-      nameHandles(panel);
+      name();
       observer.observe(panel, {
         subtree: true,
         childList: true,
@@ -50,12 +52,14 @@ export default {
     }, 20);
 
     model.on("msg:custom", onMessage);
+    model.on("change:figure", name);
     window.addEventListener("resize", tellRatio);
     tellRatio();
     return () => {
       clearInterval(begin);
       observer.disconnect();
       model.off("msg:custom", onMessage);
+      model.off("change:figure", name);
       window.removeEventListener("resize", tellRatio);
     };
   },

@@ -226,7 +226,7 @@ class StudyMonitor(Panel):
             drawn = (StudyRecord.of(study).stopped, progress)
             if drawn == self._drawn:
                 return
-            self.show_figure(plot_progress(study))
+            self.show_figure(plot_progress(study), "incumbent and learning curves so far")
 
         yield
 

@@ -182,7 +182,8 @@ class SurrogateExplorer(Panel):
         acquisition = self.acquisition.value
         # Figures of the same axes share their layout.
         layout = self._layouts.setdefault((*names, acquisition), [])
-        self.show_figure(plot_slice(data, acquisition=acquisition), layout)
+        axes = plot_slice(data, acquisition=acquisition)
+        self.show_figure(axes, f"what the surrogate expects along {' and '.join(names)}", layout)
 
         configuration = self.configuration
         mean, std = self._fitted.surrogate.predict([configuration])

@@ -32,7 +32,8 @@ const format = (x) => (Number.isFinite(x) ? String(Number(x.toPrecision(4))) : "
 
 /** Return columns of the table, ranges of those without an axis, and who is failed or best. */
 function readData(model) {
-  const axes = model.get("axes");
+  // A copy: the value's axis gets its ends here.
+  const axes = model.get("axes").map((axis) => ({ ...axis }));
   const bytes = model.get("table");
   const all = new Float32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength));
   const n = axes.length ? all.length / (axes.length + OTHER_COLUMNS.length) : 0;
@@ -63,12 +64,15 @@ function position(value, low, high, isLog) {
   return (value - low) / (high - low);
 }
 
-/** Return the value that stands at a position, as text. */
+/** Return the number that stands at a position. */
+function numberAt({ low, high }, height, isLog) {
+  return isLog && low > 0 ? low * (high / low) ** height : low + height * (high - low);
+}
+
+/** Return what stands at a position, as text. */
 function textAt(axis, height, isLog) {
   if (axis.options) return axis.options[Math.round(height * (axis.options.length - 1))];
-  const number = isLog && axis.low > 0
-    ? axis.low * (axis.high / axis.low) ** height
-    : axis.low + height * (axis.high - axis.low);
+  const number = numberAt(axis, height, isLog);
   return format(axis.whole ? Math.round(number) : number);
 }
 
@@ -129,20 +133,46 @@ class View {
 
   /** Take over new trials. */
   onData() {
+    const before = this.data;
     this.data = readData(this.model);
-    const { axes } = this.data;
+    const { axes, low, high } = this.data;
     this.el.style.display = axes.length ? "" : "none";
     if (!axes.length) return;
 
-    const value = axes[axes.length - 1];
-    Object.assign(value, { low: this.data.low, high: this.data.high });
+    Object.assign(axes[axes.length - 1], { low, high });
+    if (before?.axes.length === axes.length) this.keepValues(before, this.state.log);
+
+    // New trials of a study leave the axes as they are, with the focus and the mouse on them.
+    const described = JSON.stringify(this.model.get("axes"));
+    if (described !== this.described) {
+      this.described = described;
+      this.offerAxes();
+      this.makeAxes();
+    }
+    this.layOut();
+  }
+
+  offerAxes() {
+    const { axes } = this.data;
     this.across.replaceChildren();
     [...OTHER_COLUMNS, ...axes.slice(0, -1).map((axis) => axis.name)].forEach((name, i) => {
       const key = i < OTHER_COLUMNS.length ? name : i - OTHER_COLUMNS.length;
       make("option", "", this.across, { value: key }).textContent = name;
     });
-    this.makeAxes();
-    this.layOut();
+  }
+
+  /** Let the range of the value have the same ends in values where the axis has changed. */
+  keepValues(before, wasLog) {
+    const last = this.data.axes.length - 1;
+    const range = this.state.ranges[last];
+    if (!range || !(before.low < before.high)) return;
+    const move = (height) => {
+      // An open end stays open.
+      if (height === 0 || height === 1) return height;
+      const value = numberAt(before, height, wasLog);
+      return clamp(position(value, this.data.low, this.data.high, this.state.log));
+    };
+    this.state.ranges = { ...this.state.ranges, [last]: range.map(move) };
   }
 
   makeAxes() {
@@ -190,6 +220,7 @@ class View {
     const width = this.coordinates.clientWidth;
     if (!width || !this.data.axes.length) return;
     this.width = width;
+    this.isStale = false;
 
     for (const canvas of [this.faint, this.bright]) this.fit(canvas, this.width, HEIGHT);
     this.scatterWidth = Math.round(this.width * 0.55);
@@ -448,11 +479,15 @@ class View {
   // Answers to the mouse and the keyboard
 
   change(changes, isDone = true) {
-    const needsHeights = "log" in changes;
+    const wasLog = this.state.log;
     Object.assign(this.state, changes);
+    const needsHeights = wasLog !== this.state.log;
+    this.isStale ||= needsHeights;
+    // What comes from the model has been moved already.
+    if (needsHeights && isDone) this.keepValues(this.data, wasLog);
     // Messages of the mouse come faster than frames.
     cancelAnimationFrame(this.frame);
-    this.frame = requestAnimationFrame(() => (needsHeights ? this.layOut() : this.draw()));
+    this.frame = requestAnimationFrame(() => (this.isStale ? this.layOut() : this.draw()));
     if (isDone) {
       this.model.set("state", { ...this.state });
       this.model.save_changes();

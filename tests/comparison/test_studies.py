@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hpo_lib.comparison.hypothesis_tests import separations
+from hpo_lib.comparison.studies import compare_studies, space_differences
+from hpo_lib.plots.comparison import plot_comparison, plot_final_values
+from hpo_lib.space.search_space import SearchSpace
+from hpo_lib.study.run import run_study
+
+WIDE = (
+    "x: {type: float, low: 0.0, high: 1.0, default: 0.5}\n'a: b': {type: int, low: 1, high: 3}\n"
+)
+NARROW = WIDE.replace("high: 1.0", "high: 0.6") + "extra: {type: int, low: 1, high: 9}\n"
+
+
+def run(text: str, seed: int) -> Any:
+    settings: dict[str, Any] = {"storage": "memory", "workers": 0, "progress": False}
+    space = SearchSpace.from_yaml(text)
+    return run_study(lambda c: c["x"], space, "random", 6, name="s", seed=seed, **settings)
+
+
+@pytest.fixture(scope="module")
+def studies() -> dict[str, Any]:
+    return {"wide": [run(WIDE, seed) for seed in range(3)], "narrow": run(NARROW, 0)}
+
+
+def test_recorded_studies_are_a_comparison(studies):
+    frame = compare_studies(studies)
+    assert frame.groupby("strategy")["seed"].nunique().to_dict() == {"wide": 3, "narrow": 1}
+    last = frame[frame["trial"] == 6].set_index(["strategy", "seed"])["best"]
+    assert last["wide", 2] == studies["wide"][2].best_value
+    assert last["narrow", 0] == studies["narrow"].best_value
+
+    labels = plot_comparison(frame).get_legend_handles_labels()[1]
+    assert labels == ["wide (n = 3 seeds)", "narrow (n = 1 seed)"]
+    assert plot_final_values(frame).get_ylabel()
+    both = compare_studies({"a": studies["wide"], "b": studies["wide"]})
+    assert len(separations(both)) == 1
+
+
+def test_spaces_are_compared_by_the_parameters_that_differ(studies):
+    frame = space_differences(studies)
+    assert list(frame.columns) == ["wide", "narrow"]
+    assert list(frame.index) == ["x", "extra"]
+    assert frame.loc["x", "narrow"] == "{type: float, low: 0.0, high: 0.6, default: 0.5}"
+    assert frame.loc["extra", "wide"] == ""
+    assert space_differences({"a": studies["narrow"], "b": studies["narrow"]}).empty
+
+
+@pytest.mark.parametrize("studies", [{}, {"none": []}])
+def test_a_label_without_a_study_is_refused(studies):
+    with pytest.raises(ValueError, match="studies must hold a study for each label"):
+        compare_studies(studies)
