@@ -93,7 +93,8 @@ def warm_start_count(study: optuna.Study, space: SearchSpace) -> tuple[int, int]
         study: the trials inside are what `run_study(..., warm_start_from=study.study_name)` takes.
         space: the space of a new study.
     """
-    trials = [trial for trial in recorded_trials(study) if trial.is_completed]
+    ended = [trial.as_evidence() for trial in recorded_trials(study)]
+    trials = [trial for trial in ended if trial.is_completed]
     inside = sum(space.contains(trial.configuration) for trial in trials)
     return inside, len(trials)
 
