@@ -52,7 +52,7 @@ def train(configuration, context):
         output_dir=str(context.folder / "trainer"),
         num_train_epochs=context.budget,  # the learning rate falls over all of them
         learning_rate=configuration["lr"],
-        per_device_train_batch_size=16,
+        per_device_train_batch_size=8,
         seed=context.seed,
         save_strategy="epoch",
         logging_strategy="no",
