@@ -6,7 +6,7 @@ import operator
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 from hpo_lib.exceptions import MissingExtraError
 
@@ -46,18 +46,26 @@ def check_member(name: str, value: str, allowed: Iterable[str]) -> None:
         raise ValueError(message)
 
 
-def check_name(name: str) -> str:
-    """Return the name of a study; an empty one is refused."""
+def check_name(name: Any) -> str:
+    """Return the name of a study; an empty one, or what is no text, is refused."""
+    if not isinstance(name, str):
+        message = f"name must be text, got {name!r}"
+        raise TypeError(message)
     if not name:
         message = f"name must not be empty, got {name!r}"
         raise ValueError(message)
     return name
 
 
-def check_positive(**arguments: float | None) -> None:
+def check_positive(**arguments: Any) -> None:
     """Refuse arguments that are neither None nor greater than 0."""
     for name, value in arguments.items():
-        if value is not None and not value > 0:
+        try:
+            is_positive = value is None or value > 0
+        except TypeError as error:
+            message = f"{name} must be a number, got {value!r}"
+            raise TypeError(message) from error
+        if not is_positive:
             message = f"{name} must be greater than 0, got {value!r}"
             raise ValueError(message)
 
@@ -74,10 +82,12 @@ def check_whole(name: str, value: SupportsIndex, least: int | None = None) -> in
         TypeError: the value is no whole number.
         ValueError: it is below `least`.
     """
+    message = f"{name} must be a whole number, got {value!r}"
+    if isinstance(value, bool):
+        raise TypeError(message)
     try:
         number = operator.index(value)
     except TypeError as error:
-        message = f"{name} must be a whole number, got {value!r}"
         raise TypeError(message) from error
     if least is not None and number < least:
         message = f"{name} must be at least {least}, got {number}"

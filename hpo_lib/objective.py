@@ -15,6 +15,8 @@ from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast, get_args, runtime_checkable
 
+import numpy as np
+
 from hpo_lib.exceptions import CheckpointError
 from hpo_lib.identity import (
     digest,
@@ -305,7 +307,9 @@ def as_float(rule: str, value: Any) -> float:
     """
     number = value
     shape = getattr(value, "shape", None)
-    if isinstance(shape, tuple) and math.prod(cast("tuple[int, ...]", shape)) == 1:
+    if np.ma.is_masked(value):  # its item would be 0
+        number = None
+    elif isinstance(shape, tuple) and math.prod(cast("tuple[int, ...]", shape)) == 1:
         number = value.item()
     if not isinstance(number, Real | Decimal):
         message = f"objective must return {rule}, got {shown(value)}"

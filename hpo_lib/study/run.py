@@ -6,8 +6,8 @@ The record is an Optuna study. One process, the driver, writes it and holds its 
 from __future__ import annotations
 
 import math
-import tempfile
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -82,7 +82,7 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
     max_failures: int = 5,
     checkpoint_quota: int = 200_000_000,
     callback: Callback | Sequence[Callback] | None = None,
-    stop: Sequence[StoppingRule] = (),
+    stop: StoppingRule | Sequence[StoppingRule] = (),
     progress: bool = True,
     change_space: bool = False,
 ) -> optuna.Study:
@@ -125,7 +125,7 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
             go on from there; the worst trials' go first. With 0 none are kept.
         callback: called after each trial with the study and the trial, one or several; True ends
             the study. Optuna's callbacks for MLflow, Weights & Biases and others will do.
-        stop: rules that end the study before its budget (see `stopping`).
+        stop: rules that end the study before its budget, one or several (see `stopping`).
         progress: show a bar with the incumbent and the time left; in a log, a line now and then.
         change_space: whether a study that was recorded with another space goes on in this one:
             see the function `change_space`.
@@ -161,12 +161,15 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
     seed = check_whole("seed", seed, 0)
     check_whole("max_failures", max_failures, 1)
     check_whole("checkpoint_quota", checkpoint_quota, 0)
-    callbacks = _as_callbacks(callback)
+    callbacks = _as_functions("callback", callback, "study and trial")
+    rules = _as_functions("stop", stop, "the study")
+
+    rungs = _as_epochs(rungs)
 
     evaluated = as_objective(objective, budget)
     pruning = None if pruning == "none" else pruning
     if pruning is not None and not rungs:
-        rungs = default_rungs(evaluated.budget, reduction_factor)
+        rungs = [*default_rungs(evaluated.budget, reduction_factor)]
 
     pruner = make_pruner(pruning, tuple(rungs), reduction_factor, seed)
 
@@ -174,7 +177,7 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
     settings = study_settings(
         evaluated,
         seed=seed,
-        rungs=list(rungs),
+        rungs=rungs,
         default_first=default_first,
         warm_start_from=warm_start_from,
         **strategy_settings(strategy, pruning, reduction_factor),
@@ -184,12 +187,10 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
 
     # Open the study or create it.
     sampler = make_sampler(strategy, space, seed, n_trials)
-    if is_read_only(storage):
-        finished = find_study(name, storage)
-        if finished is not None:
-            check_unchanged(finished, space, settings, evaluated)
-            if is_complete(finished, n_trials):
-                return finished
+    finished = _find_complete(name, storage, n_trials)
+    if finished is not None:
+        check_unchanged(finished, space, settings, evaluated)
+        return finished
 
     backend = open_storage(storage)
     with translate_storage_errors(storage):
@@ -243,7 +244,7 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
                 max_failures=max_failures,
                 checkpoint_quota=checkpoint_quota,
                 callback=_counted(shown, callbacks),
-                stop=stop,
+                stop=rules,
             )
             driver.run(pool, keep_workers=pool is workers)
 
@@ -265,6 +266,12 @@ def _checked(
         study = go_on_in(study, backend, space, {})
     check_unchanged(study, space, settings, objective)
     return study
+
+
+def _find_complete(name: str, storage: Storage | None, n_trials: int) -> optuna.Study | None:
+    """Return a complete study whose file can only be read; None for any other."""
+    study = find_study(name, storage) if is_read_only(storage) else None
+    return None if study is None or not is_complete(study, n_trials) else study
 
 
 def _folder_for_checkpoints(backend: BaseStorage, identity: str) -> AbstractContextManager[Path]:
@@ -301,29 +308,37 @@ def _reopen_for_driver(
     return driven, storage
 
 
+def _as_epochs(rungs: Any) -> list[int]:
+    if not isinstance(rungs, Sequence) or isinstance(rungs, str):
+        message = f"rungs must be a sequence of epochs, got {rungs!r}"
+        raise TypeError(message)
+    return [check_whole("each of rungs", rung) for rung in rungs]
+
+
 def _check_rungs(
-    rungs: Sequence[int],
+    rungs: list[int],
     budget: int,
     *,
     needed: bool,
 ) -> None:
-    if list(rungs) != sorted({rung for rung in rungs if 0 < rung < budget}):
-        message = f"rungs must rise within 1 to {budget - 1} epochs, got {list(rungs)}"
+    if rungs != sorted({rung for rung in rungs if 0 < rung < budget}):
+        message = f"rungs must rise within 1 to {budget - 1} epochs, got {rungs}"
         raise ValueError(message)
     if needed and not rungs:
         message = f"pruning needs a budget of at least 2 epochs, got {budget}"
         raise ValueError(message)
 
 
-def _as_callbacks(callback: Callback | Sequence[Callback] | None) -> list[Callback]:
-    if callback is None:
+def _as_functions(name: str, given: Any, arguments: str) -> list[Any]:
+    """Return one function or several as a list; anything else is refused."""
+    if given is None:
         return []
-    callbacks = [callback] if callable(callback) else list(callback)
-    for one in callbacks:
-        if not callable(one):
-            message = f"callback must be a function of study and trial, or several, got {one!r}"
+    functions = list(given) if isinstance(given, Sequence) else [given]
+    for function in functions:
+        if not callable(function):
+            message = f"{name} must be a function of {arguments}, or several, got {function!r}"
             raise TypeError(message)
-    return callbacks
+    return functions
 
 
 def _counted(progress: Progress, callbacks: Sequence[Callback]) -> Callback:
@@ -397,14 +412,14 @@ def estimate_cost(
     configurations = [space.default_configuration()] * 2 + drawn
 
     costs: list[float] = []
-    with tempfile.TemporaryDirectory(prefix="hpo_lib_") as folder:
+    with temporary_checkpoints(uuid.uuid4().hex, is_lasting=False) as folder:
         segment = Segment(
             trial_seed(seed, 0),
             0,
             1,
             evaluated.budget,
             None,
-            folder,
+            str(folder),
         )
         for configuration in configurations:
             began = time.perf_counter()

@@ -338,10 +338,13 @@ def resolve_storage(storage: Storage | None) -> Storage | None:
     return sqlite_path(storage) or storage
 
 
-def _database(storage: Storage | None) -> str | None:
+def _database(storage: Any) -> str | None:
     """Return the SQLite database of a name: a path or ":memory:"; None for all else."""
     if isinstance(storage, BaseStorage):
         return None
+    if not isinstance(storage, str | Path | None):
+        message = f"storage must be a file, a URL or a storage, got {storage!r}"
+        raise StudyError(message)
     text = str(DEFAULT_STORAGE if storage is None else storage)
     if text == "memory":
         return _MEMORY

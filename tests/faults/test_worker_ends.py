@@ -337,6 +337,15 @@ def test_a_function_that_returns_no_number_fails_with_a_sentence(value):
     assert reason == f"TypeError: objective must return a number, got {value!r}"
 
 
+def test_the_mean_of_masked_values_is_no_number():
+    def nothing_left(configuration):
+        return np.ma.masked_array([1.0, 2.0], mask=True).mean()
+
+    study = run_study(nothing_left, TOY_SPACE, "random", 1, name="x", workers=0)
+    reason = record_of(study.trials[0]).reason
+    assert reason == "TypeError: objective must return a number, got masked"
+
+
 def test_nan_in_a_curve_is_recorded_or_diverged():
     nan = (0.5, math.nan)
     study = run_study(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import socket
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -11,7 +13,7 @@ from optuna.pruners import MedianPruner, PatientPruner
 from optuna.samplers import CmaEsSampler, NSGAIISampler, QMCSampler, TPESampler
 from optuna.samplers.nsgaii import BLXAlphaCrossover
 
-from hpo_lib.exceptions import StudyChangedError
+from hpo_lib.exceptions import StudyChangedError, StudyError
 from hpo_lib.samplers.pruners import RungPruner
 from hpo_lib.study.catalog import open_study
 from hpo_lib.study.run import run_study
@@ -97,3 +99,35 @@ def test_a_samplers_own_attribute_is_no_option_of_ours():
     study = run_study(bowl, TOY_SPACE, Named(seed=0), 2, name="own", storage="memory", workers=0)
     options = StudyRecord.of(study).settings["sampler"]
     assert options["versions"]["optuna"] == optuna.__version__
+
+
+WRONG = [
+    ({"callback": 5}, TypeError, "callback must be a function of study and trial, or several"),
+    ({"stop": [5]}, TypeError, "stop must be a function of the study, or several, got 5"),
+    ({"rungs": 5}, TypeError, "rungs must be a sequence of epochs, got 5"),
+    ({"rungs": ["1"]}, TypeError, "each of rungs must be a whole number, got '1'"),
+    ({"max_failures": True}, TypeError, "max_failures must be a whole number, got True"),
+    ({"workers": True}, TypeError, "workers must be a whole number, got True"),
+    ({"name": 5}, TypeError, "name must be text, got 5"),
+    ({"workers": 1, "memory_limit": "2GB"}, TypeError, "memory_limit must be a number, got '2GB'"),
+    ({"storage": 5}, StudyError, "storage must be a file, a URL or a storage, got 5"),
+    ({"storage": b"s.db"}, StudyError, "storage must be a file, a URL or a storage, got b's.db'"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "error", "message"), WRONG)
+def test_an_argument_of_a_wrong_type_is_named_before_anything_is_spent(wrong, error, message):
+    options = {"name": "x", "storage": "s.db", "workers": 0, **wrong}
+    with pytest.raises(error, match=re.escape(message)):
+        run_study(Learner("log"), TOY_SPACE, "random", 2, **options)
+    assert not Path("log").exists()
+
+
+def test_one_rule_alone_stops_a_study():
+    def stop(study: optuna.Study) -> str | None:
+        return "enough" if len(study.trials) == 2 else None
+
+    study = run_study(
+        bowl, TOY_SPACE, "random", 4, name="x", storage="memory", workers=0, stop=stop
+    )
+    assert len(study.trials) == 2
