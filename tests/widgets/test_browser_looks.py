@@ -38,6 +38,7 @@ def notebook(lab, page, tmp_path) -> str:
     for _ in sources:
         page.keyboard.press("Shift+Enter")
     page.get_by_text("Expected here").wait_for(timeout=120_000)
+    page.locator(".jp-Cell").nth(1).scroll_into_view_if_needed()
     page.get_by_text("12 of 12 ended trials within the ranges").wait_for(timeout=60_000)
     return address
 
