@@ -94,7 +94,7 @@ def make_slider(
     """Return a slider of a column of sliders with descriptions of one width.
 
     Args:
-        kind: `ipywidgets.SelectionSlider` or `SelectionRangeSlider`.
+        kind: a slider of ipywidgets over options.
         name: the description, shown as it is.
         options: the positions.
         settings: other arguments of `kind`.

@@ -16,7 +16,7 @@ function nameParts(panel, figure) {
   }
 }
 
-function focus(panel, selector, attempts = 100) {
+function focus(panel, selector, attempts = 500) {
   const control = panel.querySelector(selector);
   if (control && !control.disabled) {
     control.focus();

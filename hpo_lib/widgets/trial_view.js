@@ -216,10 +216,9 @@ class View {
   }
 
   layOut() {
-    // Hidden, as in another tab, it has no width.
-    const width = this.coordinates.clientWidth;
-    if (!width || !this.data.axes.length) return;
-    this.width = width;
+    if (!this.data.axes.length) return;
+    // Before it is seen, and in another tab, it has no width.
+    this.width = this.coordinates.clientWidth || this.width || 900;
     this.isStale = false;
 
     for (const canvas of [this.faint, this.bright]) this.fit(canvas, this.width, HEIGHT);

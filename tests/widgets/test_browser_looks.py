@@ -38,6 +38,8 @@ def notebook(lab, page, tmp_path) -> str:
     for _ in sources:
         page.keyboard.press("Shift+Enter")
     page.get_by_text("Expected here").wait_for(timeout=120_000)
+    page.locator(".jp-Cell").nth(1).scroll_into_view_if_needed()
+    page.get_by_text("12 of 12 ended trials within the ranges").wait_for(timeout=60_000)
     return address
 
 
@@ -95,7 +97,7 @@ def check_keyboard(page: Any) -> None:
         page.keyboard.press("Enter")
 
     def focused(name: str) -> None:
-        expect(editor.locator(":focus")).to_have_accessible_name(name)
+        expect(editor.locator(":focus")).to_have_accessible_name(name, timeout=60_000)
 
     press("Add")
     focused(f"name, row {n_rows + 1}")
