@@ -1,7 +1,8 @@
 """Acquisition functions, and how they are maximised.
 
 `Acquisition` is the function: by default the logarithm of the expected improvement per cost.
-`optimize_acquisition` maximises it. `DefaultPrior` adds a user's belief to it.
+`optimize_acquisition` maximises it. `FeasibilityModel` weights it with the probability to succeed,
+`DefaultPrior` with a user's belief.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ _N_LOCAL_ROUNDS = 4
 _INCUMBENT_STEPS = (0.02, 0.05, 0.1, 0.2)
 _LOCAL_STEPS = (0.005, 0.02, 0.1, 0.4)
 _BOUNDARY_STRETCH = 3.0
+_MAX_LABELS = 200
 _UNIFORM_SHARE = 0.05
 """Weight of the uniform component of the prior, so that a wrong prior excludes nothing."""
 
@@ -264,6 +266,51 @@ def _sorted(points: Array, values: Array) -> list[Point]:
 def to_point(row: Array) -> Point:
     """Return a row as a point."""
     return tuple(row.tolist())
+
+
+class FeasibilityModel:
+    """Probability that a trial does not fail.
+
+    A failure has no value; it is an observation of an unknown constraint (Gelbart et al., 2014,
+    "Bayesian optimization with unknown constraints"). The model is least-squares classification
+    with a Gaussian process (Rasmussen and Williams, 2006, section 6.5): a regression on the labels
+    0 and 1. Failures that have nothing to do with the configuration become its noise, and the
+    probability is then the same everywhere.
+
+    Args:
+        encoder: encoder of the points.
+        observations: what was recorded, with one failed trial at least.
+    """
+
+    def __init__(self, encoder: Encoder, observations: Observations) -> None:
+        # Intermediate values of one trial are one success.
+        succeeded = list(dict.fromkeys(observations.points))
+        points = [*succeeded, *observations.failed]
+        labels = np.repeat([1.0, 0.0], [len(succeeded), len(observations.failed)])
+
+        # Spread evenly over both kinds where they are too many.
+        n_kept = min(len(points), _MAX_LABELS)
+        evenly = np.linspace(0, len(points) - 1, n_kept)
+        kept = evenly.astype(int)
+        rows = encoder.scale(points)[kept]
+        self._encoder = encoder
+        self._model = GaussianProcess(encoder.categories).fit(rows, labels[kept])
+
+    def log_probability(self, points: Array) -> Array:
+        """Return logarithms of the probability to succeed at points of shape (n, d)."""
+        rows = self._encoder.scale(points)
+        mean, std = self._model.predict(rows, return_std=True)
+        total_std = np.hypot(std, self._model.noise_)
+        return log_ndtr((mean - 0.5) / total_std)
+
+    def weight_by_probability(self, acquisition: AcquisitionFunction) -> AcquisitionFunction:
+        """Return the acquisition function with the logarithm of the probability added.
+
+        Args:
+            acquisition: logarithm of an acquisition function, or "LCB", for which the probability
+                is a penalty in units of the transformed values.
+        """
+        return lambda points: acquisition(points) + self.log_probability(points)
 
 
 class DefaultPrior:

@@ -18,12 +18,12 @@ from hpo_lib.samplers.acquisition import (
     Acquisition,
     AcquisitionFunction,
     DefaultPrior,
+    FeasibilityModel,
     fit_cost_model,
     optimize_acquisition,
     with_task_columns,
 )
 from hpo_lib.samplers.encoding import Array, Encoder, Point
-from hpo_lib.samplers.feasibility import FeasibilityModel
 from hpo_lib.samplers.gp import AveragedProcess, GaussianProcess
 from hpo_lib.samplers.gp_sampler_base import GPSamplerBase
 from hpo_lib.samplers.observations import (

@@ -113,13 +113,8 @@ class GaussianProcess(RegressorMixin, BaseEstimator):
         if theta is None:
             loss = self.negative_log_posterior()
             bounds = list(zip(*loss.bounds, strict=True))
-            found = minimize(
-                loss,
-                loss.prior_mean,
-                jac=True,
-                bounds=bounds,
-                options=_MINIMIZE_OPTIONS,
-            )
+            options = _MINIMIZE_OPTIONS
+            found = minimize(loss, loss.prior_mean, jac=True, bounds=bounds, options=options)
             theta = found.x
         self.theta_ = np.asarray(theta, float)
         noise = noise_variance(self.theta_)
@@ -152,13 +147,8 @@ class GaussianProcess(RegressorMixin, BaseEstimator):
             return mean
 
         # Rasmussen and Williams (2006), algorithm 2.1.
-        v = solve_triangular(
-            self.factor_,
-            k.T,
-            lower=True,
-            overwrite_b=True,
-            check_finite=False,
-        ).T
+        options: Any = {"lower": True, "overwrite_b": True, "check_finite": False}
+        v = solve_triangular(self.factor_, k.T, **options).T
         signal = np.exp(self.theta_[-2])
         variance = signal - np.einsum("ij,ij->i", v, v)
         variance = np.maximum(variance, _MIN_VARIANCE)
@@ -222,13 +212,8 @@ class GaussianProcess(RegressorMixin, BaseEstimator):
 
     def negative_log_posterior(self) -> NegativeLogPosterior:
         """Return the function of theta that the fit minimises."""
-        return NegativeLogPosterior(
-            self.X_,
-            self.y_,
-            self.numbers_,
-            self.categories,
-            self.length_scale_std,
-        )
+        columns = (self.numbers_, self.categories)
+        return NegativeLogPosterior(self.X_, self.y_, *columns, self.length_scale_std)
 
 
 class NegativeLogPosterior:
