@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeGuard
 
 import numpy as np
@@ -83,8 +83,8 @@ def edge_finding(evidence: Evidence) -> Finding | None:
         sentence = "At least 4 completed trials are needed to tell."
         return Finding(_TOPIC, Status.CANT_SAY, sentence)
 
-    axes = [axis for axis in surrogate.encoder.axes if axis.name in evidence.space.distributions()]
-    ranges = [axis for axis in axes if _has_edges(axis)]
+    searched = evidence.space.distributions()
+    ranges = [axis for axis in surrogate.encoder.axes if _has_edges(axis, searched)]
     options = _extreme_options(evidence)
     if not ranges and not options:
         return None
@@ -184,10 +184,15 @@ def _best_inside(evidence: Evidence) -> list[RecordedTrial]:
     return inside[:_N_TOP]
 
 
-def _has_edges(axis: Axis) -> bool:
-    """Return whether an axis is a range with enough values for its ends to be special."""
+def _has_edges(axis: Axis, searched: Collection[str]) -> bool:
+    """Return whether an axis is a range with enough values for its ends to be special.
+
+    Args:
+        axis: a parameter of the surrogate.
+        searched: names of parameters that are not held.
+    """
     is_short = axis.whole and axis.high - axis.low + 1 < _MIN_VALUES
-    return not axis.choice and not is_short
+    return axis.name in searched and not axis.choice and not is_short
 
 
 def _edges(

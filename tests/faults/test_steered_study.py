@@ -107,8 +107,8 @@ def test_a_steered_study_killed_at_any_moment_ends_as_ever(full, enter, report):
     rng = np.random.default_rng(0)
     n_each = 3 if full else 1
     during = [change + int(step) for change in changes for step in rng.integers(1, 25, n_each)]
-    anywhere = rng.choice(n_moments, 11 if full else 2, replace=False) + 1
-    kills = [*during, *anywhere.tolist()]
+    anywhere = rng.choice(n_moments, 14 if full else 2, replace=False) + 1
+    kills = sorted({*during, *anywhere.tolist()})
     for kill_at in kills:
         enter(f"killed at {kill_at}")
         assert start(kill_at) == -signal.SIGKILL
