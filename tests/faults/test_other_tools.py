@@ -15,6 +15,7 @@ from hpo_lib.plots.study import any_time_data
 from hpo_lib.study.catalog import list_studies, open_study, trials_frame
 from hpo_lib.study.run import run_study
 from hpo_lib.widgets.surrogate_explorer import SurrogateExplorer
+from tests.faults.test_lease import PATIENCE
 from tests.toys import TOY_SPACE, Learner, ending, record_of
 
 N_TRIALS = 8
@@ -50,14 +51,14 @@ def test_readers_see_whole_trials_and_disturb_nobody(report):
     progress, stop, found = context.Semaphore(0), context.Event(), context.Queue()
     reader = context.Process(target=read, args=(file, progress, stop, found))
     reader.start()
-    assert progress.acquire(timeout=60)
+    assert progress.acquire(timeout=PATIENCE)
     # a reader that never ends its transaction
     long = sqlite3.connect(file, isolation_level=None)
     long.execute("BEGIN")
     before = long.execute("SELECT COUNT(*) FROM trials").fetchone()
 
     def while_it_reads(study, trial):
-        assert progress.acquire(timeout=60)
+        assert progress.acquire(timeout=PATIENCE)
 
     study = run_study(
         *(Learner("log"), TOY_SPACE, "random", N_TRIALS),
@@ -68,7 +69,7 @@ def test_readers_see_whole_trials_and_disturb_nobody(report):
     assert long.execute("SELECT COUNT(*) FROM trials").fetchone() == before
     long.close()
     stop.set()
-    bad, reads = found.get(timeout=60)
+    bad, reads = found.get(timeout=PATIENCE)
     reader.join()
     report(f"record read {reads} times by another process while it grew, inconsistent: {bad}")
     assert bad == 0
