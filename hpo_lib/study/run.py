@@ -291,7 +291,9 @@ def _tidy_checkpoints(study: optuna.Study, backend: BaseStorage, quota: int) -> 
 
 
 def _reopen_for_driver(
-    study: optuna.Study, backend: BaseStorage, lease: Lease
+    study: optuna.Study,
+    backend: BaseStorage,
+    lease: Lease,
 ) -> tuple[optuna.Study, BaseStorage]:
     """Open a study once more through a storage that checks writes and reads little again."""
     if isinstance(backend, InMemoryStorage):

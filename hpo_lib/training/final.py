@@ -244,7 +244,10 @@ def _train_seed(
 
 
 def _run_all(
-    run: _Training, seeds: list[int], workers: int, shown: Progress
+    run: _Training,
+    seeds: list[int],
+    workers: int,
+    shown: Progress,
 ) -> Iterator[tuple[int, SegmentResult]]:
     """Yield each seed with its result when its training has ended.
 

@@ -304,7 +304,10 @@ class ResNet(nn.Module):
 
 
 def resnet(
-    depth: int, stem: str = "convolution", in_channels: int = 3, **overrides: Any
+    depth: int,
+    stem: str = "convolution",
+    in_channels: int = 3,
+    **overrides: Any,
 ) -> ResNet:
     """Build the published network of a depth.
 

@@ -134,7 +134,10 @@ def go_on_in(
 
 
 def begin_version(
-    study: optuna.Study, backend: BaseStorage, move: TrialCopy, **changes: Any
+    study: optuna.Study,
+    backend: BaseStorage,
+    move: TrialCopy,
+    **changes: Any,
 ) -> optuna.Study:
     """Return a study in a new version, which takes the place of its last one.
 
@@ -163,12 +166,18 @@ def begin_version(
         # From here on the name stands for the new version.
         record.write(study, next_version=following)
     return optuna.load_study(
-        study_name=begun.study_name, storage=backend, sampler=study.sampler, pruner=study.pruner
+        study_name=begun.study_name,
+        storage=backend,
+        sampler=study.sampler,
+        pruner=study.pruner,
     )
 
 
 def open_or_create(
-    name: str, backend: BaseStorage, sampler: BaseSampler, pruner: optuna.pruners.BasePruner
+    name: str,
+    backend: BaseStorage,
+    sampler: BaseSampler,
+    pruner: optuna.pruners.BasePruner,
 ) -> optuna.Study:
     """Return a study to be driven: the last version of one that is there, or a new one.
 
