@@ -40,8 +40,9 @@ def guide_pages() -> dict[str, str]:
     for section in re.split(r"^## ", guide, flags=re.MULTILINE)[1:]:
         title = section.partition("\n")[0]
         name = re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
-        # A page lies one folder deeper than the guide.
-        pages[f"guide/{name}.md"] = "# " + re.sub(r"\]\((?!http|#)", "](../", section)
+        # A page lies one folder deeper than the guide, beside the other sections.
+        text = re.sub(r"\]\((?!http|#)", "](../", section)
+        pages[f"guide/{name}.md"] = "# " + re.sub(r"\]\(#([\w-]+)\)", r"](\1.md)", text)
     return pages
 
 

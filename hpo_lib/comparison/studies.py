@@ -68,7 +68,7 @@ def space_differences(studies: Studies) -> pd.DataFrame:
         lines[name] = {parameter.name: _entry(parameter) for parameter in space}
 
     frame = pd.DataFrame(lines).fillna("")
-    return frame[frame.nunique(axis="columns") > 1]
+    return frame.loc[frame.nunique(axis="columns") > 1, :]
 
 
 def _entry(parameter: Parameter) -> str:
