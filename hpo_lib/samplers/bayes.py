@@ -40,10 +40,6 @@ _N_INCUMBENTS = 5
 _REFIT_UP_TO = 60
 _AVERAGE_UP_TO = 30
 _N_DRAWS = 8
-_MANY_DIMENSIONS = 10
-_LENGTH_SCALE_STDS = (1.0, 0.2)
-"""Of the two priors in many dimensions."""
-
 _PRIOR_WEIGHT = 3.0
 """Beta of Hvarfner et al. (2022)."""
 
@@ -261,14 +257,8 @@ class BayesSampler(GPSamplerBase):
         With many observations they hardly change from one trial to the next, and are fitted to
         the first 60, 70, ... of them (50 at a time beyond 500).
 
-        In many dimensions there are more length scales than a few observations determine, and
-        those of highest density fit chance. Two priors are averaged there, under one of which all
-        columns matter about equally: whether few columns matter or all, predictions are nearly
-        as good as those of the better one.
-
         Returns:
-            Several rows drawn from the posterior while there are few observations, else one for
-            each prior.
+            Several rows drawn from the posterior while there are few observations, else one.
         """
         # Number of observations to fit to.
         n = len(rows)
@@ -281,18 +271,13 @@ class BayesSampler(GPSamplerBase):
         if key not in self._thetas:
             transformed = output_transform(values[:n])
             kept = subsample_training_set(transformed, full[:n])
-            has_many = rows.shape[1] >= _MANY_DIMENSIONS
-            stds = _LENGTH_SCALE_STDS if has_many else _LENGTH_SCALE_STDS[:1]
-            thetas: list[Array] = []
-            for length_scale_std in stds:
-                model = GaussianProcess(categories, length_scale_std)
-                model.fit(rows[:n][kept], transformed[kept])
-                is_few = n <= _AVERAGE_UP_TO
-                n_draws = _N_DRAWS // len(stds)
-                thetas.append(model.draw_parameters(n_draws) if is_few else model.theta_[None])
+            model = GaussianProcess(categories)
+            model.fit(rows[:n][kept], transformed[kept])
 
             # Only the last fit is kept.
-            self._thetas = {key: np.vstack(thetas)}
+            is_few = n <= _AVERAGE_UP_TO
+            thetas = model.draw_parameters(_N_DRAWS) if is_few else model.theta_[None]
+            self._thetas = {key: thetas}
 
         return self._thetas[key]
 

@@ -64,8 +64,6 @@ class GaussianProcess(RegressorMixin, BaseEstimator):
 
     Args:
         categories: indices of the columns that hold categories.
-        length_scale_std: standard deviation of the prior of the logarithms of the length scales;
-            the smaller, the more equally all columns matter.
 
     Attributes:
         theta_: fitted kernel parameters (see the notation of this module).
@@ -78,9 +76,8 @@ class GaussianProcess(RegressorMixin, BaseEstimator):
         True
     """
 
-    def __init__(self, categories: Sequence[int] = (), length_scale_std: float = 1.0) -> None:
+    def __init__(self, categories: Sequence[int] = ()) -> None:
         self.categories = categories
-        self.length_scale_std = length_scale_std
 
     @one_thread
     def fit(
@@ -212,8 +209,7 @@ class GaussianProcess(RegressorMixin, BaseEstimator):
 
     def negative_log_posterior(self) -> NegativeLogPosterior:
         """Return the function of theta that the fit minimises."""
-        columns = (self.numbers_, self.categories)
-        return NegativeLogPosterior(self.X_, self.y_, *columns, self.length_scale_std)
+        return NegativeLogPosterior(self.X_, self.y_, self.numbers_, self.categories)
 
 
 class NegativeLogPosterior:
@@ -224,7 +220,6 @@ class NegativeLogPosterior:
         y: standardised values, shape (n,).
         numbers: indices of the columns that hold numbers.
         categories: indices of the other columns.
-        length_scale_std: standard deviation of the prior of their logarithms.
 
     Attributes:
         prior_mean: means of the normal priors, shape (len(theta),).
@@ -238,7 +233,6 @@ class NegativeLogPosterior:
         y: Array,
         numbers: NDArray[np.int_],
         categories: Sequence[int],
-        length_scale_std: float = 1.0,
     ) -> None:
         n, d = X.shape
         self._y = y
@@ -257,8 +251,7 @@ class NegativeLogPosterior:
         log_length_scale = np.log(_LENGTH_SCALE) + 0.5 * np.log(d)
         no_warp = np.zeros(self._n_shapes)
         self.prior_mean = np.r_[no_warp, np.full(d, log_length_scale), 0.0, np.log(_NOISE)]
-        warp_std = np.full(self._n_shapes, 0.3)
-        self.prior_std = np.r_[warp_std, np.full(d, length_scale_std), 1.0, 1.5]
+        self.prior_std = np.r_[np.full(self._n_shapes, 0.3), np.ones(d + 1), 1.5]
         reach = _BOUND * self.prior_std
         self.bounds = (self.prior_mean - reach, self.prior_mean + reach)
 

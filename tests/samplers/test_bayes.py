@@ -8,7 +8,6 @@ import optuna
 import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
-from scipy.stats import spearmanr
 from threadpoolctl import threadpool_limits
 
 from hpo_lib.samplers import bayes
@@ -508,31 +507,6 @@ def test_beyond_500_trials_the_model_rests_on_500_of_them_and_finds_the_optimum(
     trial = study.ask()
     assert space.suggest(trial)["x"] == pytest.approx(0.3, abs=0.05)
     assert 0 < max(sizes) <= 500
-
-
-def test_the_model_of_many_dimensions_is_not_fitted_to_chance(monkeypatch):
-    correlations = []
-    optimize = bayes.optimize_acquisition
-
-    def spy(encoder, acquisition, *args):
-        rows = np.random.default_rng(9).random((200, 12))
-        predicted = acquisition.model.predict(rows)
-        truth = ((rows - 0.4) ** 2).sum(axis=1)
-        correlations.append(spearmanr(predicted, truth).statistic)
-        return optimize(encoder, acquisition, *args)
-
-    monkeypatch.setattr(bayes, "optimize_acquisition", spy)
-    distributions = {f"x{i}": FloatDistribution(0, 1) for i in range(12)}
-    for seed in range(4):
-        study = optuna.create_study(sampler=BayesSampler(seed))
-        for row in np.random.default_rng(seed).random((40, 12)).tolist():
-            value = sum((x - 0.4) ** 2 for x in row)
-            params = dict(zip(distributions, row, strict=True))
-            trial = create_trial(params=params, distributions=distributions, value=value)
-            study.add_trial(trial)
-        study.ask(distributions)
-
-    assert np.mean(correlations) > 0.62
 
 
 def learned(*curves):

@@ -33,13 +33,6 @@ def test_the_gradient_is_that_of_the_density(seed):
     assert error < 1e-4 * max(1, np.linalg.norm(density(theta)[1]))
 
 
-def test_a_narrow_prior_keeps_length_scales_together():
-    rows, y = observations()
-    wide = GaussianProcess([2]).fit(rows, y)
-    narrow = GaussianProcess([2], length_scale_std=0.1).fit(rows, y)
-    assert np.ptp(narrow.theta_[4:7]) < 0.5 < np.ptp(wide.theta_[4:7])
-
-
 def test_it_predicts_what_it_has_not_seen_and_knows_what_it_does_not_know():
     rows, y = observations()
     unseen, truth = observations(200, 1)
