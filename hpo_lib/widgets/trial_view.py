@@ -61,7 +61,9 @@ class TrialView(AnyWidget):
             space: the study's search space.
         """
         points = trial_points(trials, space)
-        finished = [trial for trial in trials if trial.is_finished]
+        # Trials outside the study's space are part of no figure.
+        shown = set(points.numbers.tolist())
+        finished = [trial for trial in trials if trial.number in shown]
         self._finished = {trial.number: trial for trial in finished}
 
         heights = [unit_heights(p, points.positions[p.name]) for p in points.parameters]

@@ -370,6 +370,7 @@ class Wandering(Learner):
 @pytest.mark.parametrize("pruning", [None, "asha"])
 def test_an_objective_may_go_to_another_folder(workers, pruning, tmp_path):
     options = {"storage": "d/demo.db", "workers": workers, "pruning": pruning, "n_trials": 4}
+    options["checkpoint_quota"] = 0
     study(Learner("calm"), **options | {"storage": "memory"})
     wandering = study(Wandering(f"{tmp_path}/log"), **options)
     assert {record_of(trial).status for trial in wandering.trials} <= {"completed", "pruned"}
