@@ -61,7 +61,7 @@ def plot_ablation(
     changes = "change" if path.n_needed == 1 else f"{path.n_needed} changes"
     verb = "earns" if path.n_needed == 1 else "earn"
     ax.set_title(
-        f"the {changes} above the dotted line {verb} {path.share:.0%} of the gain",
+        f"the {changes} above the dotted line {verb} {path.share:.0%} of the predicted gain",
         fontsize=10,
     )
     return ax
