@@ -289,7 +289,7 @@ def test_a_killed_study_of_a_loop_goes_on(tmp_path):
         if __name__ == "__main__":
             space = SearchSpace.from_yaml("lr: {type: float, low: 0.01, high: 0.9, default: 0.1}")
             run_study(train, space, "random", 6, name="s", storage="s.db", budget=9,
-                      pruning="asha", workers=1)
+                      pruning="asha", workers=1, checkpoint_quota=0)
         """)
     )
     undisturbed = tmp_path / "undisturbed"

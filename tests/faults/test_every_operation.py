@@ -90,6 +90,7 @@ def run(plan: Plan, learner: Learner | None = None, workers: int = 0) -> optuna.
         workers=workers,
         rungs=RUNGS,
         pruning=plan.pruning,
+        checkpoint_quota=0,
     )
 
 

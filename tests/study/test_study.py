@@ -321,7 +321,7 @@ def memory():
 @pytest.mark.slow
 @pytest.mark.parametrize("pruning", ["asha", "hyperband", "median"])
 def test_pruned_trials_count_as_budget_and_never_as_incumbent(pruning, tmp_path):
-    study = pruned_run("p", tmp_path / "log", pruning=pruning)
+    study = pruned_run("p", tmp_path / "log", pruning=pruning, checkpoint_quota=0)
     states = [t.state for t in study.trials]
     assert len(states) == 12
     assert {TrialState.COMPLETE, TrialState.PRUNED} == set(states)

@@ -65,7 +65,7 @@ def test_a_study_is_run_stopped_and_questioned_from_the_page(lab, page, tmp_path
     page.locator(".jp-NotebookPanel .jp-Cell").first.click()
     page.keyboard.press("Shift+Enter")
     page.keyboard.press("Shift+Enter")
-    status = page.locator(".jp-NotebookPanel").get_by_role("status")
+    status = page.locator(".jp-NotebookPanel").get_by_role("status").first
     says(f"{EVIL} · not started")
     shoot("1_not_started")
 
