@@ -132,12 +132,13 @@ def test_a_study_is_run_stopped_and_questioned_from_the_page(lab, page, tmp_path
     trials.get_by_label("trial", exact=True).press("Tab")
     details = trials.get_by_role("region", name="the chosen trial")
     expect(details).to_contain_text("Trial 2:")
-    dots = trials.locator(".hpo-scatter").bounding_box()
+    scatter = trials.locator(".hpo-scatter")
+    dots = scatter.bounding_box()
     assert dots is not None
     # The lowest dot, between the margins of the figure.
     best = open_study(EVIL, folder / "toy.db").best_trial
     at = 64 + (dots["width"] - 94) * best.number / 7
-    page.mouse.click(dots["x"] + at, dots["y"] + dots["height"] - 40)
+    scatter.click(position={"x": at, "y": dots["height"] - 40})
     expect(details).to_contain_text(f"Trial {best.number}: completed")
     expect(details).to_contain_text("depth")
     page.locator(".hpo-failed").scroll_into_view_if_needed()
