@@ -38,7 +38,9 @@ ORIGIN = {"study": "belongs to another study", "data": "was trained on other ima
 
 
 def check_origin(
-    path: str | Path, recorded: Mapping[str, Any], current: Mapping[str, Any]
+    path: str | Path,
+    recorded: Mapping[str, Any],
+    current: Mapping[str, Any],
 ) -> None:
     """Refuse a checkpoint that names another study or other data than those here.
 

@@ -208,7 +208,10 @@ def import_trials(
 
 
 def _find_columns(
-    source: Source, space: SearchSpace, value: str, names: Mapping[str, str]
+    source: Source,
+    space: SearchSpace,
+    value: str,
+    names: Mapping[str, str],
 ) -> dict[str, str]:
     """Return the column of each parameter of the space that the source has.
 
@@ -286,7 +289,9 @@ def _read_row(
 
 
 def _read_configuration(
-    row: SourceRow, space: SearchSpace, columns: Mapping[str, str]
+    row: SourceRow,
+    space: SearchSpace,
+    columns: Mapping[str, str],
 ) -> Configuration:
     """Return the active values of a row.
 

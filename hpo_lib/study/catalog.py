@@ -245,7 +245,9 @@ def trials_frame(study: optuna.Study) -> pd.DataFrame:
 
 
 def _with_notes(
-    frame: pd.DataFrame, notes: Sequence[Mapping[int | None, Note]], numbers: Iterable[int | None]
+    frame: pd.DataFrame,
+    notes: Sequence[Mapping[int | None, Note]],
+    numbers: Iterable[int | None],
 ) -> pd.DataFrame:
     """Add the columns of notes and tags where there are any.
 

@@ -66,7 +66,9 @@ def imported_trial(
 
 
 def _completed_trial(
-    record: TrialRecord, value: float, distributions: Mapping[str, BaseDistribution]
+    record: TrialRecord,
+    value: float,
+    distributions: Mapping[str, BaseDistribution],
 ) -> FrozenTrial:
     configuration = record.configuration or {}
     params = {name: value for name, value in configuration.items() if name in distributions}
@@ -79,7 +81,9 @@ def _completed_trial(
 
 
 def project(
-    configuration: Configuration, space: SearchSpace, assumed: Mapping[str, Value]
+    configuration: Configuration,
+    space: SearchSpace,
+    assumed: Mapping[str, Value],
 ) -> Configuration:
     """Return a configuration of one version of a space as one of another version.
 
@@ -111,7 +115,9 @@ def project(
 
 
 def copy_for_version(
-    trial: FrozenTrial, space: SearchSpace, assumed: Mapping[str, Value]
+    trial: FrozenTrial,
+    space: SearchSpace,
+    assumed: Mapping[str, Value],
 ) -> FrozenTrial:
     """Return a trial of a study for another version of its space, as it was or as outside.
 
