@@ -70,6 +70,7 @@ def lab(tmp_path, chromium) -> Iterator[str]:
     command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root"]
     command += [f"--port={port}", f"--IdentityProvider.token={token}", "--ip=127.0.0.1"]
     command += [f"--ServerApp.root_dir={folder}", f"--LabApp.workspaces_dir={tmp_path / 'lab'}"]
+    command += [f"--LabApp.user_settings_dir={tmp_path / 'settings'}"]  # a test changes the theme
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     with (tmp_path / "lab.log").open("w") as log:
         server = subprocess.Popen(

@@ -228,8 +228,9 @@ class StudyFolder:
         sizes = {number: self._checkpoint_bytes(number) for number in self._there(numbers)}
         excess = sum(sizes.values()) - quota
         for number, size in sizes.items():
-            if excess <= 0:
-                break
+            # A driver that was killed meanwhile has left an empty folder.
+            if excess <= 0 and size > 0:
+                continue
             self.clear(number)
             excess -= size
 
