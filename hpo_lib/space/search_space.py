@@ -234,9 +234,8 @@ class SearchSpace:
             if name not in values:
                 parameters.append(parameter)
                 continue
-            body = {**parameter.to_dict(), "default": parameter.default, "fixed": values[name]}
             try:
-                parameters.append(read_parameter(name, body))
+                parameters.append(_refixed(parameter, parameter.default, values[name]))
             except SpaceError as error:
                 problems += error.problems
 
@@ -246,12 +245,9 @@ class SearchSpace:
 
     def release(self, *names: str) -> SearchSpace:
         """Return the space with some held parameters searched, their values as defaults."""
-        parameters: list[Parameter] = []
-        for parameter in self.parameters:
-            if parameter.name in names:
-                body = {**parameter.to_dict(), "default": parameter.fixed, "fixed": None}
-                parameter = read_parameter(parameter.name, body)
-            parameters.append(parameter)
+        parameters = [
+            _refixed(one, one.fixed, None) if one.name in names else one for one in self.parameters
+        ]
         return replace(self, parameters=tuple(parameters))
 
     def default_configuration(self) -> Configuration:
@@ -420,6 +416,13 @@ class SearchSpace:
         if points > MAX_GRID:
             return None
         return count_grid(self.parameters, points)
+
+
+def _refixed(parameter: Parameter, default: Value | None, fixed: Value | None) -> Parameter:
+    """Return a parameter with another default and another fixed value."""
+    return read_parameter(
+        parameter.name, {**parameter.to_dict(), "default": default, "fixed": fixed}
+    )
 
 
 def _with_exact_conditions(parameter: Parameter, space: SearchSpace) -> Parameter:

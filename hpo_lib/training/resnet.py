@@ -334,9 +334,8 @@ def resnet(
     whitening = Whitening(in_channels)
     n_channels = whitening.out_channels
     network = ResNet(blocks, in_channels=n_channels, **(published | changes))
-    network.stem = nn.Sequential(
-        whitening, _activation(overrides.get("activation") or "relu"), *network.stem
-    )
+    activation = _activation(changes.get("activation", "relu"))
+    network.stem = nn.Sequential(whitening, activation, *network.stem)
     return network
 
 

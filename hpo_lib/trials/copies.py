@@ -39,10 +39,10 @@ def copy_for_warm_start(
     """
     recorded = RecordedTrial.from_trial(trial).as_evidence()
     record = replace(recorded.record, configuration=configuration, warm_start=source, outside=None)
-    copy = _completed_trial(record, cast("float", recorded.value), distributions)
-    copy.user_attrs = {**trial.user_attrs, **copy.user_attrs}
-    copy.intermediate_values = trial.intermediate_values
-    return copy
+    copied = _completed_trial(record, cast("float", recorded.value), distributions)
+    copied.user_attrs = {**trial.user_attrs, **copied.user_attrs}
+    copied.intermediate_values = trial.intermediate_values
+    return copied
 
 
 def imported_trial(
@@ -70,14 +70,21 @@ def _completed_trial(
     value: float,
     distributions: Mapping[str, BaseDistribution],
 ) -> FrozenTrial:
-    configuration = record.configuration or {}
-    params = {name: value for name, value in configuration.items() if name in distributions}
+    params = _searched(record.configuration or {}, distributions)
     return create_trial(
         value=value,
         params=params,
         distributions={name: distributions[name] for name in params},
         user_attrs={RECORD_KEY: record.to_dict()},
     )
+
+
+def _searched(
+    configuration: Configuration,
+    distributions: Mapping[str, BaseDistribution],
+) -> Configuration:
+    """Return the values that Optuna stores: those of parameters with a distribution."""
+    return {name: value for name, value in configuration.items() if name in distributions}
 
 
 def project(
@@ -146,9 +153,7 @@ def _outside(trial: FrozenTrial, record: TrialRecord, reason: str) -> FrozenTria
     moved.state = TrialState.FAIL
     moved.datetime_complete = trial.datetime_complete or datetime.now()
 
-    record = replace(record, outside=reason)
-    moved.user_attrs = {**trial.user_attrs, RECORD_KEY: record.to_dict()}
-    return moved
+    return _with_record(moved, replace(record, outside=reason))
 
 
 def _inside(
@@ -159,7 +164,7 @@ def _inside(
 ) -> FrozenTrial:
     """Return a trial with its values in the new space; one that was outside is restored."""
     moved = copy.deepcopy(trial)
-    params = {name: value for name, value in configuration.items() if name in distributions}
+    params = _searched(configuration, distributions)
     moved.distributions = {name: distributions[name] for name in params}
     moved.params = params
 
@@ -171,8 +176,7 @@ def _inside(
         moved.datetime_complete = None if is_unfinished else trial.datetime_complete
 
     record = replace(recorded.record, configuration=configuration, outside=None)
-    moved.user_attrs = {**trial.user_attrs, RECORD_KEY: record.to_dict()}
-    return moved
+    return _with_record(moved, record)
 
 
 def _values(trial: RecordedTrial) -> list[float] | None:
@@ -190,5 +194,10 @@ def reopened(trial: FrozenTrial) -> FrozenTrial:
     moved.datetime_complete = None
 
     record = replace(TrialRecord.read(trial.user_attrs), status=None, reason=None, promoted=True)
-    moved.user_attrs = {**trial.user_attrs, RECORD_KEY: record.to_dict()}
-    return moved
+    return _with_record(moved, record)
+
+
+def _with_record(trial: FrozenTrial, record: TrialRecord) -> FrozenTrial:
+    """Return a trial of one's own with another record."""
+    trial.user_attrs = {**trial.user_attrs, RECORD_KEY: record.to_dict()}
+    return trial
