@@ -167,7 +167,6 @@ def _studies(chosen: argparse.Namespace) -> int:
     from hpo_lib.study.catalog import list_studies
 
     try:
-        _check_storage(chosen.storage)
         if chosen.best is not None:
             return _print_best(chosen.best, chosen.storage)
         _steer(chosen)
@@ -232,7 +231,6 @@ def _findings(chosen: argparse.Namespace) -> int:
     from hpo_lib.trials import incumbent
 
     try:
-        _check_storage(chosen.storage)
         names = [chosen.name] if chosen.name else list(list_studies(chosen.storage)["name"])
         if len(names) != 1:
             place = storage_name(chosen.storage)
@@ -251,22 +249,11 @@ def _findings(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def _check_storage(storage: str) -> None:
-    """Refuse a file of studies that does not exist: reading would create it."""
-    from hpo_lib.study.storage import sqlite_path
-
-    file = sqlite_path(storage)
-    if file is not None and not file.exists():
-        found = [shown(path) for path in _results().rglob("*.db")]
-        message = f"no studies at {storage}; there are: {', '.join(found) or 'none'}"
-        raise RunError(message)
-
-
 def _clean(chosen: argparse.Namespace) -> int:
     # Slow to import, and of no use to the other commands.
     from hpo_lib.runner.cleaning import check_idle, delete, find_written, other_version
 
-    results = _results()
+    results = project_folder() / "results"
     with ExitStack() as locks:
         if chosen.yes:
             check_idle(results, locks)
@@ -285,10 +272,6 @@ def _clean(chosen: argparse.Namespace) -> int:
     if written:
         print("deleted" if chosen.yes else "to delete all this: python -m hpo_lib clean --yes")
     return 0
-
-
-def _results() -> Path:
-    return project_folder() / "results"
 
 
 if __name__ == "__main__":

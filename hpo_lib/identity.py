@@ -105,10 +105,9 @@ def read_options(value: object) -> tuple[dict[str, str], list[str]]:
     """
     reader = _ContentReader(value, with_state=False)
     try:
-        content = reader.content(value, "self")
+        return reader.content(value, "self"), sorted(set(reader.unknown))
     except Exception:  # of the user's own `__reduce__`, too
         return {}, ["self"]
-    return content, sorted(set(reader.unknown))
 
 
 def is_same_version(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> bool:

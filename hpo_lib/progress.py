@@ -80,15 +80,14 @@ class Progress:
             self._show(self._unshown())
         self._bar.close()
 
-    def advance(self, describe: Callable[[], str], steps: int = 1) -> None:
-        """Count steps that have ended; callable from any thread.
+    def advance(self, describe: Callable[[], str]) -> None:
+        """Count a step that has ended; callable from any thread.
 
         Args:
             describe: returns what is known now, as "best 0.0312"; called only to be shown.
-            steps: how many have ended.
         """
         with self._lock:
-            self.done += steps
+            self.done += 1
             if not self._enabled:
                 return
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import re
 import textwrap
 from collections.abc import Mapping
@@ -12,6 +10,9 @@ from enum import StrEnum
 from html import escape
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter
+from pydantic_core import to_json
 
 from hpo_lib.files import atomic_write_text, user_path
 from hpo_lib.formatting import keep_together
@@ -43,7 +44,7 @@ class Finding:
         topic: the question that it answers.
         status: whether the data show it.
         sentence: the answer, with its n and interval.
-        figures: numbers behind the sentence, as JSON has them.
+        figures: numbers behind the sentence; in JSON, those that are not finite become null.
     """
 
     topic: str
@@ -55,15 +56,6 @@ class Finding:
     def first_sentence(self) -> str:
         """Return the sentence up to its first full stop."""
         return re.split(r"(?<=[.?!]) (?=[A-Z0-9])", self.sentence)[0]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON; numbers that are not finite become None."""
-        return {
-            "topic": self.topic,
-            "status": self.status.value,
-            "sentence": self.sentence,
-            "figures": _plain(self.figures),
-        }
 
 
 class Findings(tuple[Finding, ...]):
@@ -128,8 +120,14 @@ class Findings(tuple[Finding, ...]):
 
     def to_json(self) -> str:
         """Return them as a JSON list."""
-        content = [finding.to_dict() for finding in self]
-        return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+        # Scalars of numpy are unknown to pydantic.
+        text = to_json(
+            tuple(self),
+            indent=1,
+            inf_nan_mode="null",
+            fallback=lambda value: value.item(),
+        )
+        return text.decode()
 
     @classmethod
     def load(cls, path: str | Path) -> Findings:
@@ -140,18 +138,9 @@ class Findings(tuple[Finding, ...]):
         """
         text = user_path(path).read_text(encoding="utf-8")
         try:
-            content = json.loads(text)
-            return cls(
-                Finding(
-                    str(one["topic"]),
-                    Status(one["status"]),
-                    str(one["sentence"]),
-                    dict(one["figures"]),
-                )
-                for one in content
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            message = f"{path} must hold findings as JSON, got {error!r}"
+            return cls(TypeAdapter(list[Finding]).validate_json(text))
+        except ValueError as error:
+            message = f"{path} must hold findings as JSON: {error}"
             raise ValueError(message) from error
 
 
@@ -160,16 +149,3 @@ def _to_html(finding: Finding) -> str:
     head = f"<b>{escape(finding.status)}</b> · <b>{escape(finding.topic)}</b>"
     sentence = escape(keep_together(finding.sentence))
     return f'<p style="{_BLOCK}; {border}">{head}<br>{sentence}</p>'
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as JSON has it; numpy's scalars become Python's."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    if hasattr(value, "item"):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

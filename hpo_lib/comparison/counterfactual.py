@@ -12,11 +12,7 @@ import pandas as pd
 from hpo_lib.comparison.hypothesis_tests import format_p, separations
 from hpo_lib.comparison.run import replay
 from hpo_lib.comparison.statistics import summary
-from hpo_lib.comparison.surrogate_benchmark import (
-    MIN_RANK_CORRELATION,
-    SurrogateObjective,
-    SurrogateQuality,
-)
+from hpo_lib.comparison.surrogate_benchmark import SurrogateObjective, SurrogateQuality
 from hpo_lib.comparison.training_records import study_record
 from hpo_lib.formatting import format_number
 from hpo_lib.samplers.registry import STRATEGIES
@@ -73,7 +69,6 @@ def counterfactual(
     factors: Sequence[int] = (1, 2),
     seeds: Sequence[int] = range(20),
     processes: int = 1,
-    limit: float = MIN_RANK_CORRELATION,
 ) -> Counterfactual:
     """Replay a study's own strategy and others on a surrogate of its trials.
 
@@ -88,12 +83,11 @@ def counterfactual(
         factors: multiples of the budget.
         seeds: of the replays.
         processes: that replay.
-        limit: the rank correlation below which the surrogate warns.
 
     Raises:
         ValueError: too few configurations were completed.
     """
-    surrogate = SurrogateObjective(study_record(study), limit=limit)
+    surrogate = SurrogateObjective(study_record(study))
     recorded = StudyRecord.of(study).settings
     settings = {key: recorded[key] for key in _KEPT_SETTINGS if key in recorded}
     replayed = list(strategies)

@@ -21,7 +21,7 @@ from hpo_lib.checks import check_member
 from hpo_lib.comparison.statistics import Array, Spending, final_values, incumbents
 from hpo_lib.comparison.surrogate_benchmark import SurrogateQuality
 
-_LEVEL = 0.05
+LEVEL = 0.05
 _POWER = 0.8
 _MOST_PAIRS = 3
 
@@ -207,11 +207,11 @@ def seeds_needed(differences: Array, n_pairs: int = 1) -> int | None:
     means = values[:, None] + values[None, :]
     walsh = means[np.triu_indices(len(values), 1)] if len(values) > 1 else values
     effect = float(abs(0.5 * np.sign(walsh).mean()))
-    quantiles: Any = stats.norm.ppf([1 - _LEVEL / (2 * n_pairs), _POWER])
+    quantiles: Any = stats.norm.ppf([1 - LEVEL / (2 * n_pairs), _POWER])
     needed = quantiles.sum() ** 2 / (3 * effect**2) if effect > 0 else math.inf
 
     # Below this many seeds, no result is significant.
-    least = 1 + math.log2(n_pairs / _LEVEL)
+    least = 1 + math.log2(n_pairs / LEVEL)
     needed = max(needed, least)
     return math.ceil(needed) if needed <= MAX_SEEDS else None
 
@@ -241,15 +241,14 @@ def friedman(values: Array) -> float:
     return float(test.pvalue)
 
 
-def verdict(frame: pd.DataFrame, level: float = 0.05) -> str:
+def verdict(frame: pd.DataFrame) -> str:
     """Say in words what the comparison can and cannot tell, one line per pair.
 
     With more than three pairs it is one line per strategy. From three strategies on, Friedman's
-    test that they differ at all comes first.
+    test that they differ at all comes first. The level of significance is 5 %.
 
     Args:
         frame: what `compare` returns.
-        level: of significance.
     """
     seconds = frame.attrs.get("seconds")
     trials = f"at {frame['trial'].max()} trials"
@@ -259,7 +258,7 @@ def verdict(frame: pd.DataFrame, level: float = 0.05) -> str:
     finals = final_values(frame).dropna()
     p = friedman(finals.to_numpy(dtype=float))
     if math.isfinite(p):
-        differ = "differ" if p <= level else "cannot be told apart"
+        differ = "differ" if p <= LEVEL else "cannot be told apart"
         lines.append(
             f"{len(finals)} seeds, {finals.shape[1]} strategies: they {differ} {budget} "
             f"(Friedman's test, {format_p(p)})."
@@ -267,17 +266,13 @@ def verdict(frame: pd.DataFrame, level: float = 0.05) -> str:
 
     pairs = separations(frame).to_dict("records")
     if len(pairs) <= _MOST_PAIRS:
-        lines += [_pair_verdict(pair, budget, level) for pair in pairs]
+        lines += [_pair_verdict(pair, budget) for pair in pairs]
     else:
-        lines += [_strategy_verdict(name, pairs, level) for name in finals]
+        lines += [_strategy_verdict(name, pairs) for name in finals]
     return "\n".join(lines)
 
 
-def _strategy_verdict(
-    name: object,
-    pairs: Sequence[Mapping[Any, Any]],
-    level: float,
-) -> str:
+def _strategy_verdict(name: object, pairs: Sequence[Mapping[Any, Any]]) -> str:
     """Return which strategies one of them beats, and which it cannot be told from."""
     beaten: list[str] = []
     unclear: list[str] = []
@@ -286,8 +281,8 @@ def _strategy_verdict(
             continue
         other = pair["b"] if name == pair["a"] else pair["a"]
         is_below = (pair["effect"] < 0) == (name == pair["a"])
-        if pair["p"] > level:
-            unclear.append(f"{other} ({format_p(pair['p'])})")
+        if pair["p"] > LEVEL:
+            unclear.append(f"{other} ({format_p(pair['p'])}; {_describe_need(pair)})")
         elif is_below:
             beaten.append(f"{other} ({format_p(pair['p'])})")
 
@@ -297,24 +292,30 @@ def _strategy_verdict(
     return f"{text}; cannot be told from: {', '.join(unclear)}"
 
 
-def _pair_verdict(pair: Mapping[Any, Any], budget: str, level: float) -> str:
+def _pair_verdict(pair: Mapping[Any, Any], budget: str) -> str:
     a = pair["a"]
     b = pair["b"]
     p = pair["p"]
     seeds = f"{pair['n_seeds']} seeds"
-    if p <= level:
+    if p <= LEVEL:
         better, worse = (a, b) if pair["effect"] < 0 else (b, a)
         effect = f"effect size {abs(pair['effect']):.2f}"
         return f"{seeds}: {better} ends below {worse} {budget} ({format_p(p)}, {effect})."
 
+    text = f"{seeds} cannot separate {a} from {b} {budget}"
+    if pair["smallest_p"] > LEVEL:
+        smallest = f"smallest possible p = {pair['smallest_p']:.2f}"
+        text += f", whatever they had shown ({smallest}, here p = {p:.2f})"
+    else:
+        text += f" (p = {p:.2f})"
+    return f"{text}; it would take {_describe_need(pair)}."
+
+
+def _describe_need(pair: Mapping[Any, Any]) -> str:
+    """Return how many seeds would separate a pair."""
     needed = pair["seeds_needed"]
     is_few = math.isfinite(needed)
-    more = f"about {needed:.0f} seeds would" if is_few else f"nor would {MAX_SEEDS:,} seeds"
-    text = f"{seeds} cannot separate {a} from {b} {budget}"
-    if pair["smallest_p"] > level:
-        smallest = f"smallest possible p = {pair['smallest_p']:.2f}"
-        return f"{text}, whatever they had shown ({smallest}, here p = {p:.2f}); {more}."
-    return f"{text} (p = {p:.2f}); {more}."
+    return f"about {needed:.0f} seeds" if is_few else f"more than {MAX_SEEDS:,} seeds"
 
 
 @dataclass(frozen=True)
@@ -360,7 +361,7 @@ class Ranks:
         mean = self.mean
         groups: list[tuple[float, float]] = []
         for name, lowest in mean.items():
-            highest = float(mean[self.p[name] > _LEVEL].max())
+            highest = float(mean[self.p[name] > LEVEL].max())
             is_inside = bool(groups) and highest <= groups[-1][1]
             if highest > lowest and not is_inside:
                 groups.append((float(lowest), highest))
@@ -370,7 +371,7 @@ class Ranks:
         n = f"{len(self.values)} objectives"
         friedman = f"(Friedman's test, {format_p(self.friedman)})"
         nemenyi = f"critical difference of mean ranks: {self.critical_difference:.2f} (Nemenyi)"
-        if not self.friedman <= 0.05:
+        if not self.friedman <= LEVEL:
             return f"{n} cannot tell the strategies apart {friedman}\n{nemenyi}"
 
         lines = [f"{n}: the strategies differ {friedman}"]
@@ -378,7 +379,7 @@ class Ranks:
         others: list[str] = []
         for a, b in combinations(mean.index, 2):
             p = format_p(self.p.loc[a, b])
-            if self.p.loc[a, b] <= 0.05:
+            if self.p.loc[a, b] <= LEVEL:
                 apart = f"mean ranks {mean[b] - mean[a]:.2f} apart"
                 lines.append(f"{n}: {a} ranks before {b} ({p}, {apart})")
             else:
@@ -421,7 +422,7 @@ def rank_strategies(frames: Mapping[str, pd.DataFrame]) -> Ranks:
         values=values,
         p=pd.DataFrame(p, index=means.index, columns=means.index),
         friedman=friedman(values.to_numpy()),
-        critical_difference=unit * float(stats.studentized_range.isf(_LEVEL, k, np.inf)),
+        critical_difference=unit * float(stats.studentized_range.isf(LEVEL, k, np.inf)),
         n_seeds=min(int(table.count().min()) for table in finals),
         quality=min(qualities, key=attrgetter("spearman"), default=None),
     )

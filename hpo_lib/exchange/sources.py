@@ -146,7 +146,7 @@ def _ray_rows(folder: Path) -> Iterator[SourceRow]:
     for trial, reported in zip(trials, reports, strict=True):
         state, reason = _ray_state(trial, _n_iterations(reported), longest)
         last = reported[-1] if reported else {}
-        parameters = {"config": _read_object(trial / _PARAMETERS)}
+        parameters = {"config": _parse_object(_read_text(trial / _PARAMETERS))}
         cells = {**_flatten(last), **_flatten(parameters), "state": state}
         yield SourceRow(trial.name, cells, reason)
 
@@ -161,7 +161,7 @@ def _ray_state(trial: Path, n_iterations: int, longest: int) -> tuple[str, str]:
     """
     error = trial / "error.txt"
     if error.is_file():
-        lines = error.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        lines = _read_text(error).strip().splitlines()
         return TrialOutcome.FAILED, lines[-1] if lines else "it left an error file"
     if n_iterations == 0:
         return TrialOutcome.FAILED, f"{_RESULTS} has no report"
@@ -181,8 +181,7 @@ def _read_reports(path: Path) -> list[dict[str, Any]]:
         path: file that a trial appends to; it may not be there.
     """
     reports: list[dict[str, Any]] = []
-    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    for line in text.splitlines():
+    for line in _read_text(path).splitlines():
         report = _parse_object(line)
         if not report:
             break
@@ -190,13 +189,13 @@ def _read_reports(path: Path) -> list[dict[str, Any]]:
     return reports
 
 
-def _read_object(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file; an empty one where it is missing or damaged."""
-    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    return _parse_object(text)
+def _read_text(path: Path) -> str:
+    """Return the text of a file; nothing where there is none."""
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
 def _parse_object(text: str) -> dict[str, Any]:
+    """Return a JSON object; an empty one where the text is none."""
     try:
         content = json.loads(text)
     except (ValueError, RecursionError):
@@ -204,17 +203,7 @@ def _parse_object(text: str) -> dict[str, Any]:
     return cast("dict[str, Any]", content) if isinstance(content, dict) else {}
 
 
-def _flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested mappings as one, with names such as `config/optimizer/lr`, as Ray Tune does.
-
-    Args:
-        nested: mappings of names to values or mappings.
-        prefix: of all names.
-    """
-    flat: dict[str, Any] = {}
-    for name, value in nested.items():
-        if isinstance(value, dict):
-            flat |= _flatten(cast("dict[str, Any]", value), f"{prefix}{name}/")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
+def _flatten(nested: dict[str, Any]) -> dict[str, Any]:
+    """Return nested mappings as one, with names as Ray Tune has them: `config/optimizer/lr`."""
+    (flat,) = pd.json_normalize(nested, sep="/").to_dict("records")
+    return {str(name): value for name, value in flat.items()}

@@ -31,7 +31,6 @@ from .style import show_figure as show_figure
 from .surrogate_slice import fitted_study as fitted_study
 from .surrogate_slice import plot_slice as plot_slice
 from .surrogate_slice import slice_data as slice_data
-from .trials import brush as brush
 from .trials import plot_parallel_coordinates as plot_parallel_coordinates
 from .trials import plot_slices as plot_slices
 from .trials import plot_trial_curves as plot_trial_curves

@@ -15,9 +15,10 @@ from hpo_lib.comparison.surrogate_benchmark import SurrogateObjective, Surrogate
 from hpo_lib.formatting import count, format_number
 from hpo_lib.plots.style import (
     COLOURS,
+    MOST_JOINED,
     RED,
     AxesArray,
-    draw_group,
+    draw_groups,
     figure_of,
     finite,
     label,
@@ -36,8 +37,6 @@ INTERVALS = {
     "iqm": ("iqm", "iqm_low", "iqm_high", "interquartile mean with 95 % interval"),
 }
 """Columns of `any_time` that `plot_comparison` can show, and their description."""
-
-_MOST_LINES = 10
 
 
 def plot_comparison(
@@ -120,38 +119,26 @@ def plot_final_values(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
         ax: axes to draw into; default: a new figure.
     """
     data = final_values(frame)
-    values = data.to_numpy(dtype=float)
     ax = one_axes(ax, max(7.0, 1.35 * len(data.columns)))
-
-    # A line per seed joins what is paired; more than ten hide each other.
-    title = "black bars: medians"
-    if len(values) <= _MOST_LINES:
-        title += "; grey lines: the same seed"
-        ax.plot(
-            values.T,
-            color="0.8",
-            linewidth=0.8,
-            zorder=1,
-        )
 
     # Infinite: a seed without an incumbent; NaN: a seed that the strategy did not run.
     names: list[str] = []
-    for i, strategy in enumerate(data):
+    for strategy in data:
         finals = data[strategy].dropna()
-        # Infinite where half of the seeds have no incumbent.
-        draw_group(ax, i, finals.to_numpy(), float(np.median(finals)))
-
         n_reached = int(np.isfinite(finals).sum())
         n = count(len(finals), "seed")
         if n_reached < len(finals):
             n = f"{n_reached} of {n}"
         names.append(f"{short_name(strategy, 16)}\nn = {n}")
 
-    ax.set_xticks(range(len(names)), names)
-    ax.set(xlim=(-0.4, len(names) - 0.4), xlabel="strategy")
+    # The median is infinite where half of the seeds have no incumbent.
+    values = data.to_numpy(dtype=float)
+    draw_groups(ax, values, data.median().tolist(), names)
+    ax.set_xlabel("strategy")
     name = frame.attrs.get("value_name", "value")
     value_axis(ax, [values], f"final incumbent's {name}")
-    ax.set_title(title, fontsize=10)
+    lines = "; grey lines: the same seed" if len(values) <= MOST_JOINED else ""
+    ax.set_title(f"black bars: medians{lines}", fontsize=10)
     annotate_quality(ax, frame.attrs.get("surrogate_quality"))
     return ax
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
 from hpo_lib.formatting import count
-from hpo_lib.plots.style import draw_group, label, name_ticks, one_axes, value_axis
+from hpo_lib.plots.style import draw_groups, label, name_ticks, one_axes, value_axis
 
 
 def plot_test_errors(final: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -23,16 +23,11 @@ def plot_test_errors(final: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """
     table: Any = final.pivot(index="seed", columns="configuration", values="test_error")
     ax = one_axes(ax, 5.5, 3.8)
-    ax.plot(table.to_numpy().T, color="0.8", linewidth=0.8, zorder=1)
-    names: list[str] = []
-    for i, name in enumerate(table):
-        errors = table[name].dropna()
-        draw_group(ax, i, errors.to_numpy(), float(errors.mean()))
-        names.append(f"{label(name, 20)}\nn = {count(len(errors), 'seed')}")
-
-    ax.set_xticks(range(len(names)), names)
-    ax.set(xlim=(-0.5, len(names) - 0.3), xlabel="configuration")
-    value_axis(ax, [table.to_numpy()], "test error (fraction)")
+    values = table.to_numpy()
+    names = [f"{label(name, 20)}\nn = {count(n, 'seed')}" for name, n in table.count().items()]
+    draw_groups(ax, values, table.mean().tolist(), names)
+    ax.set_xlabel("configuration")
+    value_axis(ax, [values], "test error (fraction)")
     n_test = int(final["n_test"].iloc[0])
     ax.set_title(f"{n_test:,} test images; black bars: means", fontsize=10)
     return ax

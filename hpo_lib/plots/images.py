@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from numpy.typing import ArrayLike, NDArray
 
-from hpo_lib.plots.style import AxesArray, label
-
-_COLUMNS = 8
+from hpo_lib.plots.style import AxesArray, label, panels
 
 
 class ShownImages(NamedTuple):
@@ -68,18 +64,9 @@ def plot_images(
     """
     is_chosen = isinstance(images, ShownImages)
     data = images if is_chosen else images_data(images, labels, classes, n)
-    n_rows = -(-len(data.names) // _COLUMNS)
-    _, grid = plt.subplots(
-        n_rows,
-        _COLUMNS,
-        figsize=(7, 1.15 * n_rows),
-        layout="constrained",
-        squeeze=False,
-    )
-    axes: list[Axes] = list(grid.flat)
-    for ax in axes:
-        ax.set_axis_off()
-    for ax, pixels, name in zip(axes, data.pixels, data.names, strict=False):
+    axes = panels(len(data.names), 8, 0.875, 1.15)
+    for ax, pixels, name in zip(axes, data.pixels, data.names, strict=True):
         ax.imshow(pixels, cmap="gray", vmin=0, vmax=255)
         ax.set_title(label(name, 12), fontsize=8)
-    return grid.ravel()[: len(data.names)]
+        ax.set_axis_off()
+    return axes

@@ -35,6 +35,9 @@ SECONDS = "training + suggesting time (s)"
 MAX_BYTES = 200_000
 """Size that a saved figure should stay below."""
 
+MOST_JOINED = 10
+"""Largest number of rows that `draw_groups` joins by lines."""
+
 COLOURS = cast("list[tuple[float, float, float]]", sns.color_palette("colorblind"))
 BLUE, ORANGE, GREEN, RED = COLOURS[:4]
 MARKERS = "os^DvPX<>*"
@@ -237,24 +240,31 @@ def line_style(i: int, line: str | None = None, **others: Any) -> dict[str, Any]
     }
 
 
-def draw_group(
+def draw_groups(
     ax: Axes,
-    i: int,
     values: FloatArray,
-    centre: float,
+    centres: Sequence[float],
+    names: Sequence[str],
 ) -> None:
-    """Draw the i-th group of values as dots above each other, with a bar at their centre.
+    """Draw each column as dots above each other, with a bar at its centre; a line joins each row.
 
     Args:
         ax: axes to draw into.
-        i: position of the group.
-        values: shape (n,).
-        centre: their mean or median; where it is not finite there is no bar.
+        values: shape (n, groups); NaN where there is none.
+        centres: mean or median of each group; where it is not finite there is no bar.
+        names: of the groups.
     """
-    ax.plot(np.full(len(values), i), values, **line_style(i, "", alpha=0.7))
-    if np.isfinite(centre):
-        ax.hlines(centre, i - 0.15, i + 0.15, color="black", linewidth=2.5)
-        ax.text(i + 0.18, centre, format_number(centre), va="center", fontsize=9, bbox=WHITE)
+    # Lines of many rows would hide each other.
+    if len(values) <= MOST_JOINED:
+        ax.plot(values.T, color="0.8", linewidth=0.8, zorder=1)
+    for i, centre in enumerate(centres):
+        ax.plot(np.full(len(values), i), values[:, i], **line_style(i, "", alpha=0.7))
+        if np.isfinite(centre):
+            ax.hlines(centre, i - 0.15, i + 0.15, color="black", linewidth=2.5)
+            ax.text(i + 0.18, centre, format_number(centre), va="center", fontsize=9, bbox=WHITE)
+
+    ax.set_xticks(range(len(names)), names)
+    ax.set_xlim(-0.4, len(names) - 0.4)
 
 
 def legend_above(ax: Axes) -> None:

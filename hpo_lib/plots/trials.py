@@ -1,8 +1,8 @@
-"""Draw the trials of a study: slices, coordinates that can be brushed, and learning curves."""
+"""Draw the trials of a study: slices, parallel coordinates and learning curves."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -46,7 +46,6 @@ from hpo_lib.trials import (
 )
 
 Mask = NDArray[np.bool_]
-Range = tuple[float, float]
 
 TrialCurves = dict[str, dict[int, FloatArray]]
 """Validation error per epoch, by trial number, of the trials of each kind."""
@@ -116,8 +115,7 @@ def trial_points(trials: Sequence[RecordedTrial], space: SearchSpace) -> Points:
         trials: trials of one study.
         space: the search space; of a trial outside it, what lies inside is shown.
     """
-    ended = [trial for trial in trials if trial.is_finished]
-    finished = [trial for trial in ended if trial.outcome != TrialOutcome.OUTSIDE]
+    finished = [trial for trial in _inside(trials) if trial.is_finished]
     configurations = [trial.configuration for trial in finished]
     best = incumbent(finished)  # never a warm-start trial
     return Points(
@@ -131,6 +129,11 @@ def trial_points(trials: Sequence[RecordedTrial], space: SearchSpace) -> Points:
         incumbent=None if best is None else finished.index(best),
         value_name=value_name(finished),
     )
+
+
+def _inside(trials: Sequence[RecordedTrial]) -> list[RecordedTrial]:
+    """Return the trials that belong to the present version of the search space."""
+    return [trial for trial in trials if trial.outcome != TrialOutcome.OUTSIDE]
 
 
 def plot_slices(source: optuna.Study | Points) -> AxesArray:
@@ -185,53 +188,19 @@ def plot_slices(source: optuna.Study | Points) -> AxesArray:
     return axes
 
 
-def brush(
-    points: Points,
-    ranges: Mapping[str, Range],
-    values: Range | None = None,
-) -> Mask:
-    """Return which trials lie within all of some ranges.
-
-    Args:
-        points: the trials.
-        ranges: lowest and highest position, by the name of a parameter; a trial in which it is
-            inactive lies outside.
-        values: lowest and highest final value; trials without one lie outside.
-
-    Returns:
-        Shape (n,).
-    """
-    limited = [(points.positions[name], ends) for name, ends in ranges.items()]
-    if values is not None:
-        limited.append((points.values, values))
-
-    # Comparisons with NaN are false: what has no position lies outside.
-    mask = np.ones(len(points.values), dtype=bool)
-    for at, (low, high) in limited:
-        mask &= (at >= low) & (at <= high)
-    return mask
-
-
-def plot_parallel_coordinates(
-    source: optuna.Study | Points,
-    ax: Axes | None = None,
-    shown: Mask | None = None,
-) -> Axes:
+def plot_parallel_coordinates(source: optuna.Study | Points, ax: Axes | None = None) -> Axes:
     """Draw a line per trial across one axis per parameter, the best on top.
 
     Args:
         source: a study, or what `points_data` returns.
         ax: axes to draw into; default: a new figure.
-        shown: whether each trial is drawn in full, shape (n,), as `brush` returns it; the others
-            stay as faint lines. Default: all are.
     """
     data = source if isinstance(source, Points) else points_data(source)
     n_parameters = len(data.parameters)
     ax = one_axes(ax, max(7.0, 1.15 * n_parameters))
-    bright = np.ones(len(data.values), dtype=bool) if shown is None else shown
 
     # The axes of the parameters take the place of the y axis.
-    has_inactive = _draw_trials(ax, data, bright)
+    has_inactive = _draw_trials(ax, data)
     for i, parameter in enumerate(data.parameters):
         _draw_coordinate(ax, i, parameter)
     bottom = -0.04
@@ -252,12 +221,11 @@ def plot_parallel_coordinates(
     ax.grid(visible=False)
     sns.despine(ax=ax, left=True, bottom=True)
 
-    within = "" if bright.all() else f"{int(bright.sum())} of "
-    ax.set_title(f"{within}{data.describe('dotted')}, incumbent in black", fontsize=10)
+    ax.set_title(f"{data.describe('dotted')}, incumbent in black", fontsize=10)
     return ax
 
 
-def _draw_trials(ax: Axes, data: Points, bright: Mask) -> bool:
+def _draw_trials(ax: Axes, data: Points) -> bool:
     """Draw a line per trial with its colour bar; return whether a parameter is inactive."""
     # Heights of the lines at each axis, shape (trials, parameters).
     y = np.column_stack([unit_heights(p, data.positions[p.name]) for p in data.parameters])
@@ -272,16 +240,15 @@ def _draw_trials(ax: Axes, data: Points, bright: Mask) -> bool:
         return collection
 
     # Failed trials below, then the others, of which the best are drawn last.
-    draw(data.failed & bright, colors="0.7", linestyles=":")
+    draw(data.failed, colors="0.7", linestyles=":")
     best_last = np.argsort(-data.values)
-    best_last = best_last[(bright & ~data.failed)[best_last]]
+    best_last = best_last[~data.failed[best_last]]
     values = data.values[best_last]
     coloured = draw(best_last, array=values, norm=value_norm([data.values]))
-    draw(~bright, colors="0.9", zorder=0.5)
     value_bar(coloured, ax, data.value_name)
 
     # A white halo sets the incumbent off from the lines that it crosses.
-    if data.incumbent is not None and bright[data.incumbent]:
+    if data.incumbent is not None:
         halo = [withStroke(linewidth=5, foreground="white")]
         style = {"zorder": 4, "path_effects": halo}
         draw([data.incumbent], colors="black", linewidths=2.2, **style)
@@ -313,8 +280,8 @@ def trial_curves_data(study: optuna.Study) -> TrialCurves:
     Returns:
         Validation errors per epoch by trial number, for each kind of trial.
     """
-    trained = [trial for trial in recorded_trials(study) if trial.record.validation_error]
-    trials = [trial for trial in trained if trial.outcome != TrialOutcome.OUTSIDE]
+    recorded = _inside(recorded_trials(study))
+    trials = [trial for trial in recorded if trial.record.validation_error]
     best = incumbent(trials)
 
     # The incumbent may be older than the newest trials.

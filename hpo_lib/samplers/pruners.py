@@ -191,13 +191,11 @@ def make_pruner(
     """Return the pruner of a rule.
 
     Args:
-        pruning: "asha", "hyperband", "median", "none" or None, or any Optuna pruner.
+        pruning: "asha", "hyperband", "median" or None, or any Optuna pruner.
         rungs: epochs at which a trial may be stopped.
         reduction_factor: of successive halving and of Hyperband's brackets.
         seed: of Hyperband's brackets.
     """
     if isinstance(pruning, BasePruner):
         return pruning
-    if pruning is None or pruning == "none":
-        return NopPruner()
-    return RungPruner(pruning, rungs, reduction_factor, seed)
+    return NopPruner() if pruning is None else RungPruner(pruning, rungs, reduction_factor, seed)

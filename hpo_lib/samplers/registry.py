@@ -24,48 +24,21 @@ SamplerFactory = Callable[[SearchSpace, int, int], BaseSampler]
 """Called with the space, the seed and the number of trials."""
 
 
-def make_bayes_sampler(
-    space: SearchSpace,
-    seed: int,
-    n_trials: int,
-) -> BaseSampler:
-    """Return a `BayesSampler` with its defaults.
+def _imported(path: str) -> SamplerFactory:
+    """Return what imports a class, which takes seconds, when it makes a sampler of it."""
 
-    Args:
-        space: the search space.
-        seed: fixes all choices.
-        n_trials: the budget, which it does not need.
-    """
-    # scikit-learn takes seconds to import.
-    from hpo_lib.samplers.bayes import BayesSampler
+    def make(space: SearchSpace, seed: int, n_trials: int) -> BaseSampler:
+        return pkgutil.resolve_name(path)(seed, space)
 
-    return BayesSampler(seed, space)
-
-
-def make_skopt_sampler(
-    space: SearchSpace,
-    seed: int,
-    n_trials: int,
-) -> BaseSampler:
-    """Return a `SkoptSampler` with its defaults.
-
-    Args:
-        space: the search space.
-        seed: fixes all choices.
-        n_trials: the budget, which it does not need.
-    """
-    # scikit-optimize does, too.
-    from hpo_lib.samplers.skopt_sampler import SkoptSampler
-
-    return SkoptSampler(seed, space)
+    return make
 
 
 STRATEGIES: dict[str, SamplerFactory] = {
     "grid": GridSampler,
     "random": RandomSampler,
     "sobol": SobolSampler,
-    "bayes": make_bayes_sampler,
-    "skopt": make_skopt_sampler,
+    "bayes": _imported("hpo_lib.samplers.bayes:BayesSampler"),
+    "skopt": _imported("hpo_lib.samplers.skopt_sampler:SkoptSampler"),
     "tpe": make_tpe_sampler,
     "genetic": make_genetic_sampler,
     "cmaes": CmaEsSampler,
@@ -115,7 +88,7 @@ def find_strategy(strategy: str) -> SamplerFactory:
     """
     if strategy in STRATEGIES:
         return STRATEGIES[strategy]
-    if not inspect.isclass(strategy) and (":" in strategy or "." in strategy):
+    if ":" in strategy or "." in strategy:
         sampler_class = _import_sampler(strategy)
         return lambda _space, seed, _n_trials: sampler_class(seed=seed)
     message = (

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import optuna
 
-from hpo_lib.samplers.encoding import Array, Encoder, Point
+from hpo_lib.samplers.encoding import Array, Encoder
 from hpo_lib.samplers.gp import GaussianProcess
-from hpo_lib.samplers.observations import varied_parameters
+from hpo_lib.samplers.observations import collect_observations, varied_parameters
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration
 from hpo_lib.trials import RecordedTrial, recorded_trials
@@ -22,10 +23,12 @@ class Surrogate:
     Attributes:
         model: fitted to scaled points.
         encoder: encoder of the study's space.
+        points: of the completed trials, shape (n, d).
     """
 
     model: GaussianProcess
     encoder: Encoder
+    points: Array
 
     def predict(self, configurations: Sequence[Configuration]) -> tuple[Array, Array]:
         """Return the mean and the standard deviation at configurations, each of shape (n,)."""
@@ -58,14 +61,8 @@ def fit_surrogate(
     recorded = recorded_trials(source) if isinstance(source, optuna.Study) else source
     trials = [trial.as_evidence() for trial in recorded]
     encoder = Encoder(space.distributions(), space, varied_parameters(recorded, space))
-    points: list[Point] = []
-    values: list[float] = []
-    for trial in trials:
-        point = encoder.encode(trial.params)
-        if trial.has_usable_value and trial.value is not None and point is not None:
-            points.append(point)
-            values.append(trial.value)
-
+    observations = collect_observations(trials, encoder, sign=1.0)
+    points = observations.points
     if len(points) < 3 or not encoder.axes:
         message = (
             "a surrogate needs at least 3 completed trials inside the space, "
@@ -74,4 +71,5 @@ def fit_surrogate(
         raise ValueError(message)
 
     model = GaussianProcess(encoder.categories)
-    return Surrogate(model.fit(encoder.scale(points), values), encoder)
+    model.fit(encoder.scale(points), observations.values)
+    return Surrogate(model, encoder, np.array(points))

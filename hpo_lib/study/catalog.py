@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import optuna
@@ -13,7 +14,6 @@ from optuna.study import StudyDirection
 
 from hpo_lib.checks import check_name
 from hpo_lib.exceptions import StudyError
-from hpo_lib.space.values import Configuration
 from hpo_lib.study.checkpoints import StudyFolder, checkpoints_beside, study_identity
 from hpo_lib.study.lease import lease_holder
 from hpo_lib.study.storage import (
@@ -106,6 +106,26 @@ def find_study(name: str, storage: Storage | None = None) -> optuna.Study | None
         return newest_version(name, backend)
 
 
+@contextmanager
+def study_to_write(
+    name: str,
+    storage: Storage | None,
+) -> Generator[tuple[optuna.Study, BaseStorage]]:
+    """Yield a study that is there and its open storage, whose errors name it.
+
+    Args:
+        name: the study's name.
+        storage: as in `open_study`.
+
+    Raises:
+        StudyError: as in `open_study`; no file is created then.
+    """
+    open_study(name, storage)
+    backend = open_storage(storage)
+    with translate_storage_errors(storage):
+        yield newest_version(name, backend), backend
+
+
 def newest_version(name: str, backend: BaseStorage) -> optuna.Study:
     """Return the study that a name stands for: that of the last version of its search space.
 
@@ -153,9 +173,7 @@ def delete_study(name: str, storage: Storage | None = None) -> None:
     Raises:
         StudyError: it is being written, or there is none of that name.
     """
-    study = open_study(name, storage)
-    backend = open_storage(storage)
-    with translate_storage_errors(storage), storage_lock(backend):
+    with study_to_write(name, storage) as (study, backend), storage_lock(backend):
         # Nobody takes the lease while the file is locked.
         holder = lease_holder(study)
         if holder is not None:
@@ -274,11 +292,6 @@ def _trial_row(trial: RecordedTrial) -> dict[str, Any]:
     }
     for name in _RECORD_COLUMNS:
         row[name] = getattr(trial.record, name)
-    return {**row, **_rename_clashes(trial.configuration)}
-
-
-def _rename_clashes(configuration: Configuration) -> Configuration:
-    return {
-        f"param_{name}" if name in (*_COLUMNS, *_NOTE_COLUMNS) else name: value
-        for name, value in configuration.items()
-    }
+    for name, value in trial.configuration.items():
+        row[f"param_{name}" if name in (*_COLUMNS, *_NOTE_COLUMNS) else name] = value
+    return row

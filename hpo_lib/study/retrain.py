@@ -21,11 +21,11 @@ from hpo_lib.objective import Objective
 from hpo_lib.samplers.simple import SpaceSampler
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration
-from hpo_lib.study.catalog import open_study
+from hpo_lib.study.catalog import find_study, open_study
 from hpo_lib.study.driver import trial_seed
 from hpo_lib.study.run import run_study
 from hpo_lib.study.settings import check_comparable, study_settings
-from hpo_lib.study.storage import Storage, read_storage
+from hpo_lib.study.storage import Storage
 from hpo_lib.trials import (
     RecordedTrial,
     StudyRecord,
@@ -233,9 +233,8 @@ def _study_name(name: str) -> str:
 
 
 def _retrained_trials(name: str, storage: Storage | None) -> list[RecordedTrial]:
-    if _study_name(name) not in optuna.get_all_study_names(read_storage(storage)):
-        return []
-    return own_trials(open_study(_study_name(name), storage))
+    study = find_study(_study_name(name), storage)
+    return [] if study is None else own_trials(study)
 
 
 def _rank_configurations(search: optuna.Study) -> list[RecordedTrial]:

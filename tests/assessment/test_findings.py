@@ -157,7 +157,7 @@ def test_the_command_refuses_with_a_sentence(storage, tmp_path, capsys):
     final = tmp_path / "final.csv"
     final.write_text("a,b\n1,2\n")
     assert main(["findings", "--storage", str(tmp_path / "none.db")]) == 2
-    assert "no studies at" in capsys.readouterr().err
+    assert "no studies in" in capsys.readouterr().err
     assert not (tmp_path / "none.db").exists()
     assert main(["findings", "--storage", str(storage), "second"]) == 2
     assert "first" in capsys.readouterr().err

@@ -51,7 +51,7 @@ def only_run(home: Path) -> Path:
         ("run --profile fast", "no profile 'fast'"),
         ("run 7", "no notebook '7'"),
         ("run --into .", "holds other files"),
-        ("studies", "no studies at results/studies.db"),
+        ("studies", "no studies in results/studies.db"),
     ],
 )
 def test_a_request_that_makes_no_sense_is_refused_in_one_line(home, capsys, arguments, message):

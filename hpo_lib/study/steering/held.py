@@ -65,10 +65,8 @@ def best_given(study: optuna.Study, **values: Value) -> BestGiven:
     def negative_mean(points: Array) -> Array:
         return -surrogate.model.predict(encoder.scale(points))
 
-    completed = [trial for trial in trials if trial.has_usable_value]
-    points = [encoder.encode(trial.configuration) for trial in completed]
-    tried = np.array([point for point in points if point is not None])
-    best = optimize_acquisition(encoder, negative_mean, tried, np.random.default_rng(0))[0]
+    rng = np.random.default_rng(0)
+    best = optimize_acquisition(encoder, negative_mean, surrogate.points, rng)[0]
     configuration = space.complete(encoder.decode(best))
     mean, std = surrogate.predict([configuration])
     return BestGiven(incumbent(inside), configuration, float(mean[0]), float(std[0]))

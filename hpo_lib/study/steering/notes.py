@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hpo_lib.exceptions import StudyError
-from hpo_lib.study.catalog import newest_version, open_study
-from hpo_lib.study.storage import Storage, open_storage, translate_storage_errors
+from hpo_lib.study.catalog import study_to_write
+from hpo_lib.study.storage import Storage
 from hpo_lib.trials import Note, read_notes, write_note
 
 
@@ -50,14 +50,12 @@ def annotate(
         message = f"tags must be a list of words, got {tags!r}"
         raise TypeError(message)
 
-    n_trials = len(open_study(name, storage).get_trials(deepcopy=False))
-    if number is not None and not 0 <= number < n_trials:
-        message = f"study {name!r} has trials 0 to {n_trials - 1}, got {number}"
-        raise StudyError(message)
+    with study_to_write(name, storage) as (study, _):
+        n_trials = len(study.get_trials(deepcopy=False))
+        if number is not None and not 0 <= number < n_trials:
+            message = f"study {name!r} has trials 0 to {n_trials - 1}, got {number}"
+            raise StudyError(message)
 
-    backend = open_storage(storage)
-    with translate_storage_errors(storage):
-        study = newest_version(name, backend)
         before = read_notes(study).get(number, Note())
         text = before.text if note is None else note
         words = before.tags if tags is None else tuple(dict.fromkeys(tags))

@@ -6,9 +6,9 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from hpo_lib.exceptions import StudyError
-from hpo_lib.study.catalog import newest_version, open_study
+from hpo_lib.study.catalog import study_to_write
 from hpo_lib.study.steering.versions import begin_version
-from hpo_lib.study.storage import Storage, open_storage, translate_storage_errors
+from hpo_lib.study.storage import Storage
 from hpo_lib.trials import TrialOutcome, recorded_trials, study_space
 from hpo_lib.trials.copies import reopened
 
@@ -48,10 +48,8 @@ def promote(name: str, *numbers: int, storage: Storage | None = None) -> optuna.
         >>> run_study(train, space, "random", **search).trials[1].state.name
         'COMPLETE'
     """
-    study_space(open_study(name, storage))  # nothing is created where there is no such study
-    backend = open_storage(storage)
-    with translate_storage_errors(storage):
-        study = newest_version(name, backend)
+    with study_to_write(name, storage) as (study, backend):
+        study_space(study)  # refuse one that run_study did not make
         trials = recorded_trials(study)
         promoted = {trial.number for trial in trials if trial.record.promoted}
         pruned = {trial.number for trial in trials if trial.outcome == TrialOutcome.PRUNED}

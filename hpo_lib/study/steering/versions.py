@@ -9,7 +9,6 @@ single write at the end; what a process that was killed before has left is remov
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -22,27 +21,13 @@ from hpo_lib.exceptions import SpaceError, StudyChangedError, StudyError
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Value
 from hpo_lib.space.yaml_io import label
-from hpo_lib.study.catalog import newest_version, open_study, version_name
+from hpo_lib.study.catalog import newest_version, study_to_write, version_name
 from hpo_lib.study.lease import hold_lease
-from hpo_lib.study.storage import Storage, open_storage, translate_storage_errors
+from hpo_lib.study.storage import Storage
 from hpo_lib.trials import LEASE_KEY, RECORD_KEY, StudyRecord, study_name, study_space
 from hpo_lib.trials.copies import copy_for_version
 
 TrialCopy = Callable[[FrozenTrial], FrozenTrial]
-
-
-@dataclass(frozen=True)
-class SpaceVersion:
-    """One version of the search space of a study.
-
-    Attributes:
-        space: the search space.
-        first: number of the first trial that began in it; those from there to the next version's
-            belong to it.
-    """
-
-    space: SearchSpace
-    first: int
 
 
 def change_space(
@@ -88,25 +73,8 @@ def change_space(
         >>> trials_frame(study)["state"].tolist()
         ['complete', 'outside', 'outside']
     """
-    study_space(open_study(name, storage))  # nothing is created where there is no such study
-    backend = open_storage(storage)
-    with translate_storage_errors(storage):
-        return go_on_in(newest_version(name, backend), backend, space, assumed or {})
-
-
-def space_versions(study: optuna.Study) -> list[SpaceVersion]:
-    """Return the versions of a study's search space, the present one last."""
-    record = StudyRecord.of(study)
-    firsts = [0, *(version["n_trials"] for version in record.earlier)]
-    texts = [*(version["space"] for version in record.earlier), record.space or ""]
-
-    # A version may have begun for another reason than a new space.
-    versions: list[SpaceVersion] = []
-    for text, first in zip(texts, firsts, strict=True):
-        space = SearchSpace.from_yaml(text)
-        if not versions or versions[-1].space != space:
-            versions.append(SpaceVersion(space, first))
-    return versions
+    with study_to_write(name, storage) as (study, backend):
+        return go_on_in(study, backend, space, assumed or {})
 
 
 def go_on_in(
