@@ -14,8 +14,13 @@ from hpo_lib.assessment.finding import Finding, Status
 from hpo_lib.formatting import count, format_number
 
 FINAL_COLUMNS = (
-    *("configuration", "seed", "epochs", "validation_error"),
-    *("test_error", "seconds", "n_test"),
+    "configuration",
+    "seed",
+    "epochs",
+    "validation_error",
+    "test_error",
+    "seconds",
+    "n_test",
 )
 """Columns of a frame of final trainings, one row per training."""
 

@@ -334,9 +334,9 @@ def _labelled(
     seeds: Sequence[int],
 ) -> dict[str, str | MakeSampler]:
     """Return the strategies by their labels; refuse what cannot be compared."""
+    _check_different("strategies", list(strategies))
     if not isinstance(strategies, Mapping):
         strategies = {strategy: strategy for strategy in strategies}
-    _check_different("strategies", list(strategies))
     _check_different("seeds", list(seeds))
     for label, strategy in strategies.items():
         if isinstance(strategy, str):
@@ -375,7 +375,6 @@ def check_strategies(strategies: Sequence[str], baseline: str | None = None) -> 
     Example:
         >>> check_strategies(["random", "bayes"], baseline="random")
     """
-    _check_different("strategies", list(strategies))
     _labelled(strategies, [0])
     pairs_of(strategies, baseline)
 

@@ -130,7 +130,6 @@ class SurrogateObjective:
             is of the kind that `bayes` fits and may flatter it; or "trees", extremely randomised
             ones (Geurts et al. 2006), which never predict below what was recorded: does a
             conclusion stand?
-        noise: whether trainings deviate from the prediction, as the trial's seed has it.
         limit: the rank correlation below which it warns.
 
     Raises:
@@ -145,7 +144,6 @@ class SurrogateObjective:
         record: Record,
         *,
         model: str = "gp",
-        noise: bool = True,
         limit: float = MIN_RANK_CORRELATION,
     ) -> None:
         check_member("model", model, _MODELS)
@@ -158,7 +156,6 @@ class SurrogateObjective:
 
         self.record = record
         self._model = model
-        self._noise = noise
         space = record.space
         self._encoder = Encoder(space.distributions(), space)
         fit = partial(_MODELS[model], self._encoder)
@@ -187,7 +184,7 @@ class SurrogateObjective:
         """Return the record's content, whatever its file is called, and the surrogate's model."""
         return {
             "surrogate": {"content": self.record.settings["content"]},
-            "noise": self._noise,
+            "noise": True,
             "model": self._model,
         }
 
@@ -211,7 +208,7 @@ class SurrogateObjective:
         errors = self._errors.predict(point)[0]
 
         # The deviation of one of the trainings with the most similar errors.
-        if self._noise and len(self._levels):
+        if len(self._levels):
             distances = np.abs(self._levels - errors[-1])
             nearest = np.argsort(distances, kind="stable")[:_N_NEAREST]
             drawn = nearest[segment.seed % len(nearest)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -47,15 +47,11 @@ def write_tensorboard(study: optuna.Study, folder: str | Path) -> Path:
         partial = root / f".{log.name}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        _write_log(partial, _events(trial))
+        with closing(EventFileWriter(str(partial))) as writer:
+            for event in _events(trial):
+                writer.add_event(event)
         partial.rename(log)
     return root
-
-
-def _write_log(folder: Path, events: Iterable[Any]) -> None:
-    with closing(EventFileWriter(str(folder))) as writer:
-        for event in events:
-            writer.add_event(event)
 
 
 def _events(trial: RecordedTrial) -> Iterator[Any]:

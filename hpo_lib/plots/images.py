@@ -49,7 +49,6 @@ def plot_images(
     images: ArrayLike | ShownImages,
     labels: ArrayLike = (),
     classes: Sequence[str] = (),
-    n: int = 24,
 ) -> AxesArray:
     """Draw images of as many classes as possible, each under the name of its class.
 
@@ -57,13 +56,12 @@ def plot_images(
         images: uint8 (n, channels, height, width), or what `images_data` returns.
         labels: class indices (n,).
         classes: names, in the order of the labels.
-        n: largest number of images.
 
     Returns:
         The axes, one per image.
     """
     is_chosen = isinstance(images, ShownImages)
-    data = images if is_chosen else images_data(images, labels, classes, n)
+    data = images if is_chosen else images_data(images, labels, classes)
     axes = panels(len(data.names), 8, 0.875, 1.15)
     for ax, pixels, name in zip(axes, data.pixels, data.names, strict=True):
         ax.imshow(pixels, cmap="gray", vmin=0, vmax=255)

@@ -46,22 +46,16 @@ def prior_data(
     return Prior(space.searched, draws)
 
 
-def plot_prior(
-    source: SearchSpace | Prior,
-    n: int = 2000,
-    seed: int = 0,
-) -> AxesArray:
+def plot_prior(source: SearchSpace | Prior) -> AxesArray:
     """Draw a histogram of draws from the prior of each parameter.
 
     Args:
         source: a search space, or what `prior_data` returns.
-        n: number of draws.
-        seed: fixes the draws.
 
     Returns:
         The axes, one per parameter.
     """
-    data = source if isinstance(source, Prior) else prior_data(source, n, seed)
+    data = source if isinstance(source, Prior) else prior_data(source)
     axes = panels(
         len(data.parameters),
         4,
@@ -71,7 +65,6 @@ def plot_prior(
     for ax, parameter in zip(axes, data.parameters, strict=True):
         parameter_axis(ax, "x", parameter)
         draws = data.draws[parameter.name]
-        n = len(draws)
         active = draws[np.isfinite(draws)]
         edges = _bin_edges(parameter)
         ax.hist(
@@ -85,9 +78,10 @@ def plot_prior(
         ax.set_ylabel("draws (%)")
 
         # A conditional parameter is active in some draws only.
-        if len(active) < n:
-            ax.set_title(f"active in {len(active) / n:.0%}", fontsize=9)
+        if len(active) < len(draws):
+            ax.set_title(f"active in {len(active) / len(draws):.0%}", fontsize=9)
 
+    n = len(next(iter(data.draws.values())))
     axes[0].figure.suptitle(f"Priors, n = {n:,} draws", fontsize=11)
     return axes
 

@@ -219,19 +219,17 @@ def _curves(record: SegmentResult | TrialRecord, run: str) -> Curves:
 
 def plot_learning_curves(
     source: optuna.Study | SegmentResult | Mapping[str, SegmentResult] | list[Curves],
-    k: int = 5,
 ) -> AxesArray:
     """Draw loss and validation error per epoch of trainings, or of a study's best trials.
 
     Args:
         source: a study, the result of a training, results of several trainings by name, or what
             `learning_curves_data` returns.
-        k: largest number of trials of a study.
 
     Returns:
         The axes of the loss and of the error.
     """
-    data = source if isinstance(source, list) else learning_curves_data(source, k)
+    data = source if isinstance(source, list) else learning_curves_data(source)
     axes = panels(2, 2, 4.2, 3.6)
     loss, error = axes
     for i, curves in enumerate(data):

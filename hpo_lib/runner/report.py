@@ -49,8 +49,13 @@ _ATTRIBUTES = {
     "svg": {"fill", "height", "width"},
 }
 _STYLES = {
-    *("background-color", "border-left", "color", "font-style", "font-weight"),
-    *("padding-left", "text-align"),
+    "background-color",
+    "border-left",
+    "color",
+    "font-style",
+    "font-weight",
+    "padding-left",
+    "text-align",
 }
 
 _SCRIPT = """

@@ -126,7 +126,7 @@ class Encoder:
         self._points: dict[str, Point | None] = {}
 
         # Values of the parameters that are no axes, and defaults of the others.
-        self._names = [axis.name for axis in axes]
+        self._columns = {axis.name: column for column, axis in enumerate(axes)}
         self._defaults: dict[str, Any] = {}
         self._single_values: dict[str, Any] = {}
         for parameter in self._space or ():
@@ -135,16 +135,16 @@ class Encoder:
                 continue
 
             self.conditional = self.conditional or bool(parameter.when)
-            is_axis = parameter.name in self._names
+            is_axis = parameter.name in self._columns
             values = self._defaults if is_axis else self._single_values
             values[parameter.name] = parameter.default
 
         # Values of held parameters, and the number of each by its column.
         self._held: dict[str, Any] = {one.name: one.fixed for one in fixed}
-        self._held_numbers = {
-            self._names.index(name): self.axes[self._names.index(name)].to_number(value)
-            for name, value in self._held.items()
-        }
+        self._held_numbers: dict[int, float] = {}
+        for name, value in self._held.items():
+            column = self._columns[name]
+            self._held_numbers[column] = axes[column].to_number(value)
 
         # Properties of the axes as arrays, shape (d,).
         self.choice = np.array([axis.choice for axis in axes], bool)
@@ -197,11 +197,11 @@ class Encoder:
     def active(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Return the active values of the axes; KeyError or SpaceError when one is missing."""
         if self._space is None:
-            return {name: params[name] for name in self._names}
+            return {name: params[name] for name in self._columns}
 
         values = {**self._single_values, **self._held, **params}
         completed = self._space.complete(values)
-        return {name: value for name, value in completed.items() if name in self._names}
+        return {name: value for name, value in completed.items() if name in self._columns}
 
     def impute(self, points: Array) -> Array:
         """Set held parameters to their value, inactive ones to their default, in place; (n, d)."""
@@ -216,8 +216,8 @@ class Encoder:
             met = np.ones(len(points), bool)
             for parent, required in parameter.when.items():
                 met &= is_active[parent]
-                if parent in self._names:
-                    column = self._names.index(parent)
+                if parent in self._columns:
+                    column = self._columns[parent]
                     axis = self.axes[column]
                     numbers = [axis.to_number(value) for value in required]
                     met &= np.isin(points[:, column], numbers)
@@ -225,8 +225,8 @@ class Encoder:
                     met &= self._single_values[parent] in required
 
             is_active[parameter.name] = met
-            if parameter.name in self._names:
-                column = self._names.index(parameter.name)
+            if parameter.name in self._columns:
+                column = self._columns[parameter.name]
                 default = self._defaults[parameter.name]
                 points[~met, column] = self.axes[column].to_number(default)
 

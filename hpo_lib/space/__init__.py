@@ -3,6 +3,6 @@
 - `search_space`: `SearchSpace`, presets, configurations, grids
 - `parameters`: `FloatParameter`, `IntParameter`, `ChoiceParameter`; `parameter_base`: their rules
 - `values`: what a value may be, and how it is read
-- `grid`: the size of a grid, without building it
+- `grid`: grids, and their size without building them
 - `yaml_io`: YAML in and out, and the comments in it
 """

@@ -1,74 +1,61 @@
-"""Count the points of a grid over a space with conditions, without building it."""
+"""Build a grid over a space with conditions, or count its points."""
 
 from __future__ import annotations
 
-from collections import Counter
+import math
 from collections.abc import Sequence
 
 from hpo_lib.space.parameters import Parameter
-from hpo_lib.space.values import Value
+from hpo_lib.space.values import Configuration
 
 MAX_GRID = 100_000
-_MAX_CASES = 1024
+
+
+def build_grid(parameters: Sequence[Parameter], points: int) -> list[Configuration] | None:
+    """Return every combination of values, each once; None where there are more than 100,000.
+
+    Args:
+        parameters: in the order of the space.
+        points: number of values per range.
+    """
+    grid: list[Configuration] = [{}]
+    for parameter in parameters:
+        values = parameter.grid_values(points)
+        longer: list[Configuration] = []
+        for configuration in grid:
+            if parameter.is_met(configuration):
+                longer += [configuration | {parameter.name: value} for value in values]
+            else:
+                longer.append(configuration)
+            if len(longer) > MAX_GRID:  # it can only grow from here
+                return None
+        grid = longer
+
+    return grid
 
 
 def count_grid(parameters: Sequence[Parameter], points: int) -> int | None:
-    """Return how many configurations a grid has.
+    """Return how many configurations a grid has, without building it.
 
-    Partial configurations that switch off the same parameters go on alike and are counted
-    together.
+    Only the parameters that conditions refer to are combined; the others multiply the number of
+    each combination in which they are active.
 
     Args:
         parameters: in the order of the space.
         points: number of values per range.
 
     Returns:
-        The number, or None where conditions depend on each other in too many ways to count.
+        The number, or None where more than 100,000 combinations decide what is active.
     """
-    # A dynamic programme: the state is what the choices so far mean for later parameters.
-    # Number of partial configurations by the names of the parameters that they switch off.
-    cases: Counter[frozenset[str]] = Counter({frozenset(): 1})
-    for parameter in _depth_first(parameters):
-        name = parameter.name
-        children = [other for other in parameters if name in other.when]
-        all_off = frozenset(child.name for child in children)
-        effects = Counter(
-            frozenset(_names_off(children, name, value)) for value in parameter.grid_values(points)
-        )
+    parents = {parent for parameter in parameters for parent in parameter.when}
+    switches = [parameter for parameter in parameters if parameter.name in parents]
+    cases = build_grid(switches, points)
+    if cases is None:
+        return None
 
-        following: Counter[frozenset[str]] = Counter()
-        for off, times in cases.items():
-            if name in off:  # and with it all that depends on it
-                following[(off | all_off) - {name}] += times
-            else:
-                for names, n_values in effects.items():
-                    following[off | names] += times * n_values
-
-        cases = following
-        if len(cases) > _MAX_CASES:
-            return None
-
-    return cases.total()
-
-
-def _depth_first(parameters: Sequence[Parameter]) -> list[Parameter]:
-    """Return the parameters with children close to their parents, so that few cases stay open."""
-    pending = {parameter.name: parameter for parameter in parameters}
-    positions: dict[str, int] = {}
-    ordered: list[Parameter] = []
-
-    def last_parent(parameter: Parameter) -> int:
-        return max((positions[parent] for parent in parameter.when), default=-1)
-
-    while pending:
-        ready = [p for p in pending.values() if p.when.keys() <= positions.keys()]
-        parameter = pending.pop(max(ready, key=last_parent).name)
-        positions[parameter.name] = len(ordered)  # children of the last parent come first
-        ordered.append(parameter)
-
-    return ordered
-
-
-def _names_off(children: Sequence[Parameter], parent: str, value: Value) -> list[str]:
-    """Return which of its children a value of a parent switches off."""
-    return [child.name for child in children if value not in child.when[parent]]
+    others = [parameter for parameter in parameters if parameter.name not in parents]
+    sizes = {parameter.name: len(parameter.grid_values(points)) for parameter in others}
+    total = 0
+    for case in cases:
+        total += math.prod(sizes[other.name] for other in others if other.is_met(case))
+    return total

@@ -14,8 +14,16 @@ from hpo_lib.space.yaml_io import label, read_yaml
 
 _EXTENT = {"low", "high", "options"}
 _KEYS = (  # in canonical order
-    *("type", "options", "low", "high", "log", "step", "prior"),
-    *("default", "fixed", "when"),
+    "type",
+    "options",
+    "low",
+    "high",
+    "log",
+    "step",
+    "prior",
+    "default",
+    "fixed",
+    "when",
 )
 
 

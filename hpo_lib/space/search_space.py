@@ -22,7 +22,7 @@ from hpo_lib.space.conditions import (
     convert_all,
     readable_conditions,
 )
-from hpo_lib.space.grid import MAX_GRID, count_grid
+from hpo_lib.space.grid import MAX_GRID, build_grid, count_grid
 from hpo_lib.space.parameters import Parameter, read_parameter
 from hpo_lib.space.values import Configuration, Value
 from hpo_lib.space.yaml_io import Comments, label, read_comments, read_yaml, yaml_line
@@ -372,36 +372,27 @@ class SearchSpace:
             ValueError: there are more than 100,000.
         """
         check_whole("points", points, 1)
-        grid: list[Configuration] = [{}]
-        for parameter in self.parameters:
-            values = parameter.grid_values(points)
-            longer: list[Configuration] = []
-            for configuration in grid:
-                if parameter.is_met(configuration):
-                    longer += [configuration | {parameter.name: value} for value in values]
-                else:
-                    longer.append(configuration)
-                if len(longer) > MAX_GRID:  # it can only grow from here
-                    size = count_grid(self.parameters, points)
-                    got = "more" if size is None else f"{size:,}"
-                    message = f"a grid may have {MAX_GRID:,} configurations, "
-                    message += f"got {got} (points={points})"
-                    raise ValueError(message)
-            grid = longer
-
+        grid = build_grid(self.parameters, points)
+        if grid is None:
+            size = count_grid(self.parameters, points)
+            got = "more" if size is None else f"{size:,}"
+            message = f"a grid may have {MAX_GRID:,} configurations, got {got} (points={points})"
+            raise ValueError(message)
         return grid
 
     def grid_size(self, points: int = 3) -> int:
         """Return how many configurations `grid` has, without building it.
 
         Raises:
-            ValueError: conditions depend on each other in too many ways to count.
+            ValueError: more than 100,000 combinations decide which parameters are active.
         """
         check_whole("points", points, 1)
         size = count_grid(self.parameters, points)
         if size is None:
-            message = "conditions depend on each other in too many ways to count a grid, "
-            message += f"got {len(self)} parameters"
+            message = (
+                f"at most {MAX_GRID:,} combinations of parameters that conditions refer to can be "
+                f"counted, got more in {len(self)} parameters"
+            )
             raise ValueError(message)
         return size
 

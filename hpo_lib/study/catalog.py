@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -208,10 +208,10 @@ def list_studies(storage: Storage | None = None) -> pd.DataFrame:
     with translate_storage_errors(storage):
         studies = _newest_versions(backend)
         rows = [_study_row(study) for study in studies]
-        notes = [read_notes(study) for study in studies]
+        notes = [read_notes(study).get(None, Note()) for study in studies]
     columns = ["name", "strategy", "trials", "completed", "pruned", "failed", "best"]
     frame = pd.DataFrame(rows, columns=[*columns, "stopped", "held_by"])
-    return _with_notes(frame, notes, [None] * len(notes))
+    return _with_notes(frame, notes)
 
 
 def _study_row(study: optuna.Study) -> list[Any]:
@@ -256,28 +256,18 @@ def trials_frame(study: optuna.Study) -> pd.DataFrame:
     """
     trials = recorded_trials(study)
     rows = [_trial_row(trial) for trial in trials if trial.outcome != TrialOutcome.WAITING]
-    frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(_COLUMNS))
+    frame = pd.DataFrame(rows, columns=None if rows else list(_COLUMNS))
     frame["best"] = running_best(frame["value"].where(frame["warm_start"].isna()))
     frame.attrs["value_name"] = value_name(trials)
-    return _with_notes(frame, [read_notes(study)] * len(frame), frame["number"])
+    notes = read_notes(study)
+    return _with_notes(frame, [notes.get(number, Note()) for number in frame["number"]])
 
 
-def _with_notes(
-    frame: pd.DataFrame,
-    notes: Sequence[Mapping[int | None, Note]],
-    numbers: Iterable[int | None],
-) -> pd.DataFrame:
-    """Add the columns of notes and tags where there are any.
-
-    Args:
-        frame: one row per note.
-        notes: for each row, the notes of its study by number.
-        numbers: the number of each row's note.
-    """
-    shown = [some.get(number, Note()) for some, number in zip(notes, numbers, strict=True)]
-    if any(note != Note() for note in shown):
-        frame["note"] = [note.text for note in shown]
-        frame["tags"] = [", ".join(note.tags) for note in shown]
+def _with_notes(frame: pd.DataFrame, notes: Sequence[Note]) -> pd.DataFrame:
+    """Add the columns of notes and tags where there are any; one note per row."""
+    if any(note != Note() for note in notes):
+        frame["note"] = [note.text for note in notes]
+        frame["tags"] = [", ".join(note.tags) for note in notes]
     return frame
 
 

@@ -69,7 +69,7 @@ def tidy(study: optuna.Study, folder: StudyFolder, quota: int) -> None:
     ended = [trial for trial in trials if trial.is_finished and trial not in pruned]
     worst_first = sorted(pruned, key=_last_error, reverse=True)
     folder.limit([trial.number for trial in worst_first], quota)
-    folder.clear_all(trial.number for trial in ended)
+    folder.clear(trial.number for trial in ended)
 
 
 def _last_error(trial: RecordedTrial) -> float:
@@ -201,21 +201,10 @@ class StudyFolder:
 
         return str(path) if path.exists() else None
 
-    def clear(self, number: int) -> None:
-        """Remove a trial's checkpoints; TensorBoard's logs stay."""
-        folder = self.trial(number)
-        if self._through_link(folder) or not folder.is_dir():
-            return
-
-        for child in folder.iterdir():
-            if child.name != LOG_FOLDER:
-                _remove(child)
-        _remove_empty(folder)
-
-    def clear_all(self, numbers: Iterable[int]) -> None:
+    def clear(self, numbers: Iterable[int]) -> None:
         """Remove the checkpoints of these trials, and the study's folder if nothing is left."""
-        for number in self._there(numbers):
-            self.clear(number)
+        for folder in self._folders(numbers):
+            _clear(folder)
         self._remove_if_empty()
 
     def limit(self, numbers: Iterable[int], quota: int) -> None:
@@ -225,35 +214,32 @@ class StudyFolder:
             numbers: the trials; the checkpoints of the first go first.
             quota: bytes that they may take.
         """
-        sizes = {number: self._checkpoint_bytes(number) for number in self._there(numbers)}
+        sizes = {
+            folder: sum(disk_used(file) for file in _checkpoints(folder))
+            for folder in self._folders(numbers)
+        }
         excess = sum(sizes.values()) - quota
-        for number, size in sizes.items():
+        for folder, size in sizes.items():
             # A driver that was killed meanwhile has left an empty folder.
             if excess <= 0 and size > 0:
                 continue
-            self.clear(number)
+            _clear(folder)
             excess -= size
-
-    def _checkpoint_bytes(self, number: int) -> int:
-        folder = self.trial(number)
-        if self._through_link(folder) or not folder.is_dir():
-            return 0
-        return sum(disk_used(child) for child in folder.iterdir() if child.name != LOG_FOLDER)
 
     def remove(self, numbers: Iterable[int]) -> None:
         """Remove the folders of these trials with the logs in them."""
-        for number in self._there(numbers):
-            folder = self.trial(number)
-            if not self._through_link(folder):
-                _remove(folder)
+        for folder in self._folders(numbers):
+            _remove(folder)
         self._remove_if_empty()
 
-    def _there(self, numbers: Iterable[int]) -> list[int]:
+    def _folders(self, numbers: Iterable[int]) -> list[Path]:
+        """Return the folders of those of some trials that have one, behind no link."""
         if self._through_link(self.path) or not self.path.is_dir():
             return []
 
         names = {child.name for child in self.path.iterdir()}
-        return [number for number in numbers if self.trial(number).name in names]
+        there = [folder for folder in map(self.trial, numbers) if folder.name in names]
+        return [folder for folder in there if folder.is_dir() and not folder.is_symlink()]
 
     def _remove_if_empty(self) -> None:
         if not self._through_link(self.path):
@@ -277,6 +263,18 @@ def _quoted(name: str) -> str:
     # The digest of the whole name has 40 characters.
     digest = hashlib.sha1(name.encode()).hexdigest()
     return quoted[: _LONGEST_NAME - 40] + digest
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """Return what is in the folder of a trial beside TensorBoard's logs."""
+    return [child for child in folder.iterdir() if child.name != LOG_FOLDER]
+
+
+def _clear(folder: Path) -> None:
+    """Remove a trial's checkpoints; TensorBoard's logs stay."""
+    for child in _checkpoints(folder):
+        _remove(child)
+    _remove_empty(folder)
 
 
 def _remove(path: Path) -> None:

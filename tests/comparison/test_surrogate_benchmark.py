@@ -55,15 +55,13 @@ def test_trust_is_cross_validated_by_configuration(tmp_path):
 
 
 @pytest.mark.slow
-def test_noise_is_that_between_seeds(toy_record, surrogate):
+def test_noise_is_that_between_seeds(surrogate):
     assert 0.08 < surrogate.quality.noise < 0.12
     one = TOY_SPACE.complete({"optimizer": "adamw", "lr": 0.001, "depth": 4})
     finals = [surrogate(one, whole(seed)).validation_error[-1] for seed in range(200)]
     mean = surrogate.predict([one])[0, -1]
     assert np.mean(finals) == pytest.approx(mean, abs=0.05)
     assert 0.04 < np.std(finals) < 0.2
-    quiet = SurrogateObjective(toy_record, noise=False)
-    assert {quiet(one, whole(seed)).validation_error[-1] for seed in range(9)} == {mean}
 
 
 @pytest.mark.slow
@@ -82,7 +80,7 @@ def test_an_error_is_never_below_zero_where_a_training_was_stopped(tmp_path):
     errors = np.column_stack([xs + 0.5, np.maximum(xs - 0.5, 0)])
     errors[0, -1] = np.nan
     record = Record(space, tuple({"x": x} for x in xs.tolist()), errors, 1 + 0 * errors, "toy")
-    surrogate = SurrogateObjective(record, noise=False)
+    surrogate = SurrogateObjective(record)  # no configuration has a second seed
     between = [{"x": x} for x in np.linspace(0, 1, 101).tolist()]
     finals = [surrogate(one, whole(stop=2, budget=2)).validation_error[-1] for one in between]
     assert surrogate.predict(between)[:, -1].min() < 0

@@ -30,5 +30,5 @@ def test_each_image_stands_under_the_name_of_its_class(n):
 
 
 def test_grey_images_are_drawn_too():
-    axes = plot_images(PIXELS[:, :1], [0] * 30, CLASSES, n=5)
+    axes = plot_images(images_data(PIXELS[:, :1], [0] * 30, CLASSES, n=5))
     assert len(axes) == 5

@@ -10,7 +10,7 @@ from tests.plots.recorded import SPACE, assert_labelled
 @pytest.mark.parametrize("text", ["low: 1, high: 30", "low: 0, high: 99, step: 3"])
 def test_bars_of_a_uniform_integer_are_about_equally_high(text):
     space = SearchSpace.from_yaml(f"n: {{type: int, {text}}}\n")
-    (ax,) = plots.plot_prior(space, n=20_000)
+    (ax,) = plots.plot_prior(plots.prior_data(space, n=20_000))
     heights = [bar.get_height() for bar in ax.patches]
     assert len(heights) > 12
     assert max(heights) < 1.3 * min(heights)
@@ -42,6 +42,6 @@ def test_prior_leaves_inactive_draws_out():
     ],
 )
 def test_every_draw_lies_under_a_bar(text):
-    (ax,) = plots.plot_prior(SearchSpace.from_yaml(f"x: {{{text}}}\n"), n=500)
+    (ax,) = plots.plot_prior(SearchSpace.from_yaml(f"x: {{{text}}}\n"))
     assert sum(bar.get_height() for bar in ax.patches) == pytest.approx(100)
     assert_labelled(ax)

@@ -34,7 +34,7 @@ def test_learning_curves_of_a_study_are_those_of_its_best_trials():
     curves = plots.learning_curves_data(study, k=3)
     names = [f"trial {number}" for number in best]
     assert [one.run for one in curves] == [f"{names[0]} (incumbent)", *names[1:]]
-    axes = plots.plot_learning_curves(study, k=3)
+    axes = plots.plot_learning_curves(curves)
     assert_labelled(axes)
     assert any(f"trial {best[0]} (incumbent)" in text for text in draw(axes))
 

@@ -58,7 +58,7 @@ def test_names_are_never_read_as_mathematics():
         )
     for plot in (plots.plot_parallel_coordinates, plots.plot_slices):
         draw(plot(study))
-    draw(plots.plot_prior(space, n=20))
+    draw(plots.plot_prior(space))
     draw(plots.plot_importance(study))
     draw(plots.plot_pair_matrix(study))
     draw(plots.plot_slice(study, [name]))

@@ -15,7 +15,7 @@ from hpo_lib.study.background import BackgroundStudy, background_study
 from hpo_lib.study.catalog import open_study
 from hpo_lib.study.lease import lease_holder
 from hpo_lib.study.run import run_study
-from hpo_lib.study.workers.in_process import InProcess
+from hpo_lib.study.workers.base import InProcess
 from tests.toys import TOY_SPACE, Learner, Waiting, bowl, record_of
 
 FAR = 60

@@ -197,6 +197,32 @@ def evaluate(
     return began.evaluation(outcome, worker)
 
 
+class InProcess:
+    """One slot in the driver's own process, for debugging: no limits, no protection."""
+
+    slots = 1
+
+    def submit(
+        self,
+        objective: Objective,
+        configuration: Configuration,
+        segment: Segment,
+    ) -> Future[Evaluation]:
+        """Evaluate one segment before returning.
+
+        Args:
+            objective: evaluates the segment.
+            configuration: active hyperparameters of the trial.
+            segment: epochs to train.
+        """
+        future: Future[Evaluation] = Future()
+        future.set_result(evaluate(objective, configuration, segment, "driver"))
+        return future
+
+    def close(self) -> None:
+        """Do nothing: there is no process to end."""
+
+
 @contextmanager
 def _keep_working_directory() -> Generator[None]:
     """Come back from where an objective went: each segment begins where the process stood."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from hpo_lib.checks import check_whole, naming_extras
 from hpo_lib.objective import Objective
-from hpo_lib.study.workers.base import Workers
-from hpo_lib.study.workers.in_process import InProcess
+from hpo_lib.study.workers.base import InProcess, Workers
 from hpo_lib.study.workers.local import LocalWorkers
 from hpo_lib.study.workers.pickling import dump_objective
 

@@ -206,7 +206,13 @@ class LocalWorkers:
         try:
             return decode_answer(process.ask(message, self.time_limit), worker)
         except StartError as error:
-            raise StudyError(_start_message(error)) from error
+            message = (
+                f"no worker process can be started: {error}. Each one runs the program's main "
+                "module again: what starts a study there belongs below "
+                '`if __name__ == "__main__":`. What the process said itself stands on stderr; no '
+                "trial was charged, and the same call goes on (workers=0 needs no process)"
+            )
+            raise StudyError(message) from error
         except ClosedError:
             failure = Failure("lost", "the workers were closed while it ran")
         except TimeoutError:
@@ -231,12 +237,3 @@ def visible_gpus() -> list[str]:
         return sorted(path.name.removeprefix("nvidia") for path in devices)
     numbers = [part.strip() for part in listed.split(",")]
     return [number for number in numbers if number not in ("", "-1")]
-
-
-def _start_message(error: StartError) -> str:
-    return (
-        f"no worker process can be started: {error}. Each one runs the program's main module "
-        'again: what starts a study there belongs below `if __name__ == "__main__":`. '
-        "What the process said itself stands on stderr; no trial was charged, and the same call "
-        "goes on (workers=0 needs no process)"
-    )
