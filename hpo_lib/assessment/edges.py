@@ -93,9 +93,7 @@ def edge_finding(evidence: Evidence) -> Finding | None:
     if not ranges and not options:
         return None
 
-    edges: list[Edge] = []
-    for axis in ranges:
-        edges += _edges(surrogate, top, axis)
+    edges = [edge for axis in ranges for edge in _edges(surrogate, top, axis)]
     figures = {
         "edges": list(map(Edge._asdict, edges)),
         "options": options,

@@ -9,7 +9,7 @@ from typing import Any, cast
 import optuna
 import pandas as pd
 
-from hpo_lib.comparison.hypothesis_tests import format_p, separations
+from hpo_lib.comparison.hypothesis_tests import separations
 from hpo_lib.comparison.run import replay
 from hpo_lib.comparison.statistics import summary
 from hpo_lib.comparison.surrogate_benchmark import SurrogateObjective, SurrogateQuality
@@ -41,24 +41,12 @@ class Counterfactual:
     quality: SurrogateQuality
 
     def __str__(self) -> str:
-        n_seeds = self.table["n_seeds"].iloc[0]
-        first_label = self.table.index[0]
-        lines = [
+        return (
             f"The study found {format_number(self.best_value)}. Replayed on a surrogate of its "
-            f"own trials, with {n_seeds:.0f} seeds (strategy × trials: median, quartiles):"
-        ]
-        rows = cast("dict[str, Any]", self.table.to_dict("index"))
-        for label, row in rows.items():
-            median, q25, q75 = [format_number(row[key]) for key in ("median", "q25", "q75")]
-            line = f"{label}: {median} ({q25} to {q75})"
-            if label != first_label:
-                p = format_p(row["p"])
-                p = p if row["p"] <= 0.05 else f"not separable, {p}"
-                line += f", ahead of {first_label} in {row['wins']:.0f} of {row['n_seeds']:.0f}"
-                line += f", {p}"
-            lines.append(line)
-
-        return "\n".join([*lines, f"Surrogate: {self.quality}"])
+            f"own trials (wins and p: against {self.table.index[0]}):\n"
+            f"{self.table.to_string(float_format=format_number)}\n"
+            f"Surrogate: {self.quality}"
+        )
 
 
 def counterfactual(

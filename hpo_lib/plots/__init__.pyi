@@ -10,7 +10,6 @@ from .comparison import plot_superiority as plot_superiority
 from .comparison import plot_surrogate_quality as plot_surrogate_quality
 from .final import plot_confusion_matrix as plot_confusion_matrix
 from .final import plot_test_errors as plot_test_errors
-from .images import images_data as images_data
 from .images import plot_images as plot_images
 from .partial_dependence import pair_matrix_data as pair_matrix_data
 from .partial_dependence import plot_pair_matrix as plot_pair_matrix

@@ -95,9 +95,7 @@ def pair_matrix_data(
         shown = sorted(shown, key=lambda parameter: -spread[parameter.name])[:k]
 
     # Arrays have y as their first axis, as matplotlib takes them.
-    surfaces: dict[tuple[str, str], FloatArray] = {}
-    for x, y in combinations(shown, 2):
-        surfaces[x.name, y.name] = average(y, x)[0]
+    surfaces = {(x.name, y.name): average(y, x)[0] for x, y in combinations(shown, 2)}
     return PairMatrix(
         parameters=tuple(shown),
         grids={p.name: positions(p, p.grid_values(_RESOLUTION)) for p in shown},

@@ -184,10 +184,8 @@ class Encoder:
 
     def decode(self, point: Sequence[float]) -> dict[str, Any]:
         """Return the active values at a point but for held ones, as plain Python values."""
-        values: dict[str, Any] = {}
-        for axis, number in zip(self.axes, point, strict=True):
-            values[axis.name] = axis.from_number(number)
-        active = self.active(values)
+        numbers = zip(self.axes, point, strict=True)
+        active = self.active({axis.name: axis.from_number(number) for axis, number in numbers})
         return {name: value for name, value in active.items() if name not in self._held}
 
     def is_reachable(self, point: Point) -> bool:

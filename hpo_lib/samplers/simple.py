@@ -334,8 +334,8 @@ def tried_configurations(
         trials: trials of a study.
         space: those outside of it are left out.
     """
-    tried: set[ConfigurationKey] = set()
-    for trial in trials:
-        if space.contains(trial.known_params):
-            tried.add(configuration_key(space.complete(trial.known_params)))
-    return tried
+    return {
+        configuration_key(space.complete(trial.known_params))
+        for trial in trials
+        if space.contains(trial.known_params)
+    }

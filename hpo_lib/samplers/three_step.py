@@ -87,10 +87,11 @@ class ThreeStepSampler(SpaceSampler):
         A line varies one hyperparameter of the incumbent. Where it has no new point, the lines of
         the next blocks are searched; None where none has.
         """
-        observed: list[tuple[Configuration, float]] = []
-        for trial, value in final_values(study):
-            if self._space.contains(trial.params):
-                observed.append((self._space.complete(trial.params), value))
+        observed = [
+            (self._space.complete(trial.params), value)
+            for trial, value in final_values(study)
+            if self._space.contains(trial.params)
+        ]
         if not observed:
             return None
 

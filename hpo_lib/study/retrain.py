@@ -15,7 +15,6 @@ import optuna
 import pandas as pd
 
 from hpo_lib.checks import check_whole
-from hpo_lib.formatting import format_number, format_uncertain
 from hpo_lib.loop import as_objective
 from hpo_lib.objective import Objective
 from hpo_lib.samplers.simple import SpaceSampler
@@ -159,53 +158,11 @@ def best_configuration(name: str, storage: Storage | None = None) -> Configurati
         name: name of the study that was searched.
         storage: as in `run_study`.
     """
-    rows = _measured_rows(retrained_frame(name, storage))
+    retrained = retrained_frame(name, storage).dropna(subset="mean")
     search = open_study(name, storage)
-    if rows:
-        return recorded_trials(search)[rows[0]["trial"]].configuration
+    if len(retrained):
+        return recorded_trials(search)[retrained["trial"].iloc[0]].configuration
     return _rank_configurations(search)[0].configuration
-
-
-def describe_retrained(frame: pd.DataFrame) -> str:
-    """Say how optimistic the search's best value was, and which configuration is best.
-
-    Args:
-        frame: as `retrained_frame` returns it.
-    """
-    rows = _measured_rows(frame)
-    if not rows:
-        return "no configuration has a fresh training"
-
-    searched = min(rows, key=lambda row: row["search_value"])
-    best = rows[0]
-    average = sum(row["optimism"] for row in rows) / len(rows)
-    return (
-        f"the search's best value was {format_number(searched['search_value'])} (trial "
-        f"{searched['trial']}); trained again it is {_format_mean(searched)}, "
-        f"{_format_change(searched['optimism'])}; the mean of all {len(rows)} retrained "
-        f"configurations is {_format_change(average)}; best by mean is trial {best['trial']} with "
-        f"{_format_mean(best)}"
-    )
-
-
-def _measured_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the rows with a fresh value, the best mean first."""
-    rows = cast("list[dict[str, Any]]", frame.to_dict("records"))
-    return [row for row in rows if row["n"] > 0]
-
-
-def _format_mean(row: dict[str, Any]) -> str:
-    if row["n"] < 2:
-        return f"{format_number(row['mean'])} (n = 1)"
-    mean = format_uncertain(row["mean"], row["standard_error"])
-    return f"{mean} (mean ± standard error, n = {row['n']})"
-
-
-def _format_change(optimism: float) -> str:
-    """Say how a mean of fresh trainings differs from the value in the search."""
-    if optimism > 0:
-        return f"{optimism:.1g} higher than in the search, which was partly luck"
-    return f"{abs(optimism):.1g} lower than in the search: no sign of luck"
 
 
 class _Repeats(SpaceSampler):

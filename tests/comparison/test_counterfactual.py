@@ -34,7 +34,7 @@ def test_one_call_says_what_else_would_have_found_and_how_far_to_trust_it(study)
     text = str(result)
     assert f"The study found {study.best_value:#.3g}." in text
     assert "rank correlation" in text
-    assert f"ahead of {table.index[0]}" in text
+    assert f"against {table.index[0]}" in text
     assert f"{table['median'].iloc[1]:#.3g}" in text
 
 
