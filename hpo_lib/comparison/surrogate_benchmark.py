@@ -56,7 +56,6 @@ class SurrogateQuality:
         r2: share of the variance of the errors that is predicted.
         error_near_best: mean absolute error over the recorded tenth with the lowest errors.
         noise: standard deviation between seeds, from the repeated configurations; NaN without.
-        limit: the rank correlation below which there is a warning.
     """
 
     n_configurations: int
@@ -66,7 +65,6 @@ class SurrogateQuality:
     r2: float
     error_near_best: float
     noise: float
-    limit: float = MIN_RANK_CORRELATION
 
     @property
     def caption(self) -> str:
@@ -79,11 +77,11 @@ class SurrogateQuality:
     @property
     def warning(self) -> str | None:
         """Say why not to believe replays; None where one may."""
-        if self.spearman >= self.limit:
+        if self.spearman >= MIN_RANK_CORRELATION:
             return None
         return (
-            f"surrogate not to be trusted: rank correlation {self.spearman:.2f} < {self.limit:g}, "
-            f"n = {self.n_configurations} configurations"
+            f"surrogate not to be trusted: rank correlation {self.spearman:.2f} < "
+            f"{MIN_RANK_CORRELATION:g}, n = {self.n_configurations} configurations"
         )
 
     def __str__(self) -> str:
@@ -130,22 +128,15 @@ class SurrogateObjective:
             is of the kind that `bayes` fits and may flatter it; or "trees", extremely randomised
             ones (Geurts et al. 2006), which never predict below what was recorded: does a
             conclusion stand?
-        limit: the rank correlation below which it warns.
 
     Raises:
         ValueError: there is no such model, or the record has too few configurations.
 
     Warns:
-        SurrogateQualityWarning: the rank correlation is below `limit`.
+        SurrogateQualityWarning: the rank correlation is below 0.8.
     """
 
-    def __init__(
-        self,
-        record: Record,
-        *,
-        model: str = "gp",
-        limit: float = MIN_RANK_CORRELATION,
-    ) -> None:
+    def __init__(self, record: Record, *, model: str = "gp") -> None:
         check_member("model", model, _MODELS)
         if record.n_complete < MIN_CONFIGURATIONS:
             message = (
@@ -165,7 +156,7 @@ class SurrogateObjective:
         self._levels, self._deviations = _deviations(record)
 
         self.held_out = _predict_held_out(fit, points, record)
-        self.quality = _quality(record, self.held_out, self._deviations, limit)
+        self.quality = _quality(record, self.held_out, self._deviations)
         if self.quality.warning is not None:
             warnings.warn(self.quality.warning, SurrogateQualityWarning, stacklevel=2)
 
@@ -397,12 +388,7 @@ def _predict_held_out(
     return HeldOut(group_means(errors, groups), group_means(predictions, groups))
 
 
-def _quality(
-    record: Record,
-    held_out: HeldOut,
-    deviations: Array,
-    limit: float,
-) -> SurrogateQuality:
+def _quality(record: Record, held_out: HeldOut, deviations: Array) -> SurrogateQuality:
     """Measure how well the configurations that were held out are predicted."""
     is_complete = np.isfinite(record.errors[:, -1])
     _, n_repeats = np.unique(record.groups[is_complete], return_counts=True)
@@ -433,5 +419,4 @@ def _quality(
         r2=r2,
         error_near_best=float(error_near_best),
         noise=noise,
-        limit=limit,
     )
