@@ -61,7 +61,7 @@ def fit_surrogate(
     points: list[Point] = []
     values: list[float] = []
     for trial in trials:
-        point = encoder.encode(trial.params)
+        point = encoder.encode(trial.configuration)
         if trial.has_usable_value and trial.value is not None and point is not None:
             points.append(point)
             values.append(trial.value)

@@ -108,6 +108,19 @@ def make_slider(
     )
 
 
+def make_lock(text: str, *, locked: bool) -> Any:
+    """Return a button with a padlock, which is pressed while something is held.
+
+    Args:
+        text: what is held; its name for screen readers.
+        locked: whether it is pressed at first.
+    """
+    layout = {"width": "27px", "padding": "0", "margin": "0 1px", "flex": "none"}
+    lock = ipywidgets.ToggleButton(locked, tooltip=text, icon="lock", layout=layout)
+    lock.add_class("hpo-lock")
+    return lock
+
+
 def make_field(
     kind: Any,
     description: str,

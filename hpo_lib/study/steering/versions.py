@@ -22,7 +22,7 @@ from hpo_lib.exceptions import SpaceError, StudyChangedError, StudyError
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Value
 from hpo_lib.space.yaml_io import label
-from hpo_lib.study.catalog import newest_version, open_study, version_name
+from hpo_lib.study.catalog import load_version, newest_version, open_study, version_name
 from hpo_lib.study.lease import hold_lease
 from hpo_lib.study.storage import Storage, open_storage, translate_storage_errors
 from hpo_lib.trials import LEASE_KEY, RECORD_KEY, StudyRecord, study_name, study_space
@@ -165,9 +165,9 @@ def begin_version(
 
         # From here on the name stands for the new version.
         record.write(study, next_version=following)
-    return optuna.load_study(
-        study_name=begun.study_name,
-        storage=backend,
+    return load_version(
+        begun.study_name,
+        backend,
         sampler=study.sampler,
         pruner=study.pruner,
     )
