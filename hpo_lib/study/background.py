@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, Literal
 from weakref import WeakSet
@@ -114,8 +115,8 @@ class BackgroundStudy:
             StudyError: another `BackgroundStudy` of this process runs the same study.
         """
         # A run that is stopping ends first.
-        if self.state == "stopping":
-            self._join()
+        if self.state == "stopping" and self._thread is not None:
+            self._thread.join()
 
         # Paused: hand out what was held back.
         if self._state == "running":
@@ -145,6 +146,19 @@ class BackgroundStudy:
     def stop(self) -> None:
         """End the workers now; trials under way go on from their checkpoints at the next start."""
         self._pausable.stop()
+
+    @contextmanager
+    def interrupted(self) -> Generator[None]:
+        """Stop for a while; what ran before goes on afterwards, a pause ends in a stop."""
+        was_running = self.state == "running"
+        self.stop()
+        if self._thread is not None:
+            self._thread.join()
+        try:
+            yield
+        finally:
+            if was_running:
+                self.start()
 
     def resize(self, workers: int) -> None:
         """Run on more or fewer local processes from now on; none that trains is ended for it.
@@ -187,14 +201,11 @@ class BackgroundStudy:
 
     def wait(self) -> optuna.Study:
         """Wait for the end of the run and return the study; an error of the run is raised."""
-        self._join()
+        if self._thread is not None:
+            self._thread.join()
         if self.error is not None:
             raise self.error
         return newest_version(self.name, read_storage(self.storage))
-
-    def _join(self) -> None:
-        if self._thread is not None:
-            self._thread.join()
 
     def _run(self, pausable: _PausableWorkers) -> None:
         state: State = "finished"
@@ -258,19 +269,11 @@ def _change_space(
     assumed: Mapping[str, Value] | None = None,
 ) -> optuna.Study:
     running = background_study(name, storage)
-    is_to_go_on = running is not None and running.state == "running"
-    if running is not None:
-        running.stop()
-        running._join()
-
-    try:
+    with nullcontext() if running is None else running.interrupted():
         study = change_space(name, space, storage=storage, assumed=assumed)
         for known in _KNOWN:
             if _key(known.name, known.storage) == _key(name, storage):
                 known.space = space
-    finally:
-        if running is not None and is_to_go_on:
-            running.start()
     return study
 
 

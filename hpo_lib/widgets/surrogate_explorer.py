@@ -12,8 +12,7 @@ from ipywidgets import Button, Dropdown, GridBox, HBox, Label, SelectionSlider
 from hpo_lib.exceptions import SpaceError, StudyError
 from hpo_lib.plots.surrogate_slice import FittedStudy, fitted_study, plot_slice, slice_data
 from hpo_lib.space.values import Configuration, Value
-from hpo_lib.study.background import background_study, go_on_with
-from hpo_lib.study.catalog import study_storage
+from hpo_lib.study.background import go_on_with
 from hpo_lib.study.lease import lease_holder
 from hpo_lib.study.steering.held import best_given, incumbent_given
 from hpo_lib.trials import (
@@ -27,6 +26,7 @@ from hpo_lib.trials import (
 from hpo_lib.widgets.base import (
     TWO_COLUMNS,
     Panel,
+    describe_going_on,
     make_field,
     make_lock,
     make_slider,
@@ -325,11 +325,9 @@ class SurrogateExplorer(Panel):
         if not is_new:
             return f"Study {name!r} is searched{where} already: nothing was changed."
 
-        text = f"Study {name!r} goes on{where}"
-        if background_study(name, study_storage(self.study)) is not None:
-            return f"{text}. It runs."
         fixed = ", ".join(f"{name}={value!r}" for name, value in self.held.items())
-        return f"{text}: start it in its monitor, or call run_study with space.fix({fixed})."
+        how = describe_going_on(self.study, f"space.fix({fixed})")
+        return f"Study {name!r} goes on{where}. {how}"
 
 
 def _fit(study: optuna.Study) -> FittedStudy:

@@ -66,7 +66,7 @@ def test_without_a_trial_with_the_locked_value_the_lowest_prediction_is_shown(ex
 def test_a_study_goes_on_with_the_locked_values_and_later_with_all_free(explorer):
     lock(explorer, depth=6)
     explorer.search.click()
-    assert "'demo' goes on with depth = 6: start it" in explorer.status.value
+    assert "'demo' goes on with depth = 6. Start it" in explorer.status.value
     assert "space.fix(depth=6)" in explorer.status.value
     slice_space = TOY_SPACE.fix(depth=6)
     study = run_study(bowl, slice_space, "bayes", 19, **CALL)
