@@ -9,11 +9,15 @@ import pandas as pd
 
 from hpo_lib.comparison.run import comparison_frame
 from hpo_lib.space.parameters import Parameter
+from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.yaml_io import yaml_line
 from hpo_lib.trials import study_space
 
 Studies = Mapping[str, optuna.Study | Sequence[optuna.Study]]
 """A study by its label, or several that differ in their seed alone."""
+
+Spaces = Mapping[str, optuna.Study | SearchSpace | Sequence[optuna.Study]]
+"""A space by its label, or the study or studies that were run in it."""
 
 
 def compare_studies(studies: Studies) -> pd.DataFrame:
@@ -48,11 +52,12 @@ def compare_studies(studies: Studies) -> pd.DataFrame:
     return joined
 
 
-def space_differences(studies: Studies) -> pd.DataFrame:
-    """Return the hyperparameters that differ between the spaces of studies.
+def space_differences(studies: Spaces) -> pd.DataFrame:
+    """Return the hyperparameters that differ between search spaces, or the spaces of studies.
 
     Args:
-        studies: as for `compare_studies`; of several studies the first one stands for all.
+        studies: as for `compare_studies`; of several studies the first one stands for all. A
+            space stands for itself.
 
     Returns:
         The parameters in the rows, the studies in the columns: an entry of the space's YAML
@@ -62,9 +67,13 @@ def space_differences(studies: Studies) -> pd.DataFrame:
         ValueError: there is no study.
         StudyError: another program made a study, which has no space.
     """
+    if not studies:
+        _grouped({})
     lines: dict[str, dict[str, str]] = {}
-    for name, several in _grouped(studies).items():
-        space = study_space(several[0])
+    for name, one in studies.items():
+        space = (
+            one if isinstance(one, SearchSpace) else study_space(_grouped({name: one})[name][0])
+        )
         lines[name] = {parameter.name: _entry(parameter) for parameter in space}
 
     frame = pd.DataFrame(lines).fillna("")

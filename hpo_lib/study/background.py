@@ -3,33 +3,40 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Generator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, Literal
+from weakref import WeakSet
 
 import optuna
 from optuna.samplers import BaseSampler
-from optuna.storages import BaseStorage
+from optuna.storages import BaseStorage, RDBStorage
 
 from hpo_lib.checks import check_name, check_whole
 from hpo_lib.exceptions import StudyError
 from hpo_lib.loop import as_objective
 from hpo_lib.objective import Objective, Segment
 from hpo_lib.space.search_space import SearchSpace
-from hpo_lib.space.values import Configuration
-from hpo_lib.study.catalog import newest_version
+from hpo_lib.space.values import Configuration, Value
+from hpo_lib.study.catalog import newest_version, study_storage
 from hpo_lib.study.lease import LEASE_SECONDS
 from hpo_lib.study.run import run_study
-from hpo_lib.study.storage import Storage, read_storage, resolve_storage, sqlite_path
+from hpo_lib.study.steering.versions import change_space
+from hpo_lib.study.storage import Storage, read_storage, resolve_storage, storage_file
 from hpo_lib.study.workers.base import Evaluation, TimedWorkers, Workers
 from hpo_lib.study.workers.factory import check_sendable, make_workers
 from hpo_lib.study.workers.local import LocalWorkers
+from hpo_lib.trials import is_superseded, study_name
 
 State = Literal["not started", "running", "paused", "stopping", "stopped", "failed", "finished"]
 
 _RUNNING: dict[tuple[str, str], BackgroundStudy] = {}
 """Studies that run in this process, by storage and name."""
+
+_KNOWN: WeakSet[BackgroundStudy] = WeakSet()
+"""All that were made in this process, whether they run or not."""
 
 
 class BackgroundStudy:
@@ -71,6 +78,7 @@ class BackgroundStudy:
             raise TypeError(message)
 
         self.name = check_name(name)
+        self.space = space
         self.n_trials = n_trials
         self.workers = workers
         self.storage = resolve_storage(storage)
@@ -79,8 +87,7 @@ class BackgroundStudy:
         self._run_study = partial(
             run_study,
             objective,
-            space,
-            strategy,
+            strategy=strategy,
             name=name,
             storage=self.storage,
             **{"progress": False, **settings},
@@ -90,6 +97,7 @@ class BackgroundStudy:
         self._thread: threading.Thread | None = None
         self._pausable = _PausableWorkers()
         self._state: State = "not started"
+        _KNOWN.add(self)
 
     @property
     def state(self) -> State:
@@ -139,6 +147,19 @@ class BackgroundStudy:
         """End the workers now; trials under way go on from their checkpoints at the next start."""
         self._pausable.stop()
 
+    @contextmanager
+    def interrupted(self) -> Generator[None]:
+        """Stop for a while; what ran before goes on afterwards, a pause ends in a stop."""
+        was_running = self.state == "running"
+        self.stop()
+        if self._thread is not None:
+            self._thread.join()
+        try:
+            yield
+        finally:
+            if was_running:
+                self.start()
+
     def resize(self, workers: int) -> None:
         """Run on more or fewer local processes from now on; none that trains is ended for it.
 
@@ -157,6 +178,26 @@ class BackgroundStudy:
             message = f"only local processes can become more or fewer, got {running!r}"
             raise StudyError(message)
         self.workers = workers
+
+    def change_space(
+        self,
+        space: SearchSpace,
+        *,
+        assumed: Mapping[str, Value] | None = None,
+    ) -> optuna.Study:
+        """Go on in another search space, as the function `change_space` does.
+
+        A study that runs is stopped and goes on in the new space, with trials under way that lie
+        inside; one that does not run begins there at the next `start`.
+
+        Args:
+            space: the search space to go on in.
+            assumed: as in `change_space`.
+
+        Raises:
+            StudyError: nothing is recorded yet, or another process writes the study.
+        """
+        return _change_space(self.name, self.storage, space, assumed)
 
     def wait(self) -> optuna.Study:
         """Wait for the end of the run and return the study; an error of the run is raised."""
@@ -188,7 +229,7 @@ class BackgroundStudy:
         check_sendable(objective, workers)
 
         try:
-            self._run_study(n_trials=self.n_trials, workers=pausable)
+            self._run_study(space=self.space, n_trials=self.n_trials, workers=pausable)
         finally:
             if workers is not asked_for:
                 workers.close()
@@ -203,6 +244,37 @@ def background_study(name: str, storage: Storage | None = None) -> BackgroundStu
     """
     check_name(name)
     return _RUNNING.get(_key(name, storage))
+
+
+def go_on_with(study: optuna.Study, space: SearchSpace) -> optuna.Study:
+    """Let a study go on in another search space, whether it runs in this process or not.
+
+    Args:
+        study: its last version, from `open_study` or `run_study`.
+        space: the search space to go on in.
+
+    Raises:
+        StudyError: it went on in another version, or another process writes it.
+    """
+    if is_superseded(study):
+        message = f"study {study_name(study)!r} has gone on in another version: open that"
+        raise StudyError(message)
+    return _change_space(study_name(study), study_storage(study), space)
+
+
+def _change_space(
+    name: str,
+    storage: Storage | None,
+    space: SearchSpace,
+    assumed: Mapping[str, Value] | None = None,
+) -> optuna.Study:
+    running = background_study(name, storage)
+    with nullcontext() if running is None else running.interrupted():
+        study = change_space(name, space, storage=storage, assumed=assumed)
+        for known in _KNOWN:
+            if _key(known.name, known.storage) == _key(name, storage):
+                known.space = space
+    return study
 
 
 class _StoppedError(Exception):
@@ -287,7 +359,9 @@ def _copy_outcome(target: Future[Evaluation], source: Future[Evaluation]) -> Non
 
 
 def _key(name: str, storage: Storage | None) -> tuple[str, str]:
-    path = sqlite_path(storage)
+    path = storage_file(storage)
     if path is not None:
         return str(path.resolve()), name  # whatever links lead to it
+    if isinstance(storage, RDBStorage) and storage.engine.name != "sqlite":
+        return storage.url, name
     return str(id(storage) if isinstance(storage, BaseStorage) else storage), name

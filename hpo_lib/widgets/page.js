@@ -1,18 +1,25 @@
-// Do on the page what ipywidgets leaves out: name the handles of sliders and figures, put the
+// Do on the page what ipywidgets leaves out: name the handles of sliders and figures, say which
+// buttons are pressed, put the
 // focus where the kernel wants it, and tell the kernel how many dots of the screen a pixel has.
 
 function nameParts(panel, figure) {
+  for (const button of panel.querySelectorAll(".widget-toggle-button")) {
+    set(button, { "aria-pressed": String(button.classList.contains("mod-active")) });
+  }
   for (const image of panel.querySelectorAll("img.hpo-figure")) image.alt = figure;
   for (const slider of panel.querySelectorAll(".widget-hslider")) {
     const name = slider.querySelector(".widget-label").textContent;
     const value = slider.querySelector(".widget-readout").textContent;
     for (const handle of slider.querySelectorAll(".noUi-handle")) {
-      // Setting what is there already would call the observer again, without end.
-      const names = { "aria-label": name, "aria-valuetext": value };
-      for (const [attribute, text] of Object.entries(names)) {
-        if (handle.getAttribute(attribute) !== text) handle.setAttribute(attribute, text);
-      }
+      set(handle, { "aria-label": name, "aria-valuetext": value });
     }
+  }
+}
+
+function set(element, attributes) {
+  for (const [attribute, text] of Object.entries(attributes)) {
+    // Setting what is there already would call the observer again, without end.
+    if (element.getAttribute(attribute) !== text) element.setAttribute(attribute, text);
   }
 }
 
@@ -47,7 +54,7 @@ export default {
         subtree: true,
         childList: true,
         characterData: true,
-        attributeFilter: ["aria-valuetext"],
+        attributeFilter: ["aria-valuetext", "class"],
       });
     }, 20);
 
