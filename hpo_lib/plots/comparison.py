@@ -20,6 +20,7 @@ from hpo_lib.plots.style import (
     draw_group,
     figure_of,
     finite,
+    inches_wide,
     label,
     legend_above,
     line_style,
@@ -134,6 +135,10 @@ def plot_final_values(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
             zorder=1,
         )
 
+    # As many characters as fit below each group.
+    room = int(12.5 * inches_wide(ax) / len(data.columns)) - 2
+    width = min(max(room, 6), 16)
+
     # Infinite: a seed without an incumbent; NaN: a seed that the strategy did not run.
     names: list[str] = []
     for i, strategy in enumerate(data):
@@ -145,7 +150,7 @@ def plot_final_values(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
         n = count(len(finals), "seed")
         if n_reached < len(finals):
             n = f"{n_reached} of {n}"
-        names.append(f"{short_name(strategy, 16)}\nn = {n}")
+        names.append(f"{short_name(strategy, width)}\nn = {n}")
 
     ax.set_xticks(range(len(names)), names)
     ax.set(xlim=(-0.4, len(names) - 0.4), xlabel="strategy")
