@@ -244,6 +244,21 @@ def list_studies(storage: Storage | None = None) -> pd.DataFrame:
     return _with_notes(frame, notes)
 
 
+def open_studies(storage: Storage | None = None) -> list[optuna.Study]:
+    """Open all studies of a storage that minimise one value, to read them.
+
+    Args:
+        storage: an SQLite file, an Optuna URL or a storage; default `results/studies.db`.
+
+    Raises:
+        StudyError: there is no such file, or it cannot be read.
+    """
+    backend = read_storage(storage)
+    with translate_storage_errors(storage):
+        studies = _newest_versions(backend)
+        return [study for study in studies if study.directions == [StudyDirection.MINIMIZE]]
+
+
 def _study_row(study: optuna.Study) -> list[Any]:
     trials = own_trials(study)
     record = StudyRecord.of(study)

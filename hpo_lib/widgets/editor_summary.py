@@ -12,12 +12,18 @@ import numpy as np
 import optuna
 from jinja2 import Template
 
-from hpo_lib.comparison.studies import space_differences
+from hpo_lib.comparison.studies import differing_parameters
 from hpo_lib.space.parameters import ChoiceParameter, Parameter
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Value
 from hpo_lib.space.yaml_io import read_yaml
-from hpo_lib.trials import StudyRecord, own_trials, recorded_trials, study_name
+from hpo_lib.trials import (
+    StudyRecord,
+    own_trials,
+    recorded_trials,
+    study_name,
+    study_space,
+)
 
 # Bars of a prior, and the height and width of the picture in pixels.
 _BINS = 24
@@ -131,7 +137,7 @@ def describe_change(study: optuna.Study, space: SearchSpace) -> str:
         study: a recorded study.
         space: the edited space.
     """
-    differences = space_differences({"- ": study, "+ ": space})
+    differences = differing_parameters({"- ": study_space(study), "+ ": space})
     lines = [
         f"{sign}{name}: {entry}"
         for name, entries in differences.iterrows()
