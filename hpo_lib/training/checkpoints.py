@@ -19,12 +19,17 @@ from hpo_lib.training.config import TrainingConfig
 NETWORK = (
     "depth",
     "n_filters",
+    "width_growth",
     "filter_size",
     "dropout",
     "activation",
     "shortcut",
     "stride",
     "stem",
+    "pre_activation",
+    "residual_init",
+    "pooling",
+    "logit_scale",
 )
 
 # fields that a training shares with its checkpoint: all but where and how fast it runs
