@@ -68,7 +68,9 @@ class TrainingConfig:
         weight_decay: L2 penalty; norms, biases and PReLU are spared.
         batch_size: images per step.
         epochs: passes over the training images; the budget that the schedule spans.
-        schedule: course of the learning rate after the warm-up.
+        schedule: course of the learning rate after the warm-up; "one_cycle" is "linear" with a
+            longer warm-up.
+        final_lr_fraction: learning rate at which the schedule ends, as a share of the peak.
         warmup_epochs: epochs in which the learning rate rises linearly.
         crop_padding: margin of the random crops in pixels; None: an eighth of the height.
         flip: mirror every second image at random.
@@ -77,8 +79,14 @@ class TrainingConfig:
         cutout: side in pixels of a square that is blackened at random in each image; 0: none.
         label_smoothing: smoothing of the loss "label_smoothing".
         focal_gamma: exponent of the loss "focal".
-        evaluation: images on which logits rest in validation and test, "plain" or "mirror"
-            (mean of the image and its mirror image).
+        low_resolution: share of the epochs, from the first one, in which images are shrunk to
+            three quarters of their sides (after Howard 2018, DAWNBench).
+        ema_decay: validate and test an exponential moving average of the weights, which keeps
+            this share of itself in each step (Polyak and Juditsky 1992); 0: the weights as they
+            are. Its batch norms are fitted to training images before each validation.
+        evaluation: images on which logits rest in validation and test: "plain", "mirror" (mean of
+            the image and its mirror image) or "mirror_and_shift" (of these two and, together with
+            the same weight, both moved by a pixel along each diagonal; Jordan 2024).
         seed: seed of weights, order of the images, augmentation and dropout.
         precision: "auto" computes in bfloat16 where the hardware does.
         device: "auto" takes CUDA, else MPS, else the CPU.
@@ -112,7 +120,8 @@ class TrainingConfig:
     weight_decay: _NonNegativeFloat = 5e-4
     batch_size: Annotated[int, Field(ge=2)] = 64
     epochs: _Positive = 30
-    schedule: Literal["cosine", "one_cycle", "constant"] = "one_cycle"
+    schedule: Literal["cosine", "one_cycle", "linear", "constant"] = "one_cycle"
+    final_lr_fraction: _Rate = 0.0
     warmup_epochs: _NonNegative = 1
 
     crop_padding: _NonNegative | None = None
@@ -121,7 +130,9 @@ class TrainingConfig:
     cutout: _NonNegative = 0
     label_smoothing: _Rate = 0.1
     focal_gamma: _NonNegativeFloat = 2.0
-    evaluation: Literal["plain", "mirror"] = "plain"
+    low_resolution: _Rate = 0.0
+    ema_decay: _Rate = 0.0
+    evaluation: Literal["plain", "mirror", "mirror_and_shift"] = "plain"
 
     seed: _NonNegative = 0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -246,8 +257,11 @@ ADDED = (
     "logit_scale",
     "filter_lr",
     "norm_bias_lr_factor",
+    "final_lr_fraction",
     "alternate_flip",
     "cutout",
+    "low_resolution",
+    "ema_decay",
     "evaluation",
 )
 

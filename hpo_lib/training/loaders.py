@@ -152,12 +152,14 @@ class Augmentation:
         flip: mirror every second image horizontally, at random.
         mirrored: which images of the part are mirrored (n,), as booleans; None: at random.
         cutout: side in pixels of a square that is blackened in each image, at random; 0: none.
+        shrink: shrink the images to three quarters of their sides at last.
     """
 
     crop_padding: int = 4
     flip: bool = True
     mirrored: Tensor | None = None
     cutout: int = 0
+    shrink: bool = False
 
 
 def load_data(config: DataConfig) -> ImageData:
@@ -187,12 +189,12 @@ def load_test_data(config: DataConfig) -> Part:
 
 
 def make_augmentation(config: TrainingConfig, part: Part, epoch: int = 1) -> Augmentation:
-    """Return the crops, flips and cutouts for the images of a part.
+    """Return the crops, flips, cutouts and size for the images of a part.
 
     Args:
         config: hyperparameters.
         part: images (n, channels, height, width).
-        epoch: number of the epoch, from 1; alternating flips depend on it.
+        epoch: number of the epoch, from 1; alternating flips and the size depend on it.
     """
     padding = config.crop_padding
     if padding is None:
@@ -203,7 +205,8 @@ def make_augmentation(config: TrainingConfig, part: Part, epoch: int = 1) -> Aug
         generator = torch.Generator().manual_seed(derive_seed(config.seed, 0, 2))
         coins = torch.rand(len(part), generator=generator) < 0.5
         mirrored = coins if epoch % 2 else ~coins
-    return Augmentation(padding, config.flip, mirrored, config.cutout)
+    shrink = epoch <= round(config.low_resolution * config.epochs)
+    return Augmentation(padding, config.flip, mirrored, config.cutout, shrink)
 
 
 def batches(
@@ -227,8 +230,8 @@ def batches(
         drop_last: leave out a last batch of fewer images.
 
     Yields:
-        Images, float32 (n, channels, height, width) from -1 to 1 in channels-last memory, and
-        their labels (n,).
+        Images, float32 (n, channels, height, width) from -1 to 1 in channels-last memory, of
+        fewer pixels where they are shrunk, and their labels (n,).
     """
     pixels = part.images.permute(0, 2, 3, 1)  # as it lies in memory: n, h, w, c
     n_images = len(part)
@@ -243,6 +246,8 @@ def batches(
         images = pixels.index_select(0, chosen)
         if augment is not None:
             images = _augment(images, augment, generator, order[first : first + batch_size])
+        if augment is not None and augment.shrink:
+            images = _shrink(images)
 
         # 0 to 255 becomes -1 to 1, in place
         x = images.to(torch.float32)
@@ -315,6 +320,14 @@ def _cut_out(images: Tensor, side: int, generator: torch.Generator | None) -> No
     in_rows = (rows >= 0) & (rows < side)
     in_columns = (columns >= 0) & (columns < side)
     images.masked_fill_((in_rows[:, :, None] & in_columns[:, None, :])[..., None], 0)
+
+
+def _shrink(images: Tensor) -> Tensor:
+    """Return images (n, h, w, c) with three quarters of the rows and columns."""
+    sides = [round(0.75 * side) for side in images.shape[1:3]]
+    x = images.permute(0, 3, 1, 2)
+    smaller = F.interpolate(x, sides, mode="bilinear", antialias=True)
+    return smaller.permute(0, 2, 3, 1)
 
 
 def read_part(dataset: Any) -> Part:
