@@ -56,7 +56,10 @@ def write_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
     atomic_write_bytes(path, buffer.getvalue())
 
 
-def read_checkpoint(path: str | Path, shared: Mapping[str, Any]) -> dict[str, Any]:
+def read_checkpoint(
+    path: str | Path,
+    shared: Mapping[str, Any],
+) -> dict[str, Any]:
     """Read a checkpoint and compare its configuration.
 
     Args:

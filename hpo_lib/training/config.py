@@ -268,7 +268,11 @@ ADDED = (
 _Config = TypeVar("_Config", TrainingConfig, DataConfig)
 
 
-def restore(config_class: type[_Config], values: Mapping[str, Any], path: str | Path) -> _Config:
+def restore(
+    config_class: type[_Config],
+    values: Mapping[str, Any],
+    path: str | Path,
+) -> _Config:
     """Return settings that were read from a file.
 
     Args:

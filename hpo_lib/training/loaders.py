@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from hpo_lib.exceptions import DataError
 from hpo_lib.training.config import DataConfig, TrainingConfig
-from hpo_lib.training.hardware import derive_seed
+from hpo_lib.training.hardware import seeded_generator
 from hpo_lib.training.image_pool import ImageSource, Integers, encode_name
 from hpo_lib.training.splits import check_classes, draw_stratified, split_source
 
@@ -202,7 +202,7 @@ def make_augmentation(config: TrainingConfig, part: Part, epoch: int = 1) -> Aug
     mirrored = None
     if config.alternate_flip:
         # Jordan 2024 (arXiv:2404.00498): two epochs in a row see both sides of each image.
-        generator = torch.Generator().manual_seed(derive_seed(config.seed, 0, 2))
+        generator = seeded_generator(config.seed, 0, 2)
         coins = torch.rand(len(part), generator=generator) < 0.5
         mirrored = coins if epoch % 2 else ~coins
     shrink = epoch <= round(config.low_resolution * config.epochs)
@@ -319,7 +319,8 @@ def _cut_out(images: Tensor, side: int, generator: torch.Generator | None) -> No
     columns = torch.arange(width, device=device) - first_columns
     in_rows = (rows >= 0) & (rows < side)
     in_columns = (columns >= 0) & (columns < side)
-    images.masked_fill_((in_rows[:, :, None] & in_columns[:, None, :])[..., None], 0)
+    square = in_rows[:, :, None] & in_columns[:, None, :]
+    images.masked_fill_(square[..., None], 0)
 
 
 def _shrink(images: Tensor) -> Tensor:

@@ -76,12 +76,14 @@ def standard_components(config: TrainingConfig) -> Components:
     """Return the residual network, loss and optimizer that the fields of a config name."""
 
     def build(data: ImageData) -> nn.Module:
-        network = make_network(config, data.train.images.shape[1], len(data.classes))
+        images = data.train.images
+        network = make_network(config, images.shape[1], len(data.classes))
         for layer in network.stem:
             if isinstance(layer, Whitening):
-                # evenly from a part that may lie in the order of its classes
-                images = data.train.images[:: math.ceil(len(data.train) / _WHITENED)]
-                layer.fit(images.cpu().float() / 127.5 - 1)
+                # evenly spread, because they may lie in the order of their classes
+                step = math.ceil(len(images) / _WHITENED)
+                chosen = images[::step].cpu()
+                layer.fit(chosen.float() / 127.5 - 1)
         return network.to(memory_format=torch.channels_last)
 
     return Components(
@@ -330,13 +332,19 @@ def mean_logits(
         return (network(images).float() + mirrored) / 2
 
     # moved by a pixel down and right, and by one up and left
-    padded = F.pad(images, (1, 1, 1, 1), mode="reflect")
-    first = mean_logits(network, padded[..., :-2, :-2], "mirror")
-    second = mean_logits(network, padded[..., 2:, 2:], "mirror")
-    return mean_logits(network, images, "mirror") / 2 + (first + second) / 4
+    sides = (1, 1, 1, 1)
+    padded = F.pad(images, sides, mode="reflect")
+    down = mean_logits(network, padded[..., :-2, :-2], "mirror")
+    up = mean_logits(network, padded[..., 2:, 2:], "mirror")
+
+    centre = mean_logits(network, images, "mirror")
+    return centre / 2 + (down + up) / 4
 
 
-def _take_out(group: dict[str, Any], identities: set[int]) -> list[nn.Parameter]:
+def _take_out(
+    group: dict[str, Any],
+    identities: set[int],
+) -> list[nn.Parameter]:
     """Remove parameters from a group of an optimizer, and return them."""
     parameters: list[nn.Parameter] = group["params"]
     group["params"] = [p for p in parameters if id(p) not in identities]

@@ -34,9 +34,9 @@ from hpo_lib.training.hardware import (
     autocast,
     choose_device,
     clear_vector_registers,
-    derive_seed,
     keep_freed_memory,
     reproducible,
+    seeded_generator,
 )
 from hpo_lib.training.loaders import ImageData, Part, batches, make_augmentation
 from hpo_lib.training.optimization import (
@@ -194,8 +194,9 @@ def evaluate(
     shared = {} if network else {name: getattr(config, name) for name in NETWORK}
     with checkpoint_errors(checkpoint):
         content = read_checkpoint(checkpoint, shared)
-        last = content.get("average", content["model"])
-        state: dict[str, Tensor] = content["best"]["model"] if weights == "best" else last
+        state: dict[str, Tensor] = content.get("average", content["model"])
+        if weights == "best":
+            state = content["best"]["model"]
 
     if network is None:
         n_classes = len(state["classifier.bias"])
@@ -318,7 +319,7 @@ class Trainer:
         epoch_batches = batches(
             part,
             config.batch_size,
-            generator=torch.Generator().manual_seed(derive_seed(config.seed, epoch, 1)),
+            generator=seeded_generator(config.seed, epoch, 1),
             augment=make_augmentation(config, part, epoch),
             shuffle=True,
             drop_last=has_whole_batch,
@@ -355,7 +356,7 @@ class Trainer:
         """Return the network that is validated after an epoch; `part` has training images."""
         if self.average is None:
             return self.model
-        generator = torch.Generator().manual_seed(derive_seed(self.config.seed, epoch, 3))
+        generator = seeded_generator(self.config.seed, epoch, 3)
         with autocast(self.config, self.device)():
             fit_norms(self.average.module, part, generator)
         return self.average.module
