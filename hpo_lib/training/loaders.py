@@ -246,14 +246,16 @@ def batches(
         images = pixels.index_select(0, chosen)
         if augment is not None:
             images = _augment(images, augment, generator, order[first : first + batch_size])
-        if augment is not None and augment.shrink:
-            images = _shrink(images)
 
         # 0 to 255 becomes -1 to 1, in place
         x = images.to(torch.float32)
         x.mul_(1 / 127.5).sub_(1)
+        x = x.permute(0, 3, 1, 2)
+        if augment is not None and augment.shrink:
+            sides = [round(0.75 * side) for side in x.shape[2:]]
+            x = F.interpolate(x, sides, mode="bilinear")
         labels = part.labels.index_select(0, chosen)
-        yield x.permute(0, 3, 1, 2), labels
+        yield x, labels
 
 
 def _augment(
@@ -321,14 +323,6 @@ def _cut_out(images: Tensor, side: int, generator: torch.Generator | None) -> No
     in_columns = (columns >= 0) & (columns < side)
     square = in_rows[:, :, None] & in_columns[:, None, :]
     images.masked_fill_(square[..., None], 0)
-
-
-def _shrink(images: Tensor) -> Tensor:
-    """Return images (n, h, w, c) with three quarters of the rows and columns."""
-    sides = [round(0.75 * side) for side in images.shape[1:3]]
-    x = images.permute(0, 3, 1, 2)
-    smaller = F.interpolate(x, sides, mode="bilinear", antialias=True)
-    return smaller.permute(0, 2, 3, 1)
 
 
 def read_part(dataset: Any) -> Part:
