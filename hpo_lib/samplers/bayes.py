@@ -29,7 +29,6 @@ from hpo_lib.samplers.gp_sampler_base import GPSamplerBase
 from hpo_lib.samplers.observations import (
     MAX_TRAINING_SIZE,
     Observations,
-    is_contradicted,
     output_transform,
     subsample_training_set,
     tie_break_margin,
@@ -156,7 +155,7 @@ class BayesSampler(GPSamplerBase):
             return observations
 
         predicted = self._predict_from_evidence(encoder, observations)
-        if is_contradicted(observations, predicted):
+        if _is_contradicted(observations, predicted):
             return observations.without_warm_start()
         return observations
 
@@ -328,7 +327,7 @@ class BayesSampler(GPSamplerBase):
         if not observations.observed:
             return False
         points = np.array(observations.points)
-        return is_contradicted(observations, -prior.log_density(points))
+        return _is_contradicted(observations, -prior.log_density(points))
 
     def _initial_point(
         self,
@@ -346,6 +345,34 @@ class BayesSampler(GPSamplerBase):
             return initial_point
         rng = np.random.default_rng([self._seed, index])
         return prior.sample(rng)
+
+
+def _is_contradicted(observations: Observations, predicted: Array) -> bool:
+    """Return whether predictions rank the study's own values no better than chance would.
+
+    It is a one-sided test by Kendall's rank correlation, at half a standard deviation of its
+    distribution for independent rankings, as soon as there are two values.
+
+    Args:
+        observations: what was recorded, n values.
+        predicted: predictions of all values, in any unit, shape (n,).
+    """
+    is_own = ~observations.is_warm_start
+    values = np.array(observations.values)[is_own]
+    predicted = predicted[is_own]
+    n = len(values)
+    if n < 2:
+        return False
+
+    # Kendall's S: pairs that are ranked rightly minus pairs that are ranked wrongly. Values of
+    # different fidelities are not compared.
+    fidelities = observations.task_columns[is_own, 0]
+    is_comparable = fidelities[:, None] == fidelities
+    concordance = np.sign(values[:, None] - values) * np.sign(predicted[:, None] - predicted)
+    score = concordance[is_comparable].sum() / 2
+
+    variance = n * (n - 1) * (2 * n + 5) / 18
+    return bool(score <= 0.5 * np.sqrt(variance))
 
 
 def _check_prior(

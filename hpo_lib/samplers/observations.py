@@ -281,34 +281,6 @@ def subsample_training_set(values: Array, full: NDArray[np.bool_]) -> NDArray[np
     return np.sort(np.r_[best, spread])
 
 
-def is_contradicted(observations: Observations, predicted: Array) -> bool:
-    """Return whether predictions rank the study's own values no better than chance would.
-
-    It is a one-sided test by Kendall's rank correlation, at half a standard deviation of its
-    distribution for independent rankings, as soon as there are two values.
-
-    Args:
-        observations: what was recorded, n values.
-        predicted: predictions of all values, in any unit, shape (n,).
-    """
-    is_own = ~observations.is_warm_start
-    values = np.array(observations.values)[is_own]
-    predicted = predicted[is_own]
-    n = len(values)
-    if n < 2:
-        return False
-
-    # Kendall's S: pairs that are ranked rightly minus pairs that are ranked wrongly. Values of
-    # different fidelities are not compared.
-    fidelities = observations.task_columns[is_own, 0]
-    is_comparable = fidelities[:, None] == fidelities
-    concordance = np.sign(values[:, None] - values) * np.sign(predicted[:, None] - predicted)
-    score = concordance[is_comparable].sum() / 2
-
-    variance = n * (n - 1) * (2 * n + 5) / 18
-    return bool(score <= 0.5 * np.sqrt(variance))
-
-
 def tie_break_margin(values: Array) -> float:
     """Return by how much the best value is to be improved on, once it is tied; else 0.
 
