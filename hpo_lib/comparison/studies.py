@@ -67,13 +67,15 @@ def space_differences(studies: Spaces) -> pd.DataFrame:
         ValueError: there is no study.
         StudyError: another program made a study, which has no space.
     """
-    if not studies:
-        _grouped({})
+    spaces = {name: one for name, one in studies.items() if isinstance(one, SearchSpace)}
+    others = {name: one for name, one in studies.items() if not isinstance(one, SearchSpace)}
+    if others or not spaces:
+        for name, several in _grouped(others).items():
+            spaces[name] = study_space(several[0])
+
     lines: dict[str, dict[str, str]] = {}
-    for name, one in studies.items():
-        space = (
-            one if isinstance(one, SearchSpace) else study_space(_grouped({name: one})[name][0])
-        )
+    for name in studies:
+        space = spaces[name]
         lines[name] = {parameter.name: _entry(parameter) for parameter in space}
 
     frame = pd.DataFrame(lines).fillna("")

@@ -119,8 +119,12 @@ def make_lock(text: str, *, locked: bool) -> Any:
         text: what is held; its name for screen readers.
         locked: whether it is pressed at first.
     """
-    layout = {"width": "27px", "padding": "0", "margin": "0 1px", "flex": "none"}
-    lock = ipywidgets.ToggleButton(locked, tooltip=text, icon="lock", layout=layout)
+    lock = ipywidgets.ToggleButton(
+        locked,
+        tooltip=text,
+        icon="lock",
+        layout={"width": "27px", "padding": "0", "margin": "0 1px", "flex": "none"},
+    )
     lock.add_class("hpo-lock")
     return lock
 

@@ -12,7 +12,8 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 CODE = f"""import sys
 sys.path.insert(0, {str(Path(__file__).parents[2])!r})
-from hpo_lib import SearchSpace, SpaceEditor, StudyMonitor, SurrogateExplorer, run_study
+from hpo_lib import BackgroundStudy, SearchSpace, SpaceEditor, StudyMonitor, run_study
+from hpo_lib import SurrogateExplorer
 from tests.toys import TOY_SPACE, bowl
 settings = {{"storage": "toy.db", "workers": 0, "progress": False}}
 study = run_study(bowl, TOY_SPACE, "random", 12, name="toy", **settings)
@@ -24,7 +25,8 @@ WIDGETS = ("editor", "monitor", "explorer")
 def notebook(lab, page, tmp_path) -> str:
     """The address of a notebook with the three widgets, which has run."""
     cell = {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None}
-    sources = (CODE, "StudyMonitor('toy', 'toy.db')", "SurrogateExplorer(study)")
+    monitor = "BackgroundStudy(bowl, TOY_SPACE, 'random', 12, name='toy', **settings)"
+    sources = (CODE, f"StudyMonitor({monitor})", "SurrogateExplorer(study)")
     cells = [{**cell, "id": f"c{i}", "source": source} for i, source in enumerate(sources)]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
     content = {"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}
@@ -53,6 +55,14 @@ def test_widgets_are_seen_heard_and_reached_by_the_keyboard(notebook, page, tmp_
 
 def check_both_themes(page: Any, pictures: Path) -> None:
     from axe_playwright_python.sync_playwright import Axe  # most tests need no browser
+    from playwright.sync_api import expect
+
+    for name in ("Hold row 3", "Hold depth"):
+        lock = page.get_by_role("button", name=name, exact=True)
+        expect(lock).to_have_attribute("aria-pressed", "false")
+        lock.focus()
+        page.keyboard.press("Enter")
+        expect(lock).to_have_attribute("aria-pressed", "true")
 
     for theme in ("Light", "Dark"):
         for name in ("Settings", "Theme", f"JupyterLab {theme}"):
