@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from tests.widgets.saving import save
+
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 CODE = f"""import sys
@@ -143,12 +145,8 @@ def check_reopening(page: Any, tmp_path: Path) -> None:
         expect(one).to_be_hidden()
     page.get_by_label("Vertical axis").select_option("depth")
     page.wait_for_timeout(2500)  # for the figures at rest
-    page.keyboard.press("Control+s")
     path = tmp_path / "notebooks" / "looks.ipynb"
-    page.wait_for_function(
-        "async () => (await (await fetch('/api/contents/looks.ipynb')).text())"
-        ".includes('hpo-static')"
-    )
+    save(page, path, "hpo-static")
     outputs = [cell["outputs"] for cell in json.loads(path.read_text())["cells"]]
     assert [len(several) for several in outputs[:3]] == [2, 2, 2]
 
