@@ -32,11 +32,18 @@ from hpo_lib.plots.style import (
 )
 from hpo_lib.plots.trials import Points, trial_points
 from hpo_lib.samplers.acquisition import log_expected_improvement
+from hpo_lib.samplers.encoding import Encoder
 from hpo_lib.samplers.surrogate import Surrogate, fit_surrogate
 from hpo_lib.space.parameters import ChoiceParameter, Parameter
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration, Value
-from hpo_lib.trials import TrialOutcome, incumbent, recorded_trials, study_space
+from hpo_lib.trials import (
+    RecordedTrial,
+    TrialOutcome,
+    incumbent,
+    recorded_trials,
+    study_space,
+)
 
 Acquisition = Literal["log EI", "EI"]
 
@@ -122,23 +129,17 @@ def fitted_study(
     Raises:
         ValueError: fewer than three of these trials are completed.
     """
-    recorded = [trial for trial in recorded_trials(study) if trial.is_finished][:n_trials]
-    trials = recorded
+    recorded = [trial for trial in recorded_trials(study) if trial.is_finished]
+    recorded = recorded[:n_trials]
     if space is None:
         space = study_space(study)
+        trials = recorded
     else:
-        inside = [trial for trial in recorded if space.contains(trial.configuration)]
-        trials = [trial.as_evidence() for trial in inside]
+        trials = _inside(recorded, space)
     surrogate = fit_surrogate(trials, space)
 
-    # A trial of another program may lie outside the space.
     encoder = surrogate.encoder
-    shown = [
-        trial
-        for trial in trials
-        if trial.outcome != TrialOutcome.OUTSIDE
-        and encoder.encode(trial.configuration) is not None
-    ]
+    shown = _with_point(trials, encoder)
     rows = encoder.points([trial.configuration for trial in shown])
 
     # A trial with another value than the one that is held may be better, but is no incumbent.
@@ -148,8 +149,10 @@ def fitted_study(
     points = trial_points(shown, space)._replace(incumbent=index)
 
     # Inactive parameters of the incumbent stand at their default.
-    values = {} if best is None else best.configuration
-    configuration = {p.name: values.get(p.name, p.default) for p in space.searched}
+    active = {} if best is None else best.configuration
+    configuration: Configuration = {}
+    for parameter in space.searched:
+        configuration[parameter.name] = active.get(parameter.name, parameter.default)
     return FittedStudy(
         space,
         surrogate,
@@ -157,6 +160,18 @@ def fitted_study(
         encoder.scale(rows),
         configuration,
     )
+
+
+def _with_point(trials: Sequence[RecordedTrial], encoder: Encoder) -> list[RecordedTrial]:
+    """Return the trials that are shown: one of another program may lie outside the space."""
+    present = [trial for trial in trials if trial.outcome != TrialOutcome.OUTSIDE]
+    return [trial for trial in present if encoder.encode(trial.configuration) is not None]
+
+
+def _inside(trials: Sequence[RecordedTrial], space: SearchSpace) -> list[RecordedTrial]:
+    """Return the trials inside a space as they ended, whatever space the study is in now."""
+    inside = [trial for trial in trials if space.contains(trial.configuration)]
+    return [trial.as_evidence() for trial in inside]
 
 
 def slice_data(

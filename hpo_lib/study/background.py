@@ -160,24 +160,39 @@ class BackgroundStudy:
             if was_running:
                 self.start()
 
-    def resize(self, workers: int) -> None:
-        """Run on more or fewer local processes from now on; none that trains is ended for it.
+    def resize(self, workers: int | str) -> None:
+        """Run on more or fewer local processes from now on, or on a Dask cluster.
+
+        Nothing that trains is ended for it: a segment ends where it runs, and its trial goes on
+        elsewhere from its checkpoint. A cluster has to see the folder of the checkpoints then.
 
         Args:
-            workers: processes that run at once; the next `start` has as many.
+            workers: local processes that run at once, or the address `tcp://host:port` of the
+                scheduler of a Dask cluster; the next `start` has the same.
 
         Raises:
-            StudyError: the study runs on other workers than local processes.
+            ValueError: it is neither.
+            StudyError: no scheduler answers at that address.
         """
-        workers = check_whole("workers", workers, 1)
+        if not isinstance(workers, str):
+            workers = check_whole("workers", workers, 1)
+
         running = vars(self._pausable).get("workers") if self._state == "running" else None
-        if isinstance(running, LocalWorkers):
+        if isinstance(running, LocalWorkers) and isinstance(workers, int):
             running.resize(workers)
-            self._pausable.wake_driver()
-        elif running is not None:
-            message = f"only local processes can become more or fewer, got {running!r}"
-            raise StudyError(message)
+        elif running is not None or isinstance(workers, str):
+            pool = make_workers(workers, **self._limits)
+            if running is not None:
+                check_sendable(self._objective(), workers)
+                # A cluster answers here, or is refused.
+                _ = pool.slots
+                self._pausable.replace(pool)
+        self._pausable.wake_driver()
         self.workers = workers
+
+    def _objective(self) -> Objective:
+        budget = self._run_study.keywords.get("budget")
+        return as_objective(self._run_study.args[0], budget)
 
     def change_space(
         self,
@@ -223,16 +238,19 @@ class BackgroundStudy:
 
     def _drive(self, pausable: _PausableWorkers) -> None:
         asked_for = self.workers
-        workers = make_workers(asked_for, **self._limits)
-        pausable.workers = workers
-        objective = as_objective(self._run_study.args[0], self._run_study.keywords.get("budget"))
-        check_sendable(objective, workers)
+        pausable.workers = make_workers(asked_for, **self._limits)
+        if isinstance(asked_for, Workers):
+            pausable.kept = asked_for
+        check_sendable(self._objective(), pausable.workers)
 
         try:
-            self._run_study(space=self.space, n_trials=self.n_trials, workers=pausable)
+            self._run_study(
+                space=self.space,
+                n_trials=self.n_trials,
+                workers=pausable,
+            )
         finally:
-            if workers is not asked_for:
-                workers.close()
+            pausable.close_ours()
 
 
 def background_study(name: str, storage: Storage | None = None) -> BackgroundStudy | None:
@@ -246,7 +264,10 @@ def background_study(name: str, storage: Storage | None = None) -> BackgroundStu
     return _RUNNING.get(_key(name, storage))
 
 
-def go_on_with(study: optuna.Study, space: SearchSpace) -> optuna.Study:
+def go_on_with(
+    study: optuna.Study,
+    space: SearchSpace,
+) -> optuna.Study:
     """Let a study go on in another search space, whether it runs in this process or not.
 
     Args:
@@ -285,7 +306,11 @@ class _PausableWorkers:
     """`TimedWorkers` that hold segments back while paused, and end the loop when it is to stop.
 
     The driver closes what is handed in only when it is stopped; else `_drive` does. The driver's
-    thread alone calls `submit` and `wait`.
+    thread alone calls `slots`, `submit` and `wait`.
+
+    Attributes:
+        workers: where segments are sent now.
+        kept: workers that were handed in, which their owner closes.
     """
 
     workers: Workers
@@ -293,12 +318,25 @@ class _PausableWorkers:
     def __init__(self) -> None:
         self.is_paused = False
         self.is_stopping = False
+        self.kept: Workers | None = None
+        self._replaced: list[Workers] = []
+        self._places: dict[Future[Evaluation], Workers] = {}
         self._held: list[tuple[Future[Evaluation], Callable[[], Future[Evaluation]]]] = []
         self._wake_up: Future[Any] = Future()
 
     @property
     def slots(self) -> int:
-        return self.workers.slots
+        # What still runs on earlier workers takes no place of the present ones.
+        elsewhere = [place for place in self._places_in_use() if place is not self.workers]
+        return self.workers.slots + len(elsewhere)
+
+    def _places_in_use(self) -> list[Workers]:
+        return [workers for future, workers in self._places.items() if not future.done()]
+
+    def replace(self, workers: Workers) -> None:
+        """Send segments elsewhere from now on; those that run end where they are."""
+        self._replaced.append(self.workers)
+        self.workers = workers
 
     def set_paused(self, *, paused: bool) -> None:
         self.is_paused = paused
@@ -324,12 +362,23 @@ class _PausableWorkers:
             raise _StoppedError
 
         # Paused, a segment is held back, and its future stands for it.
-        submit = partial(self.workers.submit, objective, configuration, segment)
+        submit = partial(self._submit_now, objective, configuration, segment)
 
         if not self.is_paused:
             return submit()
         future: Future[Evaluation] = Future()
         self._held.append((future, submit))
+        return future
+
+    def _submit_now(
+        self,
+        objective: Objective,
+        configuration: Configuration,
+        segment: Segment,
+    ) -> Future[Evaluation]:
+        workers = self.workers
+        future = workers.submit(objective, configuration, segment)
+        self._places[future] = workers
         return future
 
     def wait(self, running: Collection[Future[Evaluation]]) -> set[Future[Evaluation]]:
@@ -344,10 +393,30 @@ class _PausableWorkers:
         done = wait([*running, wake_up], timeout, FIRST_COMPLETED).done & set(running)
         if self.is_stopping and not done:
             raise _StoppedError
+        self._close_replaced()
         return done
 
+    def _close_replaced(self) -> None:
+        """Close workers that were replaced and have ended their last segment."""
+        for future in list(self._places):
+            if future.done():
+                del self._places[future]
+
+        in_use = self._places_in_use()
+        for workers in self._replaced.copy():
+            if workers not in in_use:
+                self._replaced.remove(workers)
+                if workers is not self.kept:
+                    workers.close()
+
     def close(self) -> None:
-        self.workers.close()
+        for workers in (self.workers, *self._replaced):
+            workers.close()
+
+    def close_ours(self) -> None:
+        for workers in (self.workers, *self._replaced):
+            if workers is not self.kept:
+                workers.close()
 
 
 def _copy_outcome(target: Future[Evaluation], source: Future[Evaluation]) -> None:

@@ -148,7 +148,11 @@ def newest_version(name: str, backend: BaseStorage) -> optuna.Study:
     return study
 
 
-def load_version(stored: str, backend: BaseStorage, **settings: Any) -> optuna.Study:
+def load_version(
+    stored: str,
+    backend: BaseStorage,
+    **settings: Any,
+) -> optuna.Study:
     """Open one version of a study; `study_storage` knows where it is from then on.
 
     Args:

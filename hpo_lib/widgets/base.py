@@ -22,7 +22,7 @@ from hpo_lib.space.parameters import ChoiceParameter, Parameter
 from hpo_lib.space.values import Value
 from hpo_lib.study.background import background_study
 from hpo_lib.study.catalog import study_storage
-from hpo_lib.trials import study_name
+from hpo_lib.trials import StudyRecord, own_trials, study_name
 from hpo_lib.widgets.front_end import PANEL, Displayed, Page, escape_mathjax, in_turn
 
 SliderOptions = list[tuple[str, Any]]
@@ -119,8 +119,18 @@ def make_lock(text: str, *, locked: bool) -> Any:
         text: what is held; its name for screen readers.
         locked: whether it is pressed at first.
     """
-    layout = {"width": "27px", "padding": "0", "margin": "0 1px", "flex": "none"}
-    lock = ipywidgets.ToggleButton(locked, tooltip=text, icon="lock", layout=layout)
+    lock = ipywidgets.ToggleButton(
+        locked,
+        tooltip=text,
+        icon="lock",
+        layout={
+            "width": "27px",
+            "height": "26px",
+            "padding": "0",
+            "margin": "1px",
+            "flex": "none",
+        },
+    )
     lock.add_class("hpo-lock")
     return lock
 
@@ -156,7 +166,12 @@ def describe_going_on(study: optuna.Study, space: str) -> str:
     """
     if background_study(study_name(study), study_storage(study)) is not None:
         return "It runs."
-    return f"Start it in its monitor, or call run_study with {space}."
+
+    text = f"Start it in its monitor, or call run_study with {space}"
+    n_trials = len(own_trials(study))
+    if n_trials >= (StudyRecord.of(study).n_trials or 0):
+        text += f", and more than {n_trials} trials, as its budget is spent"
+    return f"{text}."
 
 
 class Panel(Displayed, ipywidgets.VBox):

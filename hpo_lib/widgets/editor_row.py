@@ -75,7 +75,8 @@ class RowView:
         self.lock.add_class(control_of(i, "lock"))
         self.lock.observe(partial(self._on_lock, i, on_action), "value")
         buttons = [_make_button(i, action, on_action) for action in _BUTTONS]
-        grid = row_grid([*self.cells.values(), HBox([self.lock, *buttons])])
+        tools = HBox([self.lock, *buttons])
+        grid = row_grid([*self.cells.values(), tools])
         self.message = HTML()
         self.box = VBox([grid, self.message], layout={"overflow": "visible"})
 
@@ -106,7 +107,12 @@ class RowView:
         self.message.value = f"<div class='hpo-problem'>{text}</div>" if text else ""
         self.message.layout.display = None if text else "none"
 
-    def _on_lock(self, i: int, on_action: OnAction, change: dict[str, Any]) -> None:
+    def _on_lock(
+        self,
+        i: int,
+        on_action: OnAction,
+        change: dict[str, Any],
+    ) -> None:
         # A lock that shows a new state reports a change, which nobody made.
         if change["new"] != self._is_held:
             on_action(i, "hold" if change["new"] else "release")

@@ -112,7 +112,9 @@ class Row:
         if self.default.strip():
             return self.default
         try:
-            return _write_cell(read_parameter(self.name, self.read()[0]).default)
+            body, _ = self.read()
+            parameter = read_parameter(self.name, body)
+            return _write_cell(parameter.default)
         except SpaceError:
             return ""
 
@@ -259,7 +261,8 @@ class EditorState:
     def hold(self, row: int) -> EditorState:
         """Fix a hyperparameter at its default; nothing happens where that cannot be read."""
         rows = list(self.rows)
-        rows[row] = replace(rows[row], fixed=rows[row].default_text())
+        default = rows[row].default_text()
+        rows[row] = replace(rows[row], fixed=default)
         return self._with_rows(rows)
 
     def release(self, row: int) -> EditorState:

@@ -317,7 +317,9 @@ class SpaceEditor(Displayed):
         inside, n_trials = warm_start_count(self.study, space)
         text = f"✓ Study {name!r} goes on in this space, where {inside} of {n_trials} trials lie."
         self._set_state(self.state)
-        self._message = f"{text} {describe_going_on(self.study, 'this space')}"
+        how = describe_going_on(self.study, "this space")
+        saving = " The file does not have it yet." if describe_saving(space, self.path) else ""
+        self._message = f"{text} {how}{saving}"
         self._show()
 
     @in_turn()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import optuna
-from ipywidgets import HTML, BoundedIntText, Button, HBox, VBox
+from ipywidgets import HTML, BoundedIntText, Button, HBox, Text, VBox
 from jinja2 import Template
 
 from hpo_lib.checks import check_name
@@ -131,10 +132,26 @@ class StudyMonitor(Panel):
             min=1,
             max=10**6,
         )
+        asked_for = self.background.workers if self.background else ""
+        self.workers = make_field(
+            Text,
+            "workers",
+            230,
+            value=str(asked_for) if isinstance(asked_for, int | str) else "",
+            placeholder="2, or tcp://host:8786",
+            continuous_update=False,
+        )
+        self.workers.observe(self._on_workers, "value")
         self.status = HTML()
         if self.background is None:
             return []
-        return [self.start, self.pause, self.stop, self.trials]
+        return [
+            self.start,
+            self.pause,
+            self.stop,
+            self.trials,
+            self.workers,
+        ]
 
     def _budget(self) -> int:
         """Return the trials that were asked for, by the code or on a page before."""
@@ -166,6 +183,24 @@ class StudyMonitor(Panel):
     def _start(self, background: BackgroundStudy) -> None:
         background.n_trials = self.trials.value
         background.start()
+
+    def _on_workers(self, change: dict[str, Any]) -> None:
+        # A cluster may take a minute to answer, or not to.
+        threading.Thread(
+            target=self._resize,
+            args=(change["new"],),
+            daemon=True,
+        ).start()
+
+    def _resize(self, text: str) -> None:
+        """Run on as many processes as the field says, or on the cluster at that address."""
+        self._problem = ""
+        try:
+            workers = int(text) if text.strip().isdecimal() else text.strip()
+            if self.background is not None:
+                self.background.resize(workers)
+        except (StudyError, ValueError, TypeError, ImportError) as error:
+            self._problem = f"the workers stay as they were: {error}"
 
     def _make_figures(self) -> None:
         """Make the figures; they are hidden until drawn."""
@@ -284,3 +319,4 @@ class StudyMonitor(Panel):
         self.pause.disabled = state != "running"
         self.stop.disabled = state not in ("running", "paused")
         self.trials.disabled = is_held or runs_here
+        self.workers.disabled = is_held

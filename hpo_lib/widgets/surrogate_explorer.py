@@ -137,7 +137,7 @@ class SurrogateExplorer(Panel):
         """Make a slider per hyperparameter, in two columns, each with its lock."""
         self.sliders: dict[str, Any] = {}
         self.locks: dict[str, Any] = {}
-        held = [parameter.name for parameter in study_space(self.study).held]
+        held = {parameter.name for parameter in study_space(self.study).held}
 
         for name in self._fitted.names:
             options = slider_options(self._fitted.space[name])
@@ -164,7 +164,14 @@ class SurrogateExplorer(Panel):
             tooltip="The study goes on under its name, with the locked values and no others",
             layout={"width": "180px"},
         )
-        return HBox([self.to_incumbent, self.refresh, self.queue, self.search])
+        return HBox(
+            [
+                self.to_incumbent,
+                self.refresh,
+                self.queue,
+                self.search,
+            ]
+        )
 
     def _connect(self) -> None:
         controls = [self.x, self.y, self.acquisition]
@@ -182,7 +189,8 @@ class SurrogateExplorer(Panel):
     @property
     def held(self) -> dict[str, Value]:
         """Return the values that are locked."""
-        return {name: self.sliders[name].value for name in self.locks if self.locks[name].value}
+        locked = [name for name, lock in self.locks.items() if lock.value]
+        return {name: self.sliders[name].value for name in locked}
 
     @property
     def configuration(self) -> Configuration:
@@ -255,9 +263,8 @@ class SurrogateExplorer(Panel):
 
     def _with_held(self) -> str:
         """Return the locked values as the end of a clause; empty where there are none."""
-        values = {name: self.sliders[name].label for name in self.held}
-        listed = ", ".join(f"{name} = {text}" for name, text in values.items())
-        return f" with {listed}" if listed else ""
+        texts = [f"{name} = {self.sliders[name].label}" for name in self.held]
+        return f" with {', '.join(texts)}" if texts else ""
 
     def _move_to(self, values: Mapping[str, Value]) -> None:
         """Move all sliders, and draw once.

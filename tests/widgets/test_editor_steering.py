@@ -102,7 +102,8 @@ def test_a_study_goes_on_in_the_edited_space_and_the_changes_are_shown_before(ed
     editor._continue.click()
     assert study_space(open_study("demo", "s.db")) == edited
     assert "✓ Study &#x27;demo&#x27; goes on in this space, where " in editor._status.value
-    assert "call run_study with this space" in editor._status.value
+    said = "call run_study with this space, and more than 12 trials, as its budget is spent."
+    assert f"{said} The file does not have it yet." in editor._status.value
     assert editor._continue.disabled
     assert "Continuing changes" not in editor.preview()
     study = run_study(bowl, edited, "random", 15, **CALL)

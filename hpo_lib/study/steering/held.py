@@ -30,7 +30,10 @@ class BestGiven(NamedTuple):
     std: float
 
 
-def incumbent_given(study: optuna.Study, **values: Value | None) -> RecordedTrial | None:
+def incumbent_given(
+    study: optuna.Study,
+    **values: Value | None,
+) -> RecordedTrial | None:
     """Return the best recorded trial of a study among those with given values, if there is one.
 
     Args:
@@ -42,10 +45,14 @@ def incumbent_given(study: optuna.Study, **values: Value | None) -> RecordedTria
     """
     space = study_space(study).fix(**values)
     trials = [trial.as_evidence() for trial in recorded_trials(study)]
-    return incumbent(trial for trial in trials if space.contains(trial.configuration))
+    inside = [trial for trial in trials if space.contains(trial.configuration)]
+    return incumbent(inside)
 
 
-def best_given(study: optuna.Study, **values: Value | None) -> BestGiven:
+def best_given(
+    study: optuna.Study,
+    **values: Value | None,
+) -> BestGiven:
     """Return the best configuration of a study among those with given values.
 
     The surrogate is fitted to all trials and predicts in the slice alone. `change_space` with
@@ -85,4 +92,9 @@ def best_given(study: optuna.Study, **values: Value | None) -> BestGiven:
     configuration = space.complete(encoder.decode(best))
     mean, std = surrogate.predict([configuration])
     observed = incumbent_given(study, **values)
-    return BestGiven(observed, configuration, float(mean[0]), float(std[0]))
+    return BestGiven(
+        observed,
+        configuration,
+        float(mean[0]),
+        float(std[0]),
+    )
