@@ -57,7 +57,7 @@ def compare_studies(studies: Studies) -> pd.DataFrame:
         >>> options = {"storage": "memory", "workers": 0, "progress": False}
         >>> study = run_study(lambda c: c["lr"] ** 2, space, "random", 5, name="a", **options)
         >>> frame = compare_studies({"wide": study})
-        >>> frame["best"].iloc[-1] == study.best_value
+        >>> bool(frame["best"].iloc[-1] == study.best_value)
         True
     """
     grouped = group_studies(studies)
