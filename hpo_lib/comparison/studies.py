@@ -71,7 +71,14 @@ def group_frame(label: str, studies: Iterable[optuna.Study]) -> pd.DataFrame:
         label: stands as the strategy.
         studies: they differ in their seed alone.
     """
-    return join_frames(comparison_frame(study, label, seed) for seed, study in enumerate(studies))
+    return join_frames(
+        comparison_frame(
+            study,
+            label,
+            seed,
+        )
+        for seed, study in enumerate(studies)
+    )
 
 
 def join_frames(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:

@@ -11,6 +11,7 @@ import numpy as np
 import optuna
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
 from numpy.typing import NDArray
 from scipy import stats
 
@@ -31,6 +32,7 @@ from hpo_lib.plots.style import (
     panels,
     value_axis,
     value_bar,
+    value_norm,
 )
 from hpo_lib.plots.trials import Points, points_data
 from hpo_lib.space.parameters import ChoiceParameter, Parameter
@@ -154,7 +156,12 @@ def plot_rank(
     worst_first = np.argsort(-ranks)
     worst_first = worst_first[np.isfinite(ranks[worst_first])]
     pairs = list(combinations(chosen, 2))
-    axes = panels(len(pairs), 3, 3.0, 2.6)
+    axes = panels(
+        len(pairs),
+        3,
+        3.0,
+        2.6,
+    )
     dots: Any = None
     for ax, pair in zip(axes, pairs, strict=True):
         at = [_spread(data, known[name]) for name in pair]
@@ -243,7 +250,13 @@ def plot_pareto(
     data = source if isinstance(source, Pareto) else pareto_data(source, cost)
     ax = one_axes(ax)
     best = data.is_best
-    ax.scatter(data.costs[~best], data.values[~best], s=22, color="0.7", label="other trials")
+    ax.scatter(
+        data.costs[~best],
+        data.values[~best],
+        s=22,
+        color="0.7",
+        label="other trials",
+    )
     ax.step(
         data.costs[best],
         data.values[best],
@@ -252,10 +265,17 @@ def plot_pareto(
         color=BLUE,
         label=f"Pareto front ({count(int(best.sum()), 'trial')} of {len(best)})",
     )
-    for x, y, number in zip(data.costs[best], data.values[best], data.numbers[best], strict=True):
-        ax.annotate(str(number), (x, y), xytext=(4, 4), textcoords="offset points", fontsize=8)
+    for i in np.flatnonzero(best):
+        ax.annotate(
+            str(data.numbers[i]),
+            (data.costs[i], data.values[i]),
+            xytext=(4, 4),
+            textcoords="offset points",
+            fontsize=8,
+        )
 
-    if data.costs.min() > 0 and data.costs.max() / data.costs.min() > 8:
+    norm = value_norm([data.costs])
+    if isinstance(norm, LogNorm):
         ax.set_xscale("log")
         log_ticks(ax.xaxis, data.costs.max() / data.costs.min())
     ax.set_xlabel(data.cost_name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import optuna
@@ -41,6 +42,10 @@ _ANSWER = Template(
 )
 
 
+_STUDY: tuple[str, int | None] = ("the study", None)
+"""Place of a note that is on no trial."""
+
+
 class TrialActions(VBox):
     """Buttons for the chosen trial; without one, the incumbent is explained and copied.
 
@@ -56,17 +61,45 @@ class TrialActions(VBox):
         self._fitted: tuple[int, Surrogate] | None = None
 
         self.explain = self._make_button(
-            "Explain", "Which changes lead from the default to this trial", self._explain
+            "Explain",
+            "Which changes lead from the default to this trial",
+            self._explain,
         )
-        self.yaml = self._make_button("Copy YAML", "Copy the configuration", self._copy_yaml)
-        self.python = self._make_button("Copy Python", "Copy the configuration", self._copy_python)
-        self.csv = self._make_button("Save CSV", "Save all trials as a table", self._save_csv)
+        self.yaml = self._make_button(
+            "Copy YAML",
+            "Copy the configuration",
+            partial(self._copy, "yaml"),
+        )
+        self.python = self._make_button(
+            "Copy Python",
+            "Copy the configuration",
+            partial(self._copy, "python"),
+        )
+        self.csv = self._make_button(
+            "Save CSV",
+            "Save all trials as a table",
+            self._save_csv,
+        )
         buttons = HBox([self.explain, self.yaml, self.python, self.csv])
 
-        self.place = make_field(Dropdown, "Note on", 170, options=[("the study", None)])
+        self.place = make_field(
+            Dropdown,
+            "Note on",
+            170,
+            options=[_STUDY],
+        )
         self.note = make_field(Text, "Note", 340)
-        self.tags = make_field(Text, "Tags", 180, placeholder="divided by commas")
-        self.write = self._make_button("Write note", "Record note and tags", self._write)
+        self.tags = make_field(
+            Text,
+            "Tags",
+            180,
+            placeholder="divided by commas",
+        )
+        self.write = self._make_button(
+            "Write note",
+            "Record note and tags",
+            self._write,
+        )
         fields = HBox([self.place, self.note, self.tags, self.write])
 
         self.answer = HTML()
@@ -103,7 +136,7 @@ class TrialActions(VBox):
     @in_turn()
     def _on_select(self, _: object) -> None:
         number = self._view.selected
-        places: list[tuple[str, int | None]] = [("the study", None)]
+        places = [_STUDY]
         # A number that was typed may be no trial that has ended.
         if self._view.details:
             places.append((f"trial {number}", number))
@@ -159,18 +192,12 @@ class TrialActions(VBox):
             self._fitted = (n_finished, fit_surrogate(trials, study_space(study)))
         return self._fitted[1]
 
-    def _copy_yaml(self, study: optuna.Study) -> None:
-        self._copy(study, "yaml", "YAML")
-
-    def _copy_python(self, study: optuna.Study) -> None:
-        self._copy(study, "python", "Python")
-
-    def _copy(self, study: optuna.Study, language: str, title: str) -> None:
+    def _copy(self, language: str, study: optuna.Study) -> None:
         trial = self._trial(study)
         text = format_configuration(trial.configuration, language)
         self._page.copy(text)
         # Where the browser refuses, the text is there to be selected.
-        self._say(f"Trial {trial.number} copied as {title}:", copied=text)
+        self._say(f"Trial {trial.number} copied:", copied=text)
 
     def _save_csv(self, study: optuna.Study) -> None:
         name = re.sub(r"[^\w.-]+", "_", study_name(study))
@@ -191,9 +218,12 @@ def describe_path(path: AblationPath, end: str) -> str:
     if len(path.steps) == 1:
         return f"{end.capitalize()} is the default."
 
-    gain = format_uncertain(path.gain, path.gain_half)
-    text = f"From the default to {end}, the surrogate predicts a gain of {gain} (95 %)."
-    if path.gain <= path.gain_half:
+    kind = "gain" if path.gain >= 0 else "loss"
+    change = format_uncertain(abs(path.gain), path.gain_half)
+    text = f"From the default to {end}, the surrogate predicts a {kind} of {change} (95 %)."
+    if abs(path.gain) <= path.gain_half:
         return f"{text} That is not more than the uncertainty."
+    if path.gain < 0:
+        return text
     changes = ", ".join(path.needed) or "no change"
     return f"{text} {path.share:.0%} of it come with: {changes}."

@@ -42,7 +42,7 @@ def test_the_incumbent_is_copied_until_a_trial_is_chosen(actions, study):
     actions.yaml.click()
     best = incumbent(study)
     assert actions.sent == [{"copy": format_configuration(best.configuration)}]
-    assert f"Trial {best.number} copied as YAML" in actions.answer.value
+    assert f"Trial {best.number} copied:" in actions.answer.value
 
     actions._view.selected = 0
     assert actions.answer.value == ""
@@ -64,6 +64,11 @@ def test_a_trial_is_explained_by_the_path_from_the_default(actions, study):
     changed = {k for k, v in best.configuration.items() if TOY_SPACE[k].default != v}
     assert set(changes[1:]) == changed
     assert frame_html(ablation_path(study).table, 4, index=False) in actions.answer.value
+
+    worst = max(recorded_trials(study), key=lambda trial: trial.value)
+    actions._view.selected = worst.number
+    actions.explain.click()
+    assert f"to trial {worst.number}, the surrogate predicts a loss of" in actions.answer.value
 
     actions._view.selected = 0
     actions.explain.click()
