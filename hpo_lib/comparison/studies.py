@@ -58,7 +58,7 @@ def compare_studies(studies: Studies) -> pd.DataFrame:
         >>> options = {"storage": "memory", "workers": 0, "progress": False}
         >>> study = run_study(lambda c: c["lr"] ** 2, space, "random", 5, name="a", **options)
         >>> frame = compare_studies({"wide": study})
-        >>> frame["best"].iloc[-1] == study.best_value
+        >>> bool(frame["best"].iloc[-1] == study.best_value)
         True
     """
     grouped = group_studies(studies)
@@ -72,7 +72,14 @@ def group_frame(label: str, studies: Iterable[optuna.Study]) -> pd.DataFrame:
         label: stands as the strategy.
         studies: they differ in their seed alone.
     """
-    return join_frames(comparison_frame(study, label, seed) for seed, study in enumerate(studies))
+    return join_frames(
+        comparison_frame(
+            study,
+            label,
+            seed,
+        )
+        for seed, study in enumerate(studies)
+    )
 
 
 def join_frames(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:

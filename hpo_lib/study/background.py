@@ -100,6 +100,11 @@ class BackgroundStudy:
         _KNOWN.add(self)
 
     @property
+    def objective(self) -> Objective | Callable[[Configuration], float]:
+        """Return what is minimised."""
+        return self._run_study.args[0]
+
+    @property
     def state(self) -> State:
         """Return what the study is doing now."""
         if self._state != "running":

@@ -34,6 +34,7 @@ _TABLES = Template(
     autoescape=True,
 )
 
+_FINALS = "lower is better; q25 and q75 are quartiles"
 _TEST = (
     "Wilcoxon's signed-rank test on the final values, paired by seed; p is corrected by Holm for "
     "the number of pairs, the interval is Wilson's (95 %)"
@@ -47,10 +48,11 @@ def comparison_tables(frame: pd.DataFrame, groups: Grouped) -> str:
         frame: the comparison, of two labels at least.
         groups: its studies.
     """
-    finals = summary(frame).rename_axis(None)
+    pairs = frame_html(_pairs_table(frame), index=False)
+    finals = frame_html(summary(frame).rename_axis(None))
     sections = [
-        ("Pairs", _TEST, Markup(frame_html(_pairs_table(frame), index=False))),
-        ("Final values", "lower is better; q25 and q75 are quartiles", Markup(frame_html(finals))),
+        ("Pairs", _TEST, Markup(pairs)),
+        ("Final values", _FINALS, Markup(finals)),
         _describe_spaces(groups),
     ]
     finding = Findings([strategies_finding(frame)])

@@ -79,6 +79,19 @@ class Page(AnyWidget):
         """Put the focus on the first element that a CSS selector finds, once it is there."""
         self.send({"focus": selector})
 
+    def copy(self, text: str) -> None:
+        """Put a text on the clipboard of the browser."""
+        self.send({"copy": text})
+
+    def download(self, name: str, text: str) -> None:
+        """Let the browser save a text as a file.
+
+        Args:
+            name: of the file.
+            text: its content.
+        """
+        self.send({"download": name, "text": text})
+
 
 class Displayed:
     """Show a widget, and below it what a page without its kernel shows instead."""

@@ -33,12 +33,38 @@ function focus(panel, selector, attempts = 500) {
   }
 }
 
+async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    // Pages that come by plain HTTP from another machine have no clipboard.
+    const area = document.createElement("textarea");
+    area.value = text;
+    document.body.append(area);
+    area.select();
+    document.execCommand("copy");
+    area.remove();
+  }
+}
+
+function download(name, text) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
 export default {
   render({ model, el }) {
     let panel = null;
     const observer = new MutationObserver(() => name());
     const name = () => panel && nameParts(panel, model.get("figure"));
-    const onMessage = (message) => panel && focus(panel, message.focus);
+    const onMessage = (message) => {
+      if (message.focus && panel) focus(panel, message.focus);
+      if (message.copy) copy(message.copy);
+      if (message.download) download(message.download, message.text);
+    };
     const tellRatio = () => {
       model.set("ratio", window.devicePixelRatio);
       model.save_changes();

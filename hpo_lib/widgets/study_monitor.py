@@ -27,6 +27,7 @@ from hpo_lib.widgets.monitor_summary import (
     findings_summary,
     plot_progress,
 )
+from hpo_lib.widgets.trial_actions import TrialActions
 from hpo_lib.widgets.trial_view import TrialView
 
 REFRESH_SECONDS = 1.0
@@ -206,10 +207,11 @@ class StudyMonitor(Panel):
         """Make the figures; they are hidden until drawn."""
         self.image = self.make_image()
         self.view = TrialView()
+        self.actions = TrialActions(self.view, self.page)
         self.failures = HTML()
         self.findings = HTML()
 
-        figures = [self.image, self.view, self.failures, self.findings]
+        figures = [self.image, self.view, self.actions, self.failures, self.findings]
         self._figures = VBox(figures, layout={"display": "none"})
 
     @property
@@ -268,7 +270,10 @@ class StudyMonitor(Panel):
         with in_turn():
             # Studies of other programs have no space, and no axes.
             if StudyRecord.of(study).space:
-                self.view.show(trials, study_space(study))
+                objective = self.background.objective if self.background else None
+                n_weights = getattr(objective, "n_weights", None)
+                self.view.show(trials, study_space(study), n_weights)
+            self.actions.show(study)
             self._figures.layout.display = None
             self.failures.value = failures_table(study)
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import optuna
 import pytest
-from hpo_lib.study.workers.in_process import InProcess
+from hpo_lib.study.workers.base import InProcess
 from optuna.trial import TrialState
 
 from hpo_lib.exceptions import StudyChangedError, StudyError, StudyHeldError, StudyStoppedError

@@ -9,7 +9,7 @@ import time
 
 import psutil
 import pytest
-from hpo_lib.study.workers.in_process import InProcess
+from hpo_lib.study.workers.base import InProcess
 
 from hpo_lib.objective import FunctionObjective, Segment
 from hpo_lib.study.run import run_study
