@@ -20,8 +20,7 @@ from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.study.catalog import delete_study, list_studies, open_study, trials_frame
 from hpo_lib.study.lease import LEASE_SECONDS, Lease
 from hpo_lib.study.run import estimate_cost, run_study
-from hpo_lib.study.workers.base import Evaluation, Failure
-from hpo_lib.study.workers.in_process import InProcess
+from hpo_lib.study.workers.base import Evaluation, Failure, InProcess
 from hpo_lib.trials import StudyRecord, recorded_trials, stop_reason, study_space, write_lease
 from tests.toys import TOY_SPACE, Learner, bowl, record_of
 
