@@ -14,7 +14,7 @@ from typing import Any
 import optuna
 import pandas as pd
 
-from hpo_lib.formatting import format_number
+from hpo_lib.formatting import format_value
 from hpo_lib.samplers.surrogate import Surrogate, fit_surrogate
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration
@@ -40,8 +40,7 @@ class AblationStep:
     @property
     def value(self) -> str:
         """Return the value that was changed to, as text; empty for the default."""
-        value = self.configuration.get(self.name, "")
-        return format_number(value) if isinstance(value, float) else str(value)
+        return format_value(self.configuration.get(self.name, ""))
 
 
 @dataclass(frozen=True)

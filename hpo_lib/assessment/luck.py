@@ -122,7 +122,7 @@ def _estimate(evidence: Evidence, best: RecordedTrial, value: float) -> Finding:
         return Finding(_TOPIC, Status.CANT_SAY, advice)
 
     # Shrinkage: the mean borrows from trials nearby.
-    mean, std = surrogate.predict([best.params])
+    mean, std = surrogate.predict([dict(best.params)])
     optimism = float(mean[0]) - value
     half = 1.96 * float(std[0])
     sentence = (

@@ -6,7 +6,6 @@ import pandas as pd
 
 from hpo_lib.assessment.finding import Finding, Status
 from hpo_lib.comparison.hypothesis_tests import LEVEL, separations, verdict
-from hpo_lib.formatting import count
 
 _TOPIC = "Which strategies differ?"
 
@@ -17,12 +16,13 @@ def strategies_finding(comparison: pd.DataFrame) -> Finding:
     Args:
         comparison: what `compare` or `replay` returns.
     """
-    n_strategies = comparison["strategy"].nunique()
-    if n_strategies < 2:
-        sentence = f"A comparison needs at least two strategies, got {count(n_strategies, 'one')}."
+    names = comparison["strategy"].unique().tolist()
+    if len(names) < 2:
+        sentence = f"A comparison needs at least two strategies, got {names}."
         return Finding(_TOPIC, Status.CANT_SAY, sentence)
 
-    pairs = separations(comparison)
-    figures = {"pairs": pairs.to_dict("records"), "n_seeds": pairs["n_seeds"].min()}
-    status = Status.PASS if (pairs["p"] <= LEVEL).any() else Status.CANT_SAY
+    pairs = separations(comparison).to_dict("records")
+    figures = {"pairs": pairs, "n_seeds": min(pair["n_seeds"] for pair in pairs)}
+    is_separated = any(pair["p"] <= LEVEL for pair in pairs)
+    status = Status.PASS if is_separated else Status.CANT_SAY
     return Finding(_TOPIC, status, " ".join(verdict(comparison).splitlines()), figures)

@@ -152,6 +152,8 @@ def _declared_parameters(source: str) -> dict[str, Parameter]:
                 parameters[name] = _parameter(ast.unparse(annotation), value)
             case ast.Assign(targets=[ast.Name(id=name)], value=value):
                 parameters[name] = _parameter("", value)
+            case _:
+                pass
 
     return parameters
 

@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 import numpy as np
 import optuna
 import pytest
-from hpo_lib.study.workers.base import InProcess
 from optuna.trial import TrialState
 
 from hpo_lib.exceptions import StudyChangedError, StudyError, StudyHeldError, StudyStoppedError
@@ -21,7 +20,7 @@ from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.study.catalog import delete_study, list_studies, open_study, trials_frame
 from hpo_lib.study.lease import LEASE_SECONDS, Lease
 from hpo_lib.study.run import estimate_cost, run_study
-from hpo_lib.study.workers.base import Evaluation, Failure
+from hpo_lib.study.workers.base import Evaluation, Failure, InProcess
 from hpo_lib.trials import StudyRecord, recorded_trials, stop_reason, study_space, write_lease
 from tests.toys import TOY_SPACE, Learner, bowl, record_of
 

@@ -9,11 +9,10 @@ import time
 
 import psutil
 import pytest
-from hpo_lib.study.workers.base import InProcess
 
 from hpo_lib.objective import FunctionObjective, Segment
 from hpo_lib.study.run import run_study
-from hpo_lib.study.workers.base import Evaluation, Failure
+from hpo_lib.study.workers.base import Evaluation, Failure, InProcess
 from hpo_lib.study.workers.factory import make_workers
 from hpo_lib.study.workers.local import LocalWorkers, visible_gpus
 from tests.clusters import listening

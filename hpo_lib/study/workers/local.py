@@ -206,13 +206,13 @@ class LocalWorkers:
         try:
             return decode_answer(process.ask(message, self.time_limit), worker)
         except StartError as error:
-            message = (
+            text = (
                 f"no worker process can be started: {error}. Each one runs the program's main "
                 "module again: what starts a study there belongs below "
                 '`if __name__ == "__main__":`. What the process said itself stands on stderr; no '
                 "trial was charged, and the same call goes on (workers=0 needs no process)"
             )
-            raise StudyError(message) from error
+            raise StudyError(text) from error
         except ClosedError:
             failure = Failure("lost", "the workers were closed while it ran")
         except TimeoutError:
