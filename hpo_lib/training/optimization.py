@@ -383,22 +383,35 @@ class Muon(torch.optim.SGD):
                 average = state["filter_momentum"]
                 average.mul_(momentum).add_(filters.grad)
 
-                # Nesterov's direction
+                # Nesterov's direction; channels last, as it lies in memory
                 direction = filters.grad.add(average, alpha=momentum)
-                filters.grad.copy_(_orthogonal(direction.flatten(1)).view_as(direction))
+                direction = direction.permute(0, 2, 3, 1)
+                step = _orthogonal(direction.flatten(1)).view_as(direction)
+                filters.grad.copy_(step.permute(0, 3, 1, 2))
                 filters.mul_(len(filters) ** 0.5 / filters.norm())
         return super().step(closure)
 
 
 def _orthogonal(matrix: Tensor) -> Tensor:
-    """Return nearly the nearest matrix with orthonormal rows (or columns), by Newton-Schulz."""
+    """Return nearly the nearest matrix with orthonormal rows (or columns), by Newton-Schulz.
+
+    An iteration maps x to (a + b g + c g²) x with g = x xᵀ. All of these factors commute, so it is
+    done to the small matrix g, and x is multiplied once by the product of all factors.
+    """
     a, b, c = _NEWTON_SCHULZ
     x = matrix / (matrix.norm() + 1e-7)
     is_tall = matrix.shape[0] > matrix.shape[1]
     x = x.T if is_tall else x
+
+    gram = x @ x.T
+    product = torch.eye(len(gram), device=gram.device)
     for _ in range(_NEWTON_SCHULZ_STEPS):
-        square = x @ x.T
-        x = a * x + (b * square + c * square @ square) @ x
+        factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal().add_(a)
+        product = factor @ product
+        gram = factor @ gram @ factor
+
+    x = product @ x
     return x.T if is_tall else x
 
 
