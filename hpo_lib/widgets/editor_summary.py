@@ -22,7 +22,6 @@ from hpo_lib.trials import (
     own_trials,
     recorded_trials,
     study_name,
-    study_space,
 )
 
 # Bars of a prior, and the height and width of the picture in pixels.

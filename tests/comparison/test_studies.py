@@ -7,7 +7,12 @@ import pytest
 
 from hpo_lib.comparison.hypothesis_tests import separations
 from hpo_lib.comparison.run import compare
-from hpo_lib.comparison.studies import compare_studies, group_studies, space_differences
+from hpo_lib.comparison.studies import (
+    compare_studies,
+    differing_parameters,
+    group_studies,
+    space_differences,
+)
 from hpo_lib.plots.comparison import plot_comparison, plot_final_values
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.study.run import run_study
@@ -52,13 +57,12 @@ def test_spaces_are_compared_by_the_parameters_that_differ(studies):
     assert frame.loc["extra", "wide"] == ""
     assert space_differences({"a": studies["narrow"], "b": studies["narrow"]}).empty
 
-    # A space stands for itself, beside a study or another space.
-    edited = study_space(studies["narrow"]).fix(x=0.25)
-    frame = space_differences({"now": studies["narrow"], "edited": edited})
+    now = study_space(studies["narrow"])
+    frame = differing_parameters({"now": now, "edited": now.fix(x=0.25)})
     assert list(frame.columns) == ["now", "edited"]
     assert list(frame.index) == ["x"]
     assert frame.loc["x", "edited"].endswith("default: 0.5, fixed: 0.25}")
-    assert space_differences({"a": edited, "b": edited}).empty
+    assert differing_parameters({"a": now, "b": now}).empty
 
 
 @pytest.mark.parametrize("studies", [{}, {"none": []}])
