@@ -182,6 +182,11 @@ def rank_correlation(
     return Correlation(value, math.tanh(z - half), math.tanh(z + half), n)
 
 
+def number(value: object) -> str:
+    """Return a value with three significant digits, words as they are."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
 def join(names: Iterable[str]) -> str:
     """Return names as a sentence has them: "a, b and c"."""
     *first, last = names

@@ -8,7 +8,7 @@ import optuna
 from matplotlib.axes import Axes
 
 from hpo_lib.assessment.ablation import AblationPath, ablation_path
-from hpo_lib.formatting import format_value
+from hpo_lib.formatting import format_number
 from hpo_lib.plots.study import importance_data
 from hpo_lib.plots.style import BLUE, label, one_axes
 from hpo_lib.space.values import Configuration
@@ -38,7 +38,8 @@ def plot_ablation(
     path = source if is_path else ablation_path(source, configuration=configuration)
     names: list[str] = []
     for step in path.steps:
-        text = format_value(step.configuration.get(step.name))
+        value = step.configuration.get(step.name)
+        text = format_number(value) if isinstance(value, float) else str(value)
         names.append(f"{label(step.name, 20)} = {label(text, 12)}" if step.name else "default")
 
     ax = one_axes(ax, 7.0, 1.4 + 0.35 * len(names))
@@ -57,8 +58,10 @@ def plot_ablation(
     ax.invert_yaxis()
     name = "value" if is_path else value_name(recorded_trials(source))
     ax.set(xlabel=f"predicted {name}", ylabel="changed so far, from the top")
+    changes = "change" if path.n_needed == 1 else f"{path.n_needed} changes"
+    verb = "earns" if path.n_needed == 1 else "earn"
     ax.set_title(
-        f"above the dotted line: {path.share:.0%} of the predicted gain",
+        f"the {changes} above the dotted line {verb} {path.share:.0%} of the predicted gain",
         fontsize=10,
     )
     return ax
