@@ -1,26 +1,31 @@
 """Measure the test accuracy of recipes on CIFAR-10 after a given amount of work.
 
 Work is images × multiply-adds of the network × 6 (forward and backward), in PFLOP, and the CPU
-time that it took. The test part is read once for each training, after its last epoch. Finished
-trainings are kept; run again, only those that are missing are trained.
+time that it took. A whitening stem counts like any layer, and smaller images count as what they
+are; validation, test and the norms of averaged weights do not count, but take CPU time. The test
+part is read once for each training, after its last epoch, and predicted in each way of
+`TrainingConfig.evaluation`. Finished trainings are kept; run again, only those that are missing
+are trained.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from _kept import run_missing
 from torch.utils.flop_counter import FlopCounterMode
 
 from hpo_lib.training.config import DataConfig, TrainingConfig
-from hpo_lib.training.loaders import load_data, load_test_data
+from hpo_lib.training.loaders import ImageData, load_data, load_test_data
 from hpo_lib.training.optimization import make_network
 from hpo_lib.training.trainer import evaluate, train
 
@@ -34,17 +39,37 @@ MUON = {
     "alternate_flip": True,
 }
 
+# after airbench94 and its ablation (Jordan 2024, arXiv:2404.00498)
+NEW = MUON | {
+    "residual_init": "dirac",
+    "pooling": "max",
+    "logit_scale": 0.25,
+    "schedule": "linear",
+    "ema_decay": 0.99,
+}
+
 RECIPES: dict[str, dict[str, Any]] = {
     "default": {"lr": 0.1},
     "muon": MUON,
-    "muon, mirror": MUON | {"evaluation": "mirror"},
-    # the same with one change taken back
-    "without muon": MUON | {"optimizer": "sgd"},
-    "without whitening": MUON | {"stem": "convolution"},
-    "without fast biases": MUON | {"norm_bias_lr_factor": 1.0},
-    "without smoothing": MUON | {"loss": "cross_entropy"},
-    "without alternating flips": MUON | {"alternate_flip": False},
+    "new": NEW,
+    # the new one with one change taken back
+    "without muon": NEW | {"optimizer": "sgd"},
+    "without whitening": NEW | {"stem": "convolution"},
+    "without fast biases": NEW | {"norm_bias_lr_factor": 1.0},
+    "without smoothing": NEW | {"loss": "cross_entropy"},
+    "without alternating flips": NEW | {"alternate_flip": False},
+    "without identity": NEW | {"residual_init": "he"},
+    "without max pooling": NEW | {"pooling": "average"},
+    "without scaled logits": NEW | {"logit_scale": 1.0},
+    "without linear fall": NEW | {"schedule": "one_cycle"},
+    "without average": NEW | {"ema_decay": 0.0},
+    # and with one more
+    "with pre-activation": NEW | {"pre_activation": True},
+    "with cutout": NEW | {"cutout": 8},
+    "with small images": NEW | {"low_resolution": 0.5},
 }
+
+VIEWS = ("plain", "mirror", "mirror_and_shift")
 
 
 def parse() -> argparse.Namespace:
@@ -55,6 +80,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--pflop", nargs="+", type=float, default=[0.05, 0.1])
     parser.add_argument("--depth", type=int, default=8)
     parser.add_argument("--filters", type=int, help="of the first stage (default: as published)")
+    parser.add_argument("--fields", default="{}", help="more of TrainingConfig's, as YAML")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=1, help="trainings at once, a core each")
     parser.add_argument("--raw", type=Path, default=Path("results/reference/cifar_reference.json"))
@@ -74,19 +100,44 @@ def multiply_adds(config: TrainingConfig, channels: int, size: int, classes: int
     return counter.get_total_flops() // 2
 
 
-def measure(recipe: str, config: TrainingConfig, data_config: DataConfig, raw: str) -> Any:
+def pflop(config: TrainingConfig, data: ImageData) -> float:
+    """Return the work of a training."""
+    _, channels, size, _ = data.train.images.shape
+    n_small = round(config.low_resolution * config.epochs)
+    sizes = [round(0.75 * size)] * n_small + [size] * (config.epochs - n_small)
+    cost = {s: multiply_adds(config, channels, s, len(data.classes)) for s in set(sizes)}
+    return 6e-15 * len(data.train) * sum(cost[s] for s in sizes)
+
+
+def spend(fields: dict[str, Any], data: ImageData, budget: float) -> TrainingConfig:
+    """Return the recipe with the number of epochs whose work is nearest to a budget in PFLOP."""
+    per_epoch = pflop(TrainingConfig(**fields, epochs=100), data) / 100
+    return TrainingConfig(**fields, epochs=max(1, round(budget / per_epoch)))
+
+
+def measure(config: TrainingConfig, data_config: DataConfig) -> Any:
     """Train once, and test the last epoch's weights."""
     torch.set_num_threads(1)
     data = load_data(data_config)
-    checkpoint = Path(raw).with_suffix("") / f"{recipe} {config.epochs} {config.seed}.pt"
-    began = time.process_time()
-    result = train(config, data, save_to=checkpoint)
-    cpu_seconds = time.process_time() - began
-    test = load_test_data(data_config)
-    tested = evaluate(config, checkpoint, test, weights="last")
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = Path(folder) / "last.pt"
+        began = time.process_time()
+        result = train(config, data, save_to=checkpoint)
+        cpu_seconds = time.process_time() - began
+
+        test = load_test_data(data_config)
+        errors: dict[str, float] = {}
+        for views in VIEWS:
+            tested = replace(config, evaluation=views)
+            errors[views] = evaluate(tested, checkpoint, test, weights="last").error
+        # the same training without its average
+        content = torch.load(checkpoint, weights_only=True)
+        if content.pop("average", None):
+            torch.save(content, checkpoint)
+            errors["raw"] = evaluate(config, checkpoint, test, weights="last").error
     return {
-        "test_error": tested.error,
-        "validation_error": result.validation_error[-1],
+        "test_error": errors,
+        "validation_error": result.validation_error,
         "cpu_seconds": cpu_seconds,
         "n_test": len(test),
         "config": asdict(config),
@@ -98,43 +149,49 @@ def main() -> None:
     arguments = parse()
     data_config = DataConfig(arguments.data)
     data = load_data(data_config)
-    channels, size = data.train.images.shape[1], data.train.images.shape[2]
-    shape = {"depth": arguments.depth}
+    shape: dict[str, Any] = {"depth": arguments.depth, **yaml.safe_load(arguments.fields)}
     if arguments.filters:
         shape["n_filters"] = arguments.filters
+    if arguments.data == "digits":
+        shape |= {"flip": False, "alternate_flip": False}
 
-    wanted: dict[str, tuple[Any, ...]] = {}
+    wanted: dict[str, tuple[TrainingConfig, DataConfig]] = {}
     rows: dict[tuple[str, float], list[str]] = {}
-    work: dict[str, float] = {}
     for recipe in arguments.recipes:
-        fields = RECIPES[recipe] | shape
-        if arguments.data == "digits":
-            fields |= {"flip": False, "alternate_flip": False}
-        config = TrainingConfig(**fields)
-        per_epoch = len(data.train) * 6 * multiply_adds(config, channels, size, len(data.classes))
-        for pflop in arguments.pflop:
-            epochs = max(1, round(pflop * 1e15 / per_epoch))
+        for budget in arguments.pflop:
+            config = spend(RECIPES[recipe] | shape, data, budget)
             for seed in range(arguments.seeds):
-                key = f"{recipe}, ResNet-{arguments.depth} {arguments.filters or ''}"
-                key = f"{key}, {epochs} epochs, seed {seed}"
-                trained = TrainingConfig(**fields, epochs=epochs, seed=seed)
-                wanted[key] = (recipe, trained, data_config, str(arguments.raw))
-                rows.setdefault((recipe, pflop), []).append(key)
-                work[key] = epochs * per_epoch / 1e15
+                key = f"{recipe}, {json.dumps(shape)[1:-1]}, {config.epochs} epochs, seed {seed}"
+                wanted[key] = (replace(config, seed=seed), data_config)
+                rows.setdefault((recipe, budget), []).append(key)
 
     results = run_missing(arguments.raw, wanted, measure, arguments.jobs)
-    print("recipe                      epochs    PFLOP   CPU s   test error (standard error, n)")
+    for key, (config, _) in wanted.items():
+        # fields that were added since stood at their defaults
+        recorded = asdict(TrainingConfig()) | results[key]["config"]
+        if recorded != asdict(config):
+            message = f"{arguments.raw} has {key!r} of another recipe: remove that line"
+            raise SystemExit(message)
+
+    print("recipe                      epochs    PFLOP   CPU s   test error, %: plain (standard")
+    print("                                                      error, n), mirror, and shift")
     summary: dict[str, Any] = {}
-    for (recipe, pflop), keys in rows.items():
-        errors = 100 * np.array([results[key]["test_error"] for key in keys])
+    for (recipe, budget), keys in rows.items():
+        config, _ = wanted[keys[0]]
+        work = pflop(config, data)
         seconds = float(np.mean([results[key]["cpu_seconds"] for key in keys]))
-        spread = errors.std(ddof=1) / len(errors) ** 0.5 if len(errors) > 1 else float("nan")
-        epochs = results[keys[0]]["config"]["epochs"]
-        print(f"{recipe:26} {epochs:7d} {work[keys[0]]:8.3g} {seconds:7.0f}", end="   ")
-        print(f"{errors.mean():.2f} % ({spread:.2f}, {len(errors)})")
-        summary[f"{recipe}, {pflop:g} PFLOP"] = {
-            "test_error": float(errors.mean()) / 100,
-            "n": len(errors),
+        errors = {
+            views: 100 * np.array([results[key]["test_error"][views] for key in keys])
+            for views in VIEWS
+        }
+        plain, n = errors["plain"], len(keys)
+        spread = plain.std(ddof=1) / n**0.5 if n > 1 else float("nan")
+        print(f"{recipe:26} {config.epochs:7d} {work:8.3g} {seconds:7.0f}", end="   ")
+        print(f"{plain.mean():.2f} ({spread:.2f}, {n})", end="  ")
+        print(*(f"{errors[views].mean():.2f}" for views in VIEWS[1:]), sep="  ")
+        summary[f"{recipe}, {budget:g} PFLOP"] = {
+            "test_error": {views: float(each.mean()) / 100 for views, each in errors.items()},
+            "n": n,
             "cpu_seconds": seconds,
         }
     print(json.dumps(summary))

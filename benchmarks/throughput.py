@@ -5,7 +5,8 @@ own that take turns: the engine; the loop of PyTorch's tutorials (an image at a 
 torchvision's transforms, eager float32); and the engine on one fixed batch. Then the last
 validation error of engine and loop over several seeds. Results are saved as they go: run again, it
 goes on, and more seeds are added. Rates are of CPU time of the process, which other programs
-disturb less than seconds on the wall.
+disturb less than seconds on the wall. With a recipe other than the default, the loop does its
+augmentation an image at a time, too.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ import numpy as np
 import psutil
 import torch
 from _plain import Plain
+from cifar_reference import RECIPES
 from scipy import stats
-from torch import nn
 
 from hpo_lib.files import atomic_write_text
 from hpo_lib.training.config import DataConfig, TrainingConfig
 from hpo_lib.training.hardware import autocast
-from hpo_lib.training.loaders import ImageData, Part, batches, load_data
+from hpo_lib.training.loaders import ImageData, Part, batches, load_data, make_augmentation
 from hpo_lib.training.trainer import Trainer, train
 
 CPU = torch.device("cpu")
@@ -67,14 +68,16 @@ class FixedBatch(Engine):
     def epoch(self) -> None:
         """Train one epoch."""
         config = self.run.config
-        images, labels = next(batches(self.data.train, config.batch_size))
+        self.done += 1
+        augment = make_augmentation(config, self.data.train, self.done)
+        images, labels = next(batches(self.data.train, config.batch_size, augment=augment))
         precision = autocast(config, CPU)
         self.run.model.train()
         for _ in range(len(self.data.train) // config.batch_size):
             self.run.optimizer.zero_grad()
             with precision():
                 logits = self.run.forward(images)
-            nn.functional.cross_entropy(logits.float(), labels).backward()
+            self.run.components.loss(logits.float(), labels).backward()
             self.run.optimizer.step()
 
 
@@ -146,6 +149,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--epochs", type=int, default=8, help="of the trainings that are compared")
     parser.add_argument("--parity-images", type=int, default=5000, help="0: all")
+    parser.add_argument("--recipe", choices=RECIPES, help="fields as in cifar_reference.py")
     parser.add_argument("--compile", action="store_true", help="torch.compile as a fourth side")
     parser.add_argument("--output", default="results/throughput.json")
     parser.add_argument("--quick", action="store_true", help="digits, few images, 2 seeds")
@@ -157,7 +161,8 @@ def main() -> None:
     torch.set_num_threads(1)
     output = Path(arguments.output)
     output.parent.mkdir(parents=True, exist_ok=True)
-    asked = {key: v for key, v in vars(arguments).items() if key not in ("output", "seeds")}
+    given = {key: value for key, value in vars(arguments).items() if value is not None}
+    asked = {key: value for key, value in given.items() if key not in ("output", "seeds")}
     saved: dict[str, Any] = json.loads(output.read_text()) if output.exists() else {}
     if saved.get("arguments") != asked:
         saved = {"arguments": asked}
@@ -166,6 +171,10 @@ def main() -> None:
     config = TrainingConfig(
         depth=8, n_filters=16, batch_size=arguments.batch, epochs=arguments.epochs, flip=flip
     )
+    changes = RECIPES.get(arguments.recipe, {})
+    if not flip:
+        changes = {**changes, "alternate_flip": False}
+    config = replace(config, **changes)
     source = DataConfig(arguments.data)
     data = load_data(source)
     if "rates" not in saved:

@@ -13,7 +13,8 @@ What is where:
 - `exchange`: trials of other programs as evidence, logs for trackers
 - `assessment`: what a study found, in sentences (`findings`)
 - `plots`: every figure
-- `widgets`: the space editor, the study monitor and the surrogate explorer
+- `widgets`: the space editor, the study monitor, the surrogate explorer and the comparison of
+  studies
 - `runner`: the notebooks through papermill, and the report
 
 The names in `__init__.pyi` are the public interface, together with those of `hpo_lib.plots`. They

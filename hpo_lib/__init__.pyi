@@ -79,5 +79,6 @@ from .trials import stop_reason as stop_reason
 from .widgets.front_end import show_frame as show_frame
 from .widgets.front_end import show_widget as show_widget
 from .widgets.space_editor import SpaceEditor as SpaceEditor
+from .widgets.study_comparison import StudyComparison as StudyComparison
 from .widgets.study_monitor import StudyMonitor as StudyMonitor
 from .widgets.surrogate_explorer import SurrogateExplorer as SurrogateExplorer

@@ -25,7 +25,7 @@ EXAMPLES = (
     *("retrain_top_k", "fit_surrogate", "stopping_rules", "open_study"),
     *("findings", "ablation_path", "Findings"),
     *("import_trials", "change_space", "best_given", "promote", "annotate"),
-    "format_configuration",
+    *("format_configuration", "compare_studies", "StudyComparison"),
 )
 """Main entry points, whose docstrings have an example that runs."""
 

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import optuna
+import pandas as pd
 
+from hpo_lib.formatting import format_value
 from hpo_lib.samplers.surrogate import Surrogate, fit_surrogate
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration
@@ -34,6 +36,11 @@ class AblationStep:
     configuration: Configuration
     mean: float
     std: float
+
+    @property
+    def value(self) -> str:
+        """Return the value that was changed to, as text; empty for the default."""
+        return format_value(self.configuration.get(self.name, ""))
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,18 @@ class AblationPath:
     def needed(self) -> list[str]:
         """Return the hyperparameters of the needed changes."""
         return [step.name for step in self.steps[1 : self.n_needed + 1]]
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """Return a row per step: the change, its value, and the prediction with its std."""
+        return pd.DataFrame(
+            {
+                "change": [step.name or "(default)" for step in self.steps],
+                "to": [step.value for step in self.steps],
+                "predicted": [step.mean for step in self.steps],
+                "std": [step.std for step in self.steps],
+            }
+        )
 
     @property
     def share(self) -> float:

@@ -73,37 +73,50 @@ def superiority(
         ValueError: no pair shares a seed.
     """
     tables = incumbents(frame, by)
-    z2 = float(stats.norm.ppf(0.975)) ** 2
     parts: list[pd.DataFrame] = []
     for a, b in pairs_of(tables, against):
         seeds = tables[a].index.intersection(tables[b].index)
-        n = len(seeds)
-        if n == 0:
+        if len(seeds) == 0:
             continue
-        values_a = tables[a].loc[seeds].to_numpy()
-        values_b = tables[b].loc[seeds].to_numpy()
-        is_ahead = values_a < values_b
-        is_tie = values_a == values_b
-        p = (is_ahead + 0.5 * is_tie).mean(axis=0)
-
-        # Wilson's interval: (centre ± half) / (1 + z² / n).
-        centre = p + z2 / (2 * n)
-        variance = p * (1 - p) + z2 / (4 * n)
-        half = np.sqrt(z2 * variance / n)
         columns: dict[str, Any] = {
             "a": a,
             "b": b,
             by: tables[a].columns,
-            "n_seeds": n,
-            "probability": p,
-            "low": (centre - half) / (1 + z2 / n),
-            "high": (centre + half) / (1 + z2 / n),
+            "n_seeds": len(seeds),
+            **_ahead(tables[a].loc[seeds].to_numpy(), tables[b].loc[seeds].to_numpy()),
         }
         parts.append(pd.DataFrame(columns))
     if not parts:
         message = "superiority needs two strategies that were run with the same seeds, got none"
         raise ValueError(message)
     return pd.concat(parts, ignore_index=True)
+
+
+def _ahead(values_a: Array, values_b: Array) -> dict[str, Array]:
+    """Return the probability that A is below B, with Wilson's interval.
+
+    Args:
+        values_a: values of A, shape (seeds, ...).
+        values_b: those of B, with the same seeds.
+
+    Returns:
+        `probability`, `low` and `high`, each of the shape (...).
+    """
+    n = len(values_a)
+    z2 = float(stats.norm.ppf(0.975)) ** 2
+    is_ahead = values_a < values_b
+    is_tie = values_a == values_b
+    p = (is_ahead + 0.5 * is_tie).sum(axis=0) / max(n, 1)
+
+    # Wilson's interval: (centre ± half) / (n + z²); from 0 to 1 without any seed.
+    centre = n * p + z2 / 2
+    variance = n * p * (1 - p) + z2 / 4
+    half = np.sqrt(z2 * variance)
+    return {
+        "probability": p,
+        "low": (centre - half) / (n + z2),
+        "high": (centre + half) / (n + z2),
+    }
 
 
 def separations(
@@ -121,7 +134,8 @@ def separations(
     Returns:
         A row per pair. `p` is that of Wilcoxon's signed-rank test on the paired final values,
         two-sided, corrected by Holm (1979) for the number of pairs. `effect` is the matched-pairs
-        rank-biserial correlation, -1 where A always ends below B and 1 where B does. `smallest_p`
+        rank-biserial correlation, -1 where A always ends below B and 1 where B does.
+        `probability` is that of A ending below B, with the interval of `superiority`. `smallest_p`
         is the least that this many seeds could show: above 0.05, no result separates any two.
         `seeds_needed` would separate the pair in 80 % of comparisons, if its differences stay as
         they are; NaN where that is more than 1,000.
@@ -144,6 +158,7 @@ def separations(
             "a_wins": (difference < 0).sum(),
             "ties": is_tie.sum(),
             "median_difference": difference.median(),
+            **_ahead(shared[a].to_numpy(), shared[b].to_numpy()),
             "effect": effect_size(difference.to_numpy()),
             "p": _wilcoxon(difference.to_numpy()),
             "smallest_p": min(1.0, len(pairs) * least_p),

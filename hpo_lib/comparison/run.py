@@ -302,7 +302,7 @@ def _describe_study(frame: pd.DataFrame) -> str:
 
 
 def comparison_frame(study: optuna.Study, strategy: str, seed: int) -> pd.DataFrame:
-    """Return the study's own trials as rows of a comparison; warm-start trials cost it nothing.
+    """Return the study's own ended trials as rows; warm-start trials cost it nothing.
 
     Args:
         study: a study that `run_study` recorded.
@@ -311,7 +311,8 @@ def comparison_frame(study: optuna.Study, strategy: str, seed: int) -> pd.DataFr
     """
     recorded = trials_frame(study)
     is_own = recorded["warm_start"].isna()
-    frame: Any = recorded[is_own].reset_index(drop=True)
+    has_ended = recorded["state"] != "running"
+    frame: Any = recorded[is_own & has_ended].reset_index(drop=True)
 
     # Costs are sums since the start of the study.
     suggest_seconds = frame["suggest_seconds"].astype(float)

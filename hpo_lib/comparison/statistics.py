@@ -26,6 +26,7 @@ STUDY = ["strategy", "seed"]
 """Columns that name a study of a comparison."""
 
 _N_RESAMPLES = 1000
+_N_BLOCKS = 20
 _N_STEPS = 50
 
 
@@ -97,6 +98,21 @@ def within(frame: pd.DataFrame, seconds: float) -> pd.DataFrame:
     cut: Any = pd.concat([empty, early]).sort_index()
     cut = cut.drop(columns="spent")
     cut.attrs = {**frame.attrs, "seconds": seconds}
+    return cut
+
+
+def equal_budgets(frame: pd.DataFrame, by: Spending = "trial") -> pd.DataFrame:
+    """Return the comparison up to the largest budget that every study has spent.
+
+    Args:
+        frame: what `compare` returns.
+        by: what a budget is: trials, or seconds of training and suggesting.
+    """
+    spent = _with_spent(frame, by)
+    budget = float(spent.groupby(STUDY)["spent"].max().min())
+    if by == "seconds":
+        return within(frame, budget)
+    cut: Any = frame[frame["trial"] <= budget]
     return cut
 
 
@@ -186,9 +202,11 @@ def any_time(
         # A percentile bootstrap.
         resamples = rng.integers(n_seeds, size=(_N_RESAMPLES, n_seeds))
         for name, average in _AVERAGES.items():
-            resampled = [average(regret[rows]) for rows in resamples]
+            # In blocks, which fit into memory.
+            blocks = np.array_split(resamples, _N_BLOCKS)
+            resampled = np.concatenate([average(regret[rows], axis=1) for rows in blocks])
             columns |= {
-                name: average(regret),
+                name: average(regret, axis=0),
                 f"{name}_low": np.quantile(resampled, 0.025, axis=0, method="lower"),
                 f"{name}_high": np.quantile(resampled, 0.975, axis=0, method="higher"),
             }
@@ -197,8 +215,8 @@ def any_time(
     return pd.concat(parts, ignore_index=True)
 
 
-_AVERAGES: dict[str, Callable[[Array], Any]] = {
-    "median": partial(np.median, axis=0),
+_AVERAGES: dict[str, Callable[..., Any]] = {
+    "median": np.median,
     "iqm": partial(stats.trim_mean, proportiontocut=0.25),
 }
 

@@ -5,6 +5,7 @@ writes them. The names in `__init__.pyi` are loaded when first used.
 
 - `study`: incumbent, learning curves, timeline and importance of a study.
 - `trials`: slices, parallel coordinates and learning curves of its trials.
+- `distribution`: empirical distribution, ranks and Pareto front of the values.
 - `prior`: draws from a search space.
 - `partial_dependence`, `surrogate_slice`: predictions of the surrogate of a study.
 - `skopt_adapter`: a study as a result of scikit-optimize, for `skopt.plots`.

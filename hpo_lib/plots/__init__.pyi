@@ -8,6 +8,11 @@ from .comparison import plot_ranks as plot_ranks
 from .comparison import plot_scaling as plot_scaling
 from .comparison import plot_superiority as plot_superiority
 from .comparison import plot_surrogate_quality as plot_surrogate_quality
+from .distribution import edf_data as edf_data
+from .distribution import pareto_data as pareto_data
+from .distribution import plot_edf as plot_edf
+from .distribution import plot_pareto as plot_pareto
+from .distribution import plot_rank as plot_rank
 from .final import plot_confusion_matrix as plot_confusion_matrix
 from .final import plot_test_errors as plot_test_errors
 from .images import plot_images as plot_images

@@ -8,7 +8,6 @@ import optuna
 from matplotlib.axes import Axes
 
 from hpo_lib.assessment.ablation import AblationPath, ablation_path
-from hpo_lib.formatting import format_number
 from hpo_lib.plots.study import importance_data
 from hpo_lib.plots.style import BLUE, label, one_axes
 from hpo_lib.space.values import Configuration
@@ -38,9 +37,8 @@ def plot_ablation(
     path = source if is_path else ablation_path(source, configuration=configuration)
     names: list[str] = []
     for step in path.steps:
-        value = step.configuration.get(step.name)
-        text = format_number(value) if isinstance(value, float) else str(value)
-        names.append(f"{label(step.name, 20)} = {label(text, 12)}" if step.name else "default")
+        text = f"{label(step.name, 20)} = {label(step.value, 12)}"
+        names.append(text if step.name else "default")
 
     ax = one_axes(ax, 7.0, 1.4 + 0.35 * len(names))
     rows = range(len(names))

@@ -21,6 +21,7 @@ from hpo_lib.plots.style import (
     draw_groups,
     figure_of,
     finite,
+    inches_wide,
     label,
     legend_above,
     line_style,
@@ -121,6 +122,10 @@ def plot_final_values(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     data = final_values(frame)
     ax = one_axes(ax, max(7.0, 1.35 * len(data.columns)))
 
+    # As many characters as fit below each group.
+    room = int(12.5 * inches_wide(ax) / len(data.columns)) - 2
+    width = min(max(room, 6), 16)
+
     # Infinite: a seed without an incumbent; NaN: a seed that the strategy did not run.
     names: list[str] = []
     for strategy in data:
@@ -129,7 +134,7 @@ def plot_final_values(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
         n = count(len(finals), "seed")
         if n_reached < len(finals):
             n = f"{n_reached} of {n}"
-        names.append(f"{short_name(strategy, 16)}\nn = {n}")
+        names.append(f"{short_name(strategy, width)}\nn = {n}")
 
     # The median is infinite where half of the seeds have no incumbent.
     values = data.to_numpy(dtype=float)

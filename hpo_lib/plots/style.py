@@ -272,7 +272,7 @@ def legend_above(ax: Axes) -> None:
     handles, names = ax.get_legend_handles_labels()
     # As many columns as fit: a character is about 1/16 inch wide at this size.
     longest = max(map(len, names), default=0) + 7
-    columns = max(1, int(16 * _inches(ax)) // longest)
+    columns = max(1, int(16 * inches_wide(ax)) // longest)
     style: dict[str, Any] = {"ncols": columns, "frameon": False, "fontsize": 9}
     ax.legend(
         handles,
@@ -430,7 +430,7 @@ def name_ticks(
 
     # Names that would run into each other are turned: a character is about 1/13 inch wide.
     longest = max(map(len, texts), default=0) + 2
-    if side == "x" and 13 * _inches(ax) < longest * len(texts):
+    if side == "x" and 13 * inches_wide(ax) < longest * len(texts):
         plt.setp(
             axis.get_ticklabels(),
             rotation=40,
@@ -439,6 +439,6 @@ def name_ticks(
         )
 
 
-def _inches(ax: Axes) -> float:
+def inches_wide(ax: Axes) -> float:
     """Return how wide the axes are."""
     return ax.get_window_extent().width / figure_of(ax).dpi

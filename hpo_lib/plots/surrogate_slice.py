@@ -32,11 +32,18 @@ from hpo_lib.plots.style import (
 )
 from hpo_lib.plots.trials import Points, trial_points
 from hpo_lib.samplers.acquisition import log_expected_improvement
+from hpo_lib.samplers.encoding import Encoder
 from hpo_lib.samplers.surrogate import Surrogate, fit_surrogate
 from hpo_lib.space.parameters import ChoiceParameter, Parameter
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration, Value
-from hpo_lib.trials import recorded_trials, study_space
+from hpo_lib.trials import (
+    RecordedTrial,
+    TrialOutcome,
+    incumbent,
+    recorded_trials,
+    study_space,
+)
 
 Acquisition = Literal["log EI", "EI"]
 
@@ -106,36 +113,65 @@ class Slice(NamedTuple):
         return [positions(axis, [self.at[axis.name]])[0] for axis in self.varied]
 
 
-def fitted_study(study: optuna.Study, n_trials: int | None = None) -> FittedStudy:
+def fitted_study(
+    study: optuna.Study,
+    n_trials: int | None = None,
+    space: SearchSpace | None = None,
+) -> FittedStudy:
     """Fit the surrogate to the completed trials of a study.
 
     Args:
         study: a study that `run_study` recorded.
         n_trials: how many of the first finished trials are seen; None: all.
+        space: the space that is looked at, with all trials inside it; None: the study's own. Where
+            the study holds a hyperparameter, it varies in `study_space(study).release(name)`.
 
     Raises:
         ValueError: fewer than three of these trials are completed.
     """
-    space = study_space(study)
-    trials = [trial for trial in recorded_trials(study) if trial.is_finished][:n_trials]
+    recorded = [trial for trial in recorded_trials(study) if trial.is_finished]
+    recorded = recorded[:n_trials]
+    if space is None:
+        space = study_space(study)
+        trials = recorded
+    else:
+        trials = _inside(recorded, space)
     surrogate = fit_surrogate(trials, space)
 
-    # A trial of another program may lie outside the space.
     encoder = surrogate.encoder
-    inside = [trial for trial in trials if encoder.encode(trial.params) is not None]
-    points = trial_points(inside, space)
-    rows = encoder.points([trial.params for trial in inside])
+    shown = _with_point(trials, encoder)
+    rows = encoder.points([trial.configuration for trial in shown])
+
+    # A trial with another value than the one that is held may be better, but is no incumbent.
+    numbers = [trial.number for trial in shown]
+    best = incumbent(trial for trial in recorded if trial.number in numbers)
+    index = None if best is None else numbers.index(best.number)
+    points = trial_points(shown, space)._replace(incumbent=index)
 
     # Inactive parameters of the incumbent stand at their default.
-    best = {} if points.incumbent is None else inside[points.incumbent].params
-    incumbent = {p.name: best.get(p.name, p.default) for p in space.searched}
+    active = {} if best is None else best.configuration
+    configuration: Configuration = {}
+    for parameter in space.searched:
+        configuration[parameter.name] = active.get(parameter.name, parameter.default)
     return FittedStudy(
         space,
         surrogate,
         points,
         encoder.scale(rows),
-        incumbent,
+        configuration,
     )
+
+
+def _with_point(trials: Sequence[RecordedTrial], encoder: Encoder) -> list[RecordedTrial]:
+    """Return the trials that are shown: one of another program may lie outside the space."""
+    present = [trial for trial in trials if trial.outcome != TrialOutcome.OUTSIDE]
+    return [trial for trial in present if encoder.encode(trial.configuration) is not None]
+
+
+def _inside(trials: Sequence[RecordedTrial], space: SearchSpace) -> list[RecordedTrial]:
+    """Return the trials inside a space as they ended, whatever space the study is in now."""
+    inside = [trial for trial in trials if space.contains(trial.configuration)]
+    return [trial.as_evidence() for trial in inside]
 
 
 def slice_data(

@@ -141,11 +141,51 @@ class BayesSampler(GPSamplerBase):
         self._prior_std = dict(prior_std or {})
         _check_prior(self._prior_std, space, acq_func)
         self._thetas: dict[tuple[Any, ...], Array] = {}
+        self._evidence: tuple[Any, GaussianProcess] | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
         """Return the options that choices depend on, as JSON for the record of a study."""
         return {**super().settings, "prior_std": self._prior_std}
+
+    def _select_evidence(self, encoder: Encoder, observations: Observations) -> Observations:
+        """Leave out the warm-start trials where the study's own trials contradict them."""
+        is_warm_start = observations.is_warm_start
+        if not is_warm_start.any() or is_warm_start.all():
+            return observations
+
+        predicted = self._predict_from_evidence(encoder, observations)
+        if _is_contradicted(observations, predicted):
+            return observations.without_warm_start()
+        return observations
+
+    def _predict_from_evidence(self, encoder: Encoder, observations: Observations) -> Array:
+        """Predict all values from the warm-start trials alone, shape (n,)."""
+        is_warm_start = observations.is_warm_start
+        fidelities = observations.task_columns[:, :1]
+        rows = np.c_[encoder.scale(observations.points), fidelities]
+        values = np.array(observations.values)[is_warm_start]
+        earlier = rows[is_warm_start][:MAX_TRAINING_SIZE]
+        values = values[:MAX_TRAINING_SIZE]
+
+        key = (earlier.tobytes(), values.tobytes())
+        if self._evidence is None or self._evidence[0] != key:
+            model = GaussianProcess(encoder.categories)
+            self._evidence = (key, model.fit(earlier, output_transform(values)))
+        return self._evidence[1].predict(rows)
+
+    def _is_model_turn(self, index: int, observations: Observations) -> bool:
+        """Return whether the model chooses: from the first trial if warm-start trials help it.
+
+        Every other of the first trials is an initial point then, which tests them.
+        """
+        own_index = index - observations.n_warm_start
+        if own_index >= self._n_initial_points:
+            return True
+
+        has_evidence = observations.is_warm_start.any()
+        is_test = own_index % 2 == 0
+        return bool(index >= self._n_initial_points and has_evidence and not is_test)
 
     def _choose(
         self,
@@ -185,7 +225,8 @@ class BayesSampler(GPSamplerBase):
             is_full = (observations.task_columns == 1).all(axis=1)
             n_full = int(is_full.sum())
             weight = _PRIOR_WEIGHT / max(n_full, 1)
-            acquisition = prior.weight_by_prior(acquisition, weight)
+            if not self._is_prior_contradicted(prior, observations):
+                acquisition = prior.weight_by_prior(acquisition, weight)
 
         # The best point that was not tried. Without a space, parameters that are not shared may
         # make a repeated point a new configuration.
@@ -281,14 +322,57 @@ class BayesSampler(GPSamplerBase):
 
         return self._thetas[key]
 
-    def _initial_point(self, encoder: Encoder, index: int) -> Point | None:
+    def _is_prior_contradicted(self, prior: DefaultPrior, observations: Observations) -> bool:
+        """Return whether trials where the prior is high are no better than the others."""
+        if not observations.observed:
+            return False
+        points = np.array(observations.points)
+        return _is_contradicted(observations, -prior.log_density(points))
+
+    def _initial_point(
+        self,
+        encoder: Encoder,
+        index: int,
+        observations: Observations,
+    ) -> Point | None:
+        initial_point = super()._initial_point(encoder, index, observations)
         if self._space is None or not self._prior_std or index % 2 == 0:
-            return super()._initial_point(encoder, index)
+            return initial_point
 
         # Every other initial point comes from the prior.
-        rng = np.random.default_rng([self._seed, index])
         prior = DefaultPrior(encoder, self._space, self._prior_std)
+        if self._is_prior_contradicted(prior, observations):
+            return initial_point
+        rng = np.random.default_rng([self._seed, index])
         return prior.sample(rng)
+
+
+def _is_contradicted(observations: Observations, predicted: Array) -> bool:
+    """Return whether predictions rank the study's own values no better than chance would.
+
+    It is a one-sided test by Kendall's rank correlation, at half a standard deviation of its
+    distribution for independent rankings, as soon as there are two values.
+
+    Args:
+        observations: what was recorded, n values.
+        predicted: predictions of all values, in any unit, shape (n,).
+    """
+    is_own = ~observations.is_warm_start
+    values = np.array(observations.values)[is_own]
+    predicted = predicted[is_own]
+    n = len(values)
+    if n < 2:
+        return False
+
+    # Kendall's S: pairs that are ranked rightly minus pairs that are ranked wrongly. Values of
+    # different fidelities are not compared.
+    fidelities = observations.task_columns[is_own, 0]
+    is_comparable = fidelities[:, None] == fidelities
+    concordance = np.sign(values[:, None] - values) * np.sign(predicted[:, None] - predicted)
+    score = concordance[is_comparable].sum() / 2
+
+    variance = n * (n - 1) * (2 * n + 5) / 18
+    return bool(score <= 0.5 * np.sqrt(variance))
 
 
 def _check_prior(

@@ -129,6 +129,14 @@ class GPSamplerBase(ConfigurationSampler):
     ) -> Point:
         """Return the point that the model expects most of; none that was tried."""
 
+    def _select_evidence(self, encoder: Encoder, observations: Observations) -> Observations:
+        """Return the observations that the model is to be fitted to: all of them."""
+        return observations
+
+    def _is_model_turn(self, index: int, observations: Observations) -> bool:
+        """Return whether the model chooses the trial with this index, and not the design."""
+        return index >= self._n_initial_points
+
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
@@ -174,13 +182,18 @@ class GPSamplerBase(ConfigurationSampler):
 
         # Then the model, as soon as there are enough trials and any value.
         observations = self._observe(study, encoder, trial.number)
+        observations = self._select_evidence(encoder, observations)
         rng = np.random.default_rng([self._seed, trial.number])
         index = trial.number - len(self._x0)
-        if index >= self._n_initial_points and observations.observed:
+        if observations.observed and self._is_model_turn(index, observations):
             return encoder.decode(self._choose(encoder, observations, rng))
 
-        # Before that an initial point, or any other if it was tried.
-        point = self._initial_point(encoder, index)
+        # Else an initial point, or any other if it was tried.
+        point = self._initial_point(
+            encoder,
+            index - observations.n_warm_start,
+            observations,
+        )
         if point is None or point in observations.tried:
             point = self._untried_points(encoder, observations, rng)[0]
         return encoder.decode(point)
@@ -252,7 +265,12 @@ class GPSamplerBase(ConfigurationSampler):
             with_intermediate_values=self.is_multi_fidelity,
         )
 
-    def _initial_point(self, encoder: Encoder, index: int) -> Point | None:
+    def _initial_point(
+        self,
+        encoder: Encoder,
+        index: int,
+        observations: Observations,
+    ) -> Point | None:
         """Return an initial point, drawn from the priors of the space; None after the last."""
         if self._space is None or index >= self._n_initial_points:
             return None

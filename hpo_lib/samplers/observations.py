@@ -13,7 +13,7 @@ import math
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -74,6 +74,7 @@ class Observations:
         pending: points of running and enqueued trials.
         epoch_seconds: pairs of a point and what each of its epochs took.
         rung_thresholds: in order of their fidelity.
+        n_warm_start: number of warm-start trials.
     """
 
     observed: list[Observation]
@@ -82,6 +83,7 @@ class Observations:
     pending: list[Point]
     epoch_seconds: list[tuple[Point, Sequence[float]]]
     rung_thresholds: list[RungThreshold]
+    n_warm_start: int = 0
 
     @property
     def points(self) -> list[Point]:
@@ -97,6 +99,16 @@ class Observations:
     def task_columns(self) -> Array:
         """Fidelity and task of the observations, shape (n, 2)."""
         return np.array([observation[2:] for observation in self.observed])
+
+    @property
+    def is_warm_start(self) -> NDArray[np.bool_]:
+        """Mask of the observations of warm-start trials, shape (n,)."""
+        return np.array([observation.task == 0 for observation in self.observed], bool)
+
+    def without_warm_start(self) -> Observations:
+        """Return the study's own observations; the points of the others stay tried."""
+        own = [observation for observation in self.observed if observation.task == 1]
+        return replace(self, observed=own)
 
     def untried(self, points: Iterable[Point | None]) -> list[Point]:
         """Return those of some points that no trial has."""
@@ -162,6 +174,7 @@ def collect_observations(
         pending,
         epoch_seconds,
         thresholds,
+        n_warm_start=sum(not trial.is_own for trial in trials),
     )
 
 

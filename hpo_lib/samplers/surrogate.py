@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import optuna
@@ -59,7 +59,7 @@ def fit_surrogate(
         True
     """
     recorded = recorded_trials(source) if isinstance(source, optuna.Study) else source
-    trials = [trial.as_evidence() for trial in recorded]
+    trials = [replace(trial.as_evidence(), params=trial.configuration) for trial in recorded]
     encoder = Encoder(space.distributions(), space, varied_parameters(recorded, space))
     observations = collect_observations(trials, encoder, sign=1.0)
     points = observations.points

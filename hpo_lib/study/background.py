@@ -3,33 +3,40 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Generator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, Literal
+from weakref import WeakSet
 
 import optuna
 from optuna.samplers import BaseSampler
-from optuna.storages import BaseStorage
+from optuna.storages import BaseStorage, RDBStorage
 
 from hpo_lib.checks import check_name, check_whole
 from hpo_lib.exceptions import StudyError
 from hpo_lib.loop import as_objective
 from hpo_lib.objective import Objective, Segment
 from hpo_lib.space.search_space import SearchSpace
-from hpo_lib.space.values import Configuration
-from hpo_lib.study.catalog import newest_version
+from hpo_lib.space.values import Configuration, Value
+from hpo_lib.study.catalog import newest_version, study_storage
 from hpo_lib.study.lease import LEASE_SECONDS
 from hpo_lib.study.run import run_study
-from hpo_lib.study.storage import Storage, read_storage, resolve_storage, sqlite_path
+from hpo_lib.study.steering.versions import change_space
+from hpo_lib.study.storage import Storage, read_storage, resolve_storage, storage_file
 from hpo_lib.study.workers.base import Evaluation, TimedWorkers, Workers
 from hpo_lib.study.workers.factory import check_sendable, make_workers
 from hpo_lib.study.workers.local import LocalWorkers
+from hpo_lib.trials import is_superseded, study_name
 
 State = Literal["not started", "running", "paused", "stopping", "stopped", "failed", "finished"]
 
 _RUNNING: dict[tuple[str, str], BackgroundStudy] = {}
 """Studies that run in this process, by storage and name."""
+
+_KNOWN: WeakSet[BackgroundStudy] = WeakSet()
+"""All that were made in this process, whether they run or not."""
 
 
 class BackgroundStudy:
@@ -71,6 +78,7 @@ class BackgroundStudy:
             raise TypeError(message)
 
         self.name = check_name(name)
+        self.space = space
         self.n_trials = n_trials
         self.workers = workers
         self.storage = resolve_storage(storage)
@@ -79,8 +87,7 @@ class BackgroundStudy:
         self._run_study = partial(
             run_study,
             objective,
-            space,
-            strategy,
+            strategy=strategy,
             name=name,
             storage=self.storage,
             **{"progress": False, **settings},
@@ -90,6 +97,12 @@ class BackgroundStudy:
         self._thread: threading.Thread | None = None
         self._pausable = _PausableWorkers()
         self._state: State = "not started"
+        _KNOWN.add(self)
+
+    @property
+    def objective(self) -> Objective | Callable[[Configuration], float]:
+        """Return what is minimised."""
+        return self._run_study.args[0]
 
     @property
     def state(self) -> State:
@@ -139,24 +152,72 @@ class BackgroundStudy:
         """End the workers now; trials under way go on from their checkpoints at the next start."""
         self._pausable.stop()
 
-    def resize(self, workers: int) -> None:
-        """Run on more or fewer local processes from now on; none that trains is ended for it.
+    @contextmanager
+    def interrupted(self) -> Generator[None]:
+        """Stop for a while; what ran before goes on afterwards, a pause ends in a stop."""
+        was_running = self.state == "running"
+        self.stop()
+        if self._thread is not None:
+            self._thread.join()
+        try:
+            yield
+        finally:
+            if was_running:
+                self.start()
+
+    def resize(self, workers: int | str) -> None:
+        """Run on more or fewer local processes from now on, or on a Dask cluster.
+
+        Nothing that trains is ended for it: a segment ends where it runs, and its trial goes on
+        elsewhere from its checkpoint. A cluster has to see the folder of the checkpoints then.
 
         Args:
-            workers: processes that run at once; the next `start` has as many.
+            workers: local processes that run at once, or the address `tcp://host:port` of the
+                scheduler of a Dask cluster; the next `start` has the same.
 
         Raises:
-            StudyError: the study runs on other workers than local processes.
+            ValueError: it is neither.
+            StudyError: no scheduler answers at that address.
         """
-        workers = check_whole("workers", workers, 1)
+        if not isinstance(workers, str):
+            workers = check_whole("workers", workers, 1)
+
         running = vars(self._pausable).get("workers") if self._state == "running" else None
-        if isinstance(running, LocalWorkers):
+        if isinstance(running, LocalWorkers) and isinstance(workers, int):
             running.resize(workers)
-            self._pausable.wake_driver()
-        elif running is not None:
-            message = f"only local processes can become more or fewer, got {running!r}"
-            raise StudyError(message)
+        elif running is not None or isinstance(workers, str):
+            pool = make_workers(workers, **self._limits)
+            if running is not None:
+                check_sendable(self._objective(), workers)
+                # A cluster answers here, or is refused.
+                _ = pool.slots
+                self._pausable.replace(pool)
+        self._pausable.wake_driver()
         self.workers = workers
+
+    def _objective(self) -> Objective:
+        budget = self._run_study.keywords.get("budget")
+        return as_objective(self._run_study.args[0], budget)
+
+    def change_space(
+        self,
+        space: SearchSpace,
+        *,
+        assumed: Mapping[str, Value] | None = None,
+    ) -> optuna.Study:
+        """Go on in another search space, as the function `change_space` does.
+
+        A study that runs is stopped and goes on in the new space, with trials under way that lie
+        inside; one that does not run begins there at the next `start`.
+
+        Args:
+            space: the search space to go on in.
+            assumed: as in `change_space`.
+
+        Raises:
+            StudyError: nothing is recorded yet, or another process writes the study.
+        """
+        return _change_space(self.name, self.storage, space, assumed)
 
     def wait(self) -> optuna.Study:
         """Wait for the end of the run and return the study; an error of the run is raised."""
@@ -182,16 +243,19 @@ class BackgroundStudy:
 
     def _drive(self, pausable: _PausableWorkers) -> None:
         asked_for = self.workers
-        workers = make_workers(asked_for, **self._limits)
-        pausable.workers = workers
-        objective = as_objective(self._run_study.args[0], self._run_study.keywords.get("budget"))
-        check_sendable(objective, workers)
+        pausable.workers = make_workers(asked_for, **self._limits)
+        if isinstance(asked_for, Workers):
+            pausable.kept = asked_for
+        check_sendable(self._objective(), pausable.workers)
 
         try:
-            self._run_study(n_trials=self.n_trials, workers=pausable)
+            self._run_study(
+                space=self.space,
+                n_trials=self.n_trials,
+                workers=pausable,
+            )
         finally:
-            if workers is not asked_for:
-                workers.close()
+            pausable.close_ours()
 
 
 def background_study(name: str, storage: Storage | None = None) -> BackgroundStudy | None:
@@ -205,6 +269,40 @@ def background_study(name: str, storage: Storage | None = None) -> BackgroundStu
     return _RUNNING.get(_key(name, storage))
 
 
+def go_on_with(
+    study: optuna.Study,
+    space: SearchSpace,
+) -> optuna.Study:
+    """Let a study go on in another search space, whether it runs in this process or not.
+
+    Args:
+        study: its last version, from `open_study` or `run_study`.
+        space: the search space to go on in.
+
+    Raises:
+        StudyError: it went on in another version, or another process writes it.
+    """
+    if is_superseded(study):
+        message = f"study {study_name(study)!r} has gone on in another version: open that"
+        raise StudyError(message)
+    return _change_space(study_name(study), study_storage(study), space)
+
+
+def _change_space(
+    name: str,
+    storage: Storage | None,
+    space: SearchSpace,
+    assumed: Mapping[str, Value] | None = None,
+) -> optuna.Study:
+    running = background_study(name, storage)
+    with nullcontext() if running is None else running.interrupted():
+        study = change_space(name, space, storage=storage, assumed=assumed)
+        for known in _KNOWN:
+            if _key(known.name, known.storage) == _key(name, storage):
+                known.space = space
+    return study
+
+
 class _StoppedError(Exception):
     """Leaves the driver's loop; it closes the workers on its way out."""
 
@@ -213,7 +311,11 @@ class _PausableWorkers:
     """`TimedWorkers` that hold segments back while paused, and end the loop when it is to stop.
 
     The driver closes what is handed in only when it is stopped; else `_drive` does. The driver's
-    thread alone calls `submit` and `wait`.
+    thread alone calls `slots`, `submit` and `wait`.
+
+    Attributes:
+        workers: where segments are sent now.
+        kept: workers that were handed in, which their owner closes.
     """
 
     workers: Workers
@@ -221,12 +323,25 @@ class _PausableWorkers:
     def __init__(self) -> None:
         self.is_paused = False
         self.is_stopping = False
+        self.kept: Workers | None = None
+        self._replaced: list[Workers] = []
+        self._places: dict[Future[Evaluation], Workers] = {}
         self._held: list[tuple[Future[Evaluation], Callable[[], Future[Evaluation]]]] = []
         self._wake_up: Future[Any] = Future()
 
     @property
     def slots(self) -> int:
-        return self.workers.slots
+        # What still runs on earlier workers takes no place of the present ones.
+        elsewhere = [place for place in self._places_in_use() if place is not self.workers]
+        return self.workers.slots + len(elsewhere)
+
+    def _places_in_use(self) -> list[Workers]:
+        return [workers for future, workers in self._places.items() if not future.done()]
+
+    def replace(self, workers: Workers) -> None:
+        """Send segments elsewhere from now on; those that run end where they are."""
+        self._replaced.append(self.workers)
+        self.workers = workers
 
     def set_paused(self, *, paused: bool) -> None:
         self.is_paused = paused
@@ -252,12 +367,23 @@ class _PausableWorkers:
             raise _StoppedError
 
         # Paused, a segment is held back, and its future stands for it.
-        submit = partial(self.workers.submit, objective, configuration, segment)
+        submit = partial(self._submit_now, objective, configuration, segment)
 
         if not self.is_paused:
             return submit()
         future: Future[Evaluation] = Future()
         self._held.append((future, submit))
+        return future
+
+    def _submit_now(
+        self,
+        objective: Objective,
+        configuration: Configuration,
+        segment: Segment,
+    ) -> Future[Evaluation]:
+        workers = self.workers
+        future = workers.submit(objective, configuration, segment)
+        self._places[future] = workers
         return future
 
     def wait(self, running: Collection[Future[Evaluation]]) -> set[Future[Evaluation]]:
@@ -272,10 +398,30 @@ class _PausableWorkers:
         done = wait([*running, wake_up], timeout, FIRST_COMPLETED).done & set(running)
         if self.is_stopping and not done:
             raise _StoppedError
+        self._close_replaced()
         return done
 
+    def _close_replaced(self) -> None:
+        """Close workers that were replaced and have ended their last segment."""
+        for future in list(self._places):
+            if future.done():
+                del self._places[future]
+
+        in_use = self._places_in_use()
+        for workers in self._replaced.copy():
+            if workers not in in_use:
+                self._replaced.remove(workers)
+                if workers is not self.kept:
+                    workers.close()
+
     def close(self) -> None:
-        self.workers.close()
+        for workers in (self.workers, *self._replaced):
+            workers.close()
+
+    def close_ours(self) -> None:
+        for workers in (self.workers, *self._replaced):
+            if workers is not self.kept:
+                workers.close()
 
 
 def _copy_outcome(target: Future[Evaluation], source: Future[Evaluation]) -> None:
@@ -287,7 +433,9 @@ def _copy_outcome(target: Future[Evaluation], source: Future[Evaluation]) -> Non
 
 
 def _key(name: str, storage: Storage | None) -> tuple[str, str]:
-    path = sqlite_path(storage)
+    path = storage_file(storage)
     if path is not None:
         return str(path.resolve()), name  # whatever links lead to it
+    if isinstance(storage, RDBStorage) and storage.engine.name != "sqlite":
+        return storage.url, name
     return str(id(storage) if isinstance(storage, BaseStorage) else storage), name

@@ -6,6 +6,7 @@ import math
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import optuna
 import pandas as pd
@@ -51,6 +52,9 @@ _STATES = {
 _RECORD_COLUMNS = ("suggest_seconds", "started", "finished", "reason", "worker", "warm_start")
 _NOTE_COLUMNS = ("note", "tags")
 _COLUMNS = ("number", "state", "status", "value", "best", "seconds", *_RECORD_COLUMNS)
+
+_BACKENDS: WeakKeyDictionary[optuna.Study, BaseStorage] = WeakKeyDictionary()
+"""Storage of each study that was opened here, which Optuna's study does not tell."""
 
 
 def open_study(name: str, storage: Storage | None = None) -> optuna.Study:
@@ -133,15 +137,45 @@ def newest_version(name: str, backend: BaseStorage) -> optuna.Study:
         name: the study's name; it has to be there.
         backend: an open storage.
     """
-    study = optuna.load_study(study_name=name, storage=backend)
+    study = load_version(name, backend)
     record = StudyRecord.of(study)
     while record.next_version is not None and record.next_version > record.version:
         following = version_name(study_name(study), record.next_version)
         if following not in optuna.get_all_study_names(backend):
             break  # it was deleted
-        study = optuna.load_study(study_name=following, storage=backend)
+        study = load_version(following, backend)
         record = StudyRecord.of(study)
     return study
+
+
+def load_version(
+    stored: str,
+    backend: BaseStorage,
+    **settings: Any,
+) -> optuna.Study:
+    """Open one version of a study; `study_storage` knows where it is from then on.
+
+    Args:
+        stored: what Optuna calls the version.
+        backend: an open storage.
+        **settings: sampler and pruner, as of `optuna.load_study`.
+    """
+    study = optuna.load_study(study_name=stored, storage=backend, **settings)
+    _BACKENDS[study] = backend
+    return study
+
+
+def study_storage(study: optuna.Study) -> Storage:
+    """Return the storage of a study, as `open_storage` takes it.
+
+    Raises:
+        StudyError: Optuna alone opened the study.
+    """
+    backend = _BACKENDS.get(study)
+    if backend is None:
+        message = f"study {study.study_name!r} must come from open_study or run_study"
+        raise StudyError(message)
+    return storage_file(backend) or backend
 
 
 def version_name(name: str, version: int) -> str:
@@ -212,6 +246,21 @@ def list_studies(storage: Storage | None = None) -> pd.DataFrame:
     columns = ["name", "strategy", "trials", "completed", "pruned", "failed", "best"]
     frame = pd.DataFrame(rows, columns=[*columns, "stopped", "held_by"])
     return _with_notes(frame, notes)
+
+
+def open_studies(storage: Storage | None = None) -> list[optuna.Study]:
+    """Open all studies of a storage that minimise one value, to read them.
+
+    Args:
+        storage: an SQLite file, an Optuna URL or a storage; default `results/studies.db`.
+
+    Raises:
+        StudyError: there is no such file, or it cannot be read.
+    """
+    backend = read_storage(storage)
+    with translate_storage_errors(storage):
+        studies = _newest_versions(backend)
+        return [study for study in studies if study.directions == [StudyDirection.MINIMIZE]]
 
 
 def _study_row(study: optuna.Study) -> list[Any]:

@@ -19,12 +19,17 @@ from hpo_lib.training.config import TrainingConfig
 NETWORK = (
     "depth",
     "n_filters",
+    "width_growth",
     "filter_size",
     "dropout",
     "activation",
     "shortcut",
     "stride",
     "stem",
+    "pre_activation",
+    "residual_init",
+    "pooling",
+    "logit_scale",
 )
 
 # fields that a training shares with its checkpoint: all but where and how fast it runs
@@ -51,7 +56,10 @@ def write_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
     atomic_write_bytes(path, buffer.getvalue())
 
 
-def read_checkpoint(path: str | Path, shared: Mapping[str, Any]) -> dict[str, Any]:
+def read_checkpoint(
+    path: str | Path,
+    shared: Mapping[str, Any],
+) -> dict[str, Any]:
     """Read a checkpoint and compare its configuration.
 
     Args:

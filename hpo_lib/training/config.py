@@ -15,6 +15,8 @@ from hpo_lib.exceptions import DataError
 from hpo_lib.files import read_settings, user_path, write_settings
 from hpo_lib.training.resnet import (
     Activation,
+    Pooling,
+    ResidualInit,
     ShortcutKind,
     StemKind,
     architecture,
@@ -25,6 +27,7 @@ _Positive = Annotated[int, Field(ge=1)]
 _NonNegative = Annotated[int, Field(ge=0)]
 _NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _Rate = Annotated[float, Field(ge=0, lt=1)]
+_PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -38,7 +41,8 @@ class TrainingConfig:
 
     Attributes:
         depth: weighted layers: 6n+2 (8, 14, 20, ...) or 18, 34, 50, 101, 152.
-        n_filters: channels of the first stage; each later stage doubles them.
+        n_filters: channels of the first stage.
+        width_growth: channels of each later stage as a multiple of the one before, rounded.
         filter_size: side of the square convolution kernels in pixels, odd.
         dropout: probability that an element is dropped, in every residual block.
         activation: nonlinearity of all layers.
@@ -46,6 +50,13 @@ class TrainingConfig:
         stride: stride of the first stage, 1 or 2.
         stem: "convolution", or "whitening": before it stands a fixed convolution that whitens
             patches of the training images.
+        pre_activation: put norms and activations before the convolutions of the blocks (He et al.
+            2016, arXiv:1603.05027).
+        residual_init: weights that the blocks begin with, "he" (He et al. 2015), or "dirac":
+            the identity, as far as there are filters (Jordan 2024, arXiv:2404.00498).
+        pooling: what the classifier gets of each channel, its "average" or "max" over all pixels.
+        logit_scale: factor of the logits; below 1 the classifier begins nearer to even
+            probabilities and learns more slowly (1/9 in Jordan 2024).
         optimizer: "sgd" (with Nesterov momentum), "adamw", or "muon" for convolution filters
             with "sgd" for all else.
         loss: loss that training minimises; the validation loss is always the cross-entropy.
@@ -57,7 +68,9 @@ class TrainingConfig:
         weight_decay: L2 penalty; norms, biases and PReLU are spared.
         batch_size: images per step.
         epochs: passes over the training images; the budget that the schedule spans.
-        schedule: course of the learning rate after the warm-up.
+        schedule: course of the learning rate after the warm-up; "one_cycle" is "linear" with a
+            longer warm-up.
+        final_lr_fraction: learning rate at which the schedule ends, as a share of the peak.
         warmup_epochs: epochs in which the learning rate rises linearly.
         crop_padding: margin of the random crops in pixels; None: an eighth of the height.
         flip: mirror every second image at random.
@@ -66,8 +79,14 @@ class TrainingConfig:
         cutout: side in pixels of a square that is blackened at random in each image; 0: none.
         label_smoothing: smoothing of the loss "label_smoothing".
         focal_gamma: exponent of the loss "focal".
-        evaluation: images on which logits rest in validation and test, "plain" or "mirror"
-            (mean of the image and its mirror image).
+        low_resolution: share of the epochs, from the first one, in which images are shrunk to
+            three quarters of their sides (after Howard 2018, DAWNBench).
+        ema_decay: validate and test an exponential moving average of the weights, which keeps
+            this share of itself in each step (Polyak and Juditsky 1992); 0: the weights as they
+            are. Its batch norms are fitted to training images before each validation.
+        evaluation: images on which logits rest in validation and test: "plain", "mirror" (mean of
+            the image and its mirror image) or "mirror_and_shift" (of these two and, together with
+            the same weight, both moved by a pixel along each diagonal; Jordan 2024).
         seed: seed of weights, order of the images, augmentation and dropout.
         precision: "auto" computes in bfloat16 where the hardware does.
         device: "auto" takes CUDA, else MPS, else the CPU.
@@ -80,23 +99,29 @@ class TrainingConfig:
 
     depth: int = 8
     n_filters: _Positive = 16
+    width_growth: Annotated[float, Field(ge=1, le=8)] = 2.0
     filter_size: int = 3
     dropout: _Rate = 0.0
     activation: Activation = "relu"
     shortcut: ShortcutKind | None = None
     stride: Annotated[int, Field(ge=1, le=2)] = 1
     stem: StemKind = "convolution"
+    pre_activation: bool = False
+    residual_init: ResidualInit = "he"
+    pooling: Pooling = "average"
+    logit_scale: _PositiveFloat = 1.0
 
     optimizer: Literal["sgd", "adamw", "muon"] = "sgd"
     loss: Literal["cross_entropy", "label_smoothing", "focal"] = "cross_entropy"
-    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.05
-    filter_lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.2
-    norm_bias_lr_factor: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    lr: _PositiveFloat = 0.05
+    filter_lr: _PositiveFloat = 0.2
+    norm_bias_lr_factor: _PositiveFloat = 1.0
     momentum: _Rate = 0.9
     weight_decay: _NonNegativeFloat = 5e-4
     batch_size: Annotated[int, Field(ge=2)] = 64
     epochs: _Positive = 30
-    schedule: Literal["cosine", "one_cycle", "constant"] = "one_cycle"
+    schedule: Literal["cosine", "one_cycle", "linear", "constant"] = "one_cycle"
+    final_lr_fraction: _Rate = 0.0
     warmup_epochs: _NonNegative = 1
 
     crop_padding: _NonNegative | None = None
@@ -105,7 +130,9 @@ class TrainingConfig:
     cutout: _NonNegative = 0
     label_smoothing: _Rate = 0.1
     focal_gamma: _NonNegativeFloat = 2.0
-    evaluation: Literal["plain", "mirror"] = "plain"
+    low_resolution: _Rate = 0.0
+    ema_decay: _Rate = 0.0
+    evaluation: Literal["plain", "mirror", "mirror_and_shift"] = "plain"
 
     seed: _NonNegative = 0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -222,18 +249,30 @@ class DataConfig:
 
 # Fields of `TrainingConfig` that studies of version 0.2 and before do not name.
 ADDED = (
+    "width_growth",
     "stem",
+    "pre_activation",
+    "residual_init",
+    "pooling",
+    "logit_scale",
     "filter_lr",
     "norm_bias_lr_factor",
+    "final_lr_fraction",
     "alternate_flip",
     "cutout",
+    "low_resolution",
+    "ema_decay",
     "evaluation",
 )
 
 _Config = TypeVar("_Config", TrainingConfig, DataConfig)
 
 
-def restore(config_class: type[_Config], values: Mapping[str, Any], path: str | Path) -> _Config:
+def restore(
+    config_class: type[_Config],
+    values: Mapping[str, Any],
+    path: str | Path,
+) -> _Config:
     """Return settings that were read from a file.
 
     Args:

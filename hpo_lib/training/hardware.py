@@ -110,6 +110,12 @@ def derive_seed(*entropy: int) -> int:
     return int(sequence.generate_state(1, np.uint64)[0]) >> 1
 
 
+def seeded_generator(*entropy: int) -> torch.Generator:
+    """Return a generator of the CPU whose seed the integers fix."""
+    generator = torch.Generator()
+    return generator.manual_seed(derive_seed(*entropy))
+
+
 @lru_cache
 def keep_freed_memory() -> None:
     """Let glibc keep freed blocks of megabytes: every step asks for the same ones again.

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from hpo_lib.exceptions import DataError
 from hpo_lib.training.config import DataConfig, TrainingConfig
-from hpo_lib.training.hardware import derive_seed
+from hpo_lib.training.hardware import seeded_generator
 from hpo_lib.training.image_pool import ImageSource, Integers, encode_name
 from hpo_lib.training.splits import check_classes, draw_stratified, split_source
 
@@ -152,12 +152,14 @@ class Augmentation:
         flip: mirror every second image horizontally, at random.
         mirrored: which images of the part are mirrored (n,), as booleans; None: at random.
         cutout: side in pixels of a square that is blackened in each image, at random; 0: none.
+        shrink: shrink the images to three quarters of their sides at last.
     """
 
     crop_padding: int = 4
     flip: bool = True
     mirrored: Tensor | None = None
     cutout: int = 0
+    shrink: bool = False
 
 
 def load_data(config: DataConfig) -> ImageData:
@@ -187,12 +189,12 @@ def load_test_data(config: DataConfig) -> Part:
 
 
 def make_augmentation(config: TrainingConfig, part: Part, epoch: int = 1) -> Augmentation:
-    """Return the crops, flips and cutouts for the images of a part.
+    """Return the crops, flips, cutouts and size for the images of a part.
 
     Args:
         config: hyperparameters.
         part: images (n, channels, height, width).
-        epoch: number of the epoch, from 1; alternating flips depend on it.
+        epoch: number of the epoch, from 1; alternating flips and the size depend on it.
     """
     padding = config.crop_padding
     if padding is None:
@@ -200,10 +202,11 @@ def make_augmentation(config: TrainingConfig, part: Part, epoch: int = 1) -> Aug
     mirrored = None
     if config.alternate_flip:
         # Jordan 2024 (arXiv:2404.00498): two epochs in a row see both sides of each image.
-        generator = torch.Generator().manual_seed(derive_seed(config.seed, 0, 2))
+        generator = seeded_generator(config.seed, 0, 2)
         coins = torch.rand(len(part), generator=generator) < 0.5
         mirrored = coins if epoch % 2 else ~coins
-    return Augmentation(padding, config.flip, mirrored, config.cutout)
+    shrink = epoch <= round(config.low_resolution * config.epochs)
+    return Augmentation(padding, config.flip, mirrored, config.cutout, shrink)
 
 
 def batches(
@@ -227,8 +230,8 @@ def batches(
         drop_last: leave out a last batch of fewer images.
 
     Yields:
-        Images, float32 (n, channels, height, width) from -1 to 1 in channels-last memory, and
-        their labels (n,).
+        Images, float32 (n, channels, height, width) from -1 to 1 in channels-last memory, of
+        fewer pixels where they are shrunk, and their labels (n,).
     """
     pixels = part.images.permute(0, 2, 3, 1)  # as it lies in memory: n, h, w, c
     n_images = len(part)
@@ -247,8 +250,12 @@ def batches(
         # 0 to 255 becomes -1 to 1, in place
         x = images.to(torch.float32)
         x.mul_(1 / 127.5).sub_(1)
+        x = x.permute(0, 3, 1, 2)
+        if augment is not None and augment.shrink:
+            sides = [round(0.75 * side) for side in x.shape[2:]]
+            x = F.interpolate(x, sides, mode="bilinear")
         labels = part.labels.index_select(0, chosen)
-        yield x.permute(0, 3, 1, 2), labels
+        yield x, labels
 
 
 def _augment(
@@ -314,7 +321,8 @@ def _cut_out(images: Tensor, side: int, generator: torch.Generator | None) -> No
     columns = torch.arange(width, device=device) - first_columns
     in_rows = (rows >= 0) & (rows < side)
     in_columns = (columns >= 0) & (columns < side)
-    images.masked_fill_((in_rows[:, :, None] & in_columns[:, None, :])[..., None], 0)
+    square = in_rows[:, :, None] & in_columns[:, None, :]
+    images.masked_fill_(square[..., None], 0)
 
 
 def read_part(dataset: Any) -> Part:

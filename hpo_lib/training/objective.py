@@ -257,6 +257,15 @@ class TrainingObjective:
             return standard_components(config)
         return own_components(config, configuration, self._functions)
 
+    def n_weights(self, configuration: Configuration) -> int:
+        """Return how many weights the network of a configuration has; none is trained."""
+        config = self.configured(configuration)
+        build = self.components(config, configuration).network
+        # On this device, tensors have a shape and no content.
+        with torch.device("cpu" if "network" in self._functions else "meta"):
+            network = build(self.load_images(config))
+        return sum(weights.numel() for weights in network.parameters())
+
     def load_images(self, config: TrainingConfig) -> ImageData:
         """Return the images on the device of a training; a process reads them once."""
         if isinstance(self.data, ImageData):

@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
 from hpo_lib.space.values import Configuration
 from hpo_lib.training.checkpoints import NETWORK, TRAJECTORY
 from hpo_lib.training.config import TrainingConfig
-from hpo_lib.training.loaders import ImageData
+from hpo_lib.training.loaders import ImageData, Part, batches
 from hpo_lib.training.resnet import ResNet, Whitening, resnet
 
 Network = Callable[[Configuration, int, int], nn.Module]
@@ -42,8 +44,12 @@ REPLACED = {
 # share of the steps in which the learning rate of "one_cycle" rises at least
 _ONE_CYCLE_RISE = 0.3
 
-# training images whose patches a whitening layer is fitted to
+# training images, at most, whose patches a whitening layer is fitted to
 _WHITENED = 5000
+
+# batches of training images to which the norms of averaged weights are fitted
+_NORM_BATCHES = 10
+_NORM_BATCH_SIZE = 256
 
 # of the quintic whose iteration moves singular values towards 1, as Jordan et al. tuned it
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -70,11 +76,14 @@ def standard_components(config: TrainingConfig) -> Components:
     """Return the residual network, loss and optimizer that the fields of a config name."""
 
     def build(data: ImageData) -> nn.Module:
-        network = make_network(config, data.train.images.shape[1], len(data.classes))
+        images = data.train.images
+        network = make_network(config, images.shape[1], len(data.classes))
         for layer in network.stem:
             if isinstance(layer, Whitening):
-                images = data.train.images[:_WHITENED].cpu().float()
-                layer.fit(images / 127.5 - 1)
+                # evenly spread, because they may lie in the order of their classes
+                step = math.ceil(len(images) / _WHITENED)
+                chosen = images[::step].cpu()
+                layer.fit(chosen.float() / 127.5 - 1)
         return network.to(memory_format=torch.channels_last)
 
     return Components(
@@ -188,10 +197,11 @@ def learning_rate(
     It depends on the full budget and not on where a trial stops, so that a stopped trial is a
     prefix of the full one. All schedules rise linearly, over the warm-up epochs or, for
     "one_cycle", over the first 30 % of the steps if that is longer. Then "constant" stays,
-    "cosine" falls to 0 along half a cosine and "one_cycle" falls to 0 along a straight line.
+    "cosine" falls to its end along half a cosine, "one_cycle" and "linear" along a straight line
+    (Defazio et al. 2023, arXiv:2310.07831).
 
     Args:
-        config: schedule, peak, warm-up and budget.
+        config: schedule, peak, end, warm-up and budget.
         step: number of the optimizer's step, from 0, over all epochs.
         steps_per_epoch: optimizer steps of one epoch.
     """
@@ -206,9 +216,11 @@ def learning_rate(
         return config.lr
 
     progress = (step - n_rising) / max(1, n_steps - n_rising)
-    if config.schedule == "one_cycle":
-        return config.lr * (1 - progress)
-    return config.lr * 0.5 * (1 + math.cos(math.pi * progress))
+    height = 1 - progress
+    if config.schedule == "cosine":
+        height = 0.5 * (1 + math.cos(math.pi * progress))
+    floor = config.final_lr_fraction
+    return config.lr * (floor + (1 - floor) * height)
 
 
 def make_optimizer(
@@ -265,7 +277,74 @@ def make_optimizer(
     )
 
 
-def _take_out(group: dict[str, Any], identities: set[int]) -> list[nn.Parameter]:
+def make_average(config: TrainingConfig, model: nn.Module) -> AveragedModel | None:
+    """Return the exponential moving average of a network's weights, if one is asked for.
+
+    Args:
+        config: its `ema_decay`.
+        model: network that is trained; on its device.
+    """
+    if config.ema_decay == 0:
+        return None
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
+
+
+def fit_norms(
+    network: nn.Module,
+    part: Part,
+    generator: torch.Generator,
+) -> None:
+    """Fit the statistics of batch norms to the weights (Izmailov et al. 2018, arXiv:1803.05407).
+
+    Averaged weights return other means and variances than each of those in the average.
+
+    Args:
+        network: changed in place.
+        part: training images, of which some are drawn.
+        generator: generator of the CPU.
+    """
+    sample = batches(
+        part,
+        _NORM_BATCH_SIZE,
+        generator=generator,
+        shuffle=True,
+        drop_last=len(part) >= _NORM_BATCH_SIZE,
+    )
+    update_bn(islice(sample, _NORM_BATCHES), network)
+
+
+def mean_logits(
+    network: nn.Module,
+    images: Tensor,
+    evaluation: str,
+) -> Tensor:
+    """Return the logits (n, classes) of images, float32, as means over views of each.
+
+    Args:
+        network: in the mode of evaluation.
+        images: (n, channels, height, width).
+        evaluation: as in `TrainingConfig`.
+    """
+    if evaluation == "plain":
+        return network(images).float()
+    if evaluation == "mirror":
+        mirrored: Tensor = network(images.flip(3)).float()
+        return (network(images).float() + mirrored) / 2
+
+    # moved by a pixel down and right, and by one up and left
+    sides = (1, 1, 1, 1)
+    padded = F.pad(images, sides, mode="reflect")
+    down = mean_logits(network, padded[..., :-2, :-2], "mirror")
+    up = mean_logits(network, padded[..., 2:, 2:], "mirror")
+
+    centre = mean_logits(network, images, "mirror")
+    return centre / 2 + (down + up) / 4
+
+
+def _take_out(
+    group: dict[str, Any],
+    identities: set[int],
+) -> list[nn.Parameter]:
     """Remove parameters from a group of an optimizer, and return them."""
     parameters: list[nn.Parameter] = group["params"]
     group["params"] = [p for p in parameters if id(p) not in identities]
@@ -304,22 +383,35 @@ class Muon(torch.optim.SGD):
                 average = state["filter_momentum"]
                 average.mul_(momentum).add_(filters.grad)
 
-                # Nesterov's direction
+                # Nesterov's direction; channels last, as it lies in memory
                 direction = filters.grad.add(average, alpha=momentum)
-                filters.grad.copy_(_orthogonal(direction.flatten(1)).view_as(direction))
+                direction = direction.permute(0, 2, 3, 1)
+                step = _orthogonal(direction.flatten(1)).view_as(direction)
+                filters.grad.copy_(step.permute(0, 3, 1, 2))
                 filters.mul_(len(filters) ** 0.5 / filters.norm())
         return super().step(closure)
 
 
 def _orthogonal(matrix: Tensor) -> Tensor:
-    """Return nearly the nearest matrix with orthonormal rows (or columns), by Newton-Schulz."""
+    """Return nearly the nearest matrix with orthonormal rows (or columns), by Newton-Schulz.
+
+    An iteration maps x to (a + b g + c g²) x with g = x xᵀ. All of these factors commute, so it is
+    done to the small matrix g, and x is multiplied once by the product of all factors.
+    """
     a, b, c = _NEWTON_SCHULZ
     x = matrix / (matrix.norm() + 1e-7)
     is_tall = matrix.shape[0] > matrix.shape[1]
     x = x.T if is_tall else x
+
+    gram = x @ x.T
+    product = torch.eye(len(gram), device=gram.device)
     for _ in range(_NEWTON_SCHULZ_STEPS):
-        square = x @ x.T
-        x = a * x + (b * square + c * square @ square) @ x
+        factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal().add_(a)
+        product = factor @ product
+        gram = factor @ gram @ factor
+
+    x = product @ x
     return x.T if is_tall else x
 
 

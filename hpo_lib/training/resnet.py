@@ -5,6 +5,7 @@ Parameters with 3 input channels and 10 classes:
 | network    | stages | blocks        | shortcut   | parameters |
 | ---------- | ------ | ------------- | ---------- | ---------- |
 | ResNet-8   | 3      | 1, 1, 1       | padding    |     75,290 |
+| ResNet-14  | 3      | 2, 2, 2       | padding    |    172,506 |
 | ResNet-20  | 3      | 3, 3, 3       | padding    |    269,722 |
 | ResNet-56  | 3      | 9, 9, 9       | padding    |    853,018 |
 | ResNet-18  | 4      | 2, 2, 2, 2    | projection | 11,173,962 |
@@ -34,6 +35,8 @@ Activation = Literal[
 BlockKind = Literal["basic", "bottleneck"]
 ShortcutKind = Literal["projection", "padding"]
 StemKind = Literal["convolution", "whitening"]
+ResidualInit = Literal["he", "dirac"]
+Pooling = Literal["average", "max"]
 
 ACTIVATIONS: tuple[str, ...] = get_args(Activation)
 
@@ -153,6 +156,9 @@ class Whitening(nn.Conv2d):
 class ResidualBlock(nn.Module):
     """Residual block, `activation(branch(x) + shortcut(x))`.
 
+    With `pre_activation`, each norm and activation stands before its convolution instead and
+    none behind the sum (He et al. 2016, arXiv:1603.05027).
+
     A basic branch has two convolutions of `filter_size`; a bottleneck branch has one between two
     of 1×1, and its stride sits on the middle one, as in the networks whose parameter counts are
     published. Dropout stands before the last convolution (Zagoruyko and Komodakis 2016,
@@ -167,6 +173,7 @@ class ResidualBlock(nn.Module):
         dropout: probability that an element is dropped.
         activation: one of `ACTIVATIONS`.
         shortcut: "projection" or "padding", used where the shape changes.
+        pre_activation: put norms and activations before the convolutions.
     """
 
     def __init__(
@@ -180,31 +187,37 @@ class ResidualBlock(nn.Module):
         dropout: float,
         activation: str,
         shortcut: str,
+        pre_activation: bool,
     ) -> None:
         super().__init__()
         n_out = n_filters * _EXPANSION[block]
         if block == "basic":
-            layers = [
-                *_conv_norm(n_in, n_filters, filter_size, stride),
-                _activation(activation),
-                *_conv_norm(n_filters, n_out, filter_size),
+            convolutions = [
+                _convolution(n_in, n_filters, filter_size, stride),
+                _convolution(n_filters, n_out, filter_size),
             ]
         else:
-            layers = [
-                *_conv_norm(n_in, n_filters, 1),
-                _activation(activation),
-                *_conv_norm(n_filters, n_filters, filter_size, stride),
-                _activation(activation),
-                *_conv_norm(n_filters, n_out, 1),
+            convolutions = [
+                _convolution(n_in, n_filters, 1),
+                _convolution(n_filters, n_filters, filter_size, stride),
+                _convolution(n_filters, n_out, 1),
             ]
 
-        # Before the last convolution and its norm.
-        if dropout > 0:
-            layers.insert(-2, Dropout(dropout))
+        layers: list[nn.Module] = []
+        for convolution in convolutions:
+            if pre_activation:
+                layers += _norm_activation(convolution.in_channels, activation)
+            if dropout > 0 and convolution is convolutions[-1]:
+                layers.append(Dropout(dropout))
+            layers.append(convolution)
+            if not pre_activation:
+                layers += _norm_activation(convolution.out_channels, activation)
 
+        # The last activation stands behind the sum.
+        after = nn.Identity() if pre_activation else layers.pop()
         self.branch = nn.Sequential(*layers)
         self.shortcut = _shortcut(shortcut, n_in, n_out, stride)
-        self.activation = _activation(activation)
+        self.activation = after
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (n, n_in, h, w) to (n, n_out, ⌈h / stride⌉, ⌈w / stride⌉)."""
@@ -213,14 +226,14 @@ class ResidualBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Residual network: a 3×3 stem, stages of residual blocks, average pooling, a classifier.
+    """Residual network: a 3×3 stem, stages of residual blocks, global pooling, a classifier.
 
     Each stage after the first halves the image. The weights are drawn from torch's generator.
 
     Args:
         blocks: residual blocks per stage.
         block: "basic" or "bottleneck".
-        n_filters: width of the first stage, doubling with each stage, or one width per stage.
+        n_filters: width of the first stage, growing with each stage, or one width per stage.
         filter_size: side of the kernels in pixels, for all stages or one per stage.
         dropout: probability that an element is dropped, in every block.
         activation: one of `ACTIVATIONS`.
@@ -228,9 +241,15 @@ class ResNet(nn.Module):
         stride: stride of the first stage.
         in_channels: channels of the images.
         n_classes: number of logits.
+        width_growth: width of a stage as a multiple of the one before.
+        pre_activation: put norms and activations before the convolutions of the blocks.
+        residual_init: "he", or "dirac": convolutions of the blocks begin as the identity, as far
+            as they have as many filters as channels (Jordan 2024, arXiv:2404.00498).
+        pooling: "average" or "max" over all pixels.
+        logit_scale: factor of the logits.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 each is a choice of its own
         self,
         blocks: Sequence[int],
         block: str = "basic",
@@ -242,6 +261,11 @@ class ResNet(nn.Module):
         stride: int = 1,
         in_channels: int = 3,
         n_classes: int = 10,
+        width_growth: float = 2.0,
+        pre_activation: bool = False,
+        residual_init: str = "he",
+        pooling: str = "average",
+        logit_scale: float = 1.0,
     ) -> None:
         super().__init__()
 
@@ -249,6 +273,8 @@ class ResNet(nn.Module):
         check_member("block", block, get_args(BlockKind))
         check_member("activation", activation, ACTIVATIONS)
         check_member("shortcut", shortcut, get_args(ShortcutKind))
+        check_member("residual_init", residual_init, get_args(ResidualInit))
+        check_member("pooling", pooling, get_args(Pooling))
         check_whole("stride", stride, 1)
         check_whole("in_channels", in_channels, 1)
         check_whole("n_classes", n_classes, 1)
@@ -260,7 +286,7 @@ class ResNet(nn.Module):
             message = f"dropout must be at least 0 and below 1, got {dropout!r}"
             raise ValueError(message)
 
-        widths = _per_stage("n_filters", n_filters, len(blocks), growth=2)
+        widths = _per_stage("n_filters", n_filters, len(blocks), width_growth)
         check_whole("n_filters", min(widths), 1)
         filter_sizes = _per_stage("filter_size", filter_size, len(blocks), growth=1)
         for size in filter_sizes:
@@ -272,13 +298,13 @@ class ResNet(nn.Module):
             dropout=dropout,
             activation=activation,
             shortcut=shortcut,
+            pre_activation=pre_activation,
         )
 
         # Stem, stages, classifier.
-        self.stem = nn.Sequential(
-            *_conv_norm(in_channels, widths[0], 3),
-            _activation(activation),
-        )
+        self.stem = nn.Sequential(_convolution(in_channels, widths[0], 3))
+        if not pre_activation:
+            self.stem.extend(_norm_activation(widths[0], activation))
 
         layers: list[ResidualBlock] = []
         n_channels = widths[0]
@@ -287,20 +313,25 @@ class ResNet(nn.Module):
                 # the first block of a stage subsamples
                 stage_stride = stride if stage == 0 else 2
                 block_stride = stage_stride if index == 0 else 1
-                size = filter_sizes[stage]
-                layers.append(
-                    make_block(n_channels, widths[stage], block_stride, filter_size=size)
-                )
+                make = partial(make_block, filter_size=filter_sizes[stage])
+                layers.append(make(n_channels, widths[stage], block_stride))
                 n_channels = widths[stage] * _EXPANSION[block]
 
         self.blocks = nn.Sequential(*layers)
+        self.last_norm: nn.Module = nn.Identity()
+        if pre_activation:
+            self.last_norm = nn.Sequential(*_norm_activation(n_channels, activation))
+        self.pooling = pooling
         self.classifier = nn.Linear(n_channels, n_classes)
-        _initialise(self)
+        self.logit_scale = logit_scale
+        _initialise(self, residual_init)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images (n, in_channels, h, w) to logits (n, n_classes)."""
-        features = self.blocks(self.stem(x))
-        return self.classifier(features.mean((2, 3)))
+        features = self.last_norm(self.blocks(self.stem(x)))
+        pixels = (2, 3)
+        pooled = features.amax(pixels) if self.pooling == "max" else features.mean(pixels)
+        return self.classifier(pooled) * self.logit_scale
 
 
 def resnet(
@@ -334,7 +365,7 @@ def resnet(
     whitening = Whitening(in_channels)
     n_channels = whitening.out_channels
     network = ResNet(blocks, in_channels=n_channels, **(published | changes))
-    activation = _activation(changes.get("activation", "relu"))
+    activation = _ACTIVATION_MODULES[changes.get("activation", "relu")]()
     network.stem = nn.Sequential(whitening, activation, *network.stem)
     return network
 
@@ -362,25 +393,14 @@ def check_filter_size(size: int) -> None:
         raise ValueError(message)
 
 
-def _activation(name: str) -> nn.Module:
-    return _ACTIVATION_MODULES[name]()
+def _convolution(n_in: int, n_out: int, size: int, stride: int = 1) -> nn.Conv2d:
+    padding = size // 2
+    # without a bias: the norm has one
+    return nn.Conv2d(n_in, n_out, size, stride, padding, bias=False)
 
 
-def _conv_norm(
-    n_in: int,
-    n_out: int,
-    size: int,
-    stride: int = 1,
-) -> list[nn.Module]:
-    convolution = nn.Conv2d(
-        n_in,
-        n_out,
-        size,
-        stride=stride,
-        padding=size // 2,
-        bias=False,  # the norm has one
-    )
-    return [convolution, nn.BatchNorm2d(n_out)]
+def _norm_activation(n_channels: int, activation: str) -> list[nn.Module]:
+    return [nn.BatchNorm2d(n_channels), _ACTIVATION_MODULES[activation]()]
 
 
 def _shortcut(
@@ -393,10 +413,10 @@ def _shortcut(
         return nn.Identity()
     if kind == "padding":
         return PaddingShortcut(n_in, n_out, stride)
-    return nn.Sequential(*_conv_norm(n_in, n_out, 1, stride))
+    return nn.Sequential(_convolution(n_in, n_out, 1, stride), nn.BatchNorm2d(n_out))
 
 
-def _initialise(model: nn.Module) -> None:
+def _initialise(model: ResNet, residual_init: str) -> None:
     """Draw He et al.'s 2015 weights (fan-out) for convolutions; all norms start with weight 1.
 
     Weight 0 for the last norm of each branch (Goyal et al. 2017, arXiv:1706.02677) was tried:
@@ -406,16 +426,22 @@ def _initialise(model: nn.Module) -> None:
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
+    if residual_init == "dirac":
+        for module in model.blocks.modules():
+            if isinstance(module, nn.Conv2d):
+                # further filters stay random
+                nn.init.dirac_(module.weight[: module.in_channels])
+
 
 def _per_stage(
     argument: str,
     values: int | Sequence[int],
     n_stages: int,
-    growth: int,
+    growth: float,
 ) -> Sequence[int]:
     """Return one number per stage; a single one grows by a factor from stage to stage."""
     if isinstance(values, int):
-        return [values * growth**stage for stage in range(n_stages)]
+        return [round(values * growth**stage) for stage in range(n_stages)]
     if len(values) != n_stages:
         message = f"{argument} must be one number or {n_stages} (one per stage), got {values!r}"
         raise ValueError(message)

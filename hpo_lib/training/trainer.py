@@ -34,15 +34,18 @@ from hpo_lib.training.hardware import (
     autocast,
     choose_device,
     clear_vector_registers,
-    derive_seed,
     keep_freed_memory,
     reproducible,
+    seeded_generator,
 )
 from hpo_lib.training.loaders import ImageData, Part, batches, make_augmentation
 from hpo_lib.training.optimization import (
     Components,
+    fit_norms,
     learning_rate,
+    make_average,
     make_network,
+    mean_logits,
     prepare_network,
     standard_components,
 )
@@ -191,8 +194,9 @@ def evaluate(
     shared = {} if network else {name: getattr(config, name) for name in NETWORK}
     with checkpoint_errors(checkpoint):
         content = read_checkpoint(checkpoint, shared)
-        source = content["best"] if weights == "best" else content
-        state: dict[str, Tensor] = source["model"]
+        state: dict[str, Tensor] = content.get("average", content["model"])
+        if weights == "best":
+            state = content["best"]["model"]
 
     if network is None:
         n_classes = len(state["classifier.bias"])
@@ -238,6 +242,7 @@ class Trainer:
         model: the network.
         forward: the network, compiled if asked for.
         optimizer: optimizer of its parameters.
+        average: moving average of the weights, which is validated in their place; None: of none.
         best: epoch, error and weights with the lowest validation error so far.
     """
 
@@ -261,6 +266,7 @@ class Trainer:
         keep_freed_memory()
         clear_vector_registers()
         self.forward: Any = torch.compile(self.model) if config.compile else self.model
+        self.average = make_average(config, self.model)
         self.optimizer = self.components.optimizer(self.model, device)
         # An optimizer of the user's may have several learning rates.
         self.scales = [group["lr"] / config.lr for group in self.optimizer.param_groups]
@@ -276,13 +282,13 @@ class Trainer:
         with reproducible(self.device, self.config.seed, epoch):
             train_loss, train_accuracy = self.train_epoch(epoch, data.train)
             precision = autocast(self.config, self.device)
-            views = self.config.evaluation
-            logits = _predict(self.model, data.validation, precision, views)
+            model = self._validated(epoch, data.train)
+            logits = _predict(model, data.validation, precision, self.config.evaluation)
 
         validation_loss, validation_error = _score(logits, data.validation.labels)
         if validation_error < self.best["error"]:
             # copies, because training goes on with the originals
-            state = self.model.state_dict()
+            state = model.state_dict()
             weights = {name: value.clone() for name, value in state.items()}
             self.best = {"epoch": epoch, "error": validation_error, "model": weights}
 
@@ -313,7 +319,7 @@ class Trainer:
         epoch_batches = batches(
             part,
             config.batch_size,
-            generator=torch.Generator().manual_seed(derive_seed(config.seed, epoch, 1)),
+            generator=seeded_generator(config.seed, epoch, 1),
             augment=make_augmentation(config, part, epoch),
             shuffle=True,
             drop_last=has_whole_batch,
@@ -333,6 +339,8 @@ class Trainer:
             loss = self.components.loss(logits.float(), labels)
             loss.backward()
             self.optimizer.step()
+            if self.average is not None:
+                self.average.update_parameters(self.model)
 
             # tensors, because a number would wait for the device
             losses.append(loss.detach())
@@ -343,6 +351,15 @@ class Trainer:
         loss = torch.stack(losses).mean()
         accuracy = torch.cat(hits).float().mean()
         return float(loss), float(accuracy)
+
+    def _validated(self, epoch: int, part: Part) -> nn.Module:
+        """Return the network that is validated after an epoch; `part` has training images."""
+        if self.average is None:
+            return self.model
+        generator = seeded_generator(self.config.seed, epoch, 3)
+        with autocast(self.config, self.device)():
+            fit_norms(self.average.module, part, generator)
+        return self.average.module
 
     def save(self, path: str | Path, epoch: int) -> None:
         """Write a checkpoint.
@@ -359,6 +376,8 @@ class Trainer:
             "best": self.best,
             **self.origin,
         }
+        if self.average is not None:
+            content["average"] = self.average.module.state_dict()
         write_checkpoint(path, content)
 
     def load(self, path: str | Path) -> int:
@@ -367,6 +386,9 @@ class Trainer:
             content = read_checkpoint(path, self.components.identity)
             with checkpoint_errors(path, MISFIT):
                 self.model.load_state_dict(content["model"])
+                if self.average is not None:
+                    self.average.module.load_state_dict(content["average"])
+                    self.average.n_averaged.fill_(content["epoch"])
             check_origin(path, content, self.origin)
             self.optimizer.load_state_dict(content["optimizer"])
             self.best = content["best"]
@@ -375,15 +397,12 @@ class Trainer:
 
 @torch.inference_mode()
 def _predict(model: nn.Module, part: Part, precision: Callable[[], Any], views: str) -> Tensor:
-    """Return the logits (n, classes) of a part; the mean over both for "mirror" views."""
+    """Return the logits (n, classes) of a part, as means over the views of each image."""
     model.eval()
     outputs: list[Tensor] = []
     for images, _ in batches(part, _EVALUATION_BATCH_SIZE):
         with precision():
-            logits = model(images).float()
-            if views == "mirror":
-                logits = (logits + model(images.flip(3)).float()) / 2
-        outputs.append(logits)
+            outputs.append(mean_logits(model, images, views))
     return torch.cat(outputs)
 
 

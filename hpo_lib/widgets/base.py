@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import ipywidgets
 import matplotlib.pyplot as plt
+import optuna
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.transforms import Bbox
@@ -19,6 +20,9 @@ from hpo_lib.plots.style import AxesArray, figure_of
 from hpo_lib.progress import is_watched
 from hpo_lib.space.parameters import ChoiceParameter, Parameter
 from hpo_lib.space.values import Value
+from hpo_lib.study.background import background_study
+from hpo_lib.study.catalog import study_storage
+from hpo_lib.trials import StudyRecord, own_trials, study_name
 from hpo_lib.widgets.front_end import PANEL, Displayed, Page, escape_mathjax, in_turn
 
 SliderOptions = list[tuple[str, Any]]
@@ -108,6 +112,29 @@ def make_slider(
     )
 
 
+def make_lock(text: str, *, locked: bool) -> Any:
+    """Return a button with a padlock, which is pressed while something is held.
+
+    Args:
+        text: what is held; its name for screen readers.
+        locked: whether it is pressed at first.
+    """
+    lock = ipywidgets.ToggleButton(
+        locked,
+        tooltip=text,
+        icon="lock",
+        layout={
+            "width": "27px",
+            "height": "26px",
+            "padding": "0",
+            "margin": "1px",
+            "flex": "none",
+        },
+    )
+    lock.add_class("hpo-lock")
+    return lock
+
+
 def make_field(
     kind: Any,
     description: str,
@@ -128,6 +155,23 @@ def make_field(
         layout={"width": f"{width}px"},
         **settings,
     )
+
+
+def describe_going_on(study: optuna.Study, space: str) -> str:
+    """Return how a study goes on whose space was changed on the page.
+
+    Args:
+        study: the study.
+        space: the space as a call names it.
+    """
+    if background_study(study_name(study), study_storage(study)) is not None:
+        return "It runs."
+
+    text = f"Start it in its monitor, or call run_study with {space}"
+    n_trials = len(own_trials(study))
+    if n_trials >= (StudyRecord.of(study).n_trials or 0):
+        text += f", and more than {n_trials} trials, as its budget is spent"
+    return f"{text}."
 
 
 class Panel(Displayed, ipywidgets.VBox):

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from html import escape
 from typing import Any
 
 from ipywidgets import HTML, Button, Dropdown, GridBox, HBox, Text, VBox
 
+from hpo_lib.widgets.base import make_lock
 from hpo_lib.widgets.editor_state import CELLS, SCALES, Row
 
 OnEdit = Callable[[int, str, str], None]
 """Takes the number of a row, a field and its new text."""
 
 OnAction = Callable[[int, str], None]
-"""Takes the number of a row, and `up`, `down`, `copy` or `remove`."""
+"""Takes the number of a row, and `hold`, `release`, `up`, `down`, `copy` or `remove`."""
 
 # The columns, as `page.css` lays them out.
 COLUMNS = ("name", "type", "low", "high", "step", "scale", "default", "fixed", "when")
@@ -67,9 +69,14 @@ class RowView:
         self.cells = {field: _make_cell(i, field, on_edit) for field in _CELL_ORDER}
         self.cells["options"].add_class("hpo-wide")
         self._texts: dict[str, str] = {}
+        self._is_held = False
 
+        self.lock = make_lock(f"Hold row {i + 1}", locked=False)
+        self.lock.add_class(control_of(i, "lock"))
+        self.lock.observe(partial(self._on_lock, i, on_action), "value")
         buttons = [_make_button(i, action, on_action) for action in _BUTTONS]
-        grid = row_grid([*self.cells.values(), HBox(buttons)])
+        tools = HBox([self.lock, *buttons])
+        grid = row_grid([*self.cells.values(), tools])
         self.message = HTML()
         self.box = VBox([grid, self.message], layout={"overflow": "visible"})
 
@@ -94,9 +101,21 @@ class RowView:
             else:
                 cell.remove_class("hpo-wrong")
 
+        self._is_held = row.is_held
+        self.lock.value = row.is_held
         text = "<br>".join(f"⚠ {escape(message)}" for message in messages.values())
         self.message.value = f"<div class='hpo-problem'>{text}</div>" if text else ""
         self.message.layout.display = None if text else "none"
+
+    def _on_lock(
+        self,
+        i: int,
+        on_action: OnAction,
+        change: dict[str, Any],
+    ) -> None:
+        # A lock that shows a new state reports a change, which nobody made.
+        if change["new"] != self._is_held:
+            on_action(i, "hold" if change["new"] else "release")
 
 
 def _make_cell(i: int, field: str, on_edit: OnEdit) -> Any:

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from hpo_lib.exceptions import SpaceError
-from hpo_lib.space.parameters import Parameter
+from hpo_lib.space.parameters import Parameter, read_parameter
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.yaml_io import Comments, label, read_yaml, yaml_line
 
@@ -101,6 +101,22 @@ class Row:
                 mistakes[field] = f"{field} {error}"
 
         return body, mistakes
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a value is fixed."""
+        return bool(self.fixed.strip())
+
+    def default_text(self) -> str:
+        """Return the default, also where it goes without saying; empty where none can be read."""
+        if self.default.strip():
+            return self.default
+        try:
+            body, _ = self.read()
+            parameter = read_parameter(self.name, body)
+            return _write_cell(parameter.default)
+        except SpaceError:
+            return ""
 
 
 FIELDS = tuple(field.name for field in fields(Row) if field.name != "comments")
@@ -240,6 +256,20 @@ class EditorState:
         """Take a row out."""
         rows = list(self.rows)
         del rows[row]
+        return self._with_rows(rows)
+
+    def hold(self, row: int) -> EditorState:
+        """Fix a hyperparameter at its default; nothing happens where that cannot be read."""
+        rows = list(self.rows)
+        default = rows[row].default_text()
+        rows[row] = replace(rows[row], fixed=default)
+        return self._with_rows(rows)
+
+    def release(self, row: int) -> EditorState:
+        """Let a fixed hyperparameter vary; without a default, with that value as its default."""
+        rows = list(self.rows)
+        default = rows[row].default or rows[row].fixed
+        rows[row] = replace(rows[row], fixed="", default=default)
         return self._with_rows(rows)
 
     def move(self, row: int, by: int) -> EditorState:

@@ -12,11 +12,18 @@ import numpy as np
 import optuna
 from jinja2 import Template
 
+from hpo_lib.comparison.studies import differing_parameters
 from hpo_lib.space.parameters import ChoiceParameter, Parameter
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Value
 from hpo_lib.space.yaml_io import read_yaml
-from hpo_lib.trials import StudyRecord, own_trials, recorded_trials, study_name
+from hpo_lib.trials import (
+    StudyRecord,
+    own_trials,
+    recorded_trials,
+    study_name,
+    study_space,
+)
 
 # Bars of a prior, and the height and width of the picture in pixels.
 _BINS = 24
@@ -99,6 +106,11 @@ def warm_start_count(study: optuna.Study, space: SearchSpace) -> tuple[int, int]
     return inside, len(trials)
 
 
+def is_space_of(study: optuna.Study, space: SearchSpace) -> bool:
+    """Return whether a study is recorded with a space."""
+    return StudyRecord.of(study).space == space.to_yaml(comments=False)
+
+
 def describe_warm_start(study: optuna.Study, space: SearchSpace) -> str:
     """Return one line of HTML: what the trials of a study are worth in a space.
 
@@ -107,14 +119,35 @@ def describe_warm_start(study: optuna.Study, space: SearchSpace) -> str:
         space: the edited space.
     """
     name = repr(study_name(study))
-    if StudyRecord.of(study).space == space.to_yaml(comments=False):
+    if is_space_of(study, space):
         return escape(f"Study {name} was recorded with this very space and can go on.")
 
     inside, n_trials = warm_start_count(study, space)
     text = f"{inside} of the {n_trials} trials of study {name} lie inside. It goes on with them: "
-    text = escape(text) + "<code>run_study(…, change_space=True)</code>; a new study takes them: "
+    text = escape(text) + "<i>Continue with this space</i>, or "
+    text += "<code>run_study(…, change_space=True)</code>; a new study takes them: "
     call = f"run_study(…, warm_start_from={name})"
     return f"{text}<code>{escape(call)}</code>"
+
+
+def describe_change(study: optuna.Study, space: SearchSpace) -> str:
+    """Return HTML: what changes for a study that goes on in a space; empty where nothing does.
+
+    Args:
+        study: a recorded study.
+        space: the edited space.
+    """
+    differences = differing_parameters({"- ": study_space(study), "+ ": space})
+    lines = [
+        f"{sign}{name}: {entry}"
+        for name, entries in differences.iterrows()
+        for sign, entry in entries.items()
+        if entry
+    ]
+    if not lines:
+        return ""
+    name = escape(repr(study_name(study)))
+    return f"<b>Continuing changes</b> study {name}:<pre>{escape(chr(10).join(lines))}</pre>"
 
 
 def file_difference(space: SearchSpace, path: Path) -> list[str]:

@@ -79,6 +79,19 @@ class Page(AnyWidget):
         """Put the focus on the first element that a CSS selector finds, once it is there."""
         self.send({"focus": selector})
 
+    def copy(self, text: str) -> None:
+        """Put a text on the clipboard of the browser."""
+        self.send({"copy": text})
+
+    def download(self, name: str, text: str) -> None:
+        """Let the browser save a text as a file.
+
+        Args:
+            name: of the file.
+            text: its content.
+        """
+        self.send({"download": name, "text": text})
+
 
 class Displayed:
     """Show a widget, and below it what a page without its kernel shows instead."""
@@ -132,15 +145,30 @@ def show_frame(
         digits: significant digits of floating-point numbers.
         index: whether the names of the rows are shown.
     """
-    options: dict[str, Any] = {
+    options = _table_options(digits, index=index)
+    html = frame_html(frame, digits, index=index)
+    text = frame.to_string(**options)
+    display({"text/plain": text, "text/html": html}, raw=True)
+
+
+def frame_html(
+    frame: pd.DataFrame,
+    digits: int = 3,
+    *,
+    index: bool = True,
+) -> str:
+    """Return a table as HTML in which all text is escaped; the arguments are `show_frame`'s."""
+    options = _table_options(digits, index=index)
+    return frame.to_html(classes=NO_MATHJAX, escape=True, border=0, **options)
+
+
+def _table_options(digits: int, *, index: bool) -> dict[str, Any]:
+    return {
         "index": index,
         "na_rep": "",
         "max_rows": _MAX_ROWS,
         "float_format": partial(format_number, digits=digits),
     }
-    html = frame.to_html(classes=NO_MATHJAX, escape=True, **options)
-    text = frame.to_string(**options)
-    display({"text/plain": text, "text/html": html}, raw=True)
 
 
 def show_widget(make: Callable[..., Any], *arguments: Any) -> None:

@@ -13,21 +13,26 @@ from ipywidgets import HTML, BoundedIntText, Button, Dropdown, HBox, Text, VBox
 from jinja2 import Template
 
 from hpo_lib.checks import check_member
-from hpo_lib.exceptions import SpaceError
+from hpo_lib.exceptions import SpaceError, StudyError
 from hpo_lib.files import user_path
 from hpo_lib.progress import is_watched
 from hpo_lib.space.search_space import PRESETS, SearchSpace
-from hpo_lib.trials import study_space
-from hpo_lib.widgets.base import make_field
+from hpo_lib.study.background import go_on_with
+from hpo_lib.study.catalog import open_study, study_storage
+from hpo_lib.trials import is_superseded, study_name, study_space
+from hpo_lib.widgets.base import describe_going_on, make_field
 from hpo_lib.widgets.editor_row import COLUMNS, DROPDOWNS, RowView, control_of, row_grid
 from hpo_lib.widgets.editor_state import FIELDS, EditorState
 from hpo_lib.widgets.editor_summary import (
+    describe_change,
     describe_cost,
     describe_saving,
     describe_size,
     describe_warm_start,
     file_difference,
+    is_space_of,
     sample_table,
+    warm_start_count,
 )
 from hpo_lib.widgets.front_end import NO_MATHJAX, PANEL, Displayed, Page, in_turn
 
@@ -59,7 +64,7 @@ class SpaceEditor(Displayed):
         workers: processes that train at once.
         seconds_per_trial: for the estimate, where no study tells it.
         study: a recorded study: its trials tell the seconds, and how many lie inside the edited
-            space. It is only read.
+            space. It is only written where it is to go on in that space.
 
     Raises:
         StudyError: another program made the study, which has no space.
@@ -138,6 +143,7 @@ class SpaceEditor(Displayed):
         ]
         if self.study is not None:
             lines.append(describe_warm_start(self.study, space))
+            lines.append(describe_change(self.study, space))
 
         lines += [sample_table(space), describe_saving(space, self.path)]
         return _PREVIEW.render(lines=lines, is_old=current is None, no_mathjax=NO_MATHJAX)
@@ -181,6 +187,9 @@ class SpaceEditor(Displayed):
 
         self._file = make_field(Text, "file", 330, value=str(self.path))
         self._save = self._make_button("Save", self.save, "saved")
+        self._continue = self._make_button("Continue with this space", self.go_on, "changed")
+        self._continue.tooltip = "The study goes on under its name in this space"
+        self._continue.layout = {"width": "185px"}
         number = partial(make_field, BoundedIntText, min=1)
         n_trials = number("trials", 120, max=10**6, value=self.n_trials)
         workers = number("workers", 125, max=10**4, value=self.workers)
@@ -191,6 +200,8 @@ class SpaceEditor(Displayed):
 
         first = [add, self._undo, self._redo, self._source, load]
         second = [self._file, self._save, n_trials, workers]
+        if self.study is not None:
+            second.append(self._continue)
         return first, second
 
     def _make_button(
@@ -205,8 +216,8 @@ class SpaceEditor(Displayed):
         def on_click(_: object) -> None:
             try:
                 action()
-            except (OSError, ValueError) as error:
-                self._message = f"Nothing was {participle}: {error}"
+            except (OSError, ValueError, StudyError) as error:
+                self._message = f"⚠ Nothing was {participle}: {error}"
                 self._show()
 
         button = Button(description=text, layout={"width": "82px"})
@@ -254,9 +265,11 @@ class SpaceEditor(Displayed):
 
         Args:
             row: number of the row, from 0.
-            action: `up`, `down`, `copy` or `remove`.
+            action: `hold`, `release`, `up`, `down`, `copy` or `remove`.
         """
         actions = {
+            "hold": self.state.hold,
+            "release": self.state.release,
             "up": partial(self.state.move, by=-1),
             "down": partial(self.state.move, by=1),
             "copy": self.state.duplicate,
@@ -266,10 +279,10 @@ class SpaceEditor(Displayed):
 
         # The keyboard goes with the row, and from a removed one to the next.
         last = len(self.state.rows) - 1
+        places = {"up": max(row - 1, 0), "down": min(row + 1, last), "remove": min(row, last)}
         if action == "copy":
             self._focus(row + 1, "name")
-        else:
-            places = {"up": max(row - 1, 0), "down": min(row + 1, last), "remove": min(row, last)}
+        elif action in places:
             self._focus(places[action], action)
 
     @in_turn()
@@ -280,6 +293,34 @@ class SpaceEditor(Displayed):
         file_difference(space, self.path)
         space.save(self.path)
         self._set_state(self.state)
+
+    @in_turn()
+    def go_on(self) -> None:
+        """Let the study go on in this space under its name, as `change_space` does.
+
+        Raises:
+            SpaceError: the space has mistakes.
+            StudyError: there is no study, or it cannot be changed now.
+        """
+        space = self.space
+        if self.study is None:
+            message = "an editor without a study has nothing to go on with"
+            raise StudyError(message)
+
+        name = study_name(self.study)
+        if is_superseded(self.study):
+            self.study = open_study(name, study_storage(self.study))
+            message = f"study {name!r} has gone on meanwhile: see what this space changes now"
+            raise StudyError(message)
+
+        self.study = go_on_with(self.study, space)
+        inside, n_trials = warm_start_count(self.study, space)
+        text = f"✓ Study {name!r} goes on in this space, where {inside} of {n_trials} trials lie."
+        self._set_state(self.state)
+        how = describe_going_on(self.study, "this space")
+        saving = " The file does not have it yet." if describe_saving(space, self.path) else ""
+        self._message = f"{text} {how}{saving}"
+        self._show()
 
     @in_turn()
     def load(self) -> None:
@@ -310,7 +351,10 @@ class SpaceEditor(Displayed):
         self._show_rows()
         self._undo.disabled = not self.state.past
         self._redo.disabled = not self.state.future
-        self._save.disabled = self.state.reading.space is None
+        space = self.state.reading.space
+        self._save.disabled = space is None
+        if self.study is not None:
+            self._continue.disabled = space is None or is_space_of(self.study, space)
         self._status.value = f"<div role='status' aria-live='polite'>{self._status_html()}</div>"
         self._preview.value = self.preview()
         self.keep_last()
@@ -336,7 +380,7 @@ class SpaceEditor(Displayed):
 
     def _status_html(self) -> str:
         if self._message:
-            return f"⚠ {escape(self._message)}"
+            return escape(self._message)
 
         reading = self.state.reading
         if reading.space is None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import optuna
-from ipywidgets import HTML, BoundedIntText, Button, HBox, VBox
+from ipywidgets import HTML, BoundedIntText, Button, HBox, Text, VBox
 from jinja2 import Template
 
 from hpo_lib.checks import check_name
@@ -26,6 +27,7 @@ from hpo_lib.widgets.monitor_summary import (
     findings_summary,
     plot_progress,
 )
+from hpo_lib.widgets.trial_actions import TrialActions
 from hpo_lib.widgets.trial_view import TrialView
 
 REFRESH_SECONDS = 1.0
@@ -131,10 +133,26 @@ class StudyMonitor(Panel):
             min=1,
             max=10**6,
         )
+        asked_for = self.background.workers if self.background else ""
+        self.workers = make_field(
+            Text,
+            "workers",
+            230,
+            value=str(asked_for) if isinstance(asked_for, int | str) else "",
+            placeholder="2, or tcp://host:8786",
+            continuous_update=False,
+        )
+        self.workers.observe(self._on_workers, "value")
         self.status = HTML()
         if self.background is None:
             return []
-        return [self.start, self.pause, self.stop, self.trials]
+        return [
+            self.start,
+            self.pause,
+            self.stop,
+            self.trials,
+            self.workers,
+        ]
 
     def _budget(self) -> int:
         """Return the trials that were asked for, by the code or on a page before."""
@@ -167,14 +185,33 @@ class StudyMonitor(Panel):
         background.n_trials = self.trials.value
         background.start()
 
+    def _on_workers(self, change: dict[str, Any]) -> None:
+        # A cluster may take a minute to answer, or not to.
+        threading.Thread(
+            target=self._resize,
+            args=(change["new"],),
+            daemon=True,
+        ).start()
+
+    def _resize(self, text: str) -> None:
+        """Run on as many processes as the field says, or on the cluster at that address."""
+        self._problem = ""
+        try:
+            workers = int(text) if text.strip().isdecimal() else text.strip()
+            if self.background is not None:
+                self.background.resize(workers)
+        except (StudyError, ValueError, TypeError, ImportError) as error:
+            self._problem = f"the workers stay as they were: {error}"
+
     def _make_figures(self) -> None:
         """Make the figures; they are hidden until drawn."""
         self.image = self.make_image()
         self.view = TrialView()
+        self.actions = TrialActions(self.view, self.page)
         self.failures = HTML()
         self.findings = HTML()
 
-        figures = [self.image, self.view, self.failures, self.findings]
+        figures = [self.image, self.view, self.actions, self.failures, self.findings]
         self._figures = VBox(figures, layout={"display": "none"})
 
     @property
@@ -233,7 +270,10 @@ class StudyMonitor(Panel):
         with in_turn():
             # Studies of other programs have no space, and no axes.
             if StudyRecord.of(study).space:
-                self.view.show(trials, study_space(study))
+                objective = self.background.objective if self.background else None
+                n_weights = getattr(objective, "n_weights", None)
+                self.view.show(trials, study_space(study), n_weights)
+            self.actions.show(study)
             self._figures.layout.display = None
             self.failures.value = failures_table(study)
 
@@ -284,3 +324,4 @@ class StudyMonitor(Panel):
         self.pause.disabled = state != "running"
         self.stop.disabled = state not in ("running", "paused")
         self.trials.disabled = is_held or runs_here
+        self.workers.disabled = is_held

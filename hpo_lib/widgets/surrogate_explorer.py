@@ -1,4 +1,4 @@
-"""Explore what the surrogate model expects of configurations that nobody has tried."""
+"""Explore what the surrogate model expects of configurations that nobody has tried, and steer."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import Any
 import optuna
 from ipywidgets import Button, Dropdown, GridBox, HBox, Label, SelectionSlider
 
-from hpo_lib.exceptions import StudyError
+from hpo_lib.exceptions import SpaceError, StudyError
 from hpo_lib.plots.surrogate_slice import FittedStudy, fitted_study, plot_slice, slice_data
 from hpo_lib.space.values import Configuration, Value
+from hpo_lib.study.background import go_on_with
 from hpo_lib.study.lease import lease_holder
+from hpo_lib.study.steering.held import best_given, incumbent_given
 from hpo_lib.trials import (
     is_superseded,
     own_trials,
@@ -24,7 +26,9 @@ from hpo_lib.trials import (
 from hpo_lib.widgets.base import (
     TWO_COLUMNS,
     Panel,
+    describe_going_on,
     make_field,
+    make_lock,
     make_slider,
     slider_options,
 )
@@ -48,7 +52,7 @@ def queue_trial(study: optuna.Study, values: Mapping[str, Value]) -> Configurati
 
     Raises:
         StudyError: a driver holds the study, or the configuration was tried or queued before.
-        SpaceError: a value is missing or wrong.
+        SpaceError: a value is missing or wrong, or another one is held in the study.
     """
     holder = lease_holder(study)
     if holder is not None:
@@ -62,7 +66,7 @@ def queue_trial(study: optuna.Study, values: Mapping[str, Value]) -> Configurati
 
     # Optuna enqueues searched parameters; the record has fixed values too.
     space = study_space(study)
-    configuration = space.complete(values)
+    configuration = space.check(values)
     searched_names = {parameter.name for parameter in space.searched}
     searched = {name: configuration[name] for name in configuration if name in searched_names}
 
@@ -80,9 +84,11 @@ def queue_trial(study: optuna.Study, values: Mapping[str, Value]) -> Configurati
 class SurrogateExplorer(Panel):
     """Vary one or two hyperparameters, set the others, and see what the surrogate expects.
 
+    A value with its lock pressed is held: the study can go on with such values alone.
+
     Args:
         study: made by `run_study`, with at least three completed trials. It is only written when
-            the shown configuration is queued.
+            the shown configuration is queued, and when it is to go on with held values.
 
     Raises:
         ValueError: there are fewer completed trials.
@@ -100,7 +106,7 @@ class SurrogateExplorer(Panel):
 
     def __init__(self, study: optuna.Study) -> None:
         self.study = study
-        self._fitted: FittedStudy = fitted_study(study)
+        self._fitted: FittedStudy = _fit(study)
         self._layouts: dict[tuple[str, ...], Any] = {}
         self._is_adjusting = False
 
@@ -111,7 +117,7 @@ class SurrogateExplorer(Panel):
         self.expected = Label()
         self.status = Label()
 
-        self._show_incumbent()
+        self._move_to(self._fitted.incumbent)
         self._connect()
         rows = [axes, self.image, sliders, self.expected, buttons, self.status]
         super().__init__(rows, 920)
@@ -128,28 +134,63 @@ class SurrogateExplorer(Panel):
         return HBox([self.x, self.y, self.acquisition])
 
     def _make_sliders(self) -> GridBox:
-        """Make a slider per hyperparameter, in two columns."""
+        """Make a slider per hyperparameter, in two columns, each with its lock."""
         self.sliders: dict[str, Any] = {}
+        self.locks: dict[str, Any] = {}
+        held = {parameter.name for parameter in study_space(self.study).held}
+
         for name in self._fitted.names:
             options = slider_options(self._fitted.space[name])
             self.sliders[name] = make_slider(SelectionSlider, name, options)
+            self.sliders[name].disabled = name in held
+            self.locks[name] = make_lock(f"Hold {name}", locked=name in held)
 
-        return GridBox(list(self.sliders.values()), layout=TWO_COLUMNS)
+        pairs = zip(self.sliders.values(), self.locks.values(), strict=True)
+        return GridBox([HBox(pair) for pair in pairs], layout=TWO_COLUMNS)
 
     def _make_buttons(self) -> HBox:
-        self.to_incumbent = Button(description="Go to incumbent")
-        self.refresh = Button(description="Fit again")
-        self.queue = Button(description="Queue as next trial", button_style="primary")
-        return HBox([self.to_incumbent, self.refresh, self.queue])
+        self.to_incumbent = Button(
+            description="Go to incumbent",
+            tooltip="The best trial with the locked values; without one, the lowest prediction",
+        )
+        self.refresh = Button(description="Fit again", tooltip="To all trials that have ended")
+        self.queue = Button(
+            description="Queue as next trial",
+            tooltip="Try the shown values next",
+            button_style="primary",
+        )
+        self.search = Button(
+            description="Search with these held",
+            tooltip="The study goes on under its name, with the locked values and no others",
+            layout={"width": "180px"},
+        )
+        return HBox(
+            [
+                self.to_incumbent,
+                self.refresh,
+                self.queue,
+                self.search,
+            ]
+        )
 
     def _connect(self) -> None:
         controls = [self.x, self.y, self.acquisition]
         for control in (*controls, *self.sliders.values()):
             control.observe(self._on_change, "value")
 
+        for name, lock in self.locks.items():
+            lock.observe(partial(self._on_lock, name), "value")
+
         self.to_incumbent.on_click(self._show_incumbent)
         self.refresh.on_click(self._refit)
         self.queue.on_click(self._queue_shown)
+        self.search.on_click(self._search_held)
+
+    @property
+    def held(self) -> dict[str, Value]:
+        """Return the values that are locked."""
+        locked = [name for name, lock in self.locks.items() if lock.value]
+        return {name: self.sliders[name].value for name in locked}
 
     @property
     def configuration(self) -> Configuration:
@@ -194,14 +235,48 @@ class SurrogateExplorer(Panel):
         self.expected.value = escape_mathjax(text)
 
     @in_turn()
-    def _show_incumbent(self, _: object = None) -> None:
-        """Move all sliders to the incumbent."""
+    def _on_lock(self, name: str, change: dict[str, Any]) -> None:
+        self.sliders[name].disabled = change["new"]
+
+    def _given(self) -> dict[str, Value | None]:
+        """Return the locked values, and None for what is to vary."""
+        return {name: self.held.get(name) for name in self.sliders}
+
+    @in_turn()
+    def _show_incumbent(self, _: object) -> None:
+        """Move the sliders without a lock to the best configuration with the locked values."""
+        try:
+            best = incumbent_given(self.study, **self._given())
+            if best is not None:
+                configuration = best.configuration
+                text = f"Trial {best.number} is the best{self._with_held()}."
+            else:
+                found = best_given(self.study, **self._given())
+                configuration = found.configuration
+                text = f"No trial was made{self._with_held()}: the lowest prediction is shown."
+        except ValueError as error:
+            self.status.value = escape_mathjax(f"Not moved: {error}")
+            return
+
+        self._move_to({**self._fitted.incumbent, **configuration, **self.held})
+        self.status.value = escape_mathjax(text)
+
+    def _with_held(self) -> str:
+        """Return the locked values as the end of a clause; empty where there are none."""
+        texts = [f"{name} = {self.sliders[name].label}" for name in self.held]
+        return f" with {', '.join(texts)}" if texts else ""
+
+    def _move_to(self, values: Mapping[str, Value]) -> None:
+        """Move all sliders, and draw once.
+
+        Args:
+            values: a value per slider.
+        """
         self._is_adjusting = True
         for name, slider in self.sliders.items():
-            # The incumbent's value need not be one of the 101 points.
-            value = self._fitted.incumbent[name]
-            slider.options = slider_options(self._fitted.space[name], [value])
-            slider.value = value
+            # It need not be one of the 101 points.
+            slider.options = slider_options(self._fitted.space[name], [values[name]])
+            slider.value = values[name]
 
         self._is_adjusting = False
         self._on_change(None)
@@ -209,7 +284,7 @@ class SurrogateExplorer(Panel):
     @in_turn()
     def _refit(self, _: object) -> None:
         """Fit the surrogate to the trials that have completed by now."""
-        self._fitted = fitted_study(self.study)
+        self._fitted = _fit(self.study)
         self._on_change(None)
         n_trials = len(self._fitted.surrogate.model.X_)
         self.status.value = f"Fitted to {n_trials} completed trials."
@@ -218,6 +293,10 @@ class SurrogateExplorer(Panel):
     def _queue_shown(self, _: object) -> None:
         try:
             queue_trial(self.study, self._slider_values())
+        except SpaceError as error:
+            text = f"Not queued: {error}. First search with these held."
+            self.status.value = escape_mathjax(text)
+            return
         except StudyError as error:
             self.status.value = escape_mathjax(f"Not queued: {error}")
             return
@@ -227,3 +306,39 @@ class SurrogateExplorer(Panel):
             n_trials = len(own_trials(self.study))
             text += f" Its budget is spent: give it more than {n_trials} trials."
         self.status.value = text
+
+    @in_turn()
+    def _search_held(self, _: object) -> None:
+        """Let the study go on with the locked values held, and no others."""
+        try:
+            if len(self.held) == len(self.sliders):
+                message = "a hyperparameter must be left to vary, and all are locked"
+                raise StudyError(message)
+            space = study_space(self.study).fix(**self._given())
+            changed = go_on_with(self.study, space)
+        except (StudyError, SpaceError) as error:
+            self.status.value = escape_mathjax(f"Not changed: {error}")
+            return
+
+        is_new = changed.study_name != self.study.study_name
+        self.study = changed
+        self._refit(None)
+        self.status.value = escape_mathjax(self._describe_search(is_new=is_new))
+
+    def _describe_search(self, *, is_new: bool) -> str:
+        """Return where the study is searched now, and how it goes on."""
+        name = study_name(self.study)
+        where = self._with_held() or " with all values free"
+        if not is_new:
+            return f"Study {name!r} is searched{where} already: nothing was changed."
+
+        fixed = ", ".join(f"{name}={value!r}" for name, value in self.held.items())
+        how = describe_going_on(self.study, f"space.fix({fixed})")
+        return f"Study {name!r} goes on{where}. {how}"
+
+
+def _fit(study: optuna.Study) -> FittedStudy:
+    """Fit the surrogate in the study's space, in which held hyperparameters vary, too."""
+    space = study_space(study)
+    held = [parameter.name for parameter in space.held]
+    return fitted_study(study, space=space.release(*held))

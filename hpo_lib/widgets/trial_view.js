@@ -10,7 +10,7 @@ const SIDE = 64;
 const INACTIVE = -0.1;
 // In place of a colour; drawn first.
 const FAILED = VIRIDIS.length;
-const OTHER_COLUMNS = ["seconds", "trial number"];
+const LABELS = { seconds: "seconds of the trial", weights: "weights of the network" };
 
 function make(tag, className, parent, attributes = {}) {
   const element = document.createElement(tag);
@@ -36,9 +36,10 @@ function readData(model) {
   const axes = model.get("axes").map((axis) => ({ ...axis }));
   const bytes = model.get("table");
   const all = new Float32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength));
-  const n = axes.length ? all.length / (axes.length + OTHER_COLUMNS.length) : 0;
+  const others = model.get("others");
+  const n = axes.length ? all.length / (axes.length + others.length) : 0;
   const columns = {};
-  [...axes.map((axis) => axis.name), ...OTHER_COLUMNS].forEach((name, i) => {
+  [...axes.map((axis) => axis.name), ...others].forEach((name, i) => {
     // The name of a hyperparameter may be that of another column.
     columns[i < axes.length ? i : name] = all.subarray(i * n, (i + 1) * n);
   });
@@ -47,6 +48,7 @@ function readData(model) {
   const sorted = values.filter((value) => !Number.isNaN(value)).sort();
   return {
     axes,
+    others,
     n,
     columns,
     values,
@@ -143,7 +145,7 @@ class View {
     if (before?.axes.length === axes.length) this.keepValues(before, this.state.log);
 
     // New trials of a study leave the axes as they are, with the focus and the mouse on them.
-    const described = JSON.stringify(this.model.get("axes"));
+    const described = JSON.stringify([this.model.get("axes"), this.data.others]);
     if (described !== this.described) {
       this.described = described;
       this.offerAxes();
@@ -153,10 +155,10 @@ class View {
   }
 
   offerAxes() {
-    const { axes } = this.data;
+    const { axes, others } = this.data;
     this.across.replaceChildren();
-    [...OTHER_COLUMNS, ...axes.slice(0, -1).map((axis) => axis.name)].forEach((name, i) => {
-      const key = i < OTHER_COLUMNS.length ? name : i - OTHER_COLUMNS.length;
+    [...others, ...axes.slice(0, -1).map((axis) => axis.name)].forEach((name, i) => {
+      const key = i < others.length ? name : i - others.length;
       make("option", "", this.across, { value: key }).textContent = name;
     });
   }
@@ -361,20 +363,22 @@ class View {
 
   /** Return the horizontal position of a dot, and the ticks of that axis. */
   dotsAxis() {
-    const { axes, columns } = this.data;
-    const key = this.state.x;
-    if (!OTHER_COLUMNS.includes(key) && axes[key]) {
-      return { column: columns[key], ticks: axes[key].ticks, name: axes[key].name };
+    const { axes, columns, others } = this.data;
+    let key = this.state.x;
+    if (!others.includes(key)) {
+      if (axes[key]) return { column: columns[key], ticks: axes[key].ticks, name: axes[key].name };
+      key = "trial number";
     }
-    const column = columns[OTHER_COLUMNS.includes(key) ? key : "trial number"];
-    const low = key === "seconds" && this.state.log ? Math.min(...column) : 0;
-    const high = Math.max(...column, 1e-3);
-    const isLog = key === "seconds" && this.state.log;
+    const column = columns[key];
+    const known = column.filter((x) => !Number.isNaN(x));
+    const isLog = key in LABELS && this.state.log;
+    const low = isLog ? Math.min(...known) : 0;
+    const high = Math.max(...known, 1e-3);
     const axis = { low, high, whole: key !== "seconds" };
     return {
       column: column.map((x) => position(x, low, high, isLog)),
       ticks: [0, 0.25, 0.5, 0.75, 1].map((x) => [x, textAt(axis, x, isLog)]),
-      name: key === "seconds" ? "seconds of the trial" : "trial number",
+      name: LABELS[key] || key,
     };
   }
 
@@ -413,7 +417,7 @@ class View {
       context.fillStyle = colours.scale[this.colourOf(trial)];
       context.fillRect(x - 2.5, y - 2.5, 5, 5);
     }
-    if (this.state.x === "seconds") this.drawFront(context, colours);
+    if (this.state.x in LABELS) this.drawFront(context, colours);
     for (const [trial, colour] of this.marked(colours)) {
       context.strokeStyle = colour;
       context.lineWidth = 2;
@@ -422,7 +426,7 @@ class View {
     }
   }
 
-  /** Draw the Pareto front: trials that no other beats in both value and seconds. */
+  /** Draw the Pareto front: trials that no other beats in both value and cost. */
   drawFront(context, colours) {
     const byTime = [...this.dots].sort((one, other) => one[1] - other[1] || other[2] - one[2]);
     let lowest = -Infinity;
@@ -589,7 +593,7 @@ class View {
   }
 
   showDetails() {
-    const { title, rows, reason, curve, value_name: name } = this.model.get("details");
+    const { title, rows, reason, log, curve, value_name: name } = this.model.get("details");
     this.details.replaceChildren();
     if (!title) {
       this.details.textContent = "Drag along an axis to choose a range. "
@@ -605,6 +609,11 @@ class View {
       make("td", "", row).textContent = value;
     }
     if (curve.length) this.drawCurve(curve, name);
+    if (log) {
+      const box = make("details", "", this.details);
+      make("summary", "", box).textContent = "log";
+      make("div", "hpo-reason", box).textContent = log;
+    }
   }
 
   drawCurve(curve, name) {

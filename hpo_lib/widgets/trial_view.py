@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,12 @@ from hpo_lib.plots.parameter_axes import unit_heights, unit_ticks
 from hpo_lib.plots.trials import trial_points
 from hpo_lib.space.parameters import ChoiceParameter, Parameter
 from hpo_lib.space.search_space import SearchSpace
-from hpo_lib.space.values import Value
+from hpo_lib.space.values import Configuration, Value
 from hpo_lib.trials import VALIDATION_ERROR, RecordedTrial
 from hpo_lib.widgets.front_end import in_turn
+
+CountWeights = Callable[[Configuration], int]
+"""Returns the number of weights of a configuration's network."""
 
 _NO_TRIAL = -1
 
@@ -30,8 +34,9 @@ class TrialView(AnyWidget):
 
     Attributes:
         axes: name, ticks and range of each searched parameter, then of the value.
-        table: heights along these axes but the last, then values, seconds and numbers of the
-            trials: rows of `float32`, NaN for what is missing.
+        others: names of what has no axis, but may lie across the dots.
+        table: heights along these axes but the last, then values, then the others: rows of
+            `float32` with an entry per trial, NaN for what is missing.
         incumbent: index of the incumbent, -1 where there is none.
         state: brushed ranges and switches, as the page left them.
         selected: number of the trial that was clicked, -1 before.
@@ -42,6 +47,7 @@ class TrialView(AnyWidget):
     _css = Path(__file__).with_name("trial_view.css")
 
     axes = List().tag(sync=True)
+    others = List().tag(sync=True)
     table = Bytes().tag(sync=True)
     incumbent = Int(_NO_TRIAL).tag(sync=True)
     state = Dict().tag(sync=True)
@@ -51,14 +57,21 @@ class TrialView(AnyWidget):
     def __init__(self) -> None:
         super().__init__()
         self._finished: dict[int, RecordedTrial] = {}
+        self._weights: dict[int, float] = {}
         self.observe(self._on_select, "selected")
 
-    def show(self, trials: Sequence[RecordedTrial], space: SearchSpace) -> None:
+    def show(
+        self,
+        trials: Sequence[RecordedTrial],
+        space: SearchSpace,
+        n_weights: CountWeights | None = None,
+    ) -> None:
         """Show the finished ones of some trials, with the ranges that are brushed.
 
         Args:
             trials: trials of one study.
             space: the study's search space.
+            n_weights: returns the number of weights of a configuration's network, if known.
         """
         points = trial_points(trials, space)
         # Trials outside the study's space are part of no figure.
@@ -67,16 +80,30 @@ class TrialView(AnyWidget):
         self._finished = {trial.number: trial for trial in finished}
 
         heights = [unit_heights(p, points.positions[p.name]) for p in points.parameters]
-        seconds = [trial.spent_seconds for trial in finished]
-        rows = [*heights, points.values, seconds, points.numbers]
+        others = {
+            "seconds": [trial.spent_seconds for trial in finished],
+            "trial number": points.numbers,
+        }
+        if n_weights is not None:
+            others["weights"] = [self._count_weights(trial, n_weights) for trial in finished]
+        rows = [*heights, points.values, *others.values()]
         axes = [_describe_axis(parameter) for parameter in points.parameters]
         axes.append({"name": points.value_name})
 
         # One message, so that the page never sees half of it.
         with self.hold_sync():
             self.axes = axes if finished else []
+            self.others = list(others)
             self.table = np.array(rows, dtype=np.float32).tobytes()
             self.incumbent = _NO_TRIAL if points.incumbent is None else points.incumbent
+
+    def _count_weights(self, trial: RecordedTrial, n_weights: CountWeights) -> float:
+        """Return the weights of a trial's network, counted once; NaN where it did not train."""
+        if not trial.is_completed:
+            return math.nan
+        if trial.number not in self._weights:
+            self._weights[trial.number] = n_weights(trial.configuration)
+        return self._weights[trial.number]
 
     @in_turn()
     def _on_select(self, _: object) -> None:
@@ -113,9 +140,25 @@ def describe_trial(trial: RecordedTrial) -> dict[str, Any]:
         "title": f"Trial {trial.number}: {trial.outcome}{value}, {seconds} s",
         "reason": trial.record.reason or (f"warm start from {source}" if source else ""),
         "rows": [(name, _text(value)) for name, value in trial.configuration.items()],
+        "log": _describe_run(trial),
         "curve": [error if math.isfinite(error) else None for error in errors],
         "value_name": VALIDATION_ERROR,
     }
+
+
+def _describe_run(trial: RecordedTrial) -> str:
+    """Return when and where a trial ran, and the traceback of its failure."""
+    record = trial.record
+    lines: list[str] = []
+    for event, time in (("started", record.started), ("ended", record.finished)):
+        if time is not None:
+            moment = datetime.fromtimestamp(time).astimezone()
+            lines.append(f"{event} {moment:%Y-%m-%d %H:%M:%S}")
+    if record.worker:
+        lines.append(f"on worker {record.worker}")
+    if record.traceback:
+        lines.append(record.traceback)
+    return "\n".join(lines)
 
 
 def _text(value: Value) -> str:

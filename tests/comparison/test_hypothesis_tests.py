@@ -75,6 +75,20 @@ def test_the_effect_goes_with_the_winner():
     assert "a ends below b at 1 trials (p = 0.002, effect size 1.00)" in verdict(frame)
 
 
+def test_a_pair_has_the_interval_that_superiority_gives_at_the_end():
+    frame = finals_frame({"a": [1.0, 2.0, 3.0, 4.0], "b": [2.0, 3.0, 3.0, 1.0], "c": [math.nan]})
+    row = separations(frame).iloc[0]
+    end = superiority(frame).iloc[-3]
+    assert (row.a, row.b) == (end.a, end.b) == ("a", "b")
+    assert row.probability == end.probability == 0.625
+    assert (row.low, row.high) == (end.low, end.high)
+    assert 0 < row.low < 0.625 < row.high < 1
+
+    apart = finals_frame({"a": [1.0], "b": [2.0]}).assign(seed=[0, 1])
+    row = separations(apart).iloc[0]
+    assert (row.n_seeds, row.low, row.high) == (0, 0.0, 1.0)
+
+
 def test_ties_are_counted_and_are_no_evidence():
     row = separations(finals_frame({"a": [1.0, 1.0, 2.0], "b": [1.0, 1.0, 2.0]})).iloc[0]
     assert (row.ties, row.a_wins, row.p) == (3, 0, 1.0)

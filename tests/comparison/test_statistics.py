@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from hpo_lib.comparison.hypothesis_tests import superiority
-from hpo_lib.comparison.statistics import any_time, budget_to_target, final_values, summary
+from hpo_lib.comparison.statistics import (
+    any_time,
+    budget_to_target,
+    equal_budgets,
+    final_values,
+    summary,
+)
 from tests.comparison.frames import curves_frame, finals_frame
 
 
@@ -52,6 +58,16 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
 def test_a_study_that_ended_early_keeps_its_incumbent():
     table = any_time(curves_frame({"grid": [[2.0, 1.0]], "random": [[3.0, 3.0, 0.5]]}))
     assert list(table[table.strategy == "grid"]["median"]) == [2.0, 1.0, 1.0]
+
+
+def test_equal_budgets_end_with_the_shortest_study():
+    frame = curves_frame({"a": [[3.0, 2.0, 1.0]], "b": [[2.0, 2.0], [4.0, 3.0, 0.0]]})
+    cut = equal_budgets(frame)
+    assert cut["trial"].max() == 2
+    assert final_values(cut)["b"].tolist() == [2.0, 3.0]
+    # 11 seconds for each trial
+    assert equal_budgets(frame, "seconds").attrs["seconds"] == 22.0
+    assert final_values(equal_budgets(frame, "seconds"))["a"].tolist()[0] == 2.0
 
 
 def test_failed_first_trials_count_as_worse_than_anything():

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import optuna
 import pytest
 
 from hpo_lib.comparison.hypothesis_tests import separations
-from hpo_lib.comparison.studies import compare_studies, space_differences
+from hpo_lib.comparison.run import compare
+from hpo_lib.comparison.studies import compare_studies, group_studies, space_differences
 from hpo_lib.plots.comparison import plot_comparison, plot_final_values
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.study.run import run_study
@@ -54,3 +56,42 @@ def test_spaces_are_compared_by_the_parameters_that_differ(studies):
 def test_a_label_without_a_study_is_refused(studies):
     with pytest.raises(ValueError, match="studies must hold a study for each label"):
         compare_studies(studies)
+
+
+def test_a_storage_or_a_folder_is_grouped_by_what_differs_beside_the_seed(tmp_path):
+    options: dict[str, Any] = {"workers": 0, "progress": False}
+    space = SearchSpace.from_yaml(WIDE)
+    first, second = tmp_path / "first.db", tmp_path / "second.db"
+
+    # Seeds are in their order, whichever was run first.
+    compare(lambda c: c["x"], space, ["random", "sobol"], [2, 0], 3, storage=first, **options)
+    for name, seed in (("again-1", 4), ("again-2", 4), ("7", 1)):
+        run_study(
+            lambda c: c["x"], space, "random", 2, name=name, seed=seed, storage=first, **options
+        )
+    grouped = group_studies(first)
+    assert {label: len(several) for label, several in grouped.items()} == {
+        "comparison random": 2,
+        "comparison sobol": 2,
+        "again-1": 1,  # the same seed twice is no further evidence
+        "again-2": 1,
+        "7": 1,
+    }
+    names = [study.study_name for study in grouped["comparison random"]]
+    assert names == ["comparison random seed 0", "comparison random seed 2"]
+    frame = compare_studies(first)
+    assert frame.groupby("strategy")["seed"].nunique()["comparison sobol"] == 2
+
+    for name in ("7", "alone seed 3"):
+        run_study(
+            lambda c: c["x"], space, "random", 2, name=name, seed=1, storage=second, **options
+        )
+    assert list(group_studies(tmp_path))[-3:] == ["7", "7 (2)", "alone"]
+    assert list(group_studies(list(grouped["7"]))) == ["7"]
+
+
+def test_trials_that_still_run_are_no_part_of_a_comparison():
+    study = optuna.create_study()
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=3)
+    study.ask()
+    assert compare_studies([study])["trial"].tolist() == [1, 2, 3]

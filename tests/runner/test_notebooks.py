@@ -29,10 +29,10 @@ WRITTEN = [
         for name in (
             *("class_counts", "images", "baseline", "prior", "belief_3", "belief_5", "belief_8"),
             *("gp_minimize", "any_time", "pruning"),
-            *("comparison_trials", "final_values"),
+            *("comparison_trials", "final_values", "distribution"),
             *("replay_surrogate", "replay_trials", "replay_seconds", "replay_odds", "ranks"),
             *("test_errors", "parallel_coordinates", "slices", "importance", "ablation"),
-            *("pair_matrix", "slice", "confusion_matrix"),
+            *("rank_pairs", "pareto", "pair_matrix", "slice", "confusion_matrix"),
             *("scale_timeline", "scale_simulated"),
             *("own_network_curves", "own_network_any_time", "own_network_engine"),
             *("own_model_any_time", "own_model_importance"),

@@ -739,6 +739,59 @@ def test_wrong_evidence_is_found_out():
     assert best.params["x"] == pytest.approx(0.2, abs=0.05)
 
 
+def line_study_after(evidence, own=()):
+    """Return a study with values of an earlier one and its own, both functions of x."""
+    study = optuna.create_study(sampler=BayesSampler(0, LINE))
+    for x in np.linspace(0, 1, 15).tolist():
+        earlier = create_trial(
+            value=evidence(x),
+            params={"x": x},
+            distributions=LINE.distributions(),
+            user_attrs={RECORD_KEY: {"warm_start": "earlier#0"}},
+        )
+        study.add_trial(earlier)
+    for x in own:
+        trial = create_trial(
+            value=abs(x - 0.2),
+            params={"x": x},
+            distributions=LINE.distributions(),
+        )
+        study.add_trial(trial)
+    return study
+
+
+def test_contradicted_evidence_changes_no_choice():
+    own = [0.95, 0.8, 0.6, 0.45, 0.3]
+    reversed_values = line_study_after(lambda x: 1 - abs(x - 0.2), own)
+    shifted = line_study_after(lambda x: 3 - 5 * abs(x - 0.2), own)
+    assert next_x(reversed_values) == next_x(shifted) < 0.3
+
+
+def test_every_other_first_trial_tests_the_evidence():
+    study = line_study_after(lambda x: abs(x - 0.2) + 0.1)
+    search(study.sampler, LINE, lambda c: abs(c["x"] - 0.2), 5, study)
+    chosen = [trial.params["x"] for trial in study.trials[15:]]
+
+    alone = optuna.create_study(sampler=BayesSampler(0, LINE))
+    search(alone.sampler, LINE, lambda c: abs(c["x"] - 0.2), 5, alone)
+    design = [trial.params["x"] for trial in alone.trials]
+    assert chosen[::2] == design[::2]
+    assert chosen[1] == pytest.approx(0.2, abs=0.1)
+    assert chosen[3] == pytest.approx(0.2, abs=0.1)
+
+
+def test_a_prior_that_trials_contradict_is_left_out():
+    def chosen(default):
+        space = SearchSpace.from_yaml(
+            f"x: {{type: float, low: 0.0, high: 1.0, default: {default}}}"
+        )
+        study = line_study_after(lambda x: x, [0.95, 0.9, 0.6, 0.45, 0.3])
+        study.sampler = BayesSampler(0, space, 2, prior_std={"x": 0.05})
+        return space.suggest(study.ask())["x"]
+
+    assert chosen(0.9) == chosen(0.95)
+
+
 BELIEF = SearchSpace.from_yaml(
     """
 x: {type: float, low: 0.0, high: 1.0, default: 0.7}

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import threading
 import time
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,9 @@ from hpo_lib.study.catalog import open_study
 from hpo_lib.study.lease import lease_holder
 from hpo_lib.study.run import run_study
 from hpo_lib.study.workers.base import InProcess
-from tests.toys import TOY_SPACE, Learner, Waiting, bowl, record_of
+from hpo_lib.study.workers.dask_cluster import DaskWorkers
+from tests.clusters import Cluster
+from tests.toys import TOY_SPACE, Learner, Waiting, bowl, ending, record_of
 
 FAR = 60
 
@@ -233,12 +237,108 @@ def test_trials_with_rungs_share_what_workers_are_left():
     assert len(Path("log").read_text().splitlines()) == 6 * 9  # no segment ran twice
 
 
-def test_workers_that_cannot_be_more_or_fewer_say_so(tmp_path):
+@pytest.mark.slow
+def test_a_training_in_this_process_ends_here_before_the_next_goes_to_workers(tmp_path):
     objective = Waiting(str(tmp_path))
-    study = background(objective, 1, workers=0)
+    study = background(objective, 3, workers=0)
     study.start()
     until(lambda: objective.begun() == 1)
-    with pytest.raises(StudyError, match="only local processes"):
-        study.resize(2)
-    objective.let(1)
+    study.resize(2)
+    objective.let(9)
+    workers = [record_of(trial).worker for trial in study.wait().trials]
+    assert workers[0] == "driver"
+    assert {str(worker).partition("/")[0] for worker in workers[1:]} == {socket.gethostname()}
+
+
+def test_workers_that_are_none_are_refused_before_anything_changes():
+    study = background(workers=1)
+    for workers, problem in ((0, "workers must be at least 1"), ("two", "a number or an address")):
+        with pytest.raises(ValueError, match=problem):
+            study.resize(workers)
+    assert study.workers == 1
+
+
+@pytest.mark.slow
+def test_a_study_that_runs_moves_to_a_cluster_and_back_and_loses_nothing(tmp_path):
+    """The record is that of a run which nobody disturbed, and no segment runs twice."""
+    options = {"n_trials": 12, "rungs": (1, 2, 3)}
+    undisturbed = run_study(
+        Learner(str(tmp_path / "other")), TOY_SPACE, "random", name="u", workers=0, **options
+    )
+    log = tmp_path / "log"
+
+    def n_segments() -> int:
+        return len(log.read_text().splitlines()) if log.exists() else 0
+
+    with Cluster(workers=2) as cluster:
+        cluster.wait(2)
+        study = background(Learner(str(log)), workers=2, **options)
+        study.start()
+        until(lambda: n_segments() >= 4)
+        study.resize(cluster.address)
+        until(lambda: n_segments() >= 20)
+        study.resize(1)
+        moved = study.wait()
+
+    assert ending(moved) == ending(undisturbed)
+    assert n_segments() == 12 * 4
+    assert study.workers == 1
+    last_workers = [str(record_of(trial).worker) for trial in moved.trials]
+    assert {"w0", "w1"} & set(last_workers)
+    assert last_workers[-1].startswith(socket.gethostname())
+
+
+@pytest.mark.slow
+def test_a_cluster_is_added_while_a_training_and_a_pause_last(tmp_path):
+    objective = Waiting(str(tmp_path))
+    with Cluster(workers=1) as cluster:
+        cluster.wait(1)
+        study = background(objective, 4, workers=1)
+        study.start()
+        until(lambda: objective.begun() == 1)
+        study.resize(cluster.address)
+
+        # The cluster begins while the training here goes on.
+        until(lambda: objective.begun() == 2)
+        study.pause()
+        objective.let(2)
+        until(lambda: len(open_study("toy", "toy.db").trials) == 3)
+        study.resize(1)
+        study.start()
+        objective.let(9)
+        trials = study.wait().trials
+    workers = [str(record_of(trial).worker) for trial in trials]
+    assert workers[0].startswith(socket.gethostname())
+    assert workers[1] == "w0"
+    assert all(one.startswith(socket.gethostname()) for one in workers[2:])
+    assert objective.begun() == 4
+
+
+@pytest.mark.slow
+def test_an_address_where_nobody_answers_changes_nothing(tmp_path, monkeypatch):
+    # Dask waits as long as its patience says.
+    monkeypatch.setattr(DaskWorkers, "__init__", partialmethod(DaskWorkers.__init__, patience=0.5))
+    objective = Waiting(str(tmp_path))
+    study = background(objective, 2, workers=1)
+    study.start()
+    until(lambda: objective.begun() == 1)
+    with pytest.raises(StudyError, match="no Dask scheduler at"):
+        study.resize("tcp://127.0.0.1:1")
+    assert (study.workers, study.state) == (1, "running")
+    objective.let(9)
+    assert len(study.wait().trials) == 2
+
+
+def test_a_study_changes_its_space_before_and_after_it_runs():
+    study = background(workers=0)
+    with pytest.raises(StudyError, match="no studies in"):
+        study.change_space(TOY_SPACE.fix(depth=8))
+    study.start()
     study.wait()
+    changed = study.change_space(TOY_SPACE.fix(depth=8))
+    assert changed.study_name == "toy (version 2)"
+    assert study.state == "finished"
+    study.n_trials = 8
+    study.start()
+    trials = study.wait().trials
+    assert [record_of(trial).configuration["depth"] for trial in trials[6:]] == [8, 8]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
 from hpo_lib.training.config import DataConfig, TrainingConfig
@@ -82,6 +83,22 @@ def test_alternating_flips_show_both_sides_of_each_image_in_two_epochs() -> None
     assert 8 < sum(is_mirrored) < 32
     torch.testing.assert_close(second, first.flip(3))
     torch.testing.assert_close(third, first)
+
+
+def test_images_are_shrunk_in_the_first_epochs() -> None:
+    ramp = torch.arange(0, 240, 10, dtype=torch.uint8).expand(4, 3, 24, 24)
+    part = Part(ramp, torch.arange(4))
+    config = TrainingConfig(low_resolution=0.5, epochs=5, flip=False, crop_padding=0)
+    sizes: list[tuple[int, ...]] = []
+    for epoch in range(1, 6):
+        augment = make_augmentation(config, part, epoch)
+        images, _ = next(batches(part, 4, augment=augment))
+        assert images.is_contiguous(memory_format=torch.channels_last)
+        sizes.append(tuple(images.shape[2:]))
+        columns = (images.mean((0, 1, 2)) + 1) * 127.5
+        assert columns.mean().item() == pytest.approx(115, abs=1)
+        assert columns.tolist() == sorted(columns.tolist())
+    assert sizes == [(18, 18)] * 2 + [(24, 24)] * 3
 
 
 def test_cutout_blackens_a_square_in_each_image() -> None:

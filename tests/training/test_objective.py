@@ -215,3 +215,13 @@ def test_impossible_parts_are_refused_before_a_study_is_made(tmp_path: Path) -> 
     with pytest.raises(DataError, match="n_validation must be at most"):
         run_study(objective, space, "random", 3, name="x", storage=tmp_path / "s.db", workers=0)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_of_a_network_are_counted_without_training_it() -> None:
+    objective = TrainingObjective(SMALL, SMALL_DATA)
+    data = objective.load_images(SMALL)
+    for configuration in ({}, {"n_filters": SMALL.n_filters * 2}, {"stem": "whitening"}):
+        config = objective.configured(configuration)
+        network = objective.components(config, configuration).network(data)
+        expected = sum(weights.numel() for weights in network.parameters())
+        assert objective.n_weights(configuration) == expected

@@ -11,28 +11,38 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from hpo_lib.training.config import TrainingConfig
-from hpo_lib.training.loaders import ImageData
+from hpo_lib.training.loaders import ImageData, Part
 from hpo_lib.training.optimization import (
+    fit_norms,
     focal_loss,
     learning_rate,
+    make_average,
     make_loss,
     make_network,
     make_optimizer,
+    mean_logits,
     standard_components,
 )
 from tests.training.images import SMALL
 
 
 @given(
-    schedule=st.sampled_from(["cosine", "one_cycle", "constant"]),
+    schedule=st.sampled_from(["cosine", "one_cycle", "linear", "constant"]),
+    floor=st.sampled_from([0.0, 0.1]),
     epochs=st.integers(1, 12),
     warmup=st.integers(0, 15),
     steps=st.integers(1, 20),
 )
 def test_the_rate_rises_to_its_peak_and_never_rises_again(
-    schedule: Any, epochs: int, warmup: int, steps: int
+    schedule: Any, floor: float, epochs: int, warmup: int, steps: int
 ) -> None:
-    config = TrainingConfig(lr=0.5, schedule=schedule, epochs=epochs, warmup_epochs=warmup)
+    config = TrainingConfig(
+        lr=0.5,
+        schedule=schedule,
+        final_lr_fraction=floor,
+        epochs=epochs,
+        warmup_epochs=warmup,
+    )
     rates = [learning_rate(config, step, steps) for step in range(epochs * steps)]
     peak = rates.index(max(rates))
     assert rates[peak] == pytest.approx(0.5)
@@ -46,15 +56,24 @@ def test_the_rate_rises_to_its_peak_and_never_rises_again(
 
 
 @pytest.mark.parametrize(
-    ("schedule", "rates"),
+    ("schedule", "floor", "rates"),
     [
-        ("constant", [0.5, 1, 1, 1, 1, 1, 1, 1, 1, 1]),
-        ("one_cycle", [1 / 3, 2 / 3, 1, 1, 6 / 7, 5 / 7, 4 / 7, 3 / 7, 2 / 7, 1 / 7]),
-        ("cosine", [0.5, 1, *(0.5 + 0.5 * math.cos(math.pi * i / 8) for i in range(8))]),
+        ("constant", 0.2, [0.5, 1, 1, 1, 1, 1, 1, 1, 1, 1]),
+        ("one_cycle", 0.0, [1 / 3, 2 / 3, 1, 1, 6 / 7, 5 / 7, 4 / 7, 3 / 7, 2 / 7, 1 / 7]),
+        ("linear", 0.0, [0.5, 1, *(1 - i / 8 for i in range(8))]),
+        ("linear", 0.2, [0.5, 1, *(1 - i / 10 for i in range(8))]),
+        ("cosine", 0.0, [0.5, 1, *(0.5 + 0.5 * math.cos(math.pi * i / 8) for i in range(8))]),
+        ("cosine", 0.2, [0.5, 1, *(0.6 + 0.4 * math.cos(math.pi * i / 8) for i in range(8))]),
     ],
 )
-def test_schedules_over_ten_steps(schedule: Any, rates: list[float]) -> None:
-    config = TrainingConfig(lr=1.0, schedule=schedule, epochs=5, warmup_epochs=1)
+def test_schedules_over_ten_steps(schedule: Any, floor: float, rates: list[float]) -> None:
+    config = TrainingConfig(
+        lr=1.0,
+        schedule=schedule,
+        final_lr_fraction=floor,
+        epochs=5,
+        warmup_epochs=1,
+    )
     assert [learning_rate(config, step, 2) for step in range(10)] == pytest.approx(rates)
 
 
@@ -154,3 +173,61 @@ def test_a_whitening_stem_is_fitted_to_the_images_and_fixed() -> None:
     optimizer.step()
     assert torch.equal(whitening.weight, fitted)
     assert whitening.bias.abs().max() > 0
+
+
+def test_a_whitening_stem_sees_all_classes_of_a_sorted_part(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("hpo_lib.training.optimization._WHITENED", 20)
+    dark = torch.randint(0, 32, (100, 1, 8, 8), dtype=torch.uint8)
+    part = Part(torch.cat([dark, dark * 8]), torch.arange(200) // 100)
+    data = ImageData(None, ("dark", "bright"), part, part)
+    model = standard_components(replace(SMALL, stem="whitening")).network(data)
+    outputs = model.stem[0](part.images.float() / 127.5 - 1)
+    # fitted to dark images alone, the axes would be 64 times too long for the bright ones
+    assert outputs.var() < 2
+
+
+def test_an_average_keeps_a_share_of_itself_in_each_step() -> None:
+    model = make_network(SMALL, 1, 10)
+    assert make_average(SMALL, model) is None
+    average = make_average(replace(SMALL, ema_decay=0.75), model)
+    assert average is not None
+    bias = model.classifier.bias.data
+    for value in (1.0, 5.0, 9.0):
+        bias.fill_(value)
+        average.update_parameters(model)
+
+    # begins at the weights after the first step
+    expected = 0.75 * (0.75 * 1 + 0.25 * 5) + 0.25 * 9
+    torch.testing.assert_close(average.module.classifier.bias, torch.full((10,), expected))
+
+
+def test_norms_are_fitted_to_training_images() -> None:
+    images = torch.randint(0, 256, (600, 2, 5, 5), dtype=torch.uint8)
+    part = Part(images, torch.zeros(600).long())
+    norm = torch.nn.BatchNorm2d(2)
+    norm.running_mean.fill_(7)
+    fit_norms(norm, part, torch.Generator().manual_seed(0))
+    x = images / 127.5 - 1
+    torch.testing.assert_close(norm.running_mean, x.mean((0, 2, 3)), rtol=0, atol=0.03)
+    torch.testing.assert_close(norm.running_var, x.var((0, 2, 3)), rtol=0, atol=0.03)
+    assert norm.momentum == 0.1
+
+
+def test_views_of_an_image_are_mirrored_and_moved_along_a_diagonal() -> None:
+    images = torch.randn(3, 2, 6, 6)
+    network = torch.nn.Flatten()  # logits that are the pixels
+
+    def seen(evaluation: str) -> torch.Tensor:
+        return mean_logits(network, images, evaluation).view_as(images)
+
+    mirrored = (images + images.flip(3)) / 2
+    assert torch.equal(seen("plain"), images)
+    torch.testing.assert_close(seen("mirror"), mirrored)
+
+    moved = [images.roll((step, step), (2, 3)) for step in (1, -1)]
+    shifted = sum((image + image.flip(3)) / 2 for image in moved) / 2
+    inner = (..., slice(1, -1), slice(1, -1))
+    expected = (mirrored + shifted) / 2
+    torch.testing.assert_close(seen("mirror_and_shift")[inner], expected[inner])

@@ -74,6 +74,16 @@ def own(network: Any = build, **options: Any) -> TrainingObjective:
     return TrainingObjective(SMALL, SMALL_DATA, network=network, **options)
 
 
+def test_weights_of_an_own_network_are_counted_those_of_lazy_layers_too():
+    network = build(CONFIGURATION, 1, 10)
+    expected = sum(weights.numel() for weights in network.parameters())
+    assert own().n_weights(CONFIGURATION) == expected
+    images = own().load_images(SMALL).train.images
+    side = images.shape[-1] - 2
+    n_features = 4 * side * side
+    assert own(Viewing).n_weights(CONFIGURATION) == 4 * 9 + 4 + 10 * (n_features + 1)
+
+
 def whole(objective: TrainingObjective, configuration: Any = CONFIGURATION) -> Any:
     return objective(configuration, Segment(seed=5, start=0, stop=3, budget=3))
 

@@ -23,6 +23,7 @@ def on_meta(depth: int, **overrides: Any) -> ResNet:
     ("depth", "published"),
     [
         (8, 75_290),
+        (14, 172_506),
         (20, 269_722),
         (56, 853_018),
         (18, 11_173_962),
@@ -32,6 +33,7 @@ def on_meta(depth: int, **overrides: Any) -> ResNet:
 )
 def test_published_parameter_counts(depth: int, published: int) -> None:
     assert n_parameters(on_meta(depth)) == published
+    assert n_parameters(on_meta(depth, pre_activation=True)) == published
 
 
 @pytest.mark.parametrize(
@@ -57,8 +59,18 @@ def test_depth_is_the_number_of_weighted_layers() -> None:
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("shortcut", ["projection", "padding"])
-def test_every_activation_learns_with_both_shortcuts(activation: str, shortcut: str) -> None:
-    model = resnet(8, n_filters=4, activation=activation, shortcut=shortcut, in_channels=1)
+@pytest.mark.parametrize("pre_activation", [False, True])
+def test_every_activation_learns_with_both_shortcuts(
+    activation: str, shortcut: str, pre_activation: bool
+) -> None:
+    model = resnet(
+        8,
+        n_filters=4,
+        activation=activation,
+        shortcut=shortcut,
+        pre_activation=pre_activation,
+        in_channels=1,
+    )
     model(torch.randn(4, 1, 8, 8)).logsumexp(1).sum().backward()
     for name, value in model.named_parameters():
         assert value.grad is not None, name
@@ -97,6 +109,51 @@ def test_width_and_filter_size_per_stage() -> None:
         *[(4, 3, 3, 3), (4, 4, 3, 3), (4, 4, 3, 3)],
         *[(6, 4, 5, 5), (6, 6, 5, 5), (6, 4, 1, 1)],
     ]
+
+
+def test_stages_widen_by_a_factor() -> None:
+    def widths(**overrides: Any) -> list[int]:
+        model = on_meta(8, **overrides)
+        return [block.branch[0].out_channels for block in model.blocks]
+
+    assert widths() == [16, 32, 64]
+    assert widths(n_filters=16, width_growth=1.5) == [16, 24, 36]
+    assert widths(n_filters=10, width_growth=1) == [10, 10, 10]
+
+
+def test_a_block_of_pre_activations_adds_to_its_input_unchanged() -> None:
+    model = resnet(8, n_filters=4, activation="silu", pre_activation=True)
+    block = model.blocks[0]
+    torch.nn.init.zeros_(block.branch[-1].weight)
+    x = torch.randn(2, 4, 6, 6)  # of both signs
+    assert torch.equal(block(x), x)
+
+    names = [type(layer).__name__ for layer in block.branch]
+    assert names == ["BatchNorm2d", "SiLU", "Conv2d"] * 2
+    assert [type(layer).__name__ for layer in model.stem] == ["Conv2d"]
+    assert [type(layer).__name__ for layer in model.last_norm] == ["BatchNorm2d", "SiLU"]
+
+
+def test_residual_convolutions_can_begin_as_the_identity() -> None:
+    model = resnet(8, n_filters=4, residual_init="dirac", shortcut="projection")
+    narrow, wide, _ = model.blocks
+    x = torch.randn(2, 4, 6, 6)
+    assert torch.equal(narrow.branch[0](x), x)
+    assert torch.equal(narrow.branch[3](x), x)
+    widened = wide.branch[0](x)
+    assert torch.equal(widened[:, :4], x[:, :, ::2, ::2])
+    assert widened[:, 4:].std() > 0.1
+    assert torch.equal(wide.shortcut[0](x)[:, :4], x[:, :, ::2, ::2])
+    assert not torch.equal(model.stem[0].weight[0, 0], torch.eye(3))
+
+
+@pytest.mark.parametrize("pooling", ["average", "max"])
+def test_logits_are_pooled_over_pixels_and_scaled(pooling: str) -> None:
+    model = resnet(8, n_filters=4, pooling=pooling, logit_scale=0.25).eval()
+    x = torch.randn(2, 3, 8, 8)
+    features = model.blocks(model.stem(x)).flatten(2)
+    pooled = features.amax(2) if pooling == "max" else features.mean(2)
+    torch.testing.assert_close(model(x), model.classifier(pooled) / 4)
 
 
 def test_padding_shortcut_keeps_pixels_and_adds_zero_channels() -> None:
@@ -152,6 +209,8 @@ def test_weights_follow_the_seed() -> None:
         (8, {"n_filters": [8, 4, 4]}, "'padding' needs n_filters that never fall .*got 8 then 4"),
         (8, {"activation": "swish"}, "activation must be one of relu, .*silu, got 'swish'"),
         (8, {"shortcut": "none"}, "shortcut must be one of projection, padding, got 'none'"),
+        (8, {"residual_init": "zero"}, "residual_init must be one of he, dirac, got 'zero'"),
+        (8, {"pooling": "min"}, "pooling must be one of average, max, got 'min'"),
         (8, {"block": "wide"}, "block must be one of basic, bottleneck, got 'wide'"),
         (8, {"dropout": 1.0}, "dropout must be at least 0 and below 1, got 1.0"),
         (8, {"stride": 0}, "stride must be at least 1, got 0"),

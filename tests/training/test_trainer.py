@@ -28,6 +28,8 @@ from tests.training.images import SMALL, curves
         {"flip": True, "momentum": 0.0, "loss": "label_smoothing", "schedule": "constant"},
         {"optimizer": "muon", "norm_bias_lr_factor": 8.0, "stem": "whitening"},
         {"flip": True, "alternate_flip": True, "cutout": 3, "evaluation": "mirror"},
+        {"ema_decay": 0.9, "low_resolution": 0.5, "evaluation": "mirror_and_shift"},
+        {"pre_activation": True, "residual_init": "dirac", "pooling": "max", "schedule": "linear"},
     ],
 )
 def test_continuing_gives_the_numbers_of_never_stopping(
@@ -41,8 +43,10 @@ def test_continuing_gives_the_numbers_of_never_stopping(
     assert len(whole.seconds) == 3
     assert whole.status == "completed"
     states = [torch.load(tmp_path / f"{n}.pt", weights_only=True) for n in ("whole", "parts")]
-    for name in states[0]["model"]:
-        assert torch.equal(states[0]["model"][name], states[1]["model"][name])
+    assert ("average" in states[0]) == ("ema_decay" in changes)
+    for kind in states[0].keys() & {"model", "average"}:
+        for name in states[0][kind]:
+            assert torch.equal(states[0][kind][name], states[1][kind][name])
     assert states[0]["best"]["epoch"] == states[1]["best"]["epoch"]
     assert not [path for path in tmp_path.iterdir() if path.suffix != ".pt"]
 
@@ -73,6 +77,23 @@ def test_mirror_images_are_evaluated_like_their_originals(data: ImageData, tmp_p
     )
     plain = replace(config, evaluation="plain")
     assert evaluate(plain, path, part).loss != evaluate(plain, path, mirrored).loss
+
+
+def test_averaged_weights_are_validated_kept_and_evaluated(
+    data: ImageData, tmp_path: Path
+) -> None:
+    config = replace(SMALL, ema_decay=0.98, lr=0.5, schedule="constant")
+    path = tmp_path / "network.pt"
+    result = train(config, data, save_to=path)
+    last = evaluate(config, path, data.validation, weights="last")
+    assert last.loss == pytest.approx(result.validation_loss[-1])
+    best = evaluate(config, path, data.validation)
+    assert best.error == min(result.validation_error)
+
+    # steps of this length are noise, which the average has less of
+    raw = train(replace(config, ema_decay=0.0), data)
+    assert raw.train_loss[0] == result.train_loss[0]
+    assert result.validation_loss[-1] < raw.validation_loss[-1]
 
 
 def test_the_seed_decides_everything(data: ImageData) -> None:

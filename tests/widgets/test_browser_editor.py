@@ -8,6 +8,7 @@ import pytest
 
 from hpo_lib.space.search_space import SearchSpace
 from tests.space.test_space import EXAMPLE
+from tests.widgets.saving import save
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -119,11 +120,7 @@ def test_a_space_is_built_from_nothing(lab, page, tmp_path):
     status.get_by_text("Valid and saved").wait_for()
     shoot("6_saved")
     assert (folder / "space.yaml").read_text() == EXAMPLE
-    page.keyboard.press("Control+s")
-    page.wait_for_function(
-        "async () => (await (await fetch('/api/contents/editor.ipynb')).text())"
-        ".includes('widget-view')"
-    )
+    save(page, folder / "editor.ipynb", "widget-view")
 
     page.reload()
     page.locator(".hpo-editor").get_by_role("status").wait_for(timeout=120_000)

@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 
+from tests.widgets.saving import save
+
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 CODE = f"""import sys
 sys.path.insert(0, {str(Path(__file__).parents[2])!r})
-from hpo_lib import SearchSpace, SpaceEditor, StudyMonitor, SurrogateExplorer, run_study
+from hpo_lib import BackgroundStudy, SearchSpace, SpaceEditor, StudyMonitor, run_study
+from hpo_lib import SurrogateExplorer
 from tests.toys import TOY_SPACE, bowl
 settings = {{"storage": "toy.db", "workers": 0, "progress": False}}
 study = run_study(bowl, TOY_SPACE, "random", 12, name="toy", **settings)
@@ -24,7 +27,8 @@ WIDGETS = ("editor", "monitor", "explorer")
 def notebook(lab, page, tmp_path) -> str:
     """The address of a notebook with the three widgets, which has run."""
     cell = {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None}
-    sources = (CODE, "StudyMonitor('toy', 'toy.db')", "SurrogateExplorer(study)")
+    monitor = "BackgroundStudy(bowl, TOY_SPACE, 'random', 12, name='toy', **settings)"
+    sources = (CODE, f"StudyMonitor({monitor})", "SurrogateExplorer(study)")
     cells = [{**cell, "id": f"c{i}", "source": source} for i, source in enumerate(sources)]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
     content = {"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}
@@ -53,6 +57,14 @@ def test_widgets_are_seen_heard_and_reached_by_the_keyboard(notebook, page, tmp_
 
 def check_both_themes(page: Any, pictures: Path) -> None:
     from axe_playwright_python.sync_playwright import Axe  # most tests need no browser
+    from playwright.sync_api import expect
+
+    for name in ("Hold row 3", "Hold depth"):
+        lock = page.get_by_role("button", name=name, exact=True)
+        expect(lock).to_have_attribute("aria-pressed", "false")
+        lock.focus()
+        page.keyboard.press("Enter")
+        expect(lock).to_have_attribute("aria-pressed", "true")
 
     for theme in ("Light", "Dark"):
         for name in ("Settings", "Theme", f"JupyterLab {theme}"):
@@ -133,12 +145,8 @@ def check_reopening(page: Any, tmp_path: Path) -> None:
         expect(one).to_be_hidden()
     page.get_by_label("Vertical axis").select_option("depth")
     page.wait_for_timeout(2500)  # for the figures at rest
-    page.keyboard.press("Control+s")
     path = tmp_path / "notebooks" / "looks.ipynb"
-    page.wait_for_function(
-        "async () => (await (await fetch('/api/contents/looks.ipynb')).text())"
-        ".includes('hpo-static')"
-    )
+    save(page, path, "hpo-static")
     outputs = [cell["outputs"] for cell in json.loads(path.read_text())["cells"]]
     assert [len(several) for several in outputs[:3]] == [2, 2, 2]
 

@@ -9,6 +9,7 @@ import pytest
 
 from hpo_lib.study.catalog import open_study
 from tests.toys import Waiting, record_of
+from tests.widgets.saving import save
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -77,11 +78,7 @@ def test_a_study_is_run_stopped_and_questioned_from_the_page(lab, page, tmp_path
     page.get_by_text("seen 3", exact=True).wait_for()
     says("running · 1 of 8")
     shoot("2_running")
-    page.keyboard.press("Control+s")
-    page.wait_for_function(
-        "async () => (await (await fetch('/api/contents/monitor.ipynb')).text())"
-        ".includes('widget-view')"
-    )
+    save(page, folder / "monitor.ipynb", "widget-view")
 
     # the page is closed and opened again; the study has gone on
     page.goto("about:blank")

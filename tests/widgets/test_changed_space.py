@@ -31,6 +31,7 @@ def test_an_explorer_searches_the_slice_of_a_held_value():
     run_study(bowl, TOY_SPACE, "bayes", 8, **CALL)
     study = run_study(bowl, TOY_SPACE.fix(depth=8), "bayes", 11, change_space=True, **CALL)
     explorer = SurrogateExplorer(study)
-    assert "depth" not in explorer.sliders
+    assert explorer.held == {"depth": 8}
+    assert explorer.sliders["depth"].disabled
     assert explorer.configuration == incumbent(study).configuration
     assert explorer.configuration["depth"] == 8

@@ -86,6 +86,23 @@ def test_the_buttons_run_pause_and_stop_a_study_and_raise_its_budget(tmp_path):
     assert "finished · 5 of 5" in monitor.status.value
 
 
+def test_a_number_of_workers_or_an_address_is_taken_and_all_else_refused():
+    study = BackgroundStudy(bowl, TOY_SPACE, "random", 4, name="toy", storage="toy.db", workers=2)
+    monitor = StudyMonitor(study)
+    assert monitor.workers.value == "2"
+    monitor.workers.value = " 3 "
+    until(lambda: study.workers == 3)
+    monitor.workers.value = "<two>"
+    until(lambda: monitor._problem)
+    monitor.refresh()
+    assert "the workers stay as they were: workers must be a number" in monitor.status.value
+    assert "<two>" not in monitor.status.value
+    monitor.workers.value = "tcp://127.0.0.1:8786"
+    until(lambda: study.workers == "tcp://127.0.0.1:8786")
+    monitor.refresh()
+    assert "stay as they were" not in monitor.status.value
+
+
 @pytest.mark.slow
 def test_a_study_of_an_earlier_kernel_keeps_its_budget():
     run(9)

@@ -68,3 +68,32 @@ def test_without_finished_trials_there_is_nothing_to_show():
     view = TrialView()
     view.show([], SearchSpace.preset("small"))
     assert view.axes == []
+
+
+def test_weights_are_counted_once_for_trials_that_trained(study):
+    counted: list[Any] = []
+
+    def n_weights(configuration):
+        counted.append(configuration)
+        return 10 * configuration["depth"]
+
+    view = TrialView()
+    trials = recorded_trials(study)
+    for _ in range(2):
+        view.show(trials, study_space(study), n_weights)
+    assert view.others == ["seconds", "trial number", "weights"]
+    weights = np.frombuffer(view.table, np.float32).reshape(len(view.axes) + 3, -1)[-1]
+    for trial, weight in zip(trials, weights, strict=True):
+        assert weight == 10 * trial.configuration["depth"] or (
+            trial.is_failed and weight != weight
+        )
+    assert len(counted) == sum(trial.is_completed for trial in trials)
+
+
+def test_a_click_shows_when_and_where_a_trial_ran_and_its_traceback(study):
+    view, table = shown(study)
+    view.selected = int(np.flatnonzero(np.isnan(table[4]))[0])
+    log = view.details["log"]
+    assert log.startswith("started 20")
+    assert "Traceback" in log
+    assert "no such depth <b>" in log

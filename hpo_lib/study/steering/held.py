@@ -30,7 +30,29 @@ class BestGiven(NamedTuple):
     std: float
 
 
-def best_given(study: optuna.Study, **values: Value) -> BestGiven:
+def incumbent_given(
+    study: optuna.Study,
+    **values: Value | None,
+) -> RecordedTrial | None:
+    """Return the best recorded trial of a study among those with given values, if there is one.
+
+    Args:
+        study: a study of `run_study`.
+        **values: as in `best_given`.
+
+    Raises:
+        SpaceError: a hyperparameter is unknown, or a value lies outside of its range.
+    """
+    space = study_space(study).fix(**values)
+    trials = [trial.as_evidence() for trial in recorded_trials(study)]
+    inside = [trial for trial in trials if space.contains(trial.configuration)]
+    return incumbent(inside)
+
+
+def best_given(
+    study: optuna.Study,
+    **values: Value | None,
+) -> BestGiven:
     """Return the best configuration of a study among those with given values.
 
     The surrogate is fitted to all trials and predicts in the slice alone. `change_space` with
@@ -38,7 +60,8 @@ def best_given(study: optuna.Study, **values: Value) -> BestGiven:
 
     Args:
         study: a study of `run_study`.
-        **values: a value by the name of its hyperparameter.
+        **values: a value by the name of its hyperparameter; None for one that the study holds and
+            that may vary here.
 
     Raises:
         SpaceError: a hyperparameter is unknown, or a value lies outside of its range.
@@ -57,7 +80,6 @@ def best_given(study: optuna.Study, **values: Value) -> BestGiven:
         message = f"a hyperparameter must be left to vary, got values for all: {values}"
         raise ValueError(message)
     trials = [trial.as_evidence() for trial in recorded_trials(study)]
-    inside = [trial for trial in trials if space.contains(trial.configuration)]
 
     surrogate = fit_surrogate(trials, space)
     encoder = surrogate.encoder
@@ -69,4 +91,10 @@ def best_given(study: optuna.Study, **values: Value) -> BestGiven:
     best = optimize_acquisition(encoder, negative_mean, surrogate.points, rng)[0]
     configuration = space.complete(encoder.decode(best))
     mean, std = surrogate.predict([configuration])
-    return BestGiven(incumbent(inside), configuration, float(mean[0]), float(std[0]))
+    observed = incumbent_given(study, **values)
+    return BestGiven(
+        observed,
+        configuration,
+        float(mean[0]),
+        float(std[0]),
+    )

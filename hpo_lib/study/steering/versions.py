@@ -21,7 +21,12 @@ from hpo_lib.exceptions import SpaceError, StudyChangedError, StudyError
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Value
 from hpo_lib.space.yaml_io import label
-from hpo_lib.study.catalog import newest_version, study_to_write, version_name
+from hpo_lib.study.catalog import (
+    load_version,
+    newest_version,
+    study_to_write,
+    version_name,
+)
 from hpo_lib.study.lease import hold_lease
 from hpo_lib.study.storage import Storage
 from hpo_lib.trials import LEASE_KEY, RECORD_KEY, StudyRecord, study_name, study_space
@@ -133,9 +138,9 @@ def begin_version(
 
         # From here on the name stands for the new version.
         record.write(study, next_version=following)
-    return optuna.load_study(
-        study_name=begun.study_name,
-        storage=backend,
+    return load_version(
+        begun.study_name,
+        backend,
         sampler=study.sampler,
         pruner=study.pruner,
     )
