@@ -27,6 +27,11 @@ def format_number(value: float, digits: int = 3) -> str:
     return text.removesuffix(".") if "e" not in text else f"{value:.{digits - 1}e}"
 
 
+def format_value(value: object) -> str:
+    """Return a value with three significant digits, words and whole numbers as they are."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
 def format_uncertain(value: float, error: float) -> str:
     """Return a value with its uncertainty, both rounded to what the uncertainty leaves known.
 
