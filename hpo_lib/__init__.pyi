@@ -45,6 +45,7 @@ from .study.catalog import open_study as open_study
 from .study.catalog import trials_frame as trials_frame
 from .study.gp_minimize import gp_minimize as gp_minimize
 from .study.retrain import best_configuration as best_configuration
+from .study.retrain import describe_retrained as describe_retrained
 from .study.retrain import retrain_top_k as retrain_top_k
 from .study.retrain import retrained_frame as retrained_frame
 from .study.run import estimate_cost as estimate_cost

@@ -7,9 +7,8 @@ from typing import NamedTuple, TypeGuard
 
 import numpy as np
 
-from hpo_lib.assessment.evidence import Evidence, join
+from hpo_lib.assessment.evidence import Evidence, join, number
 from hpo_lib.assessment.finding import Finding, Status
-from hpo_lib.formatting import format_value
 from hpo_lib.samplers.encoding import Axis
 from hpo_lib.samplers.surrogate import Surrogate
 from hpo_lib.space.parameters import ChoiceParameter, Parameter
@@ -59,11 +58,11 @@ class Edge(NamedTuple):
         """Return which way to widen, and how many of the `n_best` best trials lie there."""
         direction = "downwards" if self.bound == "lower" else "upwards"
         place = f"{self.n_top} of the best {n_best} at its {self.bound} bound"
-        return f"widen {self.name} {direction} ({format_value(self.value)}, {place})"
+        return f"widen {self.name} {direction} ({number(self.value)}, {place})"
 
     def __str__(self) -> str:
         place = "at its" if self.is_at else "predicted to be better at its"
-        text = f"{format_value(self.value)}, {place} {self.bound} bound"
+        text = f"{number(self.value)}, {place} {self.bound} bound"
         if self.n_opposite:
             text += f"; {self.n_opposite} of the best at the other one"
         return f"{self.name} ({text})"
@@ -79,12 +78,9 @@ def edge_finding(evidence: Evidence) -> Finding | None:
         evidence: the study.
     """
     surrogate = evidence.surrogate
-    top: list[RecordedTrial] = []
-    if surrogate is not None:
-        inside = [trial for trial in evidence.ranked if surrogate.encoder.encode(trial.params)]
-        top = inside[:_N_TOP]
+    top = _best_inside(evidence)
     if surrogate is None or not top:
-        sentence = "At least 3 completed trials are needed to tell."
+        sentence = "At least 4 completed trials are needed to tell."
         return Finding(_TOPIC, Status.CANT_SAY, sentence)
 
     searched = evidence.space.distributions()
@@ -93,7 +89,9 @@ def edge_finding(evidence: Evidence) -> Finding | None:
     if not ranges and not options:
         return None
 
-    edges = [edge for axis in ranges for edge in _edges(surrogate, top, axis)]
+    edges: list[Edge] = []
+    for axis in ranges:
+        edges += _edges(surrogate, top, axis)
     figures = {
         "edges": list(map(Edge._asdict, edges)),
         "options": options,
@@ -169,12 +167,21 @@ def _beyond(parameter: Parameter, value: Value) -> str:
     if len(numbers) < max(len(options), _MIN_OPTIONS):
         return ""
     if value == min(numbers):
-        return f"below {format_value(value)}"
-    return f"above {format_value(value)}" if value == max(numbers) else ""
+        return f"below {number(value)}"
+    return f"above {number(value)}" if value == max(numbers) else ""
 
 
 def _is_number(option: Value) -> TypeGuard[int | float]:
     return isinstance(option, int | float) and not isinstance(option, bool)
+
+
+def _best_inside(evidence: Evidence) -> list[RecordedTrial]:
+    """Return the best trials that lie inside the space, the best first."""
+    surrogate = evidence.surrogate
+    if surrogate is None:
+        return []
+    inside = [trial for trial in evidence.ranked if surrogate.encoder.encode(trial.params)]
+    return inside[:_N_TOP]
 
 
 def _has_edges(axis: Axis, searched: Collection[str]) -> bool:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from hpo_lib.assessment.ablation import AblationPath
-from hpo_lib.assessment.evidence import Evidence, join
+from hpo_lib.assessment.evidence import Evidence, join, number
 from hpo_lib.assessment.finding import Finding, Status
-from hpo_lib.formatting import count, format_uncertain, format_value
+from hpo_lib.formatting import count, format_uncertain
 from hpo_lib.space.values import Configuration
 
 _TOPIC = "What was found?"
@@ -25,7 +25,6 @@ def found_finding(evidence: Evidence) -> Finding:
         return Finding(_TOPIC, Status.CANT_SAY, sentence)
 
     default = evidence.space.default_configuration()
-    value = format_value(best.value)
     n = count(len(evidence.ranked), "completed trial")
     figures: dict[str, Any] = {
         "trial": best.number,
@@ -37,15 +36,15 @@ def found_finding(evidence: Evidence) -> Finding:
     changes = _describe_changes(best.configuration, default)
     if not changes:
         sentence = (
-            f"Nothing better than the default configuration ({value}; {n}): search "
+            f"Nothing better than the default configuration ({number(best.value)}; {n}): search "
             "longer, or widen the space."
         )
         return Finding(_TOPIC, Status.WARN, sentence, figures)
 
-    text = f"The best of {n} is trial {best.number} with {value}: {changes}."
+    text = f"The best of {n} is trial {best.number} with {number(best.value)}: {changes}."
     if best is not evidence.best:
         text = (
-            f"Of {n}, trial {best.number} ({value} in the search) is ahead when the "
+            f"Of {n}, trial {best.number} ({number(best.value)} in the search) is ahead when the "
             f"best are trained again: {changes}."
         )
     path = evidence.path
@@ -75,9 +74,9 @@ def _describe_changes(best: Configuration, default: Configuration) -> str:
     parts: list[str] = []
     for name, value in best.items():
         if name not in default:
-            parts.append(f"{name} {format_value(value)}")
+            parts.append(f"{name} {number(value)}")
         elif default[name] != value:
-            parts.append(f"{name} {format_value(value)} (default {format_value(default[name])})")
+            parts.append(f"{name} {number(value)} (default {number(default[name])})")
     return ", ".join(parts)
 
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from hpo_lib.assessment.evidence import Evidence
+from hpo_lib.assessment.evidence import Evidence, number
 from hpo_lib.assessment.finding import Finding, Status
-from hpo_lib.formatting import format_uncertain, format_value
-from hpo_lib.trials import RecordedTrial
+from hpo_lib.formatting import format_uncertain
 
 _TOPIC = "Was the best value luck?"
 _MIN_FRESH = 2
@@ -50,23 +49,22 @@ def luck_finding(
             they were trained as long as the best trial.
     """
     best = evidence.best
-    if best is None:
+    if best is None or best.value is None:
         return None
-    value = cast("float", best.value)
 
     # Retrained configurations are ranked by their means, so that the first one may be lucky, too.
     # By the final trainings nothing was chosen.
-    optimism = _from_final(evidence, best, final) or _from_retrained(evidence, best)
+    optimism = _from_final(evidence, final) or _from_retrained(evidence)
     if optimism is None:
-        return _estimate(evidence, best, value)
+        return _estimate(evidence)
 
-    fresh = format_uncertain(value + optimism.mean, optimism.high - optimism.mean)
+    fresh = format_uncertain(best.value + optimism.mean, optimism.high - optimism.mean)
     side = "above" if optimism.mean > 0 else "below"
     text = (
         f"{optimism.n} {optimism.source} of the best trial's configuration have {fresh} on "
-        f"average (95 %), {abs(optimism.mean):.1g} {side} its {format_value(value)} in the search."
+        f"average (95 %), {abs(optimism.mean):.1g} {side} its {number(best.value)} in the search."
     )
-    figures = {**optimism._asdict(), "search_value": value, "spread": evidence.spread}
+    figures = {**optimism._asdict(), "search_value": best.value, "spread": evidence.spread}
     if optimism.low > 0:
         return Finding(_TOPIC, Status.WARN, f"In part: {text}", figures)
     if optimism.high <= _TOLERATED * evidence.spread:
@@ -74,9 +72,10 @@ def luck_finding(
     return Finding(_TOPIC, Status.CANT_SAY, f"Too few trainings to tell: {text}", figures)
 
 
-def _from_retrained(evidence: Evidence, best: RecordedTrial) -> _Optimism | None:
+def _from_retrained(evidence: Evidence) -> _Optimism | None:
     """Read the optimism of the best trial out of a frame of `retrained_frame`."""
-    if evidence.retrained is None:
+    best = evidence.best
+    if evidence.retrained is None or best is None:
         return None
     source = "retrainings"
     if best is evidence.tuned and len(evidence.retrained) > 1:
@@ -87,13 +86,10 @@ def _from_retrained(evidence: Evidence, best: RecordedTrial) -> _Optimism | None
     return None
 
 
-def _from_final(
-    evidence: Evidence,
-    best: RecordedTrial,
-    final: pd.DataFrame | None,
-) -> _Optimism | None:
+def _from_final(evidence: Evidence, final: pd.DataFrame | None) -> _Optimism | None:
     """Compare with final trainings of the same length."""
-    if final is None or best is not evidence.tuned:
+    best = evidence.best
+    if final is None or best is None or best is not evidence.tuned or best.value is None:
         return None
 
     budget = len(best.record.validation_error)
@@ -103,7 +99,7 @@ def _from_final(
     if len(errors) < _MIN_FRESH:
         return None
     standard_error = errors.std(ddof=1) / math.sqrt(len(errors))
-    mean = float(errors.mean()) - cast("float", best.value)
+    mean = float(errors.mean()) - best.value
     return _with_interval(mean, float(standard_error), len(errors), "final trainings")
 
 
@@ -112,22 +108,26 @@ def _with_interval(mean: float, standard_error: float, n: int, source: str) -> _
     return _Optimism(mean, mean - half, mean + half, n, source)
 
 
-def _estimate(evidence: Evidence, best: RecordedTrial, value: float) -> Finding:
+def _estimate(evidence: Evidence) -> Finding:
     """Estimate the optimism by how far the surrogate's mean is above the best value."""
+    best = evidence.best
     advice = (
         "Train the best configurations again with fresh seeds (`retrain_top_k`) to measure it."
     )
-    surrogate = evidence.surrogate
-    if surrogate is None or surrogate.encoder.encode(best.params) is None:
+    point = None
+    if evidence.surrogate is not None and best is not None:
+        point = evidence.surrogate.encoder.encode(best.params)
+    if evidence.surrogate is None or best is None or best.value is None or point is None:
         return Finding(_TOPIC, Status.CANT_SAY, advice)
 
     # Shrinkage: the mean borrows from trials nearby.
-    mean, std = surrogate.predict([dict(best.params)])
-    optimism = float(mean[0]) - value
+    rows = evidence.surrogate.encoder.scale(np.array([point]))
+    mean, std = evidence.surrogate.model.predict(rows, return_std=True)
+    optimism = float(mean[0]) - best.value
     half = 1.96 * float(std[0])
     sentence = (
         f"It was not trained again. By the surrogate of {len(evidence.ranked)} trials, the best "
-        f"value {format_value(value)} is too low by {format_uncertain(optimism, half)} (95 %). "
+        f"value {number(best.value)} is too low by {format_uncertain(optimism, half)} (95 %). "
         f"{advice}"
     )
     figures = {"mean": optimism, "low": optimism - half, "high": optimism + half}

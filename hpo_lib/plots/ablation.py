@@ -56,8 +56,10 @@ def plot_ablation(
     ax.invert_yaxis()
     name = "value" if is_path else value_name(recorded_trials(source))
     ax.set(xlabel=f"predicted {name}", ylabel="changed so far, from the top")
+    changes = "change" if path.n_needed == 1 else f"{path.n_needed} changes"
+    verb = "earns" if path.n_needed == 1 else "earn"
     ax.set_title(
-        f"above the dotted line: {path.share:.0%} of the predicted gain",
+        f"the {changes} above the dotted line {verb} {path.share:.0%} of the predicted gain",
         fontsize=10,
     )
     return ax

@@ -88,7 +88,7 @@ def find_strategy(strategy: str) -> SamplerFactory:
     """
     if strategy in STRATEGIES:
         return STRATEGIES[strategy]
-    if ":" in strategy or "." in strategy:
+    if not inspect.isclass(strategy) and (":" in strategy or "." in strategy):
         sampler_class = _import_sampler(strategy)
         return lambda _space, seed, _n_trials: sampler_class(seed=seed)
     message = (

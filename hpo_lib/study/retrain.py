@@ -15,16 +15,17 @@ import optuna
 import pandas as pd
 
 from hpo_lib.checks import check_whole
+from hpo_lib.formatting import format_number, format_uncertain
 from hpo_lib.loop import as_objective
 from hpo_lib.objective import Objective
 from hpo_lib.samplers.simple import SpaceSampler
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration
-from hpo_lib.study.catalog import find_study, open_study
+from hpo_lib.study.catalog import open_study
 from hpo_lib.study.driver import trial_seed
 from hpo_lib.study.run import run_study
 from hpo_lib.study.settings import check_comparable, study_settings
-from hpo_lib.study.storage import Storage
+from hpo_lib.study.storage import Storage, read_storage
 from hpo_lib.trials import (
     RecordedTrial,
     StudyRecord,
@@ -158,11 +159,53 @@ def best_configuration(name: str, storage: Storage | None = None) -> Configurati
         name: name of the study that was searched.
         storage: as in `run_study`.
     """
-    retrained = retrained_frame(name, storage).dropna(subset="mean")
+    rows = _measured_rows(retrained_frame(name, storage))
     search = open_study(name, storage)
-    if len(retrained):
-        return recorded_trials(search)[retrained["trial"].iloc[0]].configuration
+    if rows:
+        return recorded_trials(search)[rows[0]["trial"]].configuration
     return _rank_configurations(search)[0].configuration
+
+
+def describe_retrained(frame: pd.DataFrame) -> str:
+    """Say how optimistic the search's best value was, and which configuration is best.
+
+    Args:
+        frame: as `retrained_frame` returns it.
+    """
+    rows = _measured_rows(frame)
+    if not rows:
+        return "no configuration has a fresh training"
+
+    searched = min(rows, key=lambda row: row["search_value"])
+    best = rows[0]
+    average = sum(row["optimism"] for row in rows) / len(rows)
+    return (
+        f"the search's best value was {format_number(searched['search_value'])} (trial "
+        f"{searched['trial']}); trained again it is {_format_mean(searched)}, "
+        f"{_format_change(searched['optimism'])}; the mean of all {len(rows)} retrained "
+        f"configurations is {_format_change(average)}; best by mean is trial {best['trial']} with "
+        f"{_format_mean(best)}"
+    )
+
+
+def _measured_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows with a fresh value, the best mean first."""
+    rows = cast("list[dict[str, Any]]", frame.to_dict("records"))
+    return [row for row in rows if row["n"] > 0]
+
+
+def _format_mean(row: dict[str, Any]) -> str:
+    if row["n"] < 2:
+        return f"{format_number(row['mean'])} (n = 1)"
+    mean = format_uncertain(row["mean"], row["standard_error"])
+    return f"{mean} (mean ± standard error, n = {row['n']})"
+
+
+def _format_change(optimism: float) -> str:
+    """Say how a mean of fresh trainings differs from the value in the search."""
+    if optimism > 0:
+        return f"{optimism:.1g} higher than in the search, which was partly luck"
+    return f"{abs(optimism):.1g} lower than in the search: no sign of luck"
 
 
 class _Repeats(SpaceSampler):
@@ -190,8 +233,9 @@ def _study_name(name: str) -> str:
 
 
 def _retrained_trials(name: str, storage: Storage | None) -> list[RecordedTrial]:
-    study = find_study(_study_name(name), storage)
-    return [] if study is None else own_trials(study)
+    if _study_name(name) not in optuna.get_all_study_names(read_storage(storage)):
+        return []
+    return own_trials(open_study(_study_name(name), storage))
 
 
 def _rank_configurations(search: optuna.Study) -> list[RecordedTrial]:

@@ -13,7 +13,12 @@ from hpo_lib.objective import Segment, SegmentResult
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration
 from hpo_lib.study.catalog import open_study
-from hpo_lib.study.retrain import best_configuration, retrain_top_k
+from hpo_lib.study.retrain import (
+    best_configuration,
+    describe_retrained,
+    retrain_top_k,
+    retrained_frame,
+)
 from hpo_lib.study.run import run_study
 from hpo_lib.trials import RECORD_KEY
 
@@ -159,9 +164,19 @@ def test_a_configuration_that_fails_comes_last(storage):
     assert best_configuration("s", storage)["x"] != best
 
 
-def test_without_fresh_trainings_the_best_trial_is_the_best_configuration(storage):
+def test_a_line_says_how_optimistic_it_was(storage):
     search(storage)
+    assert describe_retrained(retrained_frame("s", storage)) == (
+        "no configuration has a fresh training"
+    )
     assert best_configuration("s", storage)["x"] == open_study("s", storage).best_params["x"]
+    text = describe_retrained(retrain(storage, 3, 3))
+    best = open_study("s", storage).best_trial
+    assert f"(trial {best.number}); trained again it is" in text
+    assert "(mean ± standard error, n = 3), " in text
+    assert "higher than in the search, which was partly luck" in text
+    lower = retrained_frame("s", storage).assign(optimism=-0.02)
+    assert "0.02 lower than in the search: no sign of luck" in describe_retrained(lower)
 
 
 def test_what_does_not_compare_is_refused(storage):
