@@ -65,7 +65,13 @@ def plot_comparison(
     """
     check_member("show", show, INTERVALS)
     centre, low, high, description = INTERVALS[show]
-    data = any_time(frame, by, best_known=best_known)
+    n_resamples = 0 if show == "quartiles" else 1000
+    data = any_time(
+        frame,
+        by,
+        best_known=best_known,
+        n_resamples=n_resamples,
+    )
     ax = one_axes(ax)
     for i, (strategy, rows) in enumerate(data.groupby("strategy", sort=False)):
         name = f"{short_name(strategy)} (n = {count(int(rows['n_seeds'].iloc[0]), 'seed')})"
