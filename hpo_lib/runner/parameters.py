@@ -125,22 +125,19 @@ def read_profile(path: Path, profile: str, known: Sequence[Notebook]) -> dict[st
         message = f"no profile {profile!r} in {path}; there are: {', '.join(profiles)}"
         raise RunError(message)
 
-    shared = profiles[profile]
     # A mapping under a notebook's name is its section, any other one is a value.
-    sections: dict[str, Values] = {}
-    for notebook in known:
-        if isinstance(shared.get(notebook.name), dict):
-            sections[notebook.name] = shared.pop(notebook.name)
-
+    names = {notebook.name for notebook in known}
+    shared = profiles[profile]
+    sections = {key: shared[key] for key in names if isinstance(shared.get(key), dict)}
+    shared = {key: value for key, value in shared.items() if key not in sections}
     source = f"profile {profile!r} in {path}"
     _check_declared(shared, known, source)
-    for notebook in known:
-        _check_declared(sections.get(notebook.name, {}), [notebook], source)
 
     # A value of a notebook's own section goes before a shared one.
     values: dict[str, Values] = {}
     for notebook in known:
         section = sections.get(notebook.name, {})
+        _check_declared(section, [notebook], source)
         values[notebook.name] = _convert_all(notebook, shared | section)
     return values
 

@@ -160,6 +160,22 @@ class Acquisition:
         return np.array(log_passing)
 
 
+def weighted(
+    acquisition: AcquisitionFunction,
+    log_weight: AcquisitionFunction,
+    exponent: float = 1.0,
+) -> AcquisitionFunction:
+    """Return an acquisition function times a weight, both given by their logarithms.
+
+    Args:
+        acquisition: logarithm of an acquisition function, or "LCB", for which the weight is a
+            penalty in units of the transformed values.
+        log_weight: logarithm of a probability or a density.
+        exponent: of the weight.
+    """
+    return lambda points: acquisition(points) + exponent * log_weight(points)
+
+
 def with_task_columns(
     rows: Array,
     model: AveragedProcess,
@@ -303,15 +319,6 @@ class FeasibilityModel:
         total_std = np.hypot(std, self._model.noise_)
         return log_ndtr((mean - 0.5) / total_std)
 
-    def weight_by_probability(self, acquisition: AcquisitionFunction) -> AcquisitionFunction:
-        """Return the acquisition function with the logarithm of the probability added.
-
-        Args:
-            acquisition: logarithm of an acquisition function, or "LCB", for which the probability
-                is a penalty in units of the transformed values.
-        """
-        return lambda points: acquisition(points) + self.log_probability(points)
-
 
 class DefaultPrior:
     """Belief that good values lie around the defaults: a normal density around each of them.
@@ -350,17 +357,6 @@ class DefaultPrior:
         normal = np.exp(-0.5 * z**2)
         density = _UNIFORM_SHARE + (1 - _UNIFORM_SHARE) * normal
         return np.log(density).sum(axis=1)
-
-    def weight_by_prior(
-        self, acquisition: AcquisitionFunction, weight: float
-    ) -> AcquisitionFunction:
-        """Return the acquisition function with the prior added (Hvarfner et al., 2022, πBO).
-
-        Args:
-            acquisition: logarithm of an acquisition function.
-            weight: exponent of the prior: beta / n there.
-        """
-        return lambda points: acquisition(points) + weight * self.log_density(points)
 
     def sample(self, rng: np.random.Generator) -> Point:
         """Draw a point from the prior."""

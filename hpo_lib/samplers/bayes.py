@@ -21,6 +21,7 @@ from hpo_lib.samplers.acquisition import (
     FeasibilityModel,
     fit_cost_model,
     optimize_acquisition,
+    weighted,
     with_task_columns,
 )
 from hpo_lib.samplers.encoding import Array, Encoder, Point
@@ -221,14 +222,14 @@ class BayesSampler(GPSamplerBase):
         )
         if observations.failed:
             feasibility = FeasibilityModel(encoder, observations)
-            acquisition = feasibility.weight_by_probability(acquisition)
+            acquisition = weighted(acquisition, feasibility.log_probability)
         if self._space is not None and self._prior_std:
             prior = DefaultPrior(encoder, self._space, self._prior_std)
             is_full = (observations.task_columns == 1).all(axis=1)
             n_full = int(is_full.sum())
             weight = _PRIOR_WEIGHT / max(n_full, 1)
             if not self._is_prior_contradicted(prior, observations):
-                acquisition = prior.weight_by_prior(acquisition, weight)
+                acquisition = weighted(acquisition, prior.log_density, weight)
 
         # The best point that was not tried. Without a space, parameters that are not shared may
         # make a repeated point a new configuration.

@@ -19,7 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -117,14 +117,14 @@ class Driver:
     checkpoint_quota: int = 0
     callback: Callback | None = None
     stop: Sequence[StoppingRule] = ()
-    _running: dict[Future[Evaluation], _RunningTrial] = field(
-        default_factory=lambda: {}, init=False
-    )
-    _unfinished: deque[int] = field(default_factory=lambda: deque[int](), init=False)
-    _n_begun: int = field(default=0, init=False)
-    _failures: list[str] = field(default_factory=lambda: [], init=False)
-    _stop_reason: str | None = field(default=None, init=False)
-    _interrupt: threading.Event = field(default_factory=threading.Event, init=False)
+
+    def __post_init__(self) -> None:
+        self._running: dict[Future[Evaluation], _RunningTrial] = {}
+        self._unfinished: deque[int] = deque()
+        self._n_begun = 0
+        self._failures: list[str] = []
+        self._stop_reason: str | None = None
+        self._interrupt = threading.Event()
 
     def run(self, workers: Workers, *, keep_workers: bool) -> None:
         """Go on until the budget is spent, the strategy exhausted, or the study stopped.
