@@ -280,7 +280,9 @@ def plot_ranks(ranks: Ranks, ax: Axes | None = None) -> Axes:
         f"separable (Nemenyi: {ranks.critical_difference:.2f} apart)",
         fontsize=10,
     )
-    annotate_quality(ax, ranks.quality)
+    # Most of the objectives may be no surrogates: a warning alone stands below.
+    if ranks.quality is not None and ranks.quality.warning:
+        annotate_quality(ax, ranks.quality)
     return ax
 
 
