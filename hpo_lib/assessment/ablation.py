@@ -121,7 +121,8 @@ def ablation_path(
         ['', 'y', 'x']
     """
     space = study_space(study) if space is None else space
-    surrogate = fit_surrogate(with_retrained(recorded_trials(study), retrained), space)
+    trials = recorded_trials(study)
+    surrogate = fit_surrogate(with_retrained(trials, retrained), space)
     if configuration is None:
         best = incumbent(study)
         if best is None:
@@ -141,7 +142,7 @@ def ablation_path(
                 changed = {**values, name: value}
                 options.append(_predict(surrogate, space, name, changed))
         if not options:
-            return AblationPath(tuple(steps), value_name(recorded_trials(study)))
+            return AblationPath(tuple(steps), value_name(trials))
 
         step = min(options, key=lambda option: option.mean)
         values[step.name] = target[step.name]

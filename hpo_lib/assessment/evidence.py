@@ -164,11 +164,17 @@ class Evidence:
         if min(len(default), len(tuned)) < 2:
             return None
         mean = float(np.mean(default) - np.mean(tuned))
-        if np.ptp(default) == np.ptp(tuned) == 0:  # no noise
-            return MeasuredGain(mean, mean, mean, len(default), len(tuned))
-        test: Any = stats.ttest_ind(default, tuned, equal_var=False)
-        low, high = map(float, test.confidence_interval())
-        return MeasuredGain(mean, low, high, len(default), len(tuned))
+        low = high = mean
+        if np.ptp(default) > 0 or np.ptp(tuned) > 0:
+            test: Any = stats.ttest_ind(default, tuned, equal_var=False)
+            low, high = test.confidence_interval()
+        return MeasuredGain(
+            mean=mean,
+            low=float(low),
+            high=float(high),
+            n_default=len(default),
+            n_tuned=len(tuned),
+        )
 
     @cached_property
     def spread(self) -> float:

@@ -66,7 +66,12 @@ def found_finding(evidence: Evidence) -> Finding:
         return Finding(_TOPIC, Status.CANT_SAY, sentence, figures)
 
     needed = path.needed
-    figures |= {"needed": needed, "share": path.share, "gain": path.gain, "gain_half": half}
+    figures |= {
+        "needed": needed,
+        "share": path.share,
+        "gain": path.gain,
+        "gain_half": half,
+    }
     sentence = f"{text} It has {gain}. {_describe_path(path, needed)}"
     return Finding(_TOPIC, Status.PASS, sentence, figures)
 

@@ -85,7 +85,12 @@ def _from_retrained(evidence: Evidence) -> _Optimism | None:
         source = "retrainings (by which it was chosen, so that they may be lucky, too)"
     for row in evidence.retrained.to_dict("records"):
         if row["trial"] == best.number and row["n"] >= _MIN_FRESH:
-            return _with_interval(row["optimism"], row["standard_error"], int(row["n"]), source)
+            return _with_interval(
+                row["optimism"],
+                row["standard_error"],
+                int(row["n"]),
+                source,
+            )
     return None
 
 
@@ -98,7 +103,12 @@ def _from_final(evidence: Evidence) -> _Optimism | None:
         return None
     standard_error = errors.std(ddof=1) / math.sqrt(len(errors))
     mean = float(errors.mean()) - best.value
-    return _with_interval(mean, float(standard_error), len(errors), "final trainings")
+    return _with_interval(
+        mean,
+        float(standard_error),
+        len(errors),
+        "final trainings",
+    )
 
 
 def _with_interval(mean: float, standard_error: float, n: int, source: str) -> _Optimism:

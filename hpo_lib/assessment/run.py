@@ -67,7 +67,12 @@ def findings(
 
     final = None if final is None else check_final(final)
     space = study_space(study) if space is None else space
-    evidence = Evidence(study, space, retrained, final)
+    evidence = Evidence(
+        study=study,
+        space=space,
+        retrained=retrained,
+        final=final,
+    )
     found = [
         worth_finding(evidence),
         found_finding(evidence),

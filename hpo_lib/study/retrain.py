@@ -193,9 +193,12 @@ def with_retrained(
     together = list(trials)
     if frame is None or "values" not in frame:
         return together
+
     by_number = {trial.number: trial for trial in trials}
     for number, values in zip(frame["trial"], frame["values"], strict=True):
-        together += [replace(by_number[number], value=value) for value in values]
+        for value in values:
+            fresh = replace(by_number[number], value=value)
+            together.append(fresh)
     return together
 
 
@@ -221,26 +224,30 @@ def describe_retrained(frame: pd.DataFrame) -> str:
 
     candidates = [row for row in rows if not row["is_default"]] or rows
     searched = min(candidates, key=lambda row: row["search_value"])
-    average = sum(row["optimism"] for row in candidates) / len(candidates)
+    n = len(candidates)
+    average = sum(row["optimism"] for row in candidates) / n
     lines = [
         f"best value in the search: {format_number(searched['search_value'])} (trial "
         f"{searched['trial']}); trained again: {_format_mean(searched)}",
-        f"mean of all {len(candidates)} configurations that were trained again: "
-        f"{_format_change(average)}",
+        f"mean of all {n} configurations that were trained again: {_format_change(average)}",
         f"best by mean: trial {rows[0]['trial']} with {_format_mean(rows[0])}",
     ]
-    lines += [f"default: {_format_mean(row)}" for row in rows if row["is_default"]]
-    if len(candidates) > 1:
+    for row in rows:
+        if row["is_default"]:
+            lines.append(f"default: {_format_mean(row)}")
+    if n > 1:
         lines.append(_describe_order(candidates))
     return "\n".join(lines)
 
 
 def _describe_order(rows: list[dict[str, Any]]) -> str:
     """Say whether some configurations differ by more than their seeds (analysis of variance)."""
-    p = float(stats.f_oneway(*(row["values"] for row in rows)).pvalue)
+    values = [row["values"] for row in rows]
+    p = float(stats.f_oneway(*values).pvalue)
+    best = f"the best {len(rows)}"
     if p < _LEVEL:
-        return f"the best {len(rows)} differ by more than their seeds do (p = {p:.2g})"
-    return f"the best {len(rows)} differ by no more than their seeds do: their order may be luck"
+        return f"{best} differ by more than their seeds do (p = {p:.2g})"
+    return f"{best} differ by no more than their seeds do: their order may be luck"
 
 
 def _measured_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
