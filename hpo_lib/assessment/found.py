@@ -35,8 +35,9 @@ def found_finding(evidence: Evidence) -> Finding:
     }
     changes = _describe_changes(best.configuration, default)
     if not changes:
+        value = evidence.fresh_means.get(best.number, best.value)
         sentence = (
-            f"Nothing better than the default configuration ({number(best.value)}; {n}): search "
+            f"Nothing better than the default configuration ({number(value)}; {n}): search "
             "longer, or widen the space."
         )
         return Finding(_TOPIC, Status.WARN, sentence, figures)
