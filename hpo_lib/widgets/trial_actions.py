@@ -15,7 +15,6 @@ from markupsafe import Markup
 from hpo_lib.assessment.ablation import AblationPath, ablation_path
 from hpo_lib.exceptions import StudyError
 from hpo_lib.formatting import format_uncertain
-from hpo_lib.samplers.surrogate import Surrogate, fit_surrogate
 from hpo_lib.space.yaml_io import format_configuration
 from hpo_lib.study.catalog import trials_frame
 from hpo_lib.study.storage import translate_storage_errors
@@ -27,7 +26,6 @@ from hpo_lib.trials import (
     read_notes,
     recorded_trials,
     study_name,
-    study_space,
     write_note,
 )
 from hpo_lib.widgets.base import make_field
@@ -58,7 +56,6 @@ class TrialActions(VBox):
         self._view = view
         self._page = page
         self._study: optuna.Study | None = None
-        self._fitted: tuple[int, Surrogate] | None = None
 
         self.explain = self._make_button(
             "Explain",
@@ -176,21 +173,9 @@ class TrialActions(VBox):
 
     def _explain(self, study: optuna.Study) -> None:
         trial = self._trial(study)
-        path = ablation_path(
-            study,
-            configuration=trial.configuration,
-            surrogate=self._surrogate(study),
-        )
+        path = ablation_path(study, configuration=trial.configuration)
         table = Markup(frame_html(path.table, 4, index=False))
         self._say(describe_path(path, f"trial {trial.number}"), table=table)
-
-    def _surrogate(self, study: optuna.Study) -> Surrogate:
-        """Fit the surrogate, unless no trial has ended since."""
-        trials = recorded_trials(study)
-        n_finished = sum(trial.is_finished for trial in trials)
-        if self._fitted is None or self._fitted[0] != n_finished:
-            self._fitted = (n_finished, fit_surrogate(trials, study_space(study)))
-        return self._fitted[1]
 
     def _copy(self, language: str, study: optuna.Study) -> None:
         trial = self._trial(study)
