@@ -1,6 +1,6 @@
 // Do on the page what ipywidgets leaves out: name the handles of sliders and figures, say which
-// buttons are pressed, put the
-// focus where the kernel wants it, and tell the kernel how many dots of the screen a pixel has.
+// buttons are pressed and which sliders are locked, put the focus where the kernel wants it, and
+// tell the kernel how many dots of the screen a pixel has.
 
 function nameParts(panel, figure) {
   for (const button of panel.querySelectorAll(".widget-toggle-button")) {
@@ -10,8 +10,10 @@ function nameParts(panel, figure) {
   for (const slider of panel.querySelectorAll(".widget-hslider")) {
     const name = slider.querySelector(".widget-label").textContent;
     const value = slider.querySelector(".widget-readout").textContent;
+    const isLocked = slider.querySelector(".noUi-target[disabled]") !== null;
     for (const handle of slider.querySelectorAll(".noUi-handle")) {
-      set(handle, { "aria-label": name, "aria-valuetext": value });
+      const state = { "aria-valuetext": value, "aria-disabled": String(isLocked) };
+      set(handle, { "aria-label": name, ...state });
     }
   }
 }
@@ -80,7 +82,7 @@ export default {
         subtree: true,
         childList: true,
         characterData: true,
-        attributeFilter: ["aria-valuetext", "class"],
+        attributeFilter: ["aria-valuetext", "class", "disabled"],
       });
     }, 20);
 

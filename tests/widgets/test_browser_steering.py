@@ -84,7 +84,10 @@ def test_a_study_is_steered_from_the_page(lab, page, tmp_path):
     slider = page.locator(".widget-hslider", has_text="depth")
     lock = press("Hold depth")
     expect(lock).to_have_attribute("aria-pressed", "true")
-    expect(slider.locator(".noUi-target")).to_have_attribute("disabled", "true")
+    handle = slider.locator(".noUi-handle")
+    expect(handle).to_have_attribute("aria-disabled", "true")
+    handle.focus()
+    page.keyboard.press("ArrowLeft")
     press("Go to incumbent")
     best = incumbent(open_study("toy", folder / "toy.db"))
     assert best is not None
