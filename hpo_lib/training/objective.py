@@ -261,9 +261,10 @@ class TrainingObjective:
         """Return how many weights the network of a configuration has; none is trained."""
         config = self.configured(configuration)
         build = self.components(config, configuration).network
+        images = self.load_images(replace(config, device="cpu"))
         # On this device, tensors have a shape and no content.
         with torch.device("cpu" if "network" in self._functions else "meta"):
-            network = build(self.load_images(config))
+            network = build(images)
         return sum(weights.numel() for weights in network.parameters())
 
     def load_images(self, config: TrainingConfig) -> ImageData:

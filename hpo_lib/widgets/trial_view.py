@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,9 @@ class TrialView(AnyWidget):
         super().__init__()
         self._finished: dict[int, RecordedTrial] = {}
         self._weights: dict[int, float] = {}
+        self._show_again: Callable[[], None] | None = None
         self.observe(self._on_select, "selected")
+        self.observe(self._on_state, "state")
 
     def show(
         self,
@@ -86,6 +89,7 @@ class TrialView(AnyWidget):
         }
         if n_weights is not None:
             others["weights"] = [self._count_weights(trial, n_weights) for trial in finished]
+        self._show_again = partial(self.show, trials, space, n_weights)
         rows = [*heights, points.values, *others.values()]
         axes = [_describe_axis(parameter) for parameter in points.parameters]
         axes.append({"name": points.value_name})
@@ -99,11 +103,19 @@ class TrialView(AnyWidget):
 
     def _count_weights(self, trial: RecordedTrial, n_weights: CountWeights) -> float:
         """Return the weights of a trial's network, counted once; NaN where it did not train."""
-        if not trial.is_completed:
+        # Networks are built, and images loaded for it, only if the page wants to know.
+        if not trial.is_completed or self.state.get("x") != "weights":
             return math.nan
         if trial.number not in self._weights:
             self._weights[trial.number] = n_weights(trial.configuration)
         return self._weights[trial.number]
+
+    @in_turn()
+    def _on_state(self, change: Any) -> None:
+        was_wanted = change["old"].get("x") == "weights"
+        is_wanted = self.state.get("x") == "weights"
+        if is_wanted and not was_wanted and self._show_again is not None:
+            self._show_again()
 
     @in_turn()
     def _on_select(self, _: object) -> None:

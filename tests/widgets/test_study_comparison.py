@@ -9,7 +9,10 @@ from optuna.storages import InMemoryStorage
 from hpo_lib.comparison.run import compare
 from hpo_lib.exceptions import StudyError
 from hpo_lib.study.run import run_study
+from hpo_lib.widgets.comparison_summary import plot_studies
 from hpo_lib.widgets.study_comparison import StudyComparison
+from tests.comparison.frames import finals_frame
+from tests.plots.recorded import draw
 from tests.toys import TOY_SPACE, bowl
 
 EVIL = "<img src=x onerror=alert(1)>"
@@ -44,6 +47,13 @@ def test_what_is_separated_is_said_with_test_n_and_interval(storage):
     assert "0.00 (0.00 to 0.35)" in html
     assert "Wilcoxon&#39;s signed-rank test" in html
     assert "{type: int, low: 2, high: 10, step: 2, default: 4, fixed: 8}" in html
+
+
+def test_words_that_all_labels_begin_with_are_left_out_of_the_figure():
+    frame = finals_frame({"run a random": [1.0], "run a": [2.0], "run b": [3.0]})
+    texts = draw(plot_studies(frame, "trial"))
+    assert {"a random (n = 1 seed)", "a (n = 1 seed)", "b (n = 1 seed)"} <= set(texts)
+    assert frame["strategy"].tolist() == ["run a random", "run a", "run b"]
 
 
 def test_budgets_are_equal_unless_the_ends_are_asked_for(storage):

@@ -70,7 +70,7 @@ def test_without_finished_trials_there_is_nothing_to_show():
     assert view.axes == []
 
 
-def test_weights_are_counted_once_for_trials_that_trained(study):
+def test_weights_are_counted_once_and_on_demand_for_trials_that_trained(study):
     counted: list[Any] = []
 
     def n_weights(configuration):
@@ -79,8 +79,10 @@ def test_weights_are_counted_once_for_trials_that_trained(study):
 
     view = TrialView()
     trials = recorded_trials(study)
-    for _ in range(2):
-        view.show(trials, study_space(study), n_weights)
+    view.show(trials, study_space(study), n_weights)
+    assert counted == []
+    view.state = {"x": "weights"}
+    view.show(trials, study_space(study), n_weights)
     assert view.others == ["seconds", "trial number", "weights"]
     weights = np.frombuffer(view.table, np.float32).reshape(len(view.axes) + 3, -1)[-1]
     for trial, weight in zip(trials, weights, strict=True):
