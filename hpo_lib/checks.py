@@ -18,6 +18,7 @@ EXTRA_MODULES = {
         "ipykernel",
         "ipywidgets",
         "jinja2",
+        "markupsafe",
         "jupyter_client",
         "nbclient",
         "nbconvert",

@@ -18,7 +18,8 @@ from hpo_lib.formatting import format_value
 from hpo_lib.samplers.surrogate import Surrogate, fit_surrogate
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration
-from hpo_lib.trials import incumbent, study_space
+from hpo_lib.study.retrain import with_retrained
+from hpo_lib.trials import incumbent, recorded_trials, study_space, value_name
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,11 @@ class AblationPath:
 
     Attributes:
         steps: the default, then one step per changed hyperparameter.
+        value_name: what the predicted values are called.
     """
 
     steps: tuple[AblationStep, ...]
+    value_name: str = "value"
 
     @property
     def gain(self) -> float:
@@ -108,7 +111,7 @@ def ablation_path(
     space: SearchSpace | None = None,
     *,
     configuration: Configuration | None = None,
-    surrogate: Surrogate | None = None,
+    retrained: pd.DataFrame | None = None,
 ) -> AblationPath:
     """Change the default into the best configuration, one hyperparameter after the other.
 
@@ -119,7 +122,8 @@ def ablation_path(
         study: a study that minimises.
         space: its search space; default: the recorded one.
         configuration: where the path ends; default: the incumbent's.
-        surrogate: model of the study; default: one that is fitted to it now.
+        retrained: as `retrained_frame` returns it; its trainings tell the surrogate how much a
+            value of the same configuration varies.
 
     Raises:
         StudyError: another program made the study, and no space is given.
@@ -135,7 +139,8 @@ def ablation_path(
         ['', 'y', 'x']
     """
     space = study_space(study) if space is None else space
-    surrogate = surrogate or fit_surrogate(study, space)
+    trials = recorded_trials(study)
+    surrogate = fit_surrogate(with_retrained(trials, retrained), space)
     if configuration is None:
         best = incumbent(study)
         if best is None:
@@ -155,7 +160,7 @@ def ablation_path(
                 changed = {**values, name: value}
                 options.append(_predict(surrogate, space, name, changed))
         if not options:
-            return AblationPath(tuple(steps))
+            return AblationPath(tuple(steps), value_name(trials))
 
         step = min(options, key=lambda option: option.mean)
         values[step.name] = target[step.name]

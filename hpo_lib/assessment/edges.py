@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple, TypeGuard
 
 import numpy as np
@@ -101,36 +101,23 @@ def edge_finding(evidence: Evidence) -> Finding | None:
         sentence = f"No: the best of {len(evidence.ranked)} trials lies inside all ranges."
         return Finding(_TOPIC, Status.PASS, sentence, figures)
 
-    sentence = _advise(evidence, edges, options, len(top))
-    if sentence:
-        return Finding(_TOPIC, Status.WARN, sentence, figures)
-    sentence = (
-        f"Perhaps, for {join(map(str, edges))}: {len(evidence.ranked)} trials do not show that "
-        "values further inside are worse."
-    )
-    return Finding(_TOPIC, Status.CANT_SAY, sentence, figures)
-
-
-def _advise(
-    evidence: Evidence,
-    edges: Sequence[Edge],
-    options: Mapping[str, str],
-    n_top: int,
-) -> str:
-    """Return what to widen; empty where the trials do not show that it would help.
-
-    Args:
-        evidence: the study.
-        edges: ends of ranges at which the best trial lies.
-        options: where options are missing, by hyperparameter.
-        n_top: how many of the best trials were looked at.
-    """
-    advice: list[str] = []
-    for edge in edges:
-        if edge.inward > _WORSE and evidence.is_predictable:
-            advice.append(edge.advice(n_top))
+    # The space is to be widened only where the trials show that it would help.
+    shown: list[Edge] = []
+    if evidence.is_predictable:
+        shown = [edge for edge in edges if edge.inward > _WORSE]
+    advice = [edge.advice(len(top)) for edge in shown]
     advice += [f"add an option {place} to {name}" for name, place in options.items()]
-    return f"Yes: {join(advice)}." if advice else ""
+
+    doubtful = [edge for edge in edges if edge not in shown]
+    doubt = f"{len(evidence.ranked)} trials do not show that values further inside are worse."
+    if not advice:
+        sentence = f"Perhaps, for {join(map(str, doubtful))}: {doubt}"
+        return Finding(_TOPIC, Status.CANT_SAY, sentence, figures)
+    sentence = f"Yes: {join(advice)}."
+    others = [str(edge) for edge in doubtful if edge.is_at]
+    if others:
+        sentence += f" Perhaps also for {join(others)}: {doubt}"
+    return Finding(_TOPIC, Status.WARN, sentence, figures)
 
 
 def _extreme_options(evidence: Evidence) -> dict[str, str]:

@@ -60,6 +60,28 @@ class Correlation(NamedTuple):
         return f"{self.value:.2f} (95 %: {self.low:.2f} to {self.high:.2f}; {self.n} trials)"
 
 
+class MeasuredGain(NamedTuple):
+    """Mean value of the default minus that of the tuned configuration, of fresh trainings.
+
+    Attributes:
+        mean: positive where tuning helped.
+        low: lower end of the 95 % interval.
+        high: upper end.
+        n_default: trainings of the default.
+        n_tuned: trainings of the tuned configuration.
+    """
+
+    mean: float
+    low: float
+    high: float
+    n_default: int
+    n_tuned: int
+
+    def __str__(self) -> str:
+        n = f"{self.n_tuned} fresh trainings of it, {self.n_default} of the default"
+        return f"{self.mean:.2g} (95 %: {self.low:.2g} to {self.high:.2g}; {n})"
+
+
 @dataclass(frozen=True)
 class Evidence:
     """A study as the findings see it; the surrogate is fitted when first asked for.
@@ -68,11 +90,13 @@ class Evidence:
         study: the study.
         space: its search space.
         retrained: as `retrained_frame` returns it, if its best were trained again.
+        final: final trainings, checked, if there are any.
     """
 
     study: optuna.Study
     space: SearchSpace
     retrained: pd.DataFrame | None = None
+    final: pd.DataFrame | None = None
 
     @cached_property
     def trials(self) -> list[RecordedTrial]:
@@ -92,12 +116,68 @@ class Evidence:
     @cached_property
     def tuned(self) -> RecordedTrial | None:
         """Return the trial with the lowest mean of fresh trainings, else the incumbent."""
+        means = self.fresh_means
+        if not means:
+            return self.best
+        lowest = min(means, key=means.__getitem__)
+        return next(trial for trial in self.ranked if trial.number == lowest)
+
+    @cached_property
+    def fresh_means(self) -> dict[int, float]:
+        """Return the means of fresh trainings by the number of the trial."""
         if self.retrained is None:
-            return self.best
-        means = self.retrained.set_index("trial")["mean"].dropna()
-        if means.empty:
-            return self.best
-        return next(trial for trial in self.ranked if trial.number == means.idxmin())
+            return {}
+        return self.retrained.set_index("trial")["mean"].dropna().to_dict()
+
+    def fresh_values(self, trial: RecordedTrial) -> list[float]:
+        """Return the values of a trial's fresh trainings."""
+        if self.retrained is None or "values" not in self.retrained:
+            return []
+        rows = self.retrained[self.retrained["trial"] == trial.number]
+        return [value for values in rows["values"] for value in values]
+
+    def final_values(self, label: str) -> list[float]:
+        """Return the validation errors of final trainings that were as long as the best trial.
+
+        Args:
+            label: "default" or "tuned".
+        """
+        if self.final is None or self.best is None:
+            return []
+        budget = len(self.best.record.validation_error)
+        is_same = (self.final["configuration"] == label) & (self.final["epochs"] == budget)
+        errors = self.final["validation_error"][is_same].tolist()
+        return [error for error in errors if math.isfinite(error)]
+
+    @cached_property
+    def default(self) -> RecordedTrial | None:
+        """Return the trial of the default configuration."""
+        default = self.space.default_configuration()
+        return next((one for one in self.ranked if one.configuration == default), None)
+
+    @cached_property
+    def measured_gain(self) -> MeasuredGain | None:
+        """Return what fresh trainings gain over those of the default (Welch's interval)."""
+        if self.default is None or self.tuned is None or self.default is self.tuned:
+            return None
+
+        # Retrainings chose the tuned configuration, so that they may flatter it.
+        default = self.fresh_values(self.default) + self.final_values("default")
+        tuned = self.final_values("tuned") or self.fresh_values(self.tuned)
+        if min(len(default), len(tuned)) < 2:
+            return None
+        mean = float(np.mean(default) - np.mean(tuned))
+        low = high = mean
+        if np.ptp(default) > 0 or np.ptp(tuned) > 0:
+            test: Any = stats.ttest_ind(default, tuned, equal_var=False)
+            low, high = test.confidence_interval()
+        return MeasuredGain(
+            mean=mean,
+            low=float(low),
+            high=float(high),
+            n_default=len(default),
+            n_tuned=len(tuned),
+        )
 
     @cached_property
     def spread(self) -> float:
@@ -126,7 +206,7 @@ class Evidence:
                 self.study,
                 self.space,
                 configuration=self.tuned.configuration,
-                surrogate=self.surrogate,
+                retrained=self.retrained,
             )
         except ValueError:  # the tuned configuration lies outside the space
             return None

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
-from pydantic_core import to_json
 
 from hpo_lib.files import atomic_write_text, user_path
 from hpo_lib.formatting import keep_together
@@ -121,12 +120,8 @@ class Findings(tuple[Finding, ...]):
     def to_json(self) -> str:
         """Return them as a JSON list."""
         # Scalars of numpy are unknown to pydantic.
-        text = to_json(
-            tuple(self),
-            indent=1,
-            inf_nan_mode="null",
-            fallback=lambda value: value.item(),
-        )
+        adapter = TypeAdapter(tuple[Finding, ...])
+        text = adapter.dump_json(tuple(self), indent=1, fallback=lambda value: value.item())
         return text.decode()
 
     @classmethod

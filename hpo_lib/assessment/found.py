@@ -35,8 +35,9 @@ def found_finding(evidence: Evidence) -> Finding:
     }
     changes = _describe_changes(best.configuration, default)
     if not changes:
+        value = evidence.fresh_means.get(best.number, best.value)
         sentence = (
-            f"Nothing better than the default configuration ({number(best.value)}; {n}): search "
+            f"Nothing better than the default configuration ({number(value)}; {n}): search "
             "longer, or widen the space."
         )
         return Finding(_TOPIC, Status.WARN, sentence, figures)
@@ -57,16 +58,23 @@ def found_finding(evidence: Evidence) -> Finding:
         {"name": step.name, "mean": step.mean, "std": step.std} for step in path.steps
     ]
     half = path.gain_half
-    if path.gain <= half:
-        sentence = (
-            f"{text} Its predicted gain over the default is {format_uncertain(path.gain, half)} "
-            "(95 %), which may be chance."
-        )
+    predicted = f"{format_uncertain(path.gain, half)} (95 %, by the surrogate)"
+    measured = evidence.measured_gain
+    gain = f"a gain over the default of {measured or predicted}"
+    is_shown = path.gain > half and (measured is None or measured.low > 0)
+    if not is_shown:
+        sentence = f"{text} It has {gain}, which may be chance."
         return Finding(_TOPIC, Status.CANT_SAY, sentence, figures)
 
     needed = path.needed
-    figures |= {"needed": needed, "share": path.share, "gain": path.gain, "gain_half": half}
-    return Finding(_TOPIC, Status.PASS, f"{text} {_describe_path(path, needed, half)}", figures)
+    figures |= {
+        "needed": needed,
+        "share": path.share,
+        "gain": path.gain,
+        "gain_half": half,
+    }
+    sentence = f"{text} It has {gain}. {_describe_path(path, needed)}"
+    return Finding(_TOPIC, Status.PASS, sentence, figures)
 
 
 def _describe_changes(best: Configuration, default: Configuration) -> str:
@@ -80,20 +88,16 @@ def _describe_changes(best: Configuration, default: Configuration) -> str:
     return ", ".join(parts)
 
 
-def _describe_path(path: AblationPath, needed: list[str], half: float) -> str:
+def _describe_path(path: AblationPath, needed: list[str]) -> str:
     """Say which changes earn the gain, and which may stay at the default.
 
     Args:
         path: from the default to the best.
         needed: hyperparameters of the simplest configuration that is as good.
-        half: half the width of the gain's interval.
     """
     n_others = len(path.steps) - 1 - len(needed)
     verb = "earns" if len(needed) == 1 else "earn"
-    text = (
-        f"By the surrogate, {join(needed)} {verb} {100 * path.share:.0f} % of the gain "
-        f"of {format_uncertain(path.gain, half)} (95 %)"
-    )
+    text = f"By the surrogate, {join(needed)} {verb} {100 * path.share:.0f} % of it"
     if not n_others:
         return f"{text}."
     others = "the other one" if n_others == 1 else f"the other {n_others}"

@@ -6,17 +6,17 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
-from scipy import stats
 
 from hpo_lib.assessment.evidence import Evidence, number
 from hpo_lib.assessment.finding import Finding, Status
 from hpo_lib.formatting import format_uncertain
+from hpo_lib.study.retrain import half_width
 
 _TOPIC = "Was the best value luck?"
 _MIN_FRESH = 2
-_TOLERATED = 0.5
-"""Share of the spread of values that luck may be."""
+
+TOLERATED = 0.5
+"""Share of what the search gained over the default that luck may be."""
 
 
 class _Optimism(NamedTuple):
@@ -37,16 +37,11 @@ class _Optimism(NamedTuple):
     source: str
 
 
-def luck_finding(
-    evidence: Evidence,
-    final: pd.DataFrame | None,
-) -> Finding | None:
+def luck_finding(evidence: Evidence) -> Finding | None:
     """Say by how much the best value was too good; None where no trial has a value.
 
     Args:
         evidence: the study.
-        final: final trainings, whose validation errors are of the same configuration; used where
-            they were trained as long as the best trial.
     """
     best = evidence.best
     if best is None or best.value is None:
@@ -54,9 +49,15 @@ def luck_finding(
 
     # Retrained configurations are ranked by their means, so that the first one may be lucky, too.
     # By the final trainings nothing was chosen.
-    optimism = _from_final(evidence, final) or _from_retrained(evidence)
+    optimism = _from_final(evidence) or _from_retrained(evidence)
     if optimism is None:
         return _estimate(evidence)
+
+    # Without a default, what it gained over the worse trials.
+    gain = evidence.spread
+    default = evidence.default
+    if default is not None and default.value is not None:
+        gain = evidence.fresh_means.get(default.number, default.value) - best.value
 
     fresh = format_uncertain(best.value + optimism.mean, optimism.high - optimism.mean)
     side = "above" if optimism.mean > 0 else "below"
@@ -64,10 +65,12 @@ def luck_finding(
         f"{optimism.n} {optimism.source} of the best trial's configuration have {fresh} on "
         f"average (95 %), {abs(optimism.mean):.1g} {side} its {number(best.value)} in the search."
     )
-    figures = {**optimism._asdict(), "search_value": best.value, "spread": evidence.spread}
+    if default is not None:
+        text += f" That value was {number(gain)} below the default's mean."
+    figures = {**optimism._asdict(), "search_value": best.value, "gain": gain}
     if optimism.low > 0:
         return Finding(_TOPIC, Status.WARN, f"In part: {text}", figures)
-    if optimism.high <= _TOLERATED * evidence.spread:
+    if optimism.high <= TOLERATED * gain:
         return Finding(_TOPIC, Status.PASS, f"Hardly: {text}", figures)
     return Finding(_TOPIC, Status.CANT_SAY, f"Too few trainings to tell: {text}", figures)
 
@@ -82,29 +85,34 @@ def _from_retrained(evidence: Evidence) -> _Optimism | None:
         source = "retrainings (by which it was chosen, so that they may be lucky, too)"
     for row in evidence.retrained.to_dict("records"):
         if row["trial"] == best.number and row["n"] >= _MIN_FRESH:
-            return _with_interval(row["optimism"], row["standard_error"], int(row["n"]), source)
+            return _with_interval(
+                row["optimism"],
+                row["standard_error"],
+                int(row["n"]),
+                source,
+            )
     return None
 
 
-def _from_final(evidence: Evidence, final: pd.DataFrame | None) -> _Optimism | None:
+def _from_final(evidence: Evidence) -> _Optimism | None:
     """Compare with final trainings of the same length."""
     best = evidence.best
-    if final is None or best is None or best is not evidence.tuned or best.value is None:
-        return None
-
-    budget = len(best.record.validation_error)
-    is_same = (final["configuration"] == "tuned") & (final["epochs"] == budget)
-    errors = np.array(final["validation_error"][is_same].tolist(), float)
-    errors = errors[np.isfinite(errors)]
-    if len(errors) < _MIN_FRESH:
+    errors = np.array(evidence.final_values("tuned"))
+    is_same = best is evidence.tuned and len(errors) >= _MIN_FRESH
+    if best is None or best.value is None or not is_same:
         return None
     standard_error = errors.std(ddof=1) / math.sqrt(len(errors))
     mean = float(errors.mean()) - best.value
-    return _with_interval(mean, float(standard_error), len(errors), "final trainings")
+    return _with_interval(
+        mean,
+        float(standard_error),
+        len(errors),
+        "final trainings",
+    )
 
 
 def _with_interval(mean: float, standard_error: float, n: int, source: str) -> _Optimism:
-    half = float(stats.t.ppf(0.975, n - 1)) * standard_error
+    half = half_width(standard_error, n)
     return _Optimism(mean, mean - half, mean + half, n, source)
 
 

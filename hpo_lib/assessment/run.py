@@ -67,11 +67,16 @@ def findings(
 
     final = None if final is None else check_final(final)
     space = study_space(study) if space is None else space
-    evidence = Evidence(study, space, retrained)
+    evidence = Evidence(
+        study=study,
+        space=space,
+        retrained=retrained,
+        final=final,
+    )
     found = [
-        worth_finding(evidence, final),
+        worth_finding(evidence),
         found_finding(evidence),
-        luck_finding(evidence, final),
+        luck_finding(evidence),
         edge_finding(evidence),
         flat_finding(evidence),
         surrogate_finding(evidence),

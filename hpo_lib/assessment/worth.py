@@ -28,6 +28,9 @@ _TOPIC = "Was it worth it?"
 _MAX_SEEDS = 1000
 _POWER = 0.8
 
+_MEASURABLE = 10.0
+"""Seconds of a training below which they are mostly those of its start, so that epochs count."""
+
 _SAME_SECONDS = 1.2
 """Ratio of the seconds per training up to which they count as the same."""
 
@@ -176,14 +179,14 @@ def _seeds_needed(
     return numbers[position] if position < len(numbers) else None
 
 
-def worth_finding(evidence: Evidence, final: pd.DataFrame | None) -> Finding:
+def worth_finding(evidence: Evidence) -> Finding:
     """Say whether tuning lowered the test error, and what the search cost.
 
     Args:
         evidence: the study.
-        final: final trainings, checked; None where there are none.
     """
-    cost, figures = _describe_cost(evidence, final)
+    final = evidence.final
+    cost, figures = _describe_cost(evidence)
     if final is None:
         sentence = (
             "Nobody knows yet: train the default and the best configuration with the same fresh "
@@ -244,12 +247,10 @@ def _percent(error: float) -> str:
     return f"{100 * error:.{decimals}f} %"
 
 
-def _describe_cost(
-    evidence: Evidence,
-    final: pd.DataFrame | None,
-) -> tuple[str, dict[str, Any]]:
+def _describe_cost(evidence: Evidence) -> tuple[str, dict[str, Any]]:
     """Return what search and retraining cost, and how many untuned trainings take as long."""
     trials = evidence.trials
+    final = evidence.final
     seconds = sum(trial.spent_seconds for trial in trials)
     epochs = sum(len(trial.record.validation_error) for trial in trials)
     retrainings = _count_retrainings(evidence)
@@ -265,13 +266,18 @@ def _describe_cost(
         "search_epochs": epochs,
         "search_seconds": seconds,
     }
-    text = f"The search cost {count(len(trials), 'training')}"
+    # A plain function has no epochs.
+    has_epochs = epochs > len(trials) + n_again
+    noun = "training" if has_epochs else "evaluation"
+    text = f"The search cost {count(len(trials), noun)}"
     if n_again:
-        text += f" and {count(n_again, 'retraining')}"
+        text += f" and {count(n_again, 're' + noun)}"
     if not epochs or not seconds:
         return f"{text}.", figures
 
-    text += f", {count(epochs, 'epoch')} and {seconds:,.0f} s"
+    if has_epochs:
+        text += f", {count(epochs, 'epoch')}"
+    text += f" and {seconds:,.0f} s"
     if final is None:
         return f"{text}.", figures
 
@@ -280,6 +286,11 @@ def _describe_cost(
     default_seconds = medians.get("default", 0.0)
     if not default_seconds:
         return f"{text}.", figures
+    if default_seconds < _MEASURABLE:
+        ratio = epochs / max(final["epochs"].tolist())
+        figures["default_trainings"] = ratio
+        text += f", as many epochs as {format_number(ratio, 2)} trainings of the default."
+        return text, figures
     ratio = seconds / default_seconds
     figures["default_trainings"] = ratio
     text += f", as long as {format_number(ratio, 2)} trainings of the default."

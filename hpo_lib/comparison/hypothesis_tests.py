@@ -345,6 +345,7 @@ class Ranks:
         critical_difference: of mean ranks at the 5 % level.
         n_seeds: behind each median, the fewest.
         quality: of the worst of the surrogates that it rests on; None without any.
+        n_surrogates: how many of the objectives are surrogates.
     """
 
     values: pd.DataFrame
@@ -353,6 +354,7 @@ class Ranks:
     critical_difference: float
     n_seeds: int
     quality: SurrogateQuality | None
+    n_surrogates: int = 0
 
     @property
     def mean(self) -> pd.Series:
@@ -441,4 +443,5 @@ def rank_strategies(frames: Mapping[str, pd.DataFrame]) -> Ranks:
         critical_difference=unit * float(stats.studentized_range.isf(LEVEL, k, np.inf)),
         n_seeds=min(int(table.count().min()) for table in finals),
         quality=min(qualities, key=attrgetter("spearman"), default=None),
+        n_surrogates=len(qualities),
     )

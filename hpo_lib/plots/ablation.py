@@ -8,10 +8,11 @@ import optuna
 from matplotlib.axes import Axes
 
 from hpo_lib.assessment.ablation import AblationPath, ablation_path
+from hpo_lib.assessment.evidence import join
 from hpo_lib.plots.study import importance_data
 from hpo_lib.plots.style import BLUE, label, one_axes
 from hpo_lib.space.values import Configuration
-from hpo_lib.trials import recorded_trials, study_space, value_name
+from hpo_lib.trials import study_space
 
 
 def plot_ablation(
@@ -33,8 +34,9 @@ def plot_ablation(
     Raises:
         ValueError: the study has too few trials to fit a surrogate.
     """
-    is_path = isinstance(source, AblationPath)
-    path = source if is_path else ablation_path(source, configuration=configuration)
+    path = source
+    if not isinstance(path, AblationPath):
+        path = ablation_path(path, configuration=configuration)
     names: list[str] = []
     for step in path.steps:
         text = f"{label(step.name, 20)} = {label(step.value, 12)}"
@@ -54,8 +56,7 @@ def plot_ablation(
     ax.axhline(path.n_needed + 0.5, color="0.6", linestyle=":")
     ax.set_yticks(rows, names)
     ax.invert_yaxis()
-    name = "value" if is_path else value_name(recorded_trials(source))
-    ax.set(xlabel=f"predicted {name}", ylabel="changed so far, from the top")
+    ax.set(xlabel=f"predicted {path.value_name}", ylabel="changed so far, from the top")
     changes = "change" if path.n_needed == 1 else f"{path.n_needed} changes"
     verb = "earns" if path.n_needed == 1 else "earn"
     ax.set_title(
@@ -65,7 +66,11 @@ def plot_ablation(
     return ax
 
 
-def relevant_parameters(study: optuna.Study, k: int = 4) -> list[str]:
+def relevant_parameters(
+    study: optuna.Study,
+    k: int = 4,
+    path: AblationPath | None = None,
+) -> list[str]:
     """Return hyperparameters to look at: the first of the ablation path and of the importance.
 
     Where there are too few trials for both, those that come first in the space.
@@ -73,13 +78,14 @@ def relevant_parameters(study: optuna.Study, k: int = 4) -> list[str]:
     Args:
         study: a study that minimises.
         k: how many; fewer where fewer are searched.
+        path: its ablation path; default: the one to the incumbent.
     """
     importance: list[str] = []
     ablation: list[str] = []
     with suppress(ValueError):
         importance = list(importance_data(study).shares)
     with suppress(ValueError):
-        ablation = [step.name for step in ablation_path(study).steps[1:]]
+        ablation = _changed(path or ablation_path(study))
 
     # In turn, so that neither leaves out what the other calls most relevant.
     merged: list[str] = []
@@ -90,28 +96,31 @@ def relevant_parameters(study: optuna.Study, k: int = 4) -> list[str]:
     return list(dict.fromkeys(merged))[:k]
 
 
-def describe_relevance(study: optuna.Study) -> str:
-    """Say whether importance and ablation path name the same hyperparameter first.
+def describe_relevance(study: optuna.Study, path: AblationPath | None = None) -> str:
+    """Say which two hyperparameters matter most, if importance and ablation path agree.
 
     Args:
         study: a study that minimises.
+        path: its ablation path; default: the one to the incumbent.
     """
     try:
-        shares = importance_data(study).shares
-        path = ablation_path(study)
+        importance = importance_data(study)
+        changed = _changed(path or ablation_path(study))[:2]
     except ValueError as error:
-        return f"Importance and ablation cannot be compared: {error}."
+        return f"Which two matter most cannot be said: {error}."
 
-    first = next(iter(shares))
-    changed = [step.name for step in path.steps[1:]]
-    text = f"Importance ranks {first} first ({shares[first]:.0%})"
     if not changed:
-        return f"{text}; the best configuration is the default, so there is no ablation path."
-    if changed[0] == first:
-        return f"{text}, and the ablation path begins with it, too: both answers agree."
-    return (
-        f"{text}, the ablation path {changed[0]}: the answers differ, because the questions do. "
-        f"The trials with good values share their {first}; the search chose these trials itself, "
-        f"so that may be a habit of the search. Changing {changed[0]} alone is predicted to "
-        "improve the default most."
-    )
+        return "The best configuration is the default, so no change can be said to matter."
+    first = list(importance.shares)[:2]
+    both = [name for name in changed if name in first]
+    if len(both) == 2:
+        return f"Importance and ablation name the same two first: {join(both)} matter most."
+
+    answers = f"importance puts {join(first)} first, ablation {join(changed)}"
+    if both:
+        return f"{both[0]} matters most by both figures. A second one cannot be named: {answers}."
+    return f"Which two matter most cannot be said from {importance.n} trials: {answers}."
+
+
+def _changed(path: AblationPath) -> list[str]:
+    return [step.name for step in path.steps[1:]]

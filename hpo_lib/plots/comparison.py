@@ -65,7 +65,13 @@ def plot_comparison(
     """
     check_member("show", show, INTERVALS)
     centre, low, high, description = INTERVALS[show]
-    data = any_time(frame, by, best_known=best_known)
+    n_resamples = 0 if show == "quartiles" else 1000
+    data = any_time(
+        frame,
+        by,
+        best_known=best_known,
+        n_resamples=n_resamples,
+    )
     ax = one_axes(ax)
     for i, (strategy, rows) in enumerate(data.groupby("strategy", sort=False)):
         name = f"{short_name(strategy)} (n = {count(int(rows['n_seeds'].iloc[0]), 'seed')})"
@@ -148,17 +154,22 @@ def plot_final_values(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def annotate_quality(axes: Axes | AxesArray, quality: SurrogateQuality | None) -> None:
+def annotate_quality(
+    axes: Axes | AxesArray,
+    quality: SurrogateQuality | None,
+    scope: str = "",
+) -> None:
     """Write below a figure how well the surrogate that it rests on predicts.
 
     Args:
         axes: axes of the figure.
         quality: that of the surrogate; red where it is too low, nothing for None.
+        scope: what rests on it; empty for the whole figure.
     """
     if quality is not None:
         colour = "0.4" if quality.warning is None else RED
         style: dict[str, Any] = {"color": colour, "fontsize": 8}
-        figure_of(axes).supxlabel(quality.caption, **style)
+        figure_of(axes).supxlabel(scope + quality.caption, **style)
 
 
 def plot_surrogate_quality(surrogate: SurrogateObjective, ax: Axes | None = None) -> Axes:
@@ -272,7 +283,11 @@ def plot_ranks(ranks: Ranks, ax: Axes | None = None) -> Axes:
         f"separable (Nemenyi: {ranks.critical_difference:.2f} apart)",
         fontsize=10,
     )
-    annotate_quality(ax, ranks.quality)
+    annotate_quality(
+        ax,
+        ranks.quality,
+        f"{ranks.n_surrogates} of {len(ranks.values)} objectives: ",
+    )
     return ax
 
 

@@ -58,5 +58,5 @@ def plot_confusion_matrix(
     ax.grid(visible=False)
 
     accuracy = np.trace(matrix) / matrix.sum()
-    ax.set_title(f"accuracy {accuracy:.1%}, n = {matrix.sum():,} images", fontsize=10)
+    ax.set_title(f"accuracy {accuracy:.1%}, n = {matrix.sum():,} predictions", fontsize=10)
     return ax

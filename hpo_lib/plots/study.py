@@ -154,6 +154,7 @@ def plot_any_time(
         color=BLUE,
         markersize=4,
         alpha=0.45,
+        label="trial",
     )
     ax.step(
         spent,

@@ -90,6 +90,7 @@ class Slice(NamedTuple):
         points: the finished trials.
         nearness: for each of them 1 on the slice, falling to 0 with the distance from it.
         best: lowest prediction at a completed trial.
+        is_best: whether the others stand at the incumbent's values.
     """
 
     varied: tuple[Parameter, ...]
@@ -101,6 +102,7 @@ class Slice(NamedTuple):
     points: Points
     nearness: FloatArray
     best: float
+    is_best: bool = False
 
     @property
     def near(self) -> NDArray[np.bool_]:
@@ -223,6 +225,7 @@ def slice_data(
         points=fitted.points,
         nearness=_nearness(fitted, at, names),
         best=best,
+        is_best=at == fitted.incumbent,
     )
 
 
@@ -335,13 +338,20 @@ def plot_slice(
     draw = _draw_line if is_line else _draw_surfaces
     axes = draw(data, improvement, text)
 
-    mark = "line" if is_line else "cross"
-    title = f"dots: {data.near.sum()} of {len(data.near)} trials near the slice"
-    title += f"; {mark}: the shown configuration"
+    notes: list[str] = []
+    if not data.near.all():
+        notes.append(f"dots: {data.near.sum()} of {len(data.near)} trials near the slice")
+    if not is_line:
+        notes.append(f"cross: {_shown(data)}")
     if np.isnan(data.mean).any():
-        title += "; grey: inactive"
-    axes[0].figure.suptitle(title, fontsize=10)
+        notes.append("grey: inactive")
+    axes[0].figure.suptitle("; ".join(notes), fontsize=10)
     return axes
+
+
+def _shown(data: Slice) -> str:
+    """Return what the values are at which the other parameters stand."""
+    return "best trial" if data.is_best else "shown values"
 
 
 def _draw_line(data: Slice, improvement: FloatArray, text: str) -> AxesArray:
@@ -357,7 +367,7 @@ def _draw_line(data: Slice, improvement: FloatArray, text: str) -> AxesArray:
             color="black",
             linewidth=1,
             linestyle="--",
-            label="shown values",
+            label=_shown(data),
         )
 
     left, right = axes

@@ -85,7 +85,9 @@ class BayesSampler(GPSamplerBase):
 
     Whether a trial was a warm-start trial is another input, so that the fit finds out how much an
     earlier study says of this one, as in Swersky et al. (2013, "Multi-task Bayesian
-    optimization").
+    optimization"). They are left out, and so is a prior, where they rank the study's own trials no
+    better than chance would: evidence that is wrong costs a few trials. With evidence, every other
+    initial point is the model's choice.
 
     Args:
         seed: fixes all choices; None is a random one.

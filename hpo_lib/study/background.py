@@ -192,6 +192,9 @@ class BackgroundStudy:
                 # A cluster answers here, or is refused.
                 _ = pool.slots
                 self._pausable.replace(pool)
+                if self._state != "running":
+                    # It ended while the cluster was asked.
+                    pool.close()
         self._pausable.wake_driver()
         self.workers = workers
 

@@ -51,7 +51,10 @@ _STATES = {
 }
 _RECORD_COLUMNS = ("suggest_seconds", "started", "finished", "reason", "worker", "warm_start")
 _NOTE_COLUMNS = ("note", "tags")
-_COLUMNS = ("number", "state", "status", "value", "best", "seconds", *_RECORD_COLUMNS)
+_COLUMNS = (
+    *("number", "state", "status", "value", "best", "n_epochs", "seconds"),
+    *_RECORD_COLUMNS,
+)
 
 _BACKENDS: WeakKeyDictionary[optuna.Study, BaseStorage] = WeakKeyDictionary()
 """Storage of each study that was opened here, which Optuna's study does not tell."""
@@ -285,10 +288,10 @@ def trials_frame(study: optuna.Study) -> pd.DataFrame:
 
     `value` is that of a whole training alone, NaN for failed and pruned trials, and for those
     "outside" of the present version of the search space (see `change_space`); `best` is the
-    incumbent's after the trial; `seconds` are those of training. `warm_start` names the trial of
-    another study that a row was copied from; such rows count neither as budget nor in `best`. A
-    hyperparameter that is called like a column of the record stands in `param_<name>`. Where a
-    trial has a note or tags (see `annotate`), these are the last columns.
+    incumbent's after the trial; `n_epochs` and `seconds` are those of training. `warm_start` names
+    the trial of another study that a row was copied from; such rows count neither as budget nor in
+    `best`. A hyperparameter that is called like a column of the record stands in `param_<name>`.
+    Where a trial has a note or tags (see `annotate`), these are the last columns.
 
     Args:
         study: a study of `run_study` or `open_study`.
@@ -327,6 +330,7 @@ def _trial_row(trial: RecordedTrial) -> dict[str, Any]:
         "status": trial.record.status,
         "value": math.nan if trial.value is None else trial.value,
         "best": math.nan,
+        "n_epochs": len(trial.record.validation_error),
         "seconds": trial.training_seconds,
     }
     for name in _RECORD_COLUMNS:

@@ -2,17 +2,21 @@
 
 The lowest of many noisy values is low by choice, so it is optimistic about its configuration (the
 "winner's curse"). Fresh trainings of the `k` best configurations have no such bias: nobody chose
-them for their values. They are a study of their own beside the search, `<name> finalists`, so they
-are recorded, resumed and run on workers as every study is; the search's record is only read.
+them for their values. The default configuration is trained along with them, as the gain is
+measured from it, and its one value in the search is as noisy as any other. They are a study of
+their own beside the search, `<name> finalists`, so they are recorded, resumed and run on workers
+as every study is; the search's record is only read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import optuna
 import pandas as pd
+from scipy import stats
 
 from hpo_lib.checks import check_whole
 from hpo_lib.formatting import format_number, format_uncertain
@@ -35,7 +39,11 @@ from hpo_lib.trials import (
     study_space,
 )
 
-_COLUMNS = ("trial", "search_value", "mean", "standard_error", "n", "optimism")
+_COLUMNS = (
+    *("trial", "search_value", "mean", "standard_error", "n", "optimism"),
+    *("is_default", "values"),
+)
+_LEVEL = 0.05
 
 
 def retrain_top_k(
@@ -47,16 +55,16 @@ def retrain_top_k(
     storage: Storage | None = None,
     **options: Any,
 ) -> pd.DataFrame:
-    """Train the `k` best configurations of a study with `n_seeds` fresh seeds each.
+    """Train the `k` best configurations of a study and the default, with fresh seeds.
 
-    Candidates are the study's own trials that ran to their full budget, never pruned ones. Called
-    again with more seeds, a larger `k` or after the search went on, only what is missing is
-    trained.
+    The default is trained where it is a trial of the study. Candidates are the study's own trials
+    that ran to their full budget, never pruned ones. Called again with more seeds, a larger `k` or
+    after the search went on, only what is missing is trained.
 
     Args:
         objective: the one of the search; another has values that do not compare.
         name: name of the study, which has to be in `storage`.
-        k: number of configurations; fewer if the study has fewer.
+        k: number of configurations beside the default; fewer if the study has fewer.
         n_seeds: trainings of each; a failed one counts.
         storage: as in `run_study`.
         **options: of `run_study`: `workers`, `time_limit`, `memory_limit`, `max_failures`,
@@ -81,7 +89,7 @@ def retrain_top_k(
         >>> study = run_study(cost, space, "random", 5, name="demo", storage=storage, workers=0)
         >>> frame = retrain_top_k(cost, "demo", k=2, n_seeds=3, storage=storage, workers=0)
         >>> frame["n"].tolist()
-        [3, 3]
+        [3, 3, 3]
     """
     check_whole("k", k, 1)
     check_whole("n_seeds", n_seeds, 1)
@@ -91,7 +99,9 @@ def retrain_top_k(
     evaluated = as_objective(objective)
     check_comparable(name, settings, study_settings(evaluated), evaluated)
 
-    sampler = _Repeats(space, [trial.configuration for trial in _rank_configurations(search)[:k]])
+    ranked = _rank_configurations(search)
+    default = [trial for trial in ranked[k:] if _is_default(trial, space)]
+    sampler = _Repeats(space, [trial.configuration for trial in ranked[:k] + default])
     recorded = _retrained_trials(name, storage)
     missing = [max(0, n_seeds - count) for count in sampler.count(recorded)]
     run_study(
@@ -120,14 +130,16 @@ def retrained_frame(name: str, storage: Storage | None = None) -> pd.DataFrame:
     Returns:
         Columns `trial`, its number in the search; `search_value`, its value there; `mean` and
         `standard_error` of the `n` fresh values (NaN where there are too few); `optimism` = mean -
-        search_value, positive where the search's value was too good; then one column per
-        hyperparameter, named `param_<name>`.
+        search_value, positive where the search's value was too good; `is_default`; `values`, the
+        fresh ones; then one column per hyperparameter, named `param_<name>`.
 
     Raises:
         StudyError: there is no such study, or run_study did not make it.
         ValueError: no trial ran to its end.
     """
-    candidates = _rank_configurations(open_study(name, storage))
+    search = open_study(name, storage)
+    candidates = _rank_configurations(search)
+    space = study_space(search)
     retrained = _retrained_trials(name, storage)
 
     rows: list[dict[str, Any]] = []
@@ -144,6 +156,8 @@ def retrained_frame(name: str, storage: Storage | None = None) -> pd.DataFrame:
             "standard_error": values.sem(),
             "n": values.count(),
             "optimism": mean - cast("float", trial.value),
+            "is_default": _is_default(trial, space),
+            "values": tuple(values.dropna()),
         }
         parameters = {f"param_{key}": value for key, value in trial.configuration.items()}
         rows.append({**measured, **parameters})
@@ -166,6 +180,38 @@ def best_configuration(name: str, storage: Storage | None = None) -> Configurati
     return _rank_configurations(search)[0].configuration
 
 
+def with_retrained(
+    trials: Sequence[RecordedTrial],
+    frame: pd.DataFrame | None,
+) -> list[RecordedTrial]:
+    """Return trials of a search, and one more for each fresh training, for a model of both.
+
+    Args:
+        trials: all trials of the search.
+        frame: as `retrained_frame` returns it; None where nothing was trained again.
+    """
+    together = list(trials)
+    if frame is None or "values" not in frame:
+        return together
+
+    by_number = {trial.number: trial for trial in trials}
+    for number, values in zip(frame["trial"], frame["values"], strict=True):
+        for value in values:
+            fresh = replace(by_number[number], value=value)
+            together.append(fresh)
+    return together
+
+
+def half_width(standard_error: float, n: int) -> float:
+    """Return half the width of the 95 % interval of a mean, by Student's distribution.
+
+    Args:
+        standard_error: of the mean.
+        n: number of values, at least 2.
+    """
+    return float(stats.t.ppf(0.975, n - 1)) * standard_error
+
+
 def describe_retrained(frame: pd.DataFrame) -> str:
     """Say how optimistic the search's best value was, and which configuration is best.
 
@@ -176,16 +222,32 @@ def describe_retrained(frame: pd.DataFrame) -> str:
     if not rows:
         return "no configuration has a fresh training"
 
-    searched = min(rows, key=lambda row: row["search_value"])
-    best = rows[0]
-    average = sum(row["optimism"] for row in rows) / len(rows)
-    return (
-        f"the search's best value was {format_number(searched['search_value'])} (trial "
-        f"{searched['trial']}); trained again it is {_format_mean(searched)}, "
-        f"{_format_change(searched['optimism'])}; the mean of all {len(rows)} retrained "
-        f"configurations is {_format_change(average)}; best by mean is trial {best['trial']} with "
-        f"{_format_mean(best)}"
-    )
+    candidates = [row for row in rows if not row["is_default"]] or rows
+    searched = min(candidates, key=lambda row: row["search_value"])
+    n = len(candidates)
+    average = sum(row["optimism"] for row in candidates) / n
+    lines = [
+        f"best value in the search: {format_number(searched['search_value'])} (trial "
+        f"{searched['trial']}); trained again: {_format_mean(searched)}",
+        f"mean of all {n} configurations that were trained again: {_format_change(average)}",
+        f"best by mean: trial {rows[0]['trial']} with {_format_mean(rows[0])}",
+    ]
+    for row in rows:
+        if row["is_default"]:
+            lines.append(f"default: {_format_mean(row)}")
+    if n > 1:
+        lines.append(_describe_order(candidates))
+    return "\n".join(lines)
+
+
+def _describe_order(rows: list[dict[str, Any]]) -> str:
+    """Say whether some configurations differ by more than their seeds (analysis of variance)."""
+    values = [row["values"] for row in rows]
+    p = float(stats.f_oneway(*values).pvalue)
+    best = f"the best {len(rows)}"
+    if p < _LEVEL:
+        return f"{best} differ by more than their seeds do (p = {p:.2g})"
+    return f"{best} differ by no more than their seeds do: their order may be luck"
 
 
 def _measured_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -197,8 +259,8 @@ def _measured_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
 def _format_mean(row: dict[str, Any]) -> str:
     if row["n"] < 2:
         return f"{format_number(row['mean'])} (n = 1)"
-    mean = format_uncertain(row["mean"], row["standard_error"])
-    return f"{mean} (mean ± standard error, n = {row['n']})"
+    mean = format_uncertain(row["mean"], half_width(row["standard_error"], row["n"]))
+    return f"{mean} (95 %, n = {row['n']})"
 
 
 def _format_change(optimism: float) -> str:
@@ -236,6 +298,10 @@ def _retrained_trials(name: str, storage: Storage | None) -> list[RecordedTrial]
     if _study_name(name) not in optuna.get_all_study_names(read_storage(storage)):
         return []
     return own_trials(open_study(_study_name(name), storage))
+
+
+def _is_default(trial: RecordedTrial, space: SearchSpace) -> bool:
+    return trial.configuration == space.default_configuration()
 
 
 def _rank_configurations(search: optuna.Study) -> list[RecordedTrial]:

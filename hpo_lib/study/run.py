@@ -394,10 +394,11 @@ def estimate_cost(
     n_samples: int = 6,
     seed: int = 0,
 ) -> CostEstimate:
-    """Train the default and a few drawn configurations for one epoch each, and multiply.
+    """Train the default and a few drawn configurations for two epochs each, and multiply.
 
-    The range allows for two things: trials differ, which evens out over a study, and the mean is
-    that of a few. The time that the strategy takes to suggest configurations is not counted.
+    The first epoch of a network takes longer than the others. The range allows for two things:
+    trials differ, which evens out over a study, and the mean is that of a few. The time that the
+    strategy takes to suggest configurations is not counted.
 
     Args:
         objective: what is minimised.
@@ -418,7 +419,7 @@ def estimate_cost(
         segment = Segment(
             trial_seed(seed, 0),
             0,
-            1,
+            min(2, evaluated.budget),
             evaluated.budget,
             None,
             str(folder),
@@ -427,8 +428,8 @@ def estimate_cost(
             began = time.perf_counter()
             result = evaluated(configuration, segment)
             # A training that diverged has no epochs, but took its time.
-            seconds = sum(result.seconds) or time.perf_counter() - began
-            costs.append(seconds * evaluated.budget)
+            seconds = result.seconds or (time.perf_counter() - began,)
+            costs.append(seconds[0] + seconds[-1] * (evaluated.budget - 1))
 
     # Prediction interval of a sum of n costs, whose mean was estimated from k of them (Student).
     costs = costs[1:]

@@ -22,7 +22,6 @@ from hpo_lib.trials import (
     own_trials,
     recorded_trials,
     study_name,
-    study_space,
 )
 
 # Bars of a prior, and the height and width of the picture in pixels.
@@ -137,7 +136,8 @@ def describe_change(study: optuna.Study, space: SearchSpace) -> str:
         study: a recorded study.
         space: the edited space.
     """
-    differences = differing_parameters({"- ": study_space(study), "+ ": space})
+    recorded = _read_space(StudyRecord.of(study).space or "")
+    differences = differing_parameters({"- ": recorded, "+ ": space})
     lines = [
         f"{sign}{name}: {entry}"
         for name, entries in differences.iterrows()
@@ -148,6 +148,12 @@ def describe_change(study: optuna.Study, space: SearchSpace) -> str:
         return ""
     name = escape(repr(study_name(study)))
     return f"<b>Continuing changes</b> study {name}:<pre>{escape(chr(10).join(lines))}</pre>"
+
+
+# The same study is compared after each letter that is typed.
+@lru_cache(maxsize=1)
+def _read_space(text: str) -> SearchSpace:
+    return SearchSpace.from_yaml(text)
 
 
 def file_difference(space: SearchSpace, path: Path) -> list[str]:

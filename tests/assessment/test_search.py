@@ -45,7 +45,7 @@ def test_the_hyperparameter_that_earns_the_gain_is_named(inside):
     found = by_topic(inside, "What was found")
     assert found.status == "PASS"
     assert found.figures["needed"] == ["lr"]
-    assert "lr earns" in found.sentence
+    assert "By the surrogate, lr earns" in found.sentence
     assert "the other 3 could stay at the default" in found.sentence
     assert "(default 0.0005)" in found.sentence
 
@@ -112,6 +112,16 @@ def test_a_smallest_option_that_earns_the_gain_asks_for_a_smaller_one(best, stat
         assert found[0].sentence == "Yes: add an option below 16 to batch."
 
 
+def test_bounds_without_evidence_are_listed_beside_those_with_it():
+    study = searched(partial(lr_bowl, optimum=0.0))
+    best = study.best_params | {"dropout": 0.6, "lr": 0.1}
+    add(study, best, study.best_value - 0.001)
+    found = by_topic(study, "edge")
+    assert found.status == "WARN"
+    assert "widen lr upwards" in found.sentence
+    assert "Perhaps also for dropout (0.6, at its upper bound)" in found.sentence
+
+
 def test_nothing_is_below_a_bound_of_zero():
     space = SearchSpace.from_yaml("decay: {type: float, low: 0.0, high: 1.0}")
     study = searched(lambda c: float(c["decay"]), 12, space=space)
@@ -166,12 +176,31 @@ def test_without_pruning_there_is_nothing_on_rungs(inside):
 
 @pytest.mark.parametrize(
     ("optimism", "error", "status"),
-    [(0.05, 0.001, "WARN"), (0.0, 0.001, "PASS"), (0.0, 1.0, "CAN'T SAY")],
+    [(0.05, 0.001, "WARN"), (0.0, 0.001, "PASS"), (0.0, 0.05, "CAN'T SAY")],
 )
 def test_luck_is_measured_by_fresh_trainings(inside, optimism, error, status):
     row = {"trial": inside.best_trial.number, "n": 3, "optimism": optimism, "mean": 0.1}
     retrained = pd.DataFrame([row]).assign(standard_error=error)
     assert by_topic(inside, "luck", retrained=retrained).status == status
+
+
+def test_a_default_that_was_unlucky_once_is_trained_again_before_its_gain_is_claimed():
+    # The default is nearly as good as the others; its only value in the search is not.
+    space = SearchSpace.from_yaml("x: {type: float, low: 0.0, high: 1.0, default: 1.0}")
+    rng = np.random.default_rng(1)
+    study = new_study(space)
+    add(study, {"x": 1.0}, 0.2, space=space)
+    for x in rng.uniform(high=0.7, size=15):
+        add(study, {"x": x}, 0.1 + 0.1 * abs(x - 0.5) + 0.005 * rng.normal(), space=space)
+    best = study.best_trial.number
+    rows = [
+        {"trial": 0, "mean": 0.12, "values": (0.09, 0.12, 0.15)},
+        {"trial": best, "mean": 0.104, "values": (0.1, 0.102, 0.11)},
+    ]
+    retrained = pd.DataFrame(rows).assign(n=3, optimism=0.0, standard_error=0.003)
+    assert by_topic(study, "What was found").status == "PASS"
+    found = by_topic(study, "What was found", retrained=retrained)
+    assert found.status != "PASS"
 
 
 def test_what_is_best_when_trained_again_is_what_was_found(inside):
@@ -201,7 +230,7 @@ def test_luck_is_read_from_final_trainings_of_the_same_length():
     rows = [{"trial": study.best_trial.number, "mean": 0.01}, {"trial": 0, "mean": 0.5}]
     retrained = pd.DataFrame(rows).assign(n=3, optimism=-0.1, standard_error=0.01)
     both = by_topic(study, "luck", final=final, retrained=retrained)
-    assert both.figures == found.figures
+    assert both.figures["mean"] == found.figures["mean"]
     chosen = by_topic(study, "luck", retrained=retrained)
     assert "by which it was chosen" in chosen.sentence
     assert "0.1 below its" in chosen.sentence
@@ -220,14 +249,14 @@ def test_strategies_that_always_differ_are_separated():
     )
     found = strategies_finding(frame)
     assert found.status == "PASS"
-    assert "10 seeds: bayes ends below random at 1 trials (p = 0.002" in found.sentence
+    assert "10 seeds, bayes ends below random (p = 0.002)" in found.sentence
 
 
 def test_strategies_that_cannot_be_separated_say_how_many_seeds_it_would_take():
     frame = finals_frame({"bayes": [0.1, 0.2, 0.3], "random": [0.2, 0.3, 0.4]})
     found = strategies_finding(frame)
     assert found.status == "CAN'T SAY"
-    assert "it would take about 11 seeds" in found.sentence
+    assert "about 11)" in found.sentence
     assert strategies_finding(frame[frame["strategy"] == "bayes"]).status == "CAN'T SAY"
 
 

@@ -75,6 +75,18 @@ def test_the_cost_is_compared_with_an_untuned_training():
     assert finding.sentence.endswith("24 s, as long as 1.2 trainings of the default.")
 
 
+def test_short_trainings_are_counted_in_epochs_as_their_seconds_are_those_of_starting():
+    study = searched(lr_bowl, 4, validation_error=[0.3, 0.2], seconds=[3.0, 3.0])
+    final = final_frame(DEFAULT, TUNED).assign(seconds=2.0, epochs=4)
+    sentence = findings(study, final=final)[0].sentence
+    assert sentence.endswith("8 epochs and 24 s, as many epochs as 2.0 trainings of the default.")
+
+
+def test_functions_without_epochs_are_evaluated():
+    study = searched(lr_bowl, 4, validation_error=[0.3], seconds=[3.0])
+    assert findings(study)[0].sentence.endswith("The search cost 4 evaluations and 12 s.")
+
+
 def test_retrainings_are_part_of_the_cost():
     study = searched(lr_bowl, 4, validation_error=[0.3, 0.2], seconds=[3.0, 3.0])
     rows = [{"trial": 1, "n": 3, "mean": 0.1}, {"trial": 2, "n": 0, "mean": np.nan}]

@@ -7,10 +7,16 @@ import pytest
 
 from hpo_lib.comparison.hypothesis_tests import separations
 from hpo_lib.comparison.run import compare
-from hpo_lib.comparison.studies import compare_studies, group_studies, space_differences
+from hpo_lib.comparison.studies import (
+    compare_studies,
+    differing_parameters,
+    group_studies,
+    space_differences,
+)
 from hpo_lib.plots.comparison import plot_comparison, plot_final_values
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.study.run import run_study
+from hpo_lib.trials import study_space
 
 WIDE = (
     "x: {type: float, low: 0.0, high: 1.0, default: 0.5}\n'a: b': {type: int, low: 1, high: 3}\n"
@@ -50,6 +56,13 @@ def test_spaces_are_compared_by_the_parameters_that_differ(studies):
     assert frame.loc["x", "narrow"] == "{type: float, low: 0.0, high: 0.6, default: 0.5}"
     assert frame.loc["extra", "wide"] == ""
     assert space_differences({"a": studies["narrow"], "b": studies["narrow"]}).empty
+
+    now = study_space(studies["narrow"])
+    frame = differing_parameters({"now": now, "edited": now.fix(x=0.25)})
+    assert list(frame.columns) == ["now", "edited"]
+    assert list(frame.index) == ["x"]
+    assert frame.loc["x", "edited"].endswith("default: 0.5, fixed: 0.25}")
+    assert differing_parameters({"a": now, "b": now}).empty
 
 
 @pytest.mark.parametrize("studies", [{}, {"none": []}])

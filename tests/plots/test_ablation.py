@@ -28,11 +28,32 @@ def test_what_ablation_and_importance_rank_first_are_the_relevant_parameters():
     assert relevant_parameters(study, 1) == [ablation_path(study).steps[1].name]
     assert first in relevant_parameters(study, 2)
     assert len(relevant_parameters(study, 3)) == 3
-    assert f"Importance ranks {first} first" in describe_relevance(study)
+
+
+def test_two_hyperparameters_matter_where_importance_and_ablation_agree():
+    def value(configuration):
+        return 9 * (configuration["a"] - 0.1) ** 2 + 3 * (configuration["b"] - 0.1) ** 2
+
+    options = {"name": "two", "storage": "memory", "workers": 0, "progress": False}
+    study = run_study(value, SPACE, "random", 30, **options)
+    assert "name the same two first: a and b matter most" in describe_relevance(study)
+
+
+def test_a_path_of_two_changes_that_importance_does_not_share_names_one_or_none():
+    study = make_study(24)
+    first = list(importance_data(study).shares)
+    default = AblationStep("", {}, 0.5, 0.01)
+
+    def path(*names):
+        return AblationPath((default, *(AblationStep(name, {}, 0.4, 0.01) for name in names)))
+
+    assert f"{first[0]} matters most" in describe_relevance(study, path(first[0], first[-1]))
+    assert "cannot be said from" in describe_relevance(study, path(first[-1], first[-2]))
+    assert "The best configuration is the default" in describe_relevance(study, path())
 
 
 def test_with_few_trials_the_first_parameters_of_the_space_are_shown_and_it_is_said():
     options = {"name": "few", "storage": "memory", "workers": 0, "progress": False}
     study = run_study(lambda c: c["a"], SPACE, "random", 3, **options)
     assert relevant_parameters(study, 2) == ["a", "b"]
-    assert "Importance and ablation cannot be compared" in describe_relevance(study)
+    assert "Which two matter most cannot be said" in describe_relevance(study)

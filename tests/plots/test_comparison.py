@@ -133,6 +133,9 @@ def test_ranks_say_over_how_many_objectives():
     texts = " ".join(draw(ax))
     assert "n = 3 objectives, 5 or more seeds each" in texts
     assert "bayes (1.33)" in texts
+    frames["a"].attrs["surrogate_quality"] = quality(0.9)
+    mixed = plots_compare.plot_ranks(rank_strategies(frames))
+    assert "1 of 3 objectives: replayed on" in mixed.figure.get_supxlabel()
     colours = {one.get_text().strip(" ()0123456789."): one.get_color() for one in ax.texts}
     for panel in plots_compare.plot_superiority(frames["a"], "random"):
         strategy = panel.get_title().split(",")[0]

@@ -20,7 +20,7 @@ def test_a_confusion_matrix_is_readable_whatever_the_number_of_classes(n_classes
 
     classes = [f"$class_{i}^$" for i in range(n_classes)]
     texts = draw(plot_confusion_matrix(labels, predicted, classes))
-    assert "accuracy 80.0%, n = 5,000 images" in texts
+    assert "accuracy 80.0%, n = 5,000 predictions" in texts
     ticks = [text for text in texts if text.startswith(r"\$class")]
     assert 4 < len(ticks) <= 62
 

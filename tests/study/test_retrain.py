@@ -65,7 +65,9 @@ def retrain(storage, *args, noise=0.1, **options):
 def test_the_mean_of_fresh_trainings_ranks_the_best(storage):
     study = search(storage)
     frame = retrain(storage, 4, 5)
-    assert list(frame["n"]) == [5] * 4
+    assert list(frame["n"]) == [5] * 5, "four and the default"
+    assert frame["is_default"].sum() == 1
+    frame = frame[~frame["is_default"]]
     assert list(frame["mean"]) == sorted(frame["mean"])
     ranked = dict.fromkeys(t.params["x"] for t in sorted(study.trials, key=lambda t: t.value))
     assert set(frame["param_x"]) == set([*ranked][:4]), "distinct configurations"
@@ -85,7 +87,7 @@ def test_fresh_seeds_are_none_of_the_search(storage):
     frame = retrain(storage, 3, 4)
     assert (frame["optimism"].abs() > 1e-6).all()
     fresh = [trial.value for trial in open_study("s finalists", storage).trials]
-    assert len(set(fresh)) == 12
+    assert len(set(fresh)) == 12, "the default is one of three"
 
 
 @pytest.mark.slow
@@ -117,8 +119,8 @@ def test_only_what_is_missing_is_trained(storage):
     assert retrain(storage, 2, 2).equals(first)
     more = retrain(storage, 3, 3)
     again = open_study("s finalists", storage)
-    assert len(again.trials) == 9
-    assert list(more["n"]) == [3, 3, 3]
+    assert len(again.trials) == 12
+    assert list(more["n"]) == [3, 3, 3, 3]
 
 
 def test_an_interrupted_retraining_ends_as_an_undisturbed_one(storage):
@@ -159,7 +161,7 @@ def test_a_configuration_that_fails_comes_last(storage):
     search(storage)
     best = open_study("s", storage).best_params["x"]
     frame = retrain_top_k(Noisy(fails=best), "s", 2, 2, storage=storage, workers=0)
-    assert list(frame["n"]) == [2, 0]
+    assert list(frame["n"]) == [2, 2, 0]
     assert frame["param_x"].iloc[-1] == best
     assert best_configuration("s", storage)["x"] != best
 
@@ -172,11 +174,20 @@ def test_a_line_says_how_optimistic_it_was(storage):
     assert best_configuration("s", storage)["x"] == open_study("s", storage).best_params["x"]
     text = describe_retrained(retrain(storage, 3, 3))
     best = open_study("s", storage).best_trial
-    assert f"(trial {best.number}); trained again it is" in text
-    assert "(mean ± standard error, n = 3), " in text
+    assert f"(trial {best.number}); trained again: " in text
+    assert "(95 %, n = 3)" in text
+    assert "mean of all 3 configurations" in text
     assert "higher than in the search, which was partly luck" in text
+    assert "default: " in text
+    assert text.endswith("their order may be luck")
     lower = retrained_frame("s", storage).assign(optimism=-0.02)
     assert "0.02 lower than in the search: no sign of luck" in describe_retrained(lower)
+
+
+def test_the_order_of_configurations_that_differ_is_no_luck(storage):
+    search(storage, n_trials=6, noise=0.001)
+    text = describe_retrained(retrain(storage, 3, 3, noise=0.001))
+    assert "differ by more than their seeds do (p = " in text
 
 
 def test_what_does_not_compare_is_refused(storage):

@@ -14,21 +14,27 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 CODE = f"""import sys
 sys.path.insert(0, {str(Path(__file__).parents[2])!r})
-from hpo_lib import BackgroundStudy, SearchSpace, SpaceEditor, StudyMonitor, run_study
-from hpo_lib import SurrogateExplorer
+from hpo_lib import BackgroundStudy, SearchSpace, SpaceEditor, StudyComparison, StudyMonitor
+from hpo_lib import SurrogateExplorer, run_study
 from tests.toys import TOY_SPACE, bowl
 settings = {{"storage": "toy.db", "workers": 0, "progress": False}}
 study = run_study(bowl, TOY_SPACE, "random", 12, name="toy", **settings)
 SpaceEditor(SearchSpace.preset("small"), "space.yaml", study=study)"""
-WIDGETS = ("editor", "monitor", "explorer")
+COMPARISON = """for seed in range(4):
+    run_study(bowl, TOY_SPACE, "sobol", 8, name=f"sobol-{seed}", seed=seed, **settings)
+held = TOY_SPACE.fix(depth=8)
+run_study(bowl, held, "random", 8, name="<b>held</b>", **settings)
+StudyComparison("toy.db", ["toy", "sobol"])"""
+WIDGETS = ("editor", "monitor", "explorer", "comparison")
 
 
 @pytest.fixture
 def notebook(lab, page, tmp_path) -> str:
-    """The address of a notebook with the three widgets, which has run."""
+    """The address of a notebook with all widgets, which has run."""
     cell = {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None}
     monitor = "BackgroundStudy(bowl, TOY_SPACE, 'random', 12, name='toy', **settings)"
-    sources = (CODE, f"StudyMonitor({monitor})", "SurrogateExplorer(study)")
+    widgets = (f"StudyMonitor({monitor})", "SurrogateExplorer(study)", COMPARISON)
+    sources = (CODE, *widgets)
     cells = [{**cell, "id": f"c{i}", "source": source} for i, source in enumerate(sources)]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
     content = {"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}
@@ -42,6 +48,7 @@ def notebook(lab, page, tmp_path) -> str:
     for _ in sources:
         page.keyboard.press("Shift+Enter")
     page.get_by_text("Expected here").wait_for(timeout=120_000)
+    page.locator(".hpo-table").first.wait_for(timeout=120_000)
     page.locator(".jp-Cell").nth(1).scroll_into_view_if_needed()
     page.get_by_text("12 of 12 ended trials within the ranges").wait_for(timeout=60_000)
     return address
@@ -51,6 +58,7 @@ def test_widgets_are_seen_heard_and_reached_by_the_keyboard(notebook, page, tmp_
     check_both_themes(page, tmp_path / "results")
     check_sharpness(page)
     check_keyboard(page)
+    check_comparison(page)
     check_narrow_window(page)
     check_reopening(page, tmp_path)
 
@@ -128,6 +136,32 @@ def check_keyboard(page: Any) -> None:
     focused(f"Remove row {n_rows + 1}")
 
 
+def check_comparison(page: Any) -> None:
+    """Studies are ticked by the keyboard, and their names are only text."""
+    from playwright.sync_api import expect  # most tests need no browser
+
+    panel = page.locator(".hpo-panel").nth(3)
+
+    def says(text: str) -> None:
+        expect(panel).to_contain_text(text, timeout=60_000)
+
+    says("toy: 1 seed, 8 trials; sobol: 4 seeds, 8 trials")
+    says("CAN'T SAY")
+    held = panel.get_by_role("checkbox", name="<b>held</b>", exact=True)
+    held.focus()
+    page.keyboard.press("Space")
+    says("<b>held</b>: 1 seed, 8 trials")
+    says("fixed: 8")
+    expect(panel.get_by_role("columnheader", name="<b>held</b>")).to_be_visible()
+    expect(held).to_be_focused()
+
+    panel.get_by_label("Compare at").select_option("their own ends")
+    says("toy: 1 seed, 12 trials")
+    panel.get_by_role("button", name="Read again").focus()
+    page.keyboard.press("Enter")
+    says("toy: 1 seed, 12 trials")
+
+
 def check_narrow_window(page: Any) -> None:
     page.set_viewport_size({"width": 700, "height": 768})
     for field in ("name", "type", "low", "step", "when"):
@@ -140,7 +174,7 @@ def check_reopening(page: Any, tmp_path: Path) -> None:
     from playwright.sync_api import expect  # most tests need no browser
 
     static = page.locator(".hpo-static")
-    expect(static).to_have_count(3)
+    expect(static).to_have_count(len(WIDGETS))
     for one in static.all():
         expect(one).to_be_hidden()
     page.get_by_label("Vertical axis").select_option("depth")
@@ -148,7 +182,7 @@ def check_reopening(page: Any, tmp_path: Path) -> None:
     path = tmp_path / "notebooks" / "looks.ipynb"
     save(page, path, "hpo-static")
     outputs = [cell["outputs"] for cell in json.loads(path.read_text())["cells"]]
-    assert [len(several) for several in outputs[:3]] == [2, 2, 2]
+    assert [len(several) for several in outputs[:4]] == [2, 2, 2, 2]
 
     page.evaluate(
         """async () => {

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from hpo_lib.plots.trials import brush, plot_parallel_coordinates, points_data, trial_curves_data
+from hpo_lib.plots.trials import trial_curves_data
 from hpo_lib.study.lease import Lease
 from hpo_lib.trials import StudyRecord, own_trials, recorded_trials
 from hpo_lib.widgets.monitor_summary import (
@@ -46,30 +46,6 @@ def test_curves_are_told_apart_by_how_their_trials_stand(tmp_path, monkeypatch):
     assert left.get_ylabel() == right.get_ylabel() == "value"
     assert f"incumbent: trial {study.best_trial.number}" in right.get_legend_handles_labels()[1]
     plt.close(left.figure)
-
-
-def test_brushing_keeps_what_lies_within_all_ranges():
-    points = points_data(run_in_memory(30))
-    lr, optimizer = points.positions["lr"], points.positions["optimizer"]
-    shown = brush(points, {"lr": (1e-3, 1e-1), "optimizer": (0, 0)})
-    assert shown.tolist() == ((lr >= 1e-3) & (lr <= 1e-1) & (optimizer == 0)).tolist()
-    assert 0 < shown.sum() < 30
-    assert brush(points, {}).all()
-    inactive = np.isnan(points.positions["momentum"])
-    assert not brush(points, {"momentum": (0, 1)})[inactive].any()
-    best = float(points.values.min())
-    assert brush(points, {}, (best, best)).sum() == 1
-
-
-def test_brushed_coordinates_keep_the_colours_of_the_others():
-    points = points_data(run_in_memory(30))
-    shown = brush(points, {"depth": (2, 6)})
-    axes = [plot_parallel_coordinates(points), plot_parallel_coordinates(points, shown=shown)]
-    whole, part = (ax.collections[1] for ax in axes)
-    assert len(part.get_array()) == shown.sum() < 30 == len(whole.get_array())
-    assert part.norm.vmin == whole.norm.vmin
-    assert f"{shown.sum()} of n = 30 trials" in axes[1].get_title()
-    plt.close("all")
 
 
 # What is said
