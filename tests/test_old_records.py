@@ -228,9 +228,10 @@ def test_the_trials_of_a_killed_study_of_0_1_0_are_read_as_recorded(storage):
         [0.09, 0.01, 0.0005216598510742188, 0.01, 0.09, 0.01, 0.09, 0.01, 0.01]
     )
 
-    best, second = learning_curves_data(study, 2)
-    assert (best.run, second.run) == ("trial 6 (incumbent)", "trial 4")
-    assert list(best.validation_error[[0, -1]]) == [2.250357354351892, 1.3614684654630034]
+    curves = learning_curves_data(study, 2)
+    assert list(curves) == ["trial 6 (incumbent)", "trial 4"]
+    errors = curves["trial 6 (incumbent)"].validation_error
+    assert (errors[0], errors[-1]) == (2.250357354351892, 1.3614684654630034)
 
 
 @pytest.mark.slow

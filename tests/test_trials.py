@@ -284,7 +284,8 @@ def by_curves_of_trials(study: optuna.Study) -> float:
 
 
 def by_learning_curves(study: optuna.Study) -> float:
-    return learning_curves_data(study, 1)[0].validation_error[-1]
+    [best] = learning_curves_data(study, 1).values()
+    return best.validation_error[-1]
 
 
 def by_target(study: optuna.Study) -> float:

@@ -20,6 +20,7 @@ from scipy import stats
 from hpo_lib.checks import check_member
 from hpo_lib.comparison.statistics import Array, Spending, final_values, incumbents
 from hpo_lib.comparison.surrogate_benchmark import SurrogateQuality
+from hpo_lib.formatting import count
 
 LEVEL = 0.05
 _POWER = 0.8
@@ -311,7 +312,7 @@ def _pair_verdict(pair: Mapping[Any, Any], budget: str) -> str:
     a = pair["a"]
     b = pair["b"]
     p = pair["p"]
-    seeds = f"{pair['n_seeds']} seeds"
+    seeds = count(pair["n_seeds"], "seed")
     if p <= LEVEL:
         better, worse = (a, b) if pair["effect"] < 0 else (b, a)
         effect = f"effect size {abs(pair['effect']):.2f}"

@@ -45,6 +45,11 @@ from hpo_lib.trials import (
 Source = optuna.Study | pd.DataFrame
 """A study or its `trials_frame`; warm-start trials are left out of either."""
 
+Curves = Mapping[str, SegmentResult | TrialRecord]
+"""For the name of each training what has its curves."""
+
+CurveSource = optuna.Study | SegmentResult | Curves
+
 MIN_TRIALS = 4
 """Importance is refused for fewer completed trials."""
 
@@ -63,22 +68,6 @@ class AnyTime(NamedTuple):
     values: FloatArray
     best: FloatArray
     value_name: str = "value"
-
-
-class Curves(NamedTuple):
-    """Learning curves of one training, shape (epochs,); NaN where a number was not finite.
-
-    Attributes:
-        run: name of the training.
-        train_loss: mean loss per training image.
-        validation_loss: mean loss per validation image.
-        validation_error: share of validation images that are classified wrongly.
-    """
-
-    run: str
-    train_loss: FloatArray
-    validation_loss: FloatArray
-    validation_error: FloatArray
 
 
 class Timeline(NamedTuple):
@@ -182,93 +171,80 @@ def plot_any_time(
     return ax
 
 
-def learning_curves_data(
-    source: optuna.Study | SegmentResult | Mapping[str, SegmentResult], k: int = 5
-) -> list[Curves]:
+def learning_curves_data(source: CurveSource, k: int = 5) -> Curves:
     """Return the curves of one training or several, or of a study's best trials, best first.
 
     Args:
         source: a study, the result of a training, or results of several trainings by name.
         k: largest number of trials of a study.
 
+    Returns:
+        For the name of each training what has its curves.
+
     Raises:
         ValueError: no completed trial of the study has curves.
     """
     if isinstance(source, SegmentResult):
-        return [_curves(source, "this run")]
+        return {"this run": source}
     if isinstance(source, Mapping):
-        return [_curves(result, name) for name, result in source.items()]
+        return source
 
     trials = [t for t in sort_by_value(recorded_trials(source)) if t.record.validation_error]
     if not trials:
         message = f"study {source.study_name!r} must have a completed trial with curves"
         raise ValueError(message)
-    runs = [_curves(trial.record, f"trial {trial.number}") for trial in trials[:k]]
-    if len(runs) > 1:
-        runs[0] = runs[0]._replace(run=f"{runs[0].run} (incumbent)")
-    return runs
+    names = [f"trial {trial.number}" for trial in trials[:k]]
+    if len(names) > 1:
+        names[0] += " (incumbent)"
+    return dict(zip(names, [trial.record for trial in trials], strict=False))
 
 
-def _curves(record: SegmentResult | TrialRecord, run: str) -> Curves:
-    return Curves(
-        run,
-        finite(record.train_loss),
-        finite(record.validation_loss),
-        finite(record.validation_error),
-    )
-
-
-def plot_learning_curves(
-    source: optuna.Study | SegmentResult | Mapping[str, SegmentResult] | list[Curves],
-) -> AxesArray:
+def plot_learning_curves(source: CurveSource) -> AxesArray:
     """Draw loss and validation error per epoch of trainings, or of a study's best trials.
 
     Args:
-        source: a study, the result of a training, results of several trainings by name, or what
-            `learning_curves_data` returns.
+        source: a study, the result of a training, or results of several trainings by name, as
+            `learning_curves_data` returns them.
 
     Returns:
         The axes of the loss and of the error.
     """
-    data = source if isinstance(source, list) else learning_curves_data(source)
+    data = learning_curves_data(source)
     axes = panels(2, 2, 4.2, 3.6)
     loss, error = axes
-    for i, curves in enumerate(data):
-        _draw_curves(loss, error, curves, i)
+    for i, (name, curves) in enumerate(data.items()):
+        # The lines of the first training, which is the best, are thicker.
+        n_epochs = len(curves.validation_error)
+        epochs = np.arange(1, n_epochs + 1)
+        width = 2.2 if i == 0 else 1.2
+        style = line_style(i, "-", markevery=max(1, n_epochs // 10), linewidth=width)
+        last = curves.validation_error[-1] if n_epochs else np.nan
+        text = f"{label(name)}: {format_number(last)}"
+
+        loss.plot(epochs, finite(curves.validation_loss), **style)
+        loss.plot(
+            epochs,
+            finite(curves.train_loss),
+            "--",
+            color=style["color"],
+            linewidth=width,
+        )
+        error.plot(epochs, finite(curves.validation_error), label=text, **style)
 
     # The legend of the loss explains the lines, that of the error the colours.
     for line, name in (("-", "validation"), ("--", "training")):
         loss.plot([], [], line, color="0.3", label=name)
 
-    losses = [np.append(curves.train_loss, curves.validation_loss) for curves in data]
+    losses = [[*curves.train_loss, *curves.validation_loss] for curves in data.values()]
     value_axis(loss, losses, "loss (mean per image)")
-    value_axis(error, [curves.validation_error for curves in data], VALIDATION_ERROR)
+    errors = [curves.validation_error for curves in data.values()]
+    value_axis(error, errors, VALIDATION_ERROR)
     for ax in axes:
         ax.set_xlabel("epoch")
         ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         ax.legend(fontsize=8)
 
     return axes
-
-
-def _draw_curves(loss: Axes, error: Axes, curves: Curves, i: int) -> None:
-    """Draw the i-th training; the lines of the first, which is the best, are thicker."""
-    n_epochs = len(curves.validation_error)
-    epochs = np.arange(1, n_epochs + 1)
-    width = 2.2 if i == 0 else 1.2
-    style = line_style(i, "-", markevery=max(1, n_epochs // 10), linewidth=width)
-    loss.plot(epochs, curves.validation_loss, **style)
-    loss.plot(
-        epochs,
-        curves.train_loss,
-        "--",
-        color=style["color"],
-        linewidth=width,
-    )
-
-    last = curves.validation_error[-1] if n_epochs else np.nan
-    name = f"{label(curves.run)}: {format_number(last)}"
-    error.plot(epochs, curves.validation_error, label=name, **style)
 
 
 def timeline_data(source: Source) -> Timeline:

@@ -14,12 +14,13 @@ from tests.plots.recorded import SPACE, add, assert_labelled, draw, make_study
 
 def test_learning_curves_of_one_training():
     result = SegmentResult((1.0, math.inf), (1.5, 0.7), (0.5, 0.2), (1.0, 1.0))
-    (curves,) = plots.learning_curves_data(result)
-    assert curves.train_loss[0] == 1.0
-    assert math.isnan(curves.train_loss[1])
-    assert curves.validation_error.tolist() == [0.5, 0.2]
-    for source in (result, [curves]):
-        assert_labelled(plots.plot_learning_curves(source))
+    for source in (result, plots.learning_curves_data(result)):
+        loss, error = plots.plot_learning_curves(source)
+        assert_labelled([loss, error])
+        _, training, *_ = loss.lines
+        assert training.get_ydata()[0] == 1.0
+        assert math.isnan(training.get_ydata()[1])
+        assert error.lines[0].get_ydata().tolist() == [0.5, 0.2]
 
 
 def test_learning_curves_that_diverged_at_once_are_drawn():
@@ -33,7 +34,7 @@ def test_learning_curves_of_a_study_are_those_of_its_best_trials():
     best = sorted(values, key=lambda number: values[number])[:3]
     curves = plots.learning_curves_data(study, k=3)
     names = [f"trial {number}" for number in best]
-    assert [one.run for one in curves] == [f"{names[0]} (incumbent)", *names[1:]]
+    assert list(curves) == [f"{names[0]} (incumbent)", *names[1:]]
     axes = plots.plot_learning_curves(curves)
     assert_labelled(axes)
     assert any(f"trial {best[0]} (incumbent)" in text for text in draw(axes))
@@ -43,7 +44,7 @@ def test_learning_curves_of_several_trainings_have_their_names():
     first = SegmentResult((1.0,), (1.5,), (0.5,), (1.0,))
     second = SegmentResult((0.9,), (1.4,), (0.0412,), (1.0,))
     source = {"seed 1": first, "seed 2": second}
-    assert [one.run for one in plots.learning_curves_data(source)] == list(source)
+    assert plots.learning_curves_data(source) == source
     texts = draw(plots.plot_learning_curves(source))
     assert {"seed 1: 0.500", "seed 2: 0.0412"} <= set(texts)
 
