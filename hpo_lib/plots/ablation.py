@@ -116,10 +116,11 @@ def describe_relevance(study: optuna.Study, path: AblationPath | None = None) ->
     if len(both) == 2:
         return f"Importance and ablation name the same two first: {join(both)} matter most."
 
-    answers = f"importance puts {join(first)} first, ablation {join(changed)}"
-    if both:
-        return f"{both[0]} matters most by both figures. A second one cannot be named: {answers}."
-    return f"Which two matter most cannot be said from {importance.n} trials: {answers}."
+    text = (
+        f"Which two matter most cannot be said from {importance.n} trials: importance puts "
+        f"{join(first)} first, ablation {join(changed)}."
+    )
+    return f"{text} Both name {both[0]}." if both else text
 
 
 def _changed(path: AblationPath) -> list[str]:
