@@ -135,7 +135,8 @@ class Plain:
         model: nn.Module = self.model
         if self.average is not None:
             model = self.average.module
-            fit_norms(model, self.part, torch.Generator().manual_seed(self.done))
+            augment = make_augmentation(self.config, self.part, self.done)
+            fit_norms(model, self.part, augment, torch.Generator().manual_seed(self.done))
         model.eval()
         wrong = sum(
             int((mean_logits(model, images, self.config.evaluation).argmax(1) != labels).sum())

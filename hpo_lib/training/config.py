@@ -83,7 +83,7 @@ class TrainingConfig:
             three quarters of their sides (after Howard 2018, DAWNBench).
         ema_decay: validate and test an exponential moving average of the weights, which keeps
             this share of itself in each step (Polyak and Juditsky 1992); 0: the weights as they
-            are. Its batch norms are fitted to training images before each validation.
+            are. Its batch norms are fitted to augmented images before each validation.
         evaluation: images on which logits rest in validation and test: "plain", "mirror" (mean of
             the image and its mirror image) or "mirror_and_shift" (of these two and, together with
             the same weight, both moved by a pixel along each diagonal; Jordan 2024).

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from hpo_lib.space.values import Configuration
 from hpo_lib.training.checkpoints import NETWORK, TRAJECTORY
 from hpo_lib.training.config import TrainingConfig
-from hpo_lib.training.loaders import ImageData, Part, batches
+from hpo_lib.training.loaders import Augmentation, ImageData, Part, batches
 from hpo_lib.training.resnet import ResNet, Whitening, resnet
 
 Network = Callable[[Configuration, int, int], nn.Module]
@@ -292,6 +293,7 @@ def make_average(config: TrainingConfig, model: nn.Module) -> AveragedModel | No
 def fit_norms(
     network: nn.Module,
     part: Part,
+    augment: Augmentation,
     generator: torch.Generator,
 ) -> None:
     """Fit the statistics of batch norms to the weights (Izmailov et al. 2018, arXiv:1803.05407).
@@ -301,12 +303,14 @@ def fit_norms(
     Args:
         network: changed in place.
         part: training images, of which some are drawn.
+        augment: changes of the images as in training: without them the validation loss is higher.
         generator: generator of the CPU.
     """
     sample = batches(
         part,
         _NORM_BATCH_SIZE,
         generator=generator,
+        augment=replace(augment, shrink=False),  # of the size in validation
         shuffle=True,
         drop_last=len(part) >= _NORM_BATCH_SIZE,
     )

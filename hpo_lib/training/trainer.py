@@ -356,9 +356,10 @@ class Trainer:
         """Return the network that is validated after an epoch; `part` has training images."""
         if self.average is None:
             return self.model
+        augment = make_augmentation(self.config, part, epoch)
         generator = seeded_generator(self.config.seed, epoch, 3)
         with autocast(self.config, self.device)():
-            fit_norms(self.average.module, part, generator)
+            fit_norms(self.average.module, part, augment, generator)
         return self.average.module
 
     def save(self, path: str | Path, epoch: int) -> None:

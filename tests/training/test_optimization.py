@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from hpo_lib.training.config import TrainingConfig
-from hpo_lib.training.loaders import ImageData, Part
+from hpo_lib.training.loaders import Augmentation, ImageData, Part
 from hpo_lib.training.optimization import (
     fit_norms,
     focal_loss,
@@ -203,15 +203,21 @@ def test_an_average_keeps_a_share_of_itself_in_each_step() -> None:
     torch.testing.assert_close(average.module.classifier.bias, torch.full((10,), expected))
 
 
-def test_norms_are_fitted_to_training_images() -> None:
-    images = torch.randint(0, 256, (600, 2, 5, 5), dtype=torch.uint8)
+def test_norms_are_fitted_to_augmented_images_of_full_size() -> None:
+    images = torch.randint(0, 256, (600, 2, 8, 8), dtype=torch.uint8)
     part = Part(images, torch.zeros(600).long())
-    norm = torch.nn.BatchNorm2d(2)
+    network = torch.nn.Sequential(torch.nn.BatchNorm2d(2), torch.nn.BatchNorm1d(128))
+    norm, pixels = network
+    network.insert(1, torch.nn.Flatten())
     norm.running_mean.fill_(7)
-    fit_norms(norm, part, torch.Generator().manual_seed(0))
-    x = images / 127.5 - 1
-    torch.testing.assert_close(norm.running_mean, x.mean((0, 2, 3)), rtol=0, atol=0.03)
-    torch.testing.assert_close(norm.running_var, x.var((0, 2, 3)), rtol=0, atol=0.03)
+    augment = Augmentation(crop_padding=0, cutout=8, shrink=True)
+    fit_norms(network, part, augment, torch.Generator().manual_seed(0))
+
+    # a square of 8 pixels with its middle anywhere blackens 9/16 of an image, on the average
+    bright = 7 / 16
+    expected = (images / 127.5 - 1).mean((0, 2, 3)) * bright - (1 - bright)
+    torch.testing.assert_close(norm.running_mean, expected, rtol=0, atol=0.05)
+    assert pixels.num_batches_tracked == 2
     assert norm.momentum == 0.1
 
 
