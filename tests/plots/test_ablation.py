@@ -48,7 +48,7 @@ def test_a_path_of_two_changes_that_importance_does_not_share_names_one_or_none(
         return AblationPath((default, *(AblationStep(name, {}, 0.4, 0.01) for name in names)))
 
     one = describe_relevance(study, path(first[0], first[-1]))
-    assert "cannot be said from 24 trials" in one
+    assert "cannot be said from 22 trials" in one
     assert one.endswith(f"Both name {first[0]}.")
     assert "Both name" not in describe_relevance(study, path(first[-1]))
     assert "The best configuration is the default" in describe_relevance(study, path())
