@@ -120,7 +120,7 @@ def test_the_best_trained_again_are_counted_as_trainings(tmp_path, capsys):
     place: dict[str, Any] = {"storage": tmp_path / "studies.db", "workers": 0}
     run_study(bowl, TOY_SPACE, "random", 4, name="toy", progress=False, **place)
     retrain_top_k(bowl, "toy", 2, 3, **place)
-    assert capsys.readouterr().err.startswith("[6/6] best ")
+    assert capsys.readouterr().err.startswith("[9/9] best ")  # the default, too
 
 
 @pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])

@@ -137,7 +137,8 @@ def fitted_study(
         space = study_space(study)
         trials = recorded
     else:
-        trials = _inside(recorded, space)
+        inside = [trial for trial in recorded if space.contains(trial.configuration)]
+        trials = [trial.as_evidence() for trial in inside]
     surrogate = fit_surrogate(trials, space)
 
     encoder = surrogate.encoder
@@ -168,12 +169,6 @@ def _with_point(trials: Sequence[RecordedTrial], encoder: Encoder) -> list[Recor
     """Return the trials that are shown: one of another program may lie outside the space."""
     present = [trial for trial in trials if trial.outcome != TrialOutcome.OUTSIDE]
     return [trial for trial in present if encoder.encode(trial.configuration) is not None]
-
-
-def _inside(trials: Sequence[RecordedTrial], space: SearchSpace) -> list[RecordedTrial]:
-    """Return the trials inside a space as they ended, whatever space the study is in now."""
-    inside = [trial for trial in trials if space.contains(trial.configuration)]
-    return [trial.as_evidence() for trial in inside]
 
 
 def slice_data(

@@ -157,7 +157,16 @@ def test_every_axis_of_a_slice_is_labelled(study, names, acquisition):
     assert len(axes) == 1 + len(names)
     assert [ax for ax in axes if not ax.get_xlabel()] == []
     assert axes[0].get_ylabel()
-    assert "trials near the slice" in axes[0].figure.get_suptitle()
+    title = axes[0].figure.get_suptitle()
+    assert ("cross: " in title) == (len(names) == 2)
+
+
+def test_trials_far_from_a_slice_are_counted(study):
+    data = slice_data(study, ["lr"])
+    nearness = np.where(np.arange(len(data.nearness)) < 3, 0.0, 1.0)
+    axes = plot_slice(data._replace(nearness=nearness))
+    n = len(nearness)
+    assert f"{n - 3} of {n} trials near the slice" in axes[0].figure.get_suptitle()
 
 
 @pytest.mark.parametrize("names", [["momentum"], ["momentum", "lr"]])
