@@ -37,13 +37,7 @@ from hpo_lib.samplers.surrogate import Surrogate, fit_surrogate
 from hpo_lib.space.parameters import ChoiceParameter, Parameter
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration, Value
-from hpo_lib.trials import (
-    RecordedTrial,
-    TrialOutcome,
-    incumbent,
-    recorded_trials,
-    study_space,
-)
+from hpo_lib.trials import RecordedTrial, TrialOutcome, incumbent, recorded_trials, study_space
 
 Acquisition = Literal["log EI", "EI"]
 
@@ -131,8 +125,7 @@ def fitted_study(
     Raises:
         ValueError: fewer than three of these trials are completed.
     """
-    recorded = [trial for trial in recorded_trials(study) if trial.is_finished]
-    recorded = recorded[:n_trials]
+    recorded = [trial for trial in recorded_trials(study) if trial.is_finished][:n_trials]
     if space is None:
         space = study_space(study)
         trials = recorded
@@ -153,9 +146,7 @@ def fitted_study(
 
     # Inactive parameters of the incumbent stand at their default.
     active = {} if best is None else best.configuration
-    configuration: Configuration = {}
-    for parameter in space.searched:
-        configuration[parameter.name] = active.get(parameter.name, parameter.default)
+    configuration = {p.name: active.get(p.name, p.default) for p in space.searched}
     return FittedStudy(
         space,
         surrogate,
