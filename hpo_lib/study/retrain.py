@@ -89,7 +89,7 @@ def retrain_top_k(
         >>> study = run_study(cost, space, "random", 5, name="demo", storage=storage, workers=0)
         >>> frame = retrain_top_k(cost, "demo", k=2, n_seeds=3, storage=storage, workers=0)
         >>> frame["n"].tolist()
-        [3, 3, 3]
+        [3, 3]
     """
     check_whole("k", k, 1)
     check_whole("n_seeds", n_seeds, 1)

@@ -157,7 +157,9 @@ def test_every_axis_of_a_slice_is_labelled(study, names, acquisition):
     assert len(axes) == 1 + len(names)
     assert [ax for ax in axes if not ax.get_xlabel()] == []
     assert axes[0].get_ylabel()
-    assert "trials near the slice" in axes[0].figure.get_suptitle()
+    title = axes[0].figure.get_suptitle()
+    assert ("cross" in title) == (len(names) == 2)
+    assert "trials near the slice" not in title, "all of them are"
 
 
 @pytest.mark.parametrize("names", [["momentum"], ["momentum", "lr"]])
