@@ -39,34 +39,38 @@ MUON = {
     "alternate_flip": True,
 }
 
-# after airbench94 and its ablation (Jordan 2024, arXiv:2404.00498)
-NEW = MUON | {
-    "residual_init": "dirac",
-    "pooling": "max",
-    "logit_scale": 0.25,
-    "schedule": "linear",
-    "ema_decay": 0.99,
-}
+# Muon on a network of half the resolution and twice the width, which costs a quarter more
+NEW = MUON | {"stride": 2, "n_filters": 32}
 
 RECIPES: dict[str, dict[str, Any]] = {
     "default": {"lr": 0.1},
     "muon": MUON,
     "new": NEW,
     # the new one with one change taken back
+    "without width": MUON,
     "without muon": NEW | {"optimizer": "sgd"},
     "without whitening": NEW | {"stem": "convolution"},
     "without fast biases": NEW | {"norm_bias_lr_factor": 1.0},
     "without smoothing": NEW | {"loss": "cross_entropy"},
     "without alternating flips": NEW | {"alternate_flip": False},
-    "without identity": NEW | {"residual_init": "he"},
-    "without max pooling": NEW | {"pooling": "average"},
-    "without scaled logits": NEW | {"logit_scale": 1.0},
-    "without linear fall": NEW | {"schedule": "one_cycle"},
-    "without average": NEW | {"ema_decay": 0.0},
-    # and with one more
+    # and with one more, after airbench94 and its ablation (Jordan 2024, arXiv:2404.00498)
+    "with identity": NEW | {"residual_init": "dirac"},
+    "with max pooling": NEW | {"pooling": "max", "logit_scale": 0.25},
+    "with average": NEW | {"ema_decay": 0.99},
+    "with linear fall": NEW | {"schedule": "linear"},
     "with pre-activation": NEW | {"pre_activation": True},
     "with cutout": NEW | {"cutout": 8},
     "with small images": NEW | {"low_resolution": 0.5},
+    # all that cost time in a step or an epoch, for throughput.py
+    "all": NEW
+    | {
+        "residual_init": "dirac",
+        "pooling": "max",
+        "logit_scale": 0.25,
+        "schedule": "linear",
+        "ema_decay": 0.99,
+        "cutout": 8,
+    },
 }
 
 VIEWS = ("plain", "mirror", "mirror_and_shift")
