@@ -282,7 +282,7 @@ def main() -> None:
             page.locator(".jp-NotebookPanel .jp-Cell").first.click()
             for _ in CELLS:
                 page.keyboard.press("Shift+Enter")
-            page.locator(".hpo-ticks").wait_for(timeout=300_000)
+            page.locator(".hpo-ticks").wait_for(timeout=600_000)
             page.get_by_text("(ipykernel) | Idle").wait_for(timeout=120_000)
             times = measure_editor(page, n) | measure_pictures(page, n) | measure_redraws(page, n)
             times |= measure_trials(page, n, 2, "1,000") | measure_trials(page, n, 3, "3,000")
