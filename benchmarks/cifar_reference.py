@@ -40,14 +40,14 @@ MUON = {
 }
 
 # Muon on a network of half the resolution and twice the width, which costs a quarter more
-NEW = MUON | {"stride": 2, "n_filters": 32}
+NEW = MUON | {"stride": 2, "n_filters": 32, "filter_lr": 0.025}
 
 RECIPES: dict[str, dict[str, Any]] = {
     "default": {"lr": 0.1},
     "muon": MUON,
     "new": NEW,
     # the new one with one change taken back
-    "without width": MUON,
+    "without width": NEW | {"stride": 1, "n_filters": 16},
     "without muon": NEW | {"optimizer": "sgd"},
     "without whitening": NEW | {"stem": "convolution"},
     "without fast biases": NEW | {"norm_bias_lr_factor": 1.0},
