@@ -136,6 +136,8 @@ def group_studies(studies: Studies) -> Grouped:
         ValueError: there is no study.
         StudyError: the storage cannot be read.
     """
+    if isinstance(studies, optuna.Study):
+        studies = [studies]
     if isinstance(studies, str | Path | BaseStorage):
         grouped = _group_by_seed(_stored(studies))
     elif isinstance(studies, Mapping):

@@ -284,7 +284,7 @@ def legend_above(ax: Axes) -> None:
 
 
 def failure_ticks(ax: Axes, x: FloatArray) -> None:
-    """Mark failed and pruned trials by red ticks at the top edge.
+    """Mark trials without a final value by red ticks at the top edge.
 
     Args:
         ax: the axes.
@@ -300,7 +300,7 @@ def failure_ticks(ax: Axes, x: FloatArray) -> None:
         color=RED,
         markersize=10,
         markeredgewidth=2,
-        label=f"failed/pruned (n = {len(x)})",
+        label=f"without a final value (n = {len(x)})",
         transform=ax.get_xaxis_transform(),
         clip_on=False,
     )

@@ -93,14 +93,14 @@ class Points(NamedTuple):
 
     @property
     def failed(self) -> Mask:
-        """Whether each trial is without a final value, as pruned ones are."""
+        """Whether each trial has no final value: failed, pruned, or outside the space."""
         return np.isnan(self.values)
 
     def describe(self, mark: str) -> str:
         """Return how many trials there are, and how many without a value, shown by a mark."""
         n_failed = int(self.failed.sum())
         text = f"n = {len(self.values)} trials"
-        return f"{text}, {n_failed} failed/pruned ({mark})" if n_failed else text
+        return f"{text}, {n_failed} without a final value ({mark})" if n_failed else text
 
 
 def points_data(study: optuna.Study) -> Points:

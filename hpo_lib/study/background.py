@@ -20,7 +20,7 @@ from hpo_lib.loop import as_objective
 from hpo_lib.objective import Objective, Segment
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration, Value
-from hpo_lib.study.catalog import newest_version, study_storage
+from hpo_lib.study.catalog import newest_version, open_study, study_storage
 from hpo_lib.study.lease import LEASE_SECONDS
 from hpo_lib.study.run import run_study
 from hpo_lib.study.steering.versions import change_space
@@ -28,7 +28,7 @@ from hpo_lib.study.storage import Storage, read_storage, resolve_storage, storag
 from hpo_lib.study.workers.base import Evaluation, TimedWorkers, Workers
 from hpo_lib.study.workers.factory import check_sendable, make_workers
 from hpo_lib.study.workers.local import LocalWorkers
-from hpo_lib.trials import is_superseded, study_name
+from hpo_lib.trials import StudyRecord, is_superseded, study_name, study_space
 
 State = Literal["not started", "running", "paused", "stopping", "stopped", "failed", "finished"]
 
@@ -97,6 +97,7 @@ class BackgroundStudy:
         self._thread: threading.Thread | None = None
         self._pausable = _PausableWorkers()
         self._state: State = "not started"
+        self._version = self._recorded_version()
         _KNOWN.add(self)
 
     @property
@@ -116,6 +117,8 @@ class BackgroundStudy:
     def start(self) -> None:
         """Begin, or go on where the record stands; paused, go on with what was held back.
 
+        Where another process has let the study go on in another space, it goes on in that one.
+
         Raises:
             StudyError: another `BackgroundStudy` of this process runs the same study.
         """
@@ -132,6 +135,9 @@ class BackgroundStudy:
             message = f"study {self.name!r} runs in this process already: stop that first"
             raise StudyError(message)
 
+        if 0 < self._version < self._recorded_version():
+            self.space = study_space(open_study(self.name, self.storage))
+
         _RUNNING[_key(self.name, self.storage)] = self
         self.error = None
         self._pausable = _PausableWorkers()
@@ -143,6 +149,14 @@ class BackgroundStudy:
             daemon=True,
         )
         self._thread.start()
+
+    def _recorded_version(self) -> int:
+        """Return the number of the version that the name stands for; 0 where none is recorded."""
+        try:
+            study = open_study(self.name, self.storage)
+        except StudyError:
+            return 0
+        return StudyRecord.of(study).version
 
     def pause(self) -> None:
         """Let the segments that run end, and hold back the next; workers and lease are kept."""
@@ -241,6 +255,7 @@ class BackgroundStudy:
             state = "failed"
 
         # Others may start the study from here on.
+        self._version = self._recorded_version()
         del _RUNNING[_key(self.name, self.storage)]
         self._state = state
 

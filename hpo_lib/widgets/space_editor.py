@@ -52,6 +52,7 @@ _PREVIEW = Template(
     autoescape=True,
 )
 _FILE = "the file"
+_STUDY = "the study"
 
 
 class SpaceEditor(Displayed):
@@ -182,6 +183,8 @@ class SpaceEditor(Displayed):
         self._undo = self._make_button("Undo", lambda: self._set_state(self.state.undo()))
         self._redo = self._make_button("Redo", lambda: self._set_state(self.state.redo()))
         sources = [_FILE, *(f"preset {name}" for name in PRESETS)]
+        if self.study is not None:
+            sources.insert(1, _STUDY)
         self._source = make_field(Dropdown, "from", 210, options=sources)
         load = self._make_button("Load", self.load, "loaded")
 
@@ -324,10 +327,12 @@ class SpaceEditor(Displayed):
 
     @in_turn()
     def load(self) -> None:
-        """Read the file, or the preset that is chosen; undo brings the rows back."""
+        """Read the file, the study's space or a preset; undo brings the rows back."""
         source = str(self._source.value) if self._is_built else _FILE
         if source == _FILE:
             space = SearchSpace.load(self.path)
+        elif source == _STUDY and self.study is not None:
+            space = study_space(self.study)
         else:
             space = SearchSpace.preset(source.removeprefix("preset "))
         self._set_state(self.state.load(space))

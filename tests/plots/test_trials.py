@@ -45,7 +45,7 @@ def test_points_are_drawn_with_their_failures_counted(plot: Any):
     axes = plot(make_study())
     assert shown(axes)[0].get_ylabel()
     assert all(ax.get_xlabel() for ax in shown(axes))
-    assert any("n = 24 trials, 2 failed/pruned" in text for text in draw(axes))
+    assert any("n = 24 trials, 2 without a final value" in text for text in draw(axes))
 
 
 def test_slices_are_log_where_the_parameter_is():

@@ -342,3 +342,30 @@ def test_a_study_changes_its_space_before_and_after_it_runs():
     study.start()
     trials = study.wait().trials
     assert [record_of(trial).configuration["depth"] for trial in trials[6:]] == [8, 8]
+
+
+def test_a_study_goes_on_in_the_space_that_another_process_has_given_it():
+    study = background(workers=0)
+    study.start()
+    study.wait()
+
+    # A process of its own does not know the objects of this one.
+    code = "from hpo_lib import SearchSpace, change_space; "
+    code += "change_space('toy', SearchSpace.load('held.yaml'), storage='toy.db')"
+    held = TOY_SPACE.fix(depth=8)
+    held.save("held.yaml")
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+    study.n_trials = 8
+    study.start()
+    trials = study.wait().trials
+    assert [record_of(trial).configuration["depth"] for trial in trials[6:]] == [8, 8]
+    assert study.space == held
+
+
+def test_a_study_of_another_space_is_not_taken_over():
+    study = background(workers=0)
+    run_study(bowl, TOY_SPACE.fix(depth=8), "random", 2, name="toy", storage="toy.db", workers=0)
+    study.start()
+    with pytest.raises(StudyChangedError):
+        study.wait()

@@ -158,3 +158,12 @@ def test_a_study_in_memory_that_runs_goes_on_in_the_edited_space(tmp_path):
     assert len(trials) == 6
     assert all(trial.configuration["lr"] >= 0.01 for trial in trials[4:])
     assert study_space(editor.study) == editor.space == search.space
+
+
+def test_the_space_of_the_study_can_be_loaded(editor):
+    recorded = study_space(editor.study)
+    editor._source.value = "the study"
+    editor.edit(LR, "high", "0.05")
+    assert editor.space != recorded
+    editor.load()
+    assert editor.space == recorded
