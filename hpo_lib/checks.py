@@ -18,7 +18,6 @@ EXTRA_MODULES = {
         "ipykernel",
         "ipywidgets",
         "jinja2",
-        "markupsafe",
         "jupyter_client",
         "nbclient",
         "nbconvert",

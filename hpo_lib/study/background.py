@@ -8,7 +8,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, Literal
-from weakref import WeakSet
 
 import optuna
 from optuna.samplers import BaseSampler
@@ -34,9 +33,6 @@ State = Literal["not started", "running", "paused", "stopping", "stopped", "fail
 
 _RUNNING: dict[tuple[str, str], BackgroundStudy] = {}
 """Studies that run in this process, by storage and name."""
-
-_KNOWN: WeakSet[BackgroundStudy] = WeakSet()
-"""All that were made in this process, whether they run or not."""
 
 
 class BackgroundStudy:
@@ -98,7 +94,6 @@ class BackgroundStudy:
         self._pausable = _PausableWorkers()
         self._state: State = "not started"
         self._version = self._recorded_version()
-        _KNOWN.add(self)
 
     @property
     def objective(self) -> Objective | Callable[[Configuration], float]:
@@ -117,7 +112,7 @@ class BackgroundStudy:
     def start(self) -> None:
         """Begin, or go on where the record stands; paused, go on with what was held back.
 
-        Where another process has let the study go on in another space, it goes on in that one.
+        Where the study has gone on in another space meanwhile, it goes on in that one.
 
         Raises:
             StudyError: another `BackgroundStudy` of this process runs the same study.
@@ -314,11 +309,7 @@ def _change_space(
 ) -> optuna.Study:
     running = background_study(name, storage)
     with nullcontext() if running is None else running.interrupted():
-        study = change_space(name, space, storage=storage, assumed=assumed)
-        for known in _KNOWN:
-            if _key(known.name, known.storage) == _key(name, storage):
-                known.space = space
-    return study
+        return change_space(name, space, storage=storage, assumed=assumed)
 
 
 class _StoppedError(Exception):

@@ -116,7 +116,7 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_trained(tmp_path)
 
 
 def test_the_studies_of_the_search_have_their_budgets(folder):
-    names = {"learning rate": 8, "search": 6, "search pruned": 4, "search finalists": 4}
+    names = {"learning rate": 8, "search": 6, "search pruned": 4, "search finalists": 6}
     for name, n_trials in names.items():
         assert len(open_study(name, folder / "studies.db").trials) == n_trials, name
 

@@ -246,7 +246,7 @@ def test_a_study_with_workers_prunes_retrains_and_refuses_another_network(tmp_pa
     assert {t.state.name for t in study.trials} == {"COMPLETE", "PRUNED"}
     storage = tmp_path / "own.db"
     frame = retrain_top_k(own(), "own", 1, 2, storage=storage, workers=0)
-    assert frame["n"].tolist() == [2]
+    assert frame["n"].tolist() == [2, 2]  # the best one, and the default
     assert estimate_cost(own(), SPACE, 8, n_samples=2).seconds > 0
     with pytest.raises(StudyChangedError, match=r"objective\.network"):
         study_of(tmp_path, own(partial(widened, 2)), workers=0, n_trials=9)

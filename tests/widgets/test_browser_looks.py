@@ -123,6 +123,7 @@ def check_keyboard(page: Any) -> None:
     focused(f"name, row {n_rows + 1}")
     page.keyboard.type("size")
     expect(page.get_by_label(f"name, row {n_rows + 1}", exact=True)).to_have_value("size")
+    page.wait_for_timeout(2000)  # the last letters are on their way to the kernel
     press(f"Move row {n_rows + 1} up")
     focused(f"Move row {n_rows} up")
     page.keyboard.press("Enter")
