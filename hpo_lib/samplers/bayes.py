@@ -363,18 +363,19 @@ def _is_contradicted(observations: Observations, predicted: Array) -> bool:
     is_own = ~observations.is_warm_start
     values = np.array(observations.values)[is_own]
     predicted = predicted[is_own]
-    n = len(values)
-    if n < 2:
+
+    # Values of different fidelities are not compared.
+    fidelities = observations.task_columns[is_own, 0]
+    _, counts = np.unique(fidelities, return_counts=True)
+    if not (counts > 1).any():
         return False
 
-    # Kendall's S: pairs that are ranked rightly minus pairs that are ranked wrongly. Values of
-    # different fidelities are not compared.
-    fidelities = observations.task_columns[is_own, 0]
+    # Kendall's S: pairs that are ranked rightly minus pairs that are ranked wrongly.
     is_comparable = fidelities[:, None] == fidelities
     concordance = np.sign(values[:, None] - values) * np.sign(predicted[:, None] - predicted)
     score = concordance[is_comparable].sum() / 2
 
-    variance = n * (n - 1) * (2 * n + 5) / 18
+    variance = np.sum(counts * (counts - 1) * (2 * counts + 5)) / 18
     return bool(score <= 0.5 * np.sqrt(variance))
 
 
