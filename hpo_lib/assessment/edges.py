@@ -7,8 +7,9 @@ from typing import NamedTuple, TypeGuard
 
 import numpy as np
 
-from hpo_lib.assessment.evidence import Evidence, join, number
+from hpo_lib.assessment.evidence import Evidence, join
 from hpo_lib.assessment.finding import Finding, Status
+from hpo_lib.formatting import format_value
 from hpo_lib.samplers.encoding import Axis
 from hpo_lib.samplers.surrogate import Surrogate
 from hpo_lib.space.parameters import ChoiceParameter, Parameter
@@ -58,11 +59,11 @@ class Edge(NamedTuple):
         """Return which way to widen, and how many of the `n_best` best trials lie there."""
         direction = "downwards" if self.bound == "lower" else "upwards"
         place = f"{self.n_top} of the best {n_best} at its {self.bound} bound"
-        return f"widen {self.name} {direction} ({number(self.value)}, {place})"
+        return f"widen {self.name} {direction} ({format_value(self.value)}, {place})"
 
     def __str__(self) -> str:
         place = "at its" if self.is_at else "predicted to be better at its"
-        text = f"{number(self.value)}, {place} {self.bound} bound"
+        text = f"{format_value(self.value)}, {place} {self.bound} bound"
         if self.n_opposite:
             text += f"; {self.n_opposite} of the best at the other one"
         return f"{self.name} ({text})"
@@ -154,8 +155,8 @@ def _beyond(parameter: Parameter, value: Value) -> str:
     if len(numbers) < max(len(options), _MIN_OPTIONS):
         return ""
     if value == min(numbers):
-        return f"below {number(value)}"
-    return f"above {number(value)}" if value == max(numbers) else ""
+        return f"below {format_value(value)}"
+    return f"above {format_value(value)}" if value == max(numbers) else ""
 
 
 def _is_number(option: Value) -> TypeGuard[int | float]:

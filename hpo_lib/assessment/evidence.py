@@ -15,7 +15,6 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from hpo_lib.assessment.ablation import AblationPath, ablation_path
-from hpo_lib.formatting import format_value
 from hpo_lib.samplers.gp import GaussianProcess
 from hpo_lib.samplers.surrogate import Surrogate, fit_surrogate
 from hpo_lib.space.search_space import SearchSpace
@@ -28,8 +27,6 @@ from hpo_lib.trials import (
 )
 
 _N_FOLDS = 10
-
-number = format_value
 
 MIN_CROSS_VALIDATED = 8
 """Different configurations that it takes to hold some back."""

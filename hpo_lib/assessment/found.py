@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from hpo_lib.assessment.ablation import AblationPath
-from hpo_lib.assessment.evidence import Evidence, join, number
+from hpo_lib.assessment.evidence import Evidence, join
 from hpo_lib.assessment.finding import Finding, Status
-from hpo_lib.formatting import count, format_uncertain
+from hpo_lib.formatting import count, format_uncertain, format_value
 from hpo_lib.space.values import Configuration
 
 _TOPIC = "What was found?"
@@ -37,16 +37,16 @@ def found_finding(evidence: Evidence) -> Finding:
     if not changes:
         value = evidence.fresh_means.get(best.number, best.value)
         sentence = (
-            f"Nothing better than the default configuration ({number(value)}; {n}): search "
+            f"Nothing better than the default configuration ({format_value(value)}; {n}): search "
             "longer, or widen the space."
         )
         return Finding(_TOPIC, Status.WARN, sentence, figures)
 
-    text = f"The best of {n} is trial {best.number} with {number(best.value)}: {changes}."
+    text = f"The best of {n} is trial {best.number} with {format_value(best.value)}: {changes}."
     if best is not evidence.best:
         text = (
-            f"Of {n}, trial {best.number} ({number(best.value)} in the search) is ahead when the "
-            f"best are trained again: {changes}."
+            f"Of {n}, trial {best.number} ({format_value(best.value)} in the search) is ahead "
+            f"when the best are trained again: {changes}."
         )
     path = evidence.path
     if path is None or not evidence.is_predictable:
@@ -82,9 +82,9 @@ def _describe_changes(best: Configuration, default: Configuration) -> str:
     parts: list[str] = []
     for name, value in best.items():
         if name not in default:
-            parts.append(f"{name} {number(value)}")
+            parts.append(f"{name} {format_value(value)}")
         elif default[name] != value:
-            parts.append(f"{name} {number(value)} (default {number(default[name])})")
+            parts.append(f"{name} {format_value(value)} (default {format_value(default[name])})")
     return ", ".join(parts)
 
 

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hpo_lib.assessment.evidence import Evidence, number
+from hpo_lib.assessment.evidence import Evidence
 from hpo_lib.assessment.finding import Finding, Status
-from hpo_lib.formatting import format_uncertain
+from hpo_lib.formatting import format_uncertain, format_value
 from hpo_lib.study.retrain import half_width
 
 _TOPIC = "Was the best value luck?"
@@ -63,10 +63,11 @@ def luck_finding(evidence: Evidence) -> Finding | None:
     side = "above" if optimism.mean > 0 else "below"
     text = (
         f"{optimism.n} {optimism.source} of the best trial's configuration have {fresh} on "
-        f"average (95 %), {abs(optimism.mean):.1g} {side} its {number(best.value)} in the search."
+        f"average (95 %), {abs(optimism.mean):.1g} {side} its {format_value(best.value)} in the "
+        "search."
     )
     if default is not None:
-        text += f" That value was {number(gain)} below the default's mean."
+        text += f" That value was {format_value(gain)} below the default's mean."
     figures = {**optimism._asdict(), "search_value": best.value, "gain": gain}
     if optimism.low > 0:
         return Finding(_TOPIC, Status.WARN, f"In part: {text}", figures)
@@ -134,9 +135,9 @@ def _estimate(evidence: Evidence) -> Finding:
     optimism = float(mean[0]) - best.value
     half = 1.96 * float(std[0])
     sentence = (
-        f"It was not trained again. By the surrogate of {len(evidence.ranked)} trials, the best "
-        f"value {number(best.value)} is too low by {format_uncertain(optimism, half)} (95 %). "
-        f"{advice}"
+        f"It was not trained again. By the surrogate of {len(evidence.ranked)} trials, the "
+        f"best value {format_value(best.value)} is too low by {format_uncertain(optimism, half)} "
+        f"(95 %). {advice}"
     )
     figures = {"mean": optimism, "low": optimism - half, "high": optimism + half}
     return Finding(_TOPIC, Status.CANT_SAY, sentence, figures)

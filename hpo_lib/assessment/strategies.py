@@ -9,11 +9,10 @@ import pandas as pd
 
 from hpo_lib.assessment.evidence import join
 from hpo_lib.assessment.finding import Finding, Status
-from hpo_lib.comparison.hypothesis_tests import MAX_SEEDS, format_p, separations
+from hpo_lib.comparison.hypothesis_tests import LEVEL, MAX_SEEDS, format_p, separations
 from hpo_lib.formatting import count
 
 _TOPIC = "Which strategies differ?"
-_LEVEL = 0.05
 
 
 def strategies_finding(comparison: pd.DataFrame) -> Finding:
@@ -33,7 +32,7 @@ def strategies_finding(comparison: pd.DataFrame) -> Finding:
     pairs: list[dict[str, Any]] = []
     for pair in table.to_dict("records"):
         a, b = pair["a"], pair["b"]
-        if pair["p"] <= _LEVEL:
+        if pair["p"] <= LEVEL:
             better, worse = (a, b) if pair["effect"] < 0 else (b, a)
             separated.append(f"{better} ends below {worse} ({format_p(pair['p'])})")
         else:

@@ -34,8 +34,7 @@ from hpo_lib.plots.style import (
     value_bar,
     value_norm,
 )
-from hpo_lib.plots.trials import Points, points_data
-from hpo_lib.space.parameters import ChoiceParameter, Parameter
+from hpo_lib.plots.trials import Points, points_data, spread_positions
 from hpo_lib.space.values import Configuration
 from hpo_lib.trials import recorded_trials, sort_by_value, study_name, value_name
 
@@ -164,7 +163,7 @@ def plot_rank(
     )
     dots: Any = None
     for ax, pair in zip(axes, pairs, strict=True):
-        at = [_spread(data, known[name]) for name in pair]
+        at = [spread_positions(data, known[name], 0.5) for name in pair]
         parameter_axis(ax, "x", known[pair[0]])
         parameter_axis(ax, "y", known[pair[1]])
         dots = ax.scatter(
@@ -185,15 +184,6 @@ def plot_rank(
     title = f"{count(len(worst_first), 'trial')} with a value, star: incumbent"
     axes[0].figure.suptitle(title, fontsize=11)
     return axes
-
-
-def _spread(data: Points, parameter: Parameter) -> FloatArray:
-    """Return positions of trials; those of one option stand beside each other."""
-    at = data.positions[parameter.name]
-    if isinstance(parameter, ChoiceParameter):
-        # Multiples of the golden ratio never meet.
-        return at + 0.5 * (data.numbers * 0.618 % 1 - 0.5)
-    return at
 
 
 def pareto_data(study: optuna.Study, cost: Cost | None = None) -> Pareto:

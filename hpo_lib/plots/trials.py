@@ -136,6 +136,25 @@ def _inside(trials: Sequence[RecordedTrial]) -> list[RecordedTrial]:
     return [trial for trial in trials if trial.outcome != TrialOutcome.OUTSIDE]
 
 
+def spread_positions(
+    data: Points,
+    parameter: Parameter,
+    width: float = 0.4,
+) -> FloatArray:
+    """Return positions of trials on an axis; those of one option stand beside each other.
+
+    Args:
+        data: the trials.
+        parameter: what the axis shows.
+        width: of the room for one option, in distances between two.
+    """
+    at = data.positions[parameter.name]
+    if isinstance(parameter, ChoiceParameter):
+        # Multiples of the golden ratio never meet.
+        return at + width * (data.numbers * 0.618 % 1 - 0.5)
+    return at
+
+
 def plot_slices(source: optuna.Study | Points) -> AxesArray:
     """Draw value against each parameter, coloured by trial, failures as ticks at the top.
 
@@ -156,14 +175,11 @@ def plot_slices(source: optuna.Study | Points) -> AxesArray:
     dots: Any = None
     for ax, parameter in zip(axes, data.parameters, strict=True):
         parameter_axis(ax, "x", parameter)
-        x = data.positions[parameter.name]
+        x = spread_positions(data, parameter)
         n_active = int(np.isfinite(x).sum())
         if n_active < len(x):
             ax.set_title(f"active in {n_active} of {len(x)}", fontsize=9)
 
-        # Dots of one option stand side by side: multiples of the golden ratio never meet.
-        if isinstance(parameter, ChoiceParameter):
-            x = x + 0.4 * (data.numbers * 0.618 % 1 - 0.5)
         dots = ax.scatter(
             x,
             data.values,

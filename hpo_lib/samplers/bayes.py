@@ -223,13 +223,12 @@ class BayesSampler(GPSamplerBase):
         if observations.failed:
             feasibility = FeasibilityModel(encoder, observations)
             acquisition = weighted(acquisition, feasibility.log_probability)
-        if self._space is not None and self._prior_std:
-            prior = DefaultPrior(encoder, self._space, self._prior_std)
+        prior = self._usable_prior(encoder, observations)
+        if prior is not None:
             is_full = (observations.task_columns == 1).all(axis=1)
             n_full = int(is_full.sum())
             weight = _PRIOR_WEIGHT / max(n_full, 1)
-            if not self._is_prior_contradicted(prior, observations):
-                acquisition = weighted(acquisition, prior.log_density, weight)
+            acquisition = weighted(acquisition, prior.log_density, weight)
 
         # The best point that was not tried. Without a space, parameters that are not shared may
         # make a repeated point a new configuration.
@@ -325,12 +324,17 @@ class BayesSampler(GPSamplerBase):
 
         return self._thetas[key]
 
-    def _is_prior_contradicted(self, prior: DefaultPrior, observations: Observations) -> bool:
-        """Return whether trials where the prior is high are no better than the others."""
-        if not observations.observed:
-            return False
-        points = np.array(observations.points)
-        return _is_contradicted(observations, -prior.log_density(points))
+    def _usable_prior(self, encoder: Encoder, observations: Observations) -> DefaultPrior | None:
+        """Return the prior; None where there is none, or the study's own trials contradict it."""
+        if self._space is None or not self._prior_std:
+            return None
+
+        prior = DefaultPrior(encoder, self._space, self._prior_std)
+        if observations.observed:
+            points = np.array(observations.points)
+            if _is_contradicted(observations, -prior.log_density(points)):
+                return None
+        return prior
 
     def _initial_point(
         self,
@@ -338,14 +342,10 @@ class BayesSampler(GPSamplerBase):
         index: int,
         observations: Observations,
     ) -> Point | None:
-        initial_point = super()._initial_point(encoder, index, observations)
-        if self._space is None or not self._prior_std or index % 2 == 0:
-            return initial_point
-
         # Every other initial point comes from the prior.
-        prior = DefaultPrior(encoder, self._space, self._prior_std)
-        if self._is_prior_contradicted(prior, observations):
-            return initial_point
+        prior = self._usable_prior(encoder, observations) if index % 2 == 1 else None
+        if prior is None:
+            return super()._initial_point(encoder, index, observations)
         rng = np.random.default_rng([self._seed, index])
         return prior.sample(rng)
 

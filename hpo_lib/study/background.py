@@ -209,7 +209,7 @@ class BackgroundStudy:
 
     def _objective(self) -> Objective:
         budget = self._run_study.keywords.get("budget")
-        return as_objective(self._run_study.args[0], budget)
+        return as_objective(self.objective, budget)
 
     def change_space(
         self,

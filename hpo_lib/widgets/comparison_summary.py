@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from hpo_lib.assessment.finding import Findings
 from hpo_lib.assessment.strategies import strategies_finding
-from hpo_lib.comparison.hypothesis_tests import MAX_SEEDS, separations
+from hpo_lib.comparison.hypothesis_tests import LEVEL, MAX_SEEDS, separations
 from hpo_lib.comparison.statistics import summary
 from hpo_lib.comparison.studies import Grouped, space_differences
 from hpo_lib.formatting import count, format_number
@@ -20,8 +20,6 @@ from hpo_lib.plots.comparison import plot_comparison, plot_final_values
 from hpo_lib.plots.style import AxesArray, panels
 from hpo_lib.trials import StudyRecord
 from hpo_lib.widgets.front_end import frame_html
-
-_LEVEL = 0.05
 
 # As many groups stand side by side with their names below each other.
 _MOST_IN_A_ROW = 3
@@ -79,7 +77,7 @@ def _pairs_table(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _result(pair: dict[Any, Any]) -> str:
-    if not pair["p"] <= _LEVEL:
+    if not pair["p"] <= LEVEL:
         return "CAN'T SAY"
     better = "A" if pair["effect"] < 0 else "B"
     return f"PASS: {better} ends below"
@@ -87,7 +85,7 @@ def _result(pair: dict[Any, Any]) -> str:
 
 def _seeds_needed(pair: dict[Any, Any]) -> str:
     needed = pair["seeds_needed"]
-    if pair["p"] <= _LEVEL:
+    if pair["p"] <= LEVEL:
         return "enough"
     return f"{needed:.0f}" if math.isfinite(needed) else f"over {MAX_SEEDS:,}"
 

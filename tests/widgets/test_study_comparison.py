@@ -8,6 +8,7 @@ from optuna.storages import InMemoryStorage
 
 from hpo_lib.comparison.run import compare
 from hpo_lib.exceptions import StudyError
+from hpo_lib.study.catalog import open_studies
 from hpo_lib.study.run import run_study
 from hpo_lib.widgets.comparison_summary import plot_studies
 from hpo_lib.widgets.study_comparison import StudyComparison
@@ -122,6 +123,12 @@ def test_too_few_studies_unknown_labels_and_missing_files_are_refused(storage, t
         StudyComparison(storage, ["nothing"])
     with pytest.raises(StudyError, match="no such file"):
         StudyComparison(tmp_path / "none.db")
+
+
+def test_one_study_is_too_few(storage):
+    (study, *_) = open_studies(storage)
+    with pytest.raises(ValueError, match="studies must be two or more to be compared, got"):
+        StudyComparison(study)
 
 
 def test_a_page_without_a_kernel_keeps_figure_and_tables(storage):
