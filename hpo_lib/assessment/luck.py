@@ -53,12 +53,6 @@ def luck_finding(evidence: Evidence) -> Finding | None:
     if optimism is None:
         return _estimate(evidence)
 
-    # Without a default, what it gained over the worse trials.
-    gain = evidence.spread
-    default = evidence.default
-    if default is not None and default.value is not None:
-        gain = evidence.fresh_means.get(default.number, default.value) - best.value
-
     fresh = format_uncertain(best.value + optimism.mean, optimism.high - optimism.mean)
     side = "above" if optimism.mean > 0 else "below"
     text = (
@@ -66,8 +60,15 @@ def luck_finding(evidence: Evidence) -> Finding | None:
         f"average (95 %), {abs(optimism.mean):.1g} {side} its {format_value(best.value)} in the "
         "search."
     )
-    if default is not None:
-        text += f" That value was {format_value(gain)} below the default's mean."
+
+    # Without a default, what it gained over the worse trials.
+    gain = evidence.spread
+    default = evidence.default
+    if default is not None and default.value is not None:
+        was_retrained = default.number in evidence.fresh_means
+        gain = evidence.fresh_means.get(default.number, default.value) - best.value
+        baseline = "mean of fresh trainings" if was_retrained else "value"
+        text += f" That value was {format_value(gain)} below the default's {baseline}."
     figures = {**optimism._asdict(), "search_value": best.value, "gain": gain}
     if optimism.low > 0:
         return Finding(_TOPIC, Status.WARN, f"In part: {text}", figures)

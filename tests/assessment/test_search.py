@@ -181,7 +181,18 @@ def test_without_pruning_there_is_nothing_on_rungs(inside):
 def test_luck_is_measured_by_fresh_trainings(inside, optimism, error, status):
     row = {"trial": inside.best_trial.number, "n": 3, "optimism": optimism, "mean": 0.1}
     retrained = pd.DataFrame([row]).assign(standard_error=error)
-    assert by_topic(inside, "luck", retrained=retrained).status == status
+    found = by_topic(inside, "luck", retrained=retrained)
+    assert found.status == status
+    assert found.sentence.endswith("below the default's value.")
+
+    # The same where the default was trained again, too.
+    default = next(
+        trial for trial in inside.trials if trial.params == SPACE.default_configuration()
+    )
+    rows = [row, {"trial": default.number, "n": 3, "optimism": 0.0, "mean": 0.9}]
+    retrained = pd.DataFrame(rows).assign(standard_error=error)
+    found = by_topic(inside, "luck", retrained=retrained)
+    assert found.sentence.endswith("below the default's mean of fresh trainings.")
 
 
 def test_a_default_that_was_unlucky_once_is_trained_again_before_its_gain_is_claimed():
