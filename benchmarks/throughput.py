@@ -171,9 +171,9 @@ def main() -> None:
     config = TrainingConfig(
         depth=8, n_filters=16, batch_size=arguments.batch, epochs=arguments.epochs, flip=flip
     )
-    changes = RECIPES.get(arguments.recipe, {})
+    changes = {**RECIPES.get(arguments.recipe, {}), "batch_size": arguments.batch}
     if not flip:
-        changes = {**changes, "alternate_flip": False}
+        changes["alternate_flip"] = False
     config = replace(config, **changes)
     source = DataConfig(arguments.data)
     data = load_data(source)
