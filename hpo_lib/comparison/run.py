@@ -33,7 +33,7 @@ from hpo_lib.progress import Progress
 from hpo_lib.samplers.registry import find_strategy
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration
-from hpo_lib.study.catalog import trials_frame
+from hpo_lib.study.catalog import shown_rows, trials_frame
 from hpo_lib.study.run import run_study
 from hpo_lib.study.storage import Storage
 from hpo_lib.study.workers.base import Workers
@@ -302,7 +302,7 @@ def _describe_study(frame: pd.DataFrame) -> str:
 
 
 def comparison_frame(study: optuna.Study, strategy: str, seed: int) -> pd.DataFrame:
-    """Return the study's own ended trials as rows; warm-start trials cost it nothing.
+    """Return the ended trials that figures of a study show as rows (see `shown_rows`).
 
     Args:
         study: a study that `run_study` recorded.
@@ -310,9 +310,8 @@ def comparison_frame(study: optuna.Study, strategy: str, seed: int) -> pd.DataFr
         seed: its seed.
     """
     recorded = trials_frame(study)
-    is_own = recorded["warm_start"].isna()
-    has_ended = recorded["state"] != "running"
-    frame: Any = recorded[is_own & has_ended].reset_index(drop=True)
+    shown = shown_rows(recorded)
+    frame: Any = shown[shown["state"] != "running"].reset_index(drop=True)
 
     # Costs are sums since the start of the study.
     suggest_seconds = frame["suggest_seconds"].astype(float)
