@@ -338,7 +338,7 @@ def _test_one(
     if objective.network is not None:
         network = objective.network(record["values"], test.images.shape[1], n_classes)
     checkpoint = _checkpoint(place, record["seed"])
-    return evaluate(config, checkpoint, test, weights="last", network=network)
+    return evaluate(config, checkpoint, test, network=network)
 
 
 def _record(label: str, config: TrainingConfig, result: SegmentResult) -> dict[str, Any]:
