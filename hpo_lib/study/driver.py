@@ -69,7 +69,6 @@ class _RunningTrial:
         number: position in the study.
         trial_id: of the storage.
         record: as it was written last.
-        values: validation error by epoch.
         segment: the one that runs now or runs next.
         n_reruns: reruns of the furthest segment so far.
         furthest: the epoch at which that segment ends.
@@ -78,7 +77,6 @@ class _RunningTrial:
     number: int
     trial_id: int
     record: TrialRecord
-    values: dict[int, float]
     segment: Segment
     n_reruns: int = 0
     furthest: int = 0
@@ -208,7 +206,6 @@ class Driver:
             number=trial.number,
             trial_id=self._trial_id(trial.number),
             record=RecordedTrial.from_trial(frozen).record,
-            values=dict(frozen.intermediate_values),
             segment=self._segment(trial.number, 0),
         )
 
@@ -266,22 +263,19 @@ class Driver:
     ) -> None:
         """Complete the trial at its budget, prune it at a rung, or submit its next segment."""
         if epoch == self.objective.budget:
-            self.study.tell(running.number, running.values[epoch])
+            self.study.tell(running.number, running.record.validation_error[-1])
             self._failures.clear()
             self._close(running)
-        elif epoch in self.rungs and self._should_prune(running, epoch):
+        elif epoch in self.rungs and self._should_prune(running):
             self._prune(running, epoch)
         else:
             running.segment = self._segment(running.number, epoch, checkpoint)
             self._submit(running, workers)
 
-    def _should_prune(self, running: _RunningTrial, epoch: int) -> bool:
-        # A trial that began anew may have been recorded further before: the pruner sees it as it
-        # stood at this epoch.
+    def _should_prune(self, running: _RunningTrial) -> bool:
+        # A trial that began anew may have reported more before: the pruner sees it as it stands.
         trial = copy.copy(self.study.get_trials(deepcopy=False)[running.number])
-        trial.intermediate_values = {
-            step: value for step, value in running.values.items() if step <= epoch
-        }
+        trial.intermediate_values = dict(enumerate(running.record.validation_error, start=1))
         return not running.record.promoted and self.study.pruner.prune(self.study, trial)
 
     def _submit(self, running: _RunningTrial, workers: Workers) -> None:
@@ -328,7 +322,6 @@ class Driver:
         errors = enumerate(result.validation_error, start=running.segment.start + 1)
         for step, error in errors:
             if math.isfinite(error):
-                running.values[step] = error
                 self.storage.set_trial_intermediate_value(running.trial_id, step, error)
 
         if problem is None:
@@ -404,7 +397,7 @@ class Driver:
             raise StudyStoppedError(message)
 
     def _prune(self, running: _RunningTrial, epoch: int) -> None:
-        value = running.values[epoch]
+        value = running.record.validation_error[-1]
         reason = f"stopped at {value:.4f} after {epoch} of {self.objective.budget} epochs"
         self._write(running, status=TrialOutcome.PRUNED.value, reason=reason)
         self.study.tell(running.number, state=TrialState.PRUNED)
