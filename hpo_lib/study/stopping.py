@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 import optuna
-from scipy.stats import qmc
 
 from hpo_lib.checks import check_positive, check_whole
-from hpo_lib.samplers.acquisition import log_expected_improvement
+from hpo_lib.samplers.acquisition import log_expected_improvement, optimize_acquisition
+from hpo_lib.samplers.encoding import Array
 from hpo_lib.samplers.surrogate import Surrogate, fit_surrogate
 from hpo_lib.study.driver import StoppingRule
 from hpo_lib.trials import (
@@ -29,6 +29,9 @@ from hpo_lib.trials import (
     sort_by_value,
     study_space,
 )
+
+_N_STARTS = 5
+"""Best trials around which the largest improvement is looked for, too."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +164,7 @@ def largest_expected_improvement(
     surrogate: Surrogate,
     trials: Sequence[RecordedTrial],
 ) -> float:
-    """Return the maximum over a sample of the space, or over all points of a small one.
+    """Return the maximum of the expected improvement over the search space.
 
     Args:
         surrogate: fitted to the trials.
@@ -171,15 +174,12 @@ def largest_expected_improvement(
     model = surrogate.model
     encoded = [encoder.encode(trial.params) for trial in sort_by_value(trials)]
     tried = np.array([point for point in encoded if point is not None])
-
-    points = encoder.all_points()
-    if points is None:
-        # points spread over the space, and neighbours of the best ones
-        rng = np.random.default_rng(len(trials))
-        spread = encoder.from_unit_cube(qmc.Sobol(len(encoder.axes), rng=rng).random(1024))
-        near = encoder.neighbours(tried[:5], 1024, (0.02, 0.05, 0.1, 0.2), rng)
-        points = np.vstack([spread, near])
-
-    mean, std = model.predict(encoder.scale(points), return_std=True)
     best = float(model.predict(encoder.scale(tried)).min())
-    return float(np.exp(log_expected_improvement(mean, std, best).max()))
+
+    def log_improvement(points: Array) -> Array:
+        mean, std = model.predict(encoder.scale(points), return_std=True)
+        return log_expected_improvement(mean, std, best)
+
+    rng = np.random.default_rng(len(trials))
+    highest = optimize_acquisition(encoder, log_improvement, tried[:_N_STARTS], rng)[0]
+    return float(np.exp(log_improvement(np.array([highest]))[0]))

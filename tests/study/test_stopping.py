@@ -3,8 +3,11 @@ from __future__ import annotations
 import math
 import sys
 
+import numpy as np
 import pytest
 
+from hpo_lib.samplers.acquisition import log_expected_improvement
+from hpo_lib.samplers.surrogate import fit_surrogate
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.study.catalog import list_studies, open_study
 from hpo_lib.study.gp_minimize import gp_minimize
@@ -14,9 +17,10 @@ from hpo_lib.study.stopping import (
     NoImprovement,
     SmallImprovement,
     TargetValue,
+    largest_expected_improvement,
     stopping_rules,
 )
-from hpo_lib.trials import own_trials, stop_reason
+from hpo_lib.trials import own_trials, recorded_trials, stop_reason
 from tests.toys import TOY_SPACE, Learner, bowl
 
 
@@ -102,6 +106,20 @@ def test_without_anything_to_choose_no_improvement_is_asked_for():
     rule = SmallImprovement(0.1, min_trials=4)
     study = run_study(lambda _: 0.5, space, "random", 6, name="one", workers=0, stop=[rule])
     assert len(study.trials) == 6
+
+
+def test_the_largest_improvement_is_that_of_the_search_itself():
+    study = run(n_trials=10, strategy="sobol", storage="memory")
+    surrogate = fit_surrogate(study, TOY_SPACE)
+    found = largest_expected_improvement(surrogate, recorded_trials(study))
+
+    # A random sample of the space, however large, finds none that is larger.
+    rng = np.random.default_rng(0)
+    encoder = surrogate.encoder
+    points = encoder.from_unit_cube(rng.random((20_000, len(encoder.axes))))
+    mean, std = surrogate.model.predict(encoder.scale(points), return_std=True)
+    best = surrogate.model.predict(encoder.scale(surrogate.points)).min()
+    assert found >= np.exp(log_expected_improvement(mean, std, best)).max()
 
 
 @pytest.mark.slow

@@ -79,9 +79,8 @@ def best_given(
     if all(parameter.count == 1 for parameter in space.searched):
         message = f"a hyperparameter must be left to vary, got values for all: {values}"
         raise ValueError(message)
-    trials = [trial.as_evidence() for trial in recorded_trials(study)]
 
-    surrogate = fit_surrogate(trials, space)
+    surrogate = fit_surrogate(study, space)
     encoder = surrogate.encoder
 
     def negative_mean(points: Array) -> Array:
