@@ -229,7 +229,7 @@ class BackgroundStudy:
         Raises:
             StudyError: nothing is recorded yet, or another process writes the study.
         """
-        return _change_space(self.name, self.storage, space, assumed)
+        return change_space_of(open_study(self.name, self.storage), space, assumed)
 
     def wait(self) -> optuna.Study:
         """Wait for the end of the run and return the study; an error of the run is raised."""
@@ -282,15 +282,17 @@ def background_study(name: str, storage: Storage | None = None) -> BackgroundStu
     return _RUNNING.get(_key(name, storage))
 
 
-def go_on_with(
+def change_space_of(
     study: optuna.Study,
     space: SearchSpace,
+    assumed: Mapping[str, Value] | None = None,
 ) -> optuna.Study:
-    """Let a study go on in another search space, whether it runs in this process or not.
+    """Do what `change_space` does to an open study, also to one that runs in this process.
 
     Args:
         study: its last version, from `open_study` or `run_study`.
         space: the search space to go on in.
+        assumed: as in `change_space`.
 
     Raises:
         StudyError: it went on in another version, or another process writes it.
@@ -298,15 +300,9 @@ def go_on_with(
     if is_superseded(study):
         message = f"study {study_name(study)!r} has gone on in another version: open that"
         raise StudyError(message)
-    return _change_space(study_name(study), study_storage(study), space)
 
-
-def _change_space(
-    name: str,
-    storage: Storage | None,
-    space: SearchSpace,
-    assumed: Mapping[str, Value] | None = None,
-) -> optuna.Study:
+    name = study_name(study)
+    storage = study_storage(study)
     running = background_study(name, storage)
     with nullcontext() if running is None else running.interrupted():
         return change_space(name, space, storage=storage, assumed=assumed)

@@ -151,19 +151,14 @@ def newest_version(name: str, backend: BaseStorage) -> optuna.Study:
     return study
 
 
-def load_version(
-    stored: str,
-    backend: BaseStorage,
-    **settings: Any,
-) -> optuna.Study:
+def load_version(stored: str, backend: BaseStorage) -> optuna.Study:
     """Open one version of a study; `study_storage` knows where it is from then on.
 
     Args:
         stored: what Optuna calls the version.
         backend: an open storage.
-        **settings: sampler and pruner, as of `optuna.load_study`.
     """
-    study = optuna.load_study(study_name=stored, storage=backend, **settings)
+    study = optuna.load_study(study_name=stored, storage=backend)
     _BACKENDS[study] = backend
     return study
 

@@ -48,7 +48,8 @@ from hpo_lib.study.settings import (
     study_settings,
 )
 from hpo_lib.study.single_writer import SingleWriterStorage
-from hpo_lib.study.steering.versions import check_newest, go_on_in, open_or_create
+from hpo_lib.study.steering import versions
+from hpo_lib.study.steering.versions import check_newest, open_or_create
 from hpo_lib.study.storage import (
     Storage,
     is_read_only,
@@ -263,7 +264,8 @@ def _checked(
     """Return a study in the space and with the settings asked for; else refuse it."""
     if change_space and StudyRecord.of(study).is_ready:
         check_unchanged(study, study_space(study), settings, objective)
-        study = go_on_in(study, backend, space, {})
+        changed = versions.change_space(study_name(study), space, storage=backend)
+        study = open_or_create(changed.study_name, backend, study.sampler, study.pruner)
     check_unchanged(study, space, settings, objective)
     return study
 

@@ -17,7 +17,7 @@ from hpo_lib.exceptions import SpaceError, StudyError
 from hpo_lib.files import user_path
 from hpo_lib.progress import is_watched
 from hpo_lib.space.search_space import PRESETS, SearchSpace
-from hpo_lib.study.background import go_on_with
+from hpo_lib.study.background import change_space_of
 from hpo_lib.study.catalog import open_study, study_storage
 from hpo_lib.trials import is_superseded, study_name, study_space
 from hpo_lib.widgets.base import describe_going_on, make_field
@@ -316,7 +316,7 @@ class SpaceEditor(Displayed):
             message = f"study {name!r} has gone on meanwhile: see what this space changes now"
             raise StudyError(message)
 
-        self.study = go_on_with(self.study, space)
+        self.study = change_space_of(self.study, space)
         inside, n_trials = warm_start_count(self.study, space)
         text = f"✓ Study {name!r} goes on in this space, where {inside} of {n_trials} trials lie."
         self._set_state(self.state)

@@ -12,7 +12,7 @@ from ipywidgets import Button, Dropdown, GridBox, HBox, Label, SelectionSlider
 from hpo_lib.exceptions import SpaceError, StudyError
 from hpo_lib.plots.surrogate_slice import FittedStudy, fitted_study, plot_slice, slice_data
 from hpo_lib.space.values import Configuration, Value
-from hpo_lib.study.background import go_on_with
+from hpo_lib.study.background import change_space_of
 from hpo_lib.study.lease import lease_holder
 from hpo_lib.study.steering.held import best_given, incumbent_given
 from hpo_lib.trials import (
@@ -315,7 +315,7 @@ class SurrogateExplorer(Panel):
                 message = "a hyperparameter must be left to vary, and all are locked"
                 raise StudyError(message)
             space = study_space(self.study).fix(**self._given())
-            changed = go_on_with(self.study, space)
+            changed = change_space_of(self.study, space)
         except (StudyError, SpaceError) as error:
             self.status.value = escape_mathjax(f"Not changed: {error}")
             return

@@ -78,32 +78,16 @@ def change_space(
         >>> trials_frame(study)["state"].tolist()
         ['complete', 'outside', 'outside']
     """
+    assumed = assumed or {}
     with study_to_write(name, storage) as (study, backend):
-        return go_on_in(study, backend, space, assumed or {})
+        before = study_space(study)
+        _check_assumed(assumed, before, space)
+        if before == space:
+            return study
 
-
-def go_on_in(
-    study: optuna.Study,
-    backend: BaseStorage,
-    space: SearchSpace,
-    assumed: Mapping[str, Value],
-) -> optuna.Study:
-    """Return a study in a version with another space; the study itself where it has that one.
-
-    Args:
-        study: the last version.
-        backend: its storage.
-        space: the space to go on in.
-        assumed: as in `change_space`.
-    """
-    before = study_space(study)
-    _check_assumed(assumed, before, space)
-    if before == space:
-        return study
-
-    changed = {"space": space.to_yaml(comments=False)}
-    move = partial(copy_for_version, space=space, assumed=assumed)
-    return begin_version(study, backend, move, **changed)
+        changed = {"space": space.to_yaml(comments=False)}
+        move = partial(copy_for_version, space=space, assumed=assumed)
+        return begin_version(study, backend, move, **changed)
 
 
 def begin_version(
@@ -138,12 +122,7 @@ def begin_version(
 
         # From here on the name stands for the new version.
         record.write(study, next_version=following)
-    return load_version(
-        begun.study_name,
-        backend,
-        sampler=study.sampler,
-        pruner=study.pruner,
-    )
+    return load_version(begun.study_name, backend)
 
 
 def open_or_create(
