@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 def format_number(value: float, digits: int = 3) -> str:
@@ -30,6 +32,29 @@ def format_number(value: float, digits: int = 3) -> str:
 def format_value(value: object) -> str:
     """Return a value with three significant digits, words and whole numbers as they are."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def format_changes(
+    recorded: Mapping[str, Any],
+    current: Mapping[str, Any],
+    names: Iterable[str],
+) -> list[str]:
+    """Return what differs between something recorded and what it is to go on with.
+
+    Args:
+        recorded: values by name, None for those that are missing.
+        current: the same of now.
+        names: which to compare.
+
+    Example:
+        >>> format_changes({"lr": 0.1, "depth": 8}, {"lr": 0.2, "depth": 8}, ["lr", "depth"])
+        ['lr is 0.1 there and 0.2 here']
+    """
+    return [
+        f"{name} is {recorded.get(name)!r} there and {current.get(name)!r} here"
+        for name in names
+        if recorded.get(name) != current.get(name)
+    ]
 
 
 def format_uncertain(value: float, error: float) -> str:

@@ -18,6 +18,7 @@ from typing import Any, Literal, Protocol, cast, get_args, runtime_checkable
 import numpy as np
 
 from hpo_lib.exceptions import CheckpointError
+from hpo_lib.formatting import format_changes
 from hpo_lib.identity import (
     digest,
     function_name,
@@ -53,10 +54,10 @@ def check_origin(
         CheckpointError: both name one, and they differ.
     """
     for key, problem in ORIGIN.items():
-        theirs = recorded.get(key)
-        ours = current.get(key)
-        if theirs != ours and theirs is not None and ours is not None:
-            message = f"{path} {problem}: {key} is {theirs} there and {ours} here"
+        is_known = None not in (recorded.get(key), current.get(key))
+        changes = format_changes(recorded, current, [key])
+        if is_known and changes:
+            message = f"{path} {problem}: {changes[0]}"
             raise CheckpointError(message)
 
 

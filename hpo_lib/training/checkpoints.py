@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 
 from hpo_lib.exceptions import CheckpointError
 from hpo_lib.files import atomic_write_bytes
+from hpo_lib.formatting import format_changes
 from hpo_lib.training.config import TrainingConfig
 
 # fields that make up the network: `resnet` takes them by these names
@@ -73,14 +74,11 @@ def read_checkpoint(
         message = f"{path} is not a checkpoint of a training"
         raise CheckpointError(message)
 
-    differences: list[str] = []
-    for name, current in shared.items():
-        # A field that an earlier version did not have stood at what is its default now.
-        recorded = content["config"].get(name, getattr(TrainingConfig, name, None))
-        if recorded != current:
-            differences.append(f"{name} is {recorded!r} there and {current!r} here")
-    if differences:
-        message = f"{path} belongs to another configuration: {', '.join(differences)}"
+    # A field that an earlier version did not have stood at what is its default now.
+    recorded = asdict(TrainingConfig()) | content["config"]
+    changes = format_changes(recorded, shared, shared)
+    if changes:
+        message = f"{path} belongs to another configuration: {', '.join(changes)}"
         raise CheckpointError(message)
     return content
 

@@ -22,6 +22,7 @@ import pandas as pd
 from hpo_lib.checks import check_whole
 from hpo_lib.exceptions import DataError
 from hpo_lib.files import atomic_write_text
+from hpo_lib.formatting import format_changes
 from hpo_lib.objective import CURVES, SegmentResult
 from hpo_lib.process_pool import run_all
 from hpo_lib.progress import Progress
@@ -309,11 +310,7 @@ def _changes(record: dict[str, Any], identity: dict[str, Any]) -> list[str]:
     own = {**record["values"], **functions} if functions else {}
     defaults = asdict(TrainingConfig())  # of fields that an earlier version did not have
     recorded = {**defaults, **record["config"], **own, "images": record["images"]}
-    return [
-        f"{name} is {recorded.get(name)!r} there and {identity.get(name)!r} here"
-        for name in {**identity, **own}
-        if recorded.get(name) != identity.get(name)
-    ]
+    return format_changes(recorded, identity, {**identity, **own})
 
 
 def _check_same(record: dict[str, Any], identity: dict[str, Any], place: Path) -> None:

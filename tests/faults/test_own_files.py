@@ -337,7 +337,7 @@ def test_a_training_refuses_the_checkpoint_of_another_study_and_of_other_data(tm
     objective = TrainingObjective(config, data)
     first = objective({}, Segment(0, 0, 1, 2, folder=str(tmp_path), study="a" * 32))
     second = Segment(0, 1, 2, 2, first.checkpoint, str(tmp_path), "a" * 32)
-    with pytest.raises(CheckpointError, match=r"belongs to another study: study is aaa.* bbb"):
+    with pytest.raises(CheckpointError, match=r"belongs to another study: study is 'aaa.* 'bbb"):
         objective({}, replace(second, study="b" * 32))
     with pytest.raises(CheckpointError, match="was trained on other images or labels: data is"):
         TrainingObjective(config, replace(data, seed=1))({}, second)
