@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Generator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import optuna
 from optuna.samplers import BaseSampler
@@ -191,7 +191,7 @@ class BackgroundStudy:
         if not isinstance(workers, str):
             workers = check_whole("workers", workers, 1)
 
-        running = vars(self._pausable).get("workers") if self._state == "running" else None
+        running = self._pausable.workers if self._state == "running" else None
         if isinstance(running, LocalWorkers) and isinstance(workers, int):
             running.resize(workers)
         elif running is not None or isinstance(workers, str):
@@ -323,9 +323,8 @@ class _PausableWorkers:
         kept: workers that were handed in, which their owner closes.
     """
 
-    workers: Workers
-
     def __init__(self) -> None:
+        self.workers = cast("Workers", None)  # until the driver's thread has made them
         self.is_paused = False
         self.is_stopping = False
         self.kept: Workers | None = None

@@ -116,30 +116,6 @@ def write_split(config: DataConfig, path: str | Path) -> Path:
     return Path(path)
 
 
-def verify_split(config: DataConfig, record: dict[str, Any]) -> None:
-    """Refuse data and settings that do not give the recorded split; paths may differ.
-
-    Args:
-        config: choice of the images and of their split.
-        record: what `split_record` returned, or `write_split` wrote.
-
-    Raises:
-        DataError: the split differs; the message names the settings that changed.
-    """
-    current = split_record(config)
-    recorded_config = record["config"]
-    changed = [
-        f"{name}={value!r} (recorded: {recorded_config.get(name)!r})"
-        for name, value in current["config"].items()
-        if name not in ("root", "source") and value != recorded_config.get(name)
-    ]
-    cause = f"settings changed: {', '.join(changed)}" if changed else "the images changed"
-    for key in ("classes", "data_sha256", "counts", "indices"):
-        if current[key] != record[key]:
-            message = f"the split must be as recorded, but its {key} differ; {cause}"
-            raise DataError(message)
-
-
 def check_classes(classes: Sequence[str], labels: Integers, parts: Mapping[str, Integers]) -> None:
     """Refuse parts that lack a class.
 
