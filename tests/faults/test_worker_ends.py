@@ -118,7 +118,7 @@ def test_a_study_goes_on_after_a_trial_whose_process_ends_quietly():
 @pytest.mark.slow
 def test_a_process_that_writes_into_every_socket_is_lost(pool):
     def write(configuration):
-        for fd in range(3, 64):
+        for fd in range(3, 1024):
             with contextlib.suppress(OSError):
                 if stat.S_ISSOCK(os.fstat(fd).st_mode):
                     os.write(fd, b"\0\0\0\4what")

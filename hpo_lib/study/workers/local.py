@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import pickle
 import socket
@@ -11,10 +12,11 @@ from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hpo_lib.checks import check_positive, check_whole
 from hpo_lib.exceptions import StudyError
-from hpo_lib.objective import Objective, Segment
+from hpo_lib.objective import CURVES, Objective, Segment, SegmentResult
 from hpo_lib.process_guard import ProcessGuard
 from hpo_lib.space.values import Configuration
 from hpo_lib.study.workers.base import Began, Evaluation, Failure
@@ -26,7 +28,6 @@ from hpo_lib.study.workers.processes import (
     StartError,
     WarmProcess,
 )
-from hpo_lib.study.workers.worker_process import decode_answer, serve
 
 
 @dataclass
@@ -170,7 +171,7 @@ class LocalWorkers:
 
         # Slots share the GPUs in turn.
         gpu = self._gpus[slot % len(self._gpus)] if self._gpus else None
-        return WarmProcess(serve, (gpu,), self.memory_limit, self._guard)
+        return WarmProcess(gpu, self.memory_limit, self._guard)
 
     def _run(
         self,
@@ -204,7 +205,7 @@ class LocalWorkers:
     ) -> Evaluation:
         began = Began()
         try:
-            return decode_answer(process.ask(message, self.time_limit), worker)
+            return _decode_answer(process.ask(message, self.time_limit), worker)
         except StartError as error:
             text = (
                 f"no worker process can be started: {error}. Each one runs the program's main "
@@ -227,6 +228,34 @@ class LocalWorkers:
             failure = Failure("lost", f"its process sent what is no result: {error!r}")
 
         return began.evaluation(failure, worker)
+
+
+def _decode_answer(answer: bytes, worker: str) -> Evaluation:
+    """Return the evaluation that a worker process has written.
+
+    The answer is JSON: the driver unpickles nothing that an objective may have written.
+
+    Args:
+        answer: as the process sends it.
+        worker: name of the worker.
+
+    Raises:
+        StudyError: the process cannot load the objective.
+        ValueError, KeyError, TypeError: it is no answer.
+    """
+    content: dict[str, Any] = json.loads(answer)
+    if "refusal" in content:
+        message = f"the objective cannot be loaded in a worker process: {content['refusal']}"
+        raise StudyError(message)
+
+    outcome: dict[str, Any] = content["outcome"]
+    if "reason" in outcome:
+        result = Failure(**outcome)
+    else:
+        curves = {name: tuple(outcome.pop(name)) for name in CURVES}
+        result = SegmentResult(**curves, **outcome)
+
+    return Evaluation(result, worker, content["started"], content["finished"])
 
 
 def visible_gpus() -> list[str]:

@@ -9,19 +9,15 @@ from __future__ import annotations
 import multiprocessing
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any
 
 import psutil
 
 from hpo_lib.process_guard import ProcessGuard, end_tree
 from hpo_lib.study.workers.base import UsableTime
-
-READY = b"ready"
-"""First message of a process, when it is able to take a task."""
+from hpo_lib.study.workers.worker_process import serve
 
 _POLL_SECONDS = 0.1
 _EXIT_SECONDS = 2.0
@@ -48,23 +44,19 @@ class WarmProcess:
     """A process that answers one message after another, and is replaced when it ends.
 
     Args:
-        serve: a function of a module, run in the process with its end of the pipe and
-            `arguments`; it sends `READY` before it waits for a message.
-        arguments: further arguments of `serve`.
+        gpu: the one CUDA device that it sees; None leaves all visible.
         memory_limit: bytes of resident memory while it has a task.
         guard: told of each process, to end it if the driver is killed.
     """
 
     def __init__(
         self,
-        serve: Callable[..., None],
-        arguments: tuple[Any, ...],
+        gpu: str | None,
         memory_limit: int | None,
         guard: ProcessGuard,
     ) -> None:
         self.closing = threading.Event()
-        self._serve = serve
-        self._arguments = arguments
+        self._gpu = gpu
         self._memory_limit = memory_limit
         self._guard = guard
         self._running: tuple[BaseProcess, Connection[bytes, bytes]] | None = None
@@ -131,7 +123,7 @@ class WarmProcess:
         context = multiprocessing.get_context("spawn")
         pipe, child_pipe = context.Pipe()
         process = context.Process(
-            target=self._serve, args=(child_pipe, *self._arguments), name="hpo_lib worker"
+            target=serve, args=(child_pipe, self._gpu), name="hpo_lib worker"
         )
         try:
             self._guard.start()

@@ -8,15 +8,15 @@ import pickle
 from dataclasses import asdict
 from functools import lru_cache
 from multiprocessing.connection import Connection
-from typing import Any
 
 import cloudpickle
 
-from hpo_lib.exceptions import StudyError
-from hpo_lib.objective import CURVES, Objective, SegmentResult
+from hpo_lib.objective import Objective
 from hpo_lib.process_guard import HAS_PROCESS_GROUPS, use_one_thread
-from hpo_lib.study.workers.base import Evaluation, Failure, describe_exception, evaluate
-from hpo_lib.study.workers.processes import READY
+from hpo_lib.study.workers.base import describe_exception, evaluate
+
+READY = b"ready"
+"""First message of a process, when it is able to take a task."""
 
 
 def serve(pipe: Connection[bytes, bytes], gpu: str | None) -> None:
@@ -49,34 +49,6 @@ def serve(pipe: Connection[bytes, bytes], gpu: str | None) -> None:
         if os.getpid() != pid:  # a child that the objective has forked returned from it, too
             os._exit(0)
         pipe.send_bytes(answer)
-
-
-def decode_answer(answer: bytes, worker: str) -> Evaluation:
-    """Return the evaluation that a worker process has written.
-
-    The answer is JSON: the driver unpickles nothing that an objective may have written.
-
-    Args:
-        answer: as `serve` sends it.
-        worker: name of the worker.
-
-    Raises:
-        StudyError: the process cannot load the objective.
-        ValueError, KeyError, TypeError: it is no answer.
-    """
-    content: dict[str, Any] = json.loads(answer)
-    if "refusal" in content:
-        message = f"the objective cannot be loaded in a worker process: {content['refusal']}"
-        raise StudyError(message)
-
-    outcome: dict[str, Any] = content["outcome"]
-    if "reason" in outcome:
-        result = Failure(**outcome)
-    else:
-        curves = {name: tuple(outcome.pop(name)) for name in CURVES}
-        result = SegmentResult(**curves, **outcome)
-
-    return Evaluation(result, worker, content["started"], content["finished"])
 
 
 def _answer(message: bytes) -> bytes:
