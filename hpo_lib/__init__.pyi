@@ -33,6 +33,7 @@ from .runner.notebooks import run_path as run_path
 from .samplers.bayes import BayesSampler as BayesSampler
 from .samplers.registry import STRATEGIES as STRATEGIES
 from .samplers.registry import make_sampler as make_sampler
+from .samplers.simple import SpaceSampler as SpaceSampler
 from .samplers.skopt_sampler import SkoptSampler as SkoptSampler
 from .samplers.surrogate import fit_surrogate as fit_surrogate
 from .space.search_space import SearchSpace as SearchSpace

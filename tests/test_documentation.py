@@ -10,11 +10,15 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import hpo_lib
 import hpo_lib.plots
+from hpo_lib import replay, run_study
+from hpo_lib.loop import as_objective
+from tests.toys import TOY_SPACE, bowl
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -27,6 +31,13 @@ def text_of(path: Path) -> str:
     if path.suffix != ".ipynb":
         return text
     return "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"])
+
+
+def guide_examples(title: str) -> list[str]:
+    """Return the code of a section of the guide."""
+    guide = (ROOT / "docs" / "GUIDE.md").read_text(encoding="utf-8")
+    (section,) = re.findall(rf"^## {title}\n(.*?)^## ", guide, re.MULTILINE | re.DOTALL)
+    return re.findall(r"```python\n(.*?)```", section, re.DOTALL)
 
 
 @pytest.fixture(params=[*DOCUMENTS, *NOTEBOOKS], ids=lambda path: path.stem)
@@ -71,6 +82,36 @@ def test_options_of_benchmarks_exist(document):
         code = (ROOT / script).read_text(encoding="utf-8")
         for option in re.findall(r"--[a-z-]+", arguments):
             assert f'"{option}"' in code, f"{script} {option}"
+
+
+def test_the_strategy_of_the_guide_searches_and_resumes():
+    (code,) = guide_examples("A strategy of your own")
+    names: dict[str, Any] = {"__name__": "guide"}
+    exec(code, names)
+
+    def search(name: str, n_trials: int) -> list[dict[str, Any]]:
+        sampler = names["NearBest"](TOY_SPACE, seed=0)
+        study = run_study(bowl, TOY_SPACE, sampler, n_trials, name=name, workers=0)
+        return [trial.params for trial in study.trials]
+
+    whole = search("whole", 9)
+    search("parts", 4)
+    assert search("parts", 9) == whole
+
+    # Every other trial differs from an earlier one in a single value.
+    def n_changed(one: dict[str, Any], other: dict[str, Any]) -> int:
+        return sum(one.get(name) != other.get(name) for name in {*one, *other})
+
+    for number in (1, 3, 5, 7):
+        assert min(n_changed(whole[number], earlier) for earlier in whole[:number]) <= 2
+    frame = replay(
+        as_objective(bowl),
+        TOY_SPACE,
+        {"near best": lambda seed: names["NearBest"](TOY_SPACE, seed), "random": "random"},
+        [0, 1],
+        5,
+    )
+    assert set(frame["strategy"]) == {"near best", "random"}
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -30,6 +29,7 @@ from hpo_lib.objective import Segment
 from hpo_lib.training.config import ADDED, DataConfig
 from hpo_lib.training.loaders import ImageData, load_data
 from hpo_lib.training.objective import TrainingObjective
+from tests.test_documentation import guide_examples
 from tests.training.images import SMALL, SMALL_DATA, a_folder, curves
 
 ROOT = Path(__file__).parents[2]
@@ -380,12 +380,6 @@ def test_a_folder_serves_an_own_network(tmp_path):
 
 
 # The guide
-
-
-def guide_examples(title: str) -> list[str]:
-    guide = (ROOT / "docs" / "GUIDE.md").read_text(encoding="utf-8")
-    (section,) = re.findall(rf"^## {title}\n(.*?)^## ", guide, re.MULTILINE | re.DOTALL)
-    return re.findall(r"```python\n(.*?)```", section, re.DOTALL)
 
 
 def test_the_loop_of_the_guide_runs(tmp_path):
