@@ -124,12 +124,12 @@ def measure(config: TrainingConfig, data_config: DataConfig, threads: int) -> An
         errors: dict[str, float] = {}
         for views in VIEWS:
             tested = replace(config, evaluation=views)
-            errors[views] = evaluate(tested, checkpoint, test, weights="last").error
+            errors[views] = evaluate(tested, checkpoint, test).error
         # the same training without its average
         content = torch.load(checkpoint, weights_only=True)
         if content.pop("average", None):
             torch.save(content, checkpoint)
-            errors["raw"] = evaluate(config, checkpoint, test, weights="last").error
+            errors["raw"] = evaluate(config, checkpoint, test).error
     return {
         "test_error": errors,
         "validation_error": result.validation_error,

@@ -122,7 +122,7 @@ def curves_of(config: TrainingConfig, data_config: DataConfig) -> dict[str, list
             curves["cpu_seconds"].append(time.process_time() - began)
             for name in ("train_loss", "validation_loss", "validation_error", "seconds"):
                 curves[name] += getattr(result, name)
-            curves["test_error"].append(evaluate(config, path, test, weights="last").error)
+            curves["test_error"].append(evaluate(config, path, test).error)
             checkpoint = path
     return curves
 

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from typing import Any
 
 import psutil
 
@@ -21,6 +22,16 @@ HAS_PROCESS_GROUPS = hasattr(os, "killpg")
 """Whether this is a POSIX system; elsewhere processes are found by their parents alone."""
 
 _POLL_SECONDS = 0.25
+
+
+def use_one_thread() -> None:
+    """Give this process one thread for numerical libraries."""
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = "1"
+
+    torch: Any = sys.modules.get("torch")  # loaded already when the user's script imports it
+    if torch is not None:
+        torch.set_num_threads(1)
 
 
 def end_tree(pid: int) -> None:

@@ -97,8 +97,8 @@ class Evidence:
 
     @cached_property
     def trials(self) -> list[RecordedTrial]:
-        """Return the study's own trials that were started."""
-        return own_trials(self.study)
+        """Return the study's own trials that were started, in its present search space."""
+        return [trial for trial in own_trials(self.study) if trial.is_inside]
 
     @cached_property
     def ranked(self) -> list[RecordedTrial]:

@@ -12,6 +12,7 @@ from scipy import stats
 from hpo_lib.assessment.evidence import Evidence
 from hpo_lib.assessment.finding import Finding, Status
 from hpo_lib.formatting import count, format_number
+from hpo_lib.trials import own_trials
 
 FINAL_COLUMNS = (
     "configuration",
@@ -249,7 +250,8 @@ def _percent(error: float) -> str:
 
 def _describe_cost(evidence: Evidence) -> tuple[str, dict[str, Any]]:
     """Return what search and retraining cost, and how many untuned trainings take as long."""
-    trials = evidence.trials
+    # Trials outside the present space were paid for, too.
+    trials = own_trials(evidence.study)
     final = evidence.final
     seconds = sum(trial.spent_seconds for trial in trials)
     epochs = sum(len(trial.record.validation_error) for trial in trials)

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-import cloudpickle
 import numpy as np
 import optuna
 import pandas as pd
 from optuna.samplers import BaseSampler
-from threadpoolctl import threadpool_limits
 
 from hpo_lib.checks import check_name, check_whole
 from hpo_lib.comparison.hypothesis_tests import pairs_of
@@ -28,17 +23,16 @@ from hpo_lib.files import user_path
 from hpo_lib.formatting import format_number
 from hpo_lib.interrupts import first_interrupt_waits, share_interrupt
 from hpo_lib.objective import Objective
-from hpo_lib.process_guard import end_with
+from hpo_lib.process_pool import run_all
 from hpo_lib.progress import Progress
 from hpo_lib.samplers.registry import find_strategy
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration
-from hpo_lib.study.catalog import trials_frame
+from hpo_lib.study.catalog import shown_rows, trials_frame
 from hpo_lib.study.run import run_study
 from hpo_lib.study.storage import Storage
 from hpo_lib.study.workers.base import Workers
 from hpo_lib.study.workers.factory import make_workers
-from hpo_lib.study.workers.worker_process import prepare_process
 from hpo_lib.trials import VALIDATION_ERROR, running_best
 
 MakeSampler = Callable[[int], BaseSampler]
@@ -199,39 +193,10 @@ def replay(
     studies = _Studies(objective, space, labelled, n_trials, seconds, settings)
     check_whole("processes", processes, 1)
     cells = studies.cells(seeds)
-    frames: list[pd.DataFrame] = []
-    with (
-        Progress(len(cells), enabled=progress) as shown,
-        _process_pool(studies, processes) as run_all,
-    ):
-        for frame in run_all(cells):
-            frames.append(frame)
-            shown.advance(partial(_describe_study, frame))
+    with Progress(len(cells), enabled=progress) as shown:
+        frames = dict(run_all(studies.replay, cells, processes, shown))
 
-    return studies.join(frames)
-
-
-@contextmanager
-def _process_pool(
-    studies: _Studies, processes: int
-) -> Generator[Callable[[list[_Cell]], Iterable[pd.DataFrame]]]:
-    """Return a function that runs cells, in order: in so many processes, or for one in this.
-
-    Args:
-        studies: what the cells are of; each process gets it once.
-        processes: how many.
-    """
-    if processes == 1:
-        yield partial(map, studies.run)
-        return
-
-    spawn = multiprocessing.get_context("spawn")  # fork would copy the threads' locks
-    arguments = (cloudpickle.dumps(studies), os.getpid())
-    pool = ProcessPoolExecutor(processes, spawn, _start_process, arguments)
-    try:
-        yield partial(pool.map, _run_in_process)
-    finally:
-        pool.shutdown(cancel_futures=True)
+    return studies.join(frames[cell] for cell in cells)
 
 
 @dataclass(frozen=True)
@@ -270,6 +235,12 @@ class _Studies:
         )
         return comparison_frame(study, label, seed)
 
+    def replay(self, cell: _Cell, shown: Progress) -> pd.DataFrame:
+        """Run one study in memory, and show it."""
+        frame = self.run(cell)
+        shown.advance(partial(_describe_study, frame))
+        return frame
+
     def join(self, frames: Any) -> pd.DataFrame:
         """Join the frames of all studies."""
         frame = pd.concat(list(frames), ignore_index=True)
@@ -281,20 +252,6 @@ class _Studies:
         return frame
 
 
-_studies: list[_Studies] = []  # in a process of a pool: what it runs
-
-
-def _start_process(studies: bytes, parent: int) -> None:
-    prepare_process()
-    end_with(parent)
-    threadpool_limits(1)  # its libraries are loaded already
-    _studies.append(cloudpickle.loads(studies))
-
-
-def _run_in_process(cell: _Cell) -> pd.DataFrame:
-    return _studies[0].run(cell)
-
-
 def _describe_study(frame: pd.DataFrame) -> str:
     last: Any = frame.iloc[-1]
     best = format_number(last["best"])
@@ -302,7 +259,7 @@ def _describe_study(frame: pd.DataFrame) -> str:
 
 
 def comparison_frame(study: optuna.Study, strategy: str, seed: int) -> pd.DataFrame:
-    """Return the study's own ended trials as rows; warm-start trials cost it nothing.
+    """Return the ended trials that figures of a study show as rows (see `shown_rows`).
 
     Args:
         study: a study that `run_study` recorded.
@@ -310,9 +267,8 @@ def comparison_frame(study: optuna.Study, strategy: str, seed: int) -> pd.DataFr
         seed: its seed.
     """
     recorded = trials_frame(study)
-    is_own = recorded["warm_start"].isna()
-    has_ended = recorded["state"] != "running"
-    frame: Any = recorded[is_own & has_ended].reset_index(drop=True)
+    shown = shown_rows(recorded)
+    frame: Any = shown[shown["state"] != "running"].reset_index(drop=True)
 
     # Costs are sums since the start of the study.
     suggest_seconds = frame["suggest_seconds"].astype(float)

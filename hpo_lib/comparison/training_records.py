@@ -169,7 +169,7 @@ def read_record(path: str | Path, space: SearchSpace | None = None) -> Record:
         raise ValueError(message)
 
     # One training per row.
-    rows = _read_rows(path, space)
+    rows = [row for row in _read_rows(path, space) if _is_inside(row)]
     configurations = [_read_configuration(row, space) for row in rows]
     errors = [_read_numbers(row, "validation_error") for row in rows]
 
@@ -266,6 +266,11 @@ def _read_seconds(rows: Sequence[_Row]) -> list[list[float]]:
         _read_numbers(row, column) if machine == commonest else []
         for row, machine in zip(rows, machines, strict=True)
     ]
+
+
+def _is_inside(row: _Row) -> bool:
+    """Return whether a row has not been left outside by a change of its study's space."""
+    return row.cells.get("state") != TrialOutcome.OUTSIDE
 
 
 def _may_have_diverged(row: _Row) -> bool:

@@ -64,6 +64,7 @@ _CAUSES: dict[str, Cause | None] = {
     **dict.fromkeys(("complete", "completed", "finished", "terminated", "success", "done")),
     **dict.fromkeys(("pruned", "stopped", "early_stopped"), Cause.STOPPED),
     **dict.fromkeys(("waiting", "running", "pending", "scheduled"), Cause.UNFINISHED),
+    "outside": Cause.OUTSIDE,
 }
 
 

@@ -119,7 +119,7 @@ def _read_study(study: optuna.Study) -> Source:
         )
         raise DataError(message)
 
-    rows = [_study_row(trial) for trial in recorded_trials(study)]
+    rows = [_study_row(trial.as_evidence()) for trial in recorded_trials(study)]
     return Source(name, rows, is_maximized=study.direction == StudyDirection.MAXIMIZE)
 
 

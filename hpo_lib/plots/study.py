@@ -33,7 +33,7 @@ from hpo_lib.plots.style import (
     spending_axis,
     value_axis,
 )
-from hpo_lib.study.catalog import trials_frame
+from hpo_lib.study.catalog import shown_rows, trials_frame
 from hpo_lib.trials import (
     VALIDATION_ERROR,
     TrialRecord,
@@ -43,7 +43,7 @@ from hpo_lib.trials import (
 )
 
 Source = optuna.Study | pd.DataFrame
-"""A study or its `trials_frame`; warm-start trials are left out of either."""
+"""A study or its `trials_frame`; `shown_rows` says which trials of it are shown."""
 
 Curves = Mapping[str, SegmentResult | TrialRecord]
 """For the name of each training what has its curves."""
@@ -107,7 +107,7 @@ def any_time_data(source: Source) -> AnyTime:
 
     Seconds are those of training and suggesting, summed over trials, whatever ran side by side.
     """
-    frame = _own_trials(source)
+    frame = _shown(source)
     frame = frame[frame["state"] != "running"]
 
     # A trial that failed before it began has spent no seconds.
@@ -117,10 +117,9 @@ def any_time_data(source: Source) -> AnyTime:
     return AnyTime(np.cumsum(seconds), values, running_best(values), name)
 
 
-def _own_trials(source: Source) -> Any:
-    """Return the frame of the study's own trials: the others were paid for elsewhere."""
-    frame: Any = trials_frame(source) if isinstance(source, optuna.Study) else source
-    return frame[frame["warm_start"].isna()] if "warm_start" in frame else frame
+def _shown(source: Source) -> Any:
+    frame = trials_frame(source) if isinstance(source, optuna.Study) else source
+    return shown_rows(frame)
 
 
 def plot_any_time(
@@ -250,7 +249,7 @@ def plot_learning_curves(source: CurveSource) -> AxesArray:
 def timeline_data(source: Source) -> Timeline:
     """Return when which worker ran each trial that has ended or reached a rung."""
     # Trials that are running have no end, and those that never ran no start.
-    frame = _own_trials(source).dropna(subset=["started", "finished"])
+    frame = _shown(source).dropna(subset=["started", "finished"])
     starts = finite(frame["started"])
     return Timeline(
         numbers=np.asarray(frame["number"], dtype=np.int64),

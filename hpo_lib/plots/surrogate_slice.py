@@ -37,7 +37,7 @@ from hpo_lib.samplers.surrogate import Surrogate, fit_surrogate
 from hpo_lib.space.parameters import ChoiceParameter, Parameter
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration, Value
-from hpo_lib.trials import RecordedTrial, TrialOutcome, incumbent, recorded_trials, study_space
+from hpo_lib.trials import RecordedTrial, incumbent, recorded_trials, study_space
 
 Acquisition = Literal["log EI", "EI"]
 
@@ -158,8 +158,8 @@ def fitted_study(
 
 def _with_point(trials: Sequence[RecordedTrial], encoder: Encoder) -> list[RecordedTrial]:
     """Return the trials that are shown: one of another program may lie outside the space."""
-    present = [trial for trial in trials if trial.outcome != TrialOutcome.OUTSIDE]
-    return [trial for trial in present if encoder.encode(trial.configuration) is not None]
+    inside = [trial for trial in trials if trial.is_inside]
+    return [trial for trial in inside if encoder.encode(trial.configuration) is not None]
 
 
 def slice_data(

@@ -38,7 +38,6 @@ from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.trials import (
     VALIDATION_ERROR,
     RecordedTrial,
-    TrialOutcome,
     incumbent,
     recorded_trials,
     study_space,
@@ -93,7 +92,7 @@ class Points(NamedTuple):
 
     @property
     def failed(self) -> Mask:
-        """Whether each trial has no final value: failed, pruned, or outside the space."""
+        """Whether each trial has no final value: it failed or was pruned."""
         return np.isnan(self.values)
 
     def describe(self, mark: str) -> str:
@@ -115,7 +114,7 @@ def trial_points(trials: Sequence[RecordedTrial], space: SearchSpace) -> Points:
         trials: trials of one study.
         space: the search space; of a trial outside it, what lies inside is shown.
     """
-    finished = [trial for trial in _inside(trials) if trial.is_finished]
+    finished = [trial for trial in trials if trial.is_inside and trial.is_finished]
     configurations = [trial.configuration for trial in finished]
     best = incumbent(finished)  # never a warm-start trial
     return Points(
@@ -129,11 +128,6 @@ def trial_points(trials: Sequence[RecordedTrial], space: SearchSpace) -> Points:
         incumbent=None if best is None else finished.index(best),
         value_name=value_name(finished),
     )
-
-
-def _inside(trials: Sequence[RecordedTrial]) -> list[RecordedTrial]:
-    """Return the trials that belong to the present version of the search space."""
-    return [trial for trial in trials if trial.outcome != TrialOutcome.OUTSIDE]
 
 
 def spread_positions(
@@ -296,8 +290,8 @@ def trial_curves_data(study: optuna.Study) -> TrialCurves:
     Returns:
         Validation errors per epoch by trial number, for each kind of trial.
     """
-    recorded = _inside(recorded_trials(study))
-    trials = [trial for trial in recorded if trial.record.validation_error]
+    inside = [trial for trial in recorded_trials(study) if trial.is_inside]
+    trials = [trial for trial in inside if trial.record.validation_error]
     best = incumbent(trials)
 
     # The incumbent may be older than the newest trials.

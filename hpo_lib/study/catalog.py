@@ -315,6 +315,19 @@ def trials_frame(study: optuna.Study) -> pd.DataFrame:
     return _with_notes(frame, [notes.get(number, Note()) for number in frame["number"]])
 
 
+def shown_rows(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that figures show: of the study's own trials in its present search space.
+
+    Warm-start trials were paid for elsewhere; trials outside belong to an earlier space.
+
+    Args:
+        frame: as `trials_frame` returns it.
+    """
+    is_own = frame["warm_start"].isna()
+    is_inside = frame["state"] != TrialOutcome.OUTSIDE
+    return frame.loc[is_own & is_inside]
+
+
 def _with_notes(frame: pd.DataFrame, notes: Sequence[Note]) -> pd.DataFrame:
     """Add the columns of notes and tags where there are any; one note per row."""
     if any(note != Note() for note in notes):

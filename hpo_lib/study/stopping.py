@@ -75,7 +75,8 @@ class NoImprovement:
     """Stop when none of the last finished trials was better than all before them.
 
     Attributes:
-        n_trials: how many; pruned and failed trials count, warm-start trials do not.
+        n_trials: how many; pruned and failed trials count, warm-start trials and those outside of
+            the present search space do not.
     """
 
     n_trials: int
@@ -85,7 +86,8 @@ class NoImprovement:
 
     def __call__(self, study: optuna.Study) -> str | None:
         """Return the reason to stop, or None."""
-        finished = [trial for trial in own_trials(study) if trial.is_finished]
+        inside = [trial for trial in own_trials(study) if trial.is_inside]
+        finished = [trial for trial in inside if trial.is_finished]
         best = incumbent(finished)
         n_until_best = 0 if best is None else finished.index(best) + 1
         if len(finished) - n_until_best < self.n_trials:

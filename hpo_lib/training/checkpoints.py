@@ -39,7 +39,7 @@ TRAJECTORY = tuple(
 
 MISFIT = "does not fit the images or classes of this data"
 
-_KEYS = {"epoch", "config", "model", "optimizer", "best"}
+_KEYS = {"epoch", "config", "model", "optimizer"}
 
 
 def write_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
@@ -47,8 +47,7 @@ def write_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
 
     Args:
         path: file; its folder is made.
-        content: the epoch, the configuration, the states of model and optimizer, the best
-            weights, the origin.
+        content: the epoch, the configuration, the states of model and optimizer, the origin.
     """
     buffer = io.BytesIO()
     torch.save(content, buffer)

@@ -10,27 +10,20 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from multiprocessing import get_context
-from multiprocessing.queues import SimpleQueue
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
-import cloudpickle
 import pandas as pd
-import torch
 
 from hpo_lib.checks import check_whole
 from hpo_lib.exceptions import DataError
 from hpo_lib.files import atomic_write_text
 from hpo_lib.objective import CURVES, SegmentResult
-from hpo_lib.process_guard import end_with
+from hpo_lib.process_pool import run_all
 from hpo_lib.progress import Progress
 from hpo_lib.space.values import Configuration
 from hpo_lib.training.config import DataConfig, TrainingConfig, restore
@@ -115,7 +108,7 @@ def train_final(
     n_before = (len(seeds) - len(missing)) * config.epochs
     with Progress(len(seeds) * config.epochs, done=n_before, enabled=progress) as shown:
         run = partial(_train_seed, objective, configuration, place)
-        for seed, result in _run_all(run, missing, workers, shown):
+        for seed, result in run_all(run, missing, workers, shown):
             seeded = replace(config, seed=seed)
             records.append({**_record(label, seeded, result), **own})
             lines = [json.dumps(record, allow_nan=False) for record in records]
@@ -221,10 +214,6 @@ def _check_seeds(seeds: Sequence[int]) -> list[int]:
     return checked
 
 
-_Training = Callable[[int, Progress], SegmentResult]
-_Epochs = SimpleQueue[Callable[[], str] | None]
-
-
 def _train_seed(
     objective: TrainingObjective,
     configuration: Configuration,
@@ -241,77 +230,6 @@ def _train_seed(
         components=objective.components(config, configuration),
         progress=shown,
     )
-
-
-def _run_all(
-    run: _Training,
-    seeds: list[int],
-    workers: int,
-    shown: Progress,
-) -> Iterator[tuple[int, SegmentResult]]:
-    """Yield each seed with its result when its training has ended.
-
-    Args:
-        run: trains with a seed, and counts its epochs.
-        seeds: one training each.
-        workers: trainings at once.
-        shown: gets a step for each epoch.
-    """
-    if min(workers, len(seeds)) <= 1:
-        for seed in seeds:
-            yield seed, run(seed, shown)
-        return
-
-    spawn = get_context("spawn")  # fork would copy the threads' locks
-    epochs: _Epochs = spawn.SimpleQueue()
-    reader = Thread(target=_show_epochs, args=(epochs, shown))
-    reader.start()
-    arguments = (cloudpickle.dumps(run), epochs, os.getpid())
-    pool = ProcessPoolExecutor(workers, spawn, _start_process, arguments)
-    try:
-        trainings = {pool.submit(_run_in_process, seed): seed for seed in seeds}
-        for training in as_completed(trainings):
-            yield trainings[training], training.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-        epochs.put(None)
-        reader.join()
-
-
-# In a process of a pool: what it runs, and where its epochs are counted.
-_work: list[tuple[_Training, _Epochs]] = []
-
-
-def _start_process(run: bytes, epochs: _Epochs, parent: int) -> None:
-    torch.set_num_threads(1)
-    end_with(parent)
-    _work.append((cloudpickle.loads(run), epochs))
-
-
-def _run_in_process(seed: int) -> SegmentResult:
-    run, epochs = _work[0]
-    return run(seed, _RemoteProgress(epochs))
-
-
-def _show_epochs(epochs: _Epochs, shown: Progress) -> None:
-    for describe in iter(epochs.get, None):
-        shown.advance(describe)
-
-
-class _RemoteProgress(Progress):
-    """Progress that another process shows.
-
-    Args:
-        epochs: what `_show_epochs` reads.
-    """
-
-    def __init__(self, epochs: _Epochs) -> None:
-        super().__init__(0, enabled=False)
-        self._epochs = epochs
-
-    def advance(self, describe: Callable[[], str], steps: int = 1) -> None:
-        """Hand a step over."""
-        self._epochs.put(describe)
 
 
 def _identity(components: Components, own: dict[str, Any]) -> dict[str, Any]:
@@ -338,7 +256,7 @@ def _test_one(
     if objective.network is not None:
         network = objective.network(record["values"], test.images.shape[1], n_classes)
     checkpoint = _checkpoint(place, record["seed"])
-    return evaluate(config, checkpoint, test, weights="last", network=network)
+    return evaluate(config, checkpoint, test, network=network)
 
 
 def _record(label: str, config: TrainingConfig, result: SegmentResult) -> dict[str, Any]:

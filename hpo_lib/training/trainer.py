@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hpo_lib.checks import check_member
 from hpo_lib.exceptions import CheckpointError
 from hpo_lib.formatting import format_number
 from hpo_lib.objective import CURVES, Segment, SegmentResult, Status, check_origin
@@ -114,7 +113,7 @@ def train(
         start: epochs already done; None: those of `checkpoint`, or 0 without one.
         stop: the last epoch to train, at most `config.epochs`; None: all.
         checkpoint: file that an earlier call wrote; needed where `start` is above 0.
-        save_to: file for the state after each epoch, with the best weights so far.
+        save_to: file for the state after each epoch.
         log_folder: folder for TensorBoard scalars.
         study: identity of the study, written into checkpoints; None: of none.
         components: network, loss and optimizer; None: those that `config` names.
@@ -173,30 +172,25 @@ def evaluate(
     checkpoint: str | Path,
     part: Part,
     *,
-    weights: str = "best",
     network: nn.Module | None = None,
 ) -> Predictions:
-    """Predict the labels of one part of the data.
+    """Predict the labels of one part of the data with the weights after the last epoch.
 
     Args:
         config: hyperparameters; those of the ResNet must be the checkpoint's.
         checkpoint: file that `train` wrote.
         part: images and true labels.
-        weights: "best" (lowest validation error) or "last".
         network: one of the user's, as it was built for the training; it gets the weights. None:
             the ResNet of `config`.
 
     Raises:
         CheckpointError: `checkpoint` is damaged, or of another network or other images.
     """
-    check_member("weights", weights, ("best", "last"))
     device = choose_device(config.device)
     shared = {} if network else {name: getattr(config, name) for name in NETWORK}
     with checkpoint_errors(checkpoint):
         content = read_checkpoint(checkpoint, shared)
         state: dict[str, Tensor] = content.get("average", content["model"])
-        if weights == "best":
-            state = content["best"]["model"]
 
     if network is None:
         n_classes = len(state["classifier.bias"])
@@ -243,7 +237,6 @@ class Trainer:
         forward: the network, compiled if asked for.
         optimizer: optimizer of its parameters.
         average: moving average of the weights, which is validated in their place; None: of none.
-        best: epoch, error and weights with the lowest validation error so far.
     """
 
     def __init__(
@@ -258,7 +251,6 @@ class Trainer:
         self.components = components or standard_components(config)
         self.device = device
         self.origin = origin or {}
-        self.best: dict[str, Any] = {"epoch": 0, "error": math.inf}
 
         with reproducible(device, config.seed, 0):
             model = self.components.network(data)
@@ -272,7 +264,7 @@ class Trainer:
         self.scales = [group["lr"] / config.lr for group in self.optimizer.param_groups]
 
     def run_epoch(self, epoch: int, data: ImageData) -> EpochResult:
-        """Train one epoch, validate, and remember the best weights.
+        """Train one epoch and validate.
 
         Args:
             epoch: number of the epoch, from 1.
@@ -286,12 +278,6 @@ class Trainer:
             logits = _predict(model, data.validation, precision, self.config.evaluation)
 
         validation_loss, validation_error = _score(logits, data.validation.labels)
-        if validation_error < self.best["error"]:
-            # copies, because training goes on with the originals
-            state = model.state_dict()
-            weights = {name: value.clone() for name, value in state.items()}
-            self.best = {"epoch": epoch, "error": validation_error, "model": weights}
-
         return EpochResult(
             train_loss,
             train_accuracy,
@@ -374,7 +360,6 @@ class Trainer:
             "config": asdict(self.config) | self.components.identity,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "best": self.best,
             **self.origin,
         }
         if self.average is not None:
@@ -392,7 +377,6 @@ class Trainer:
                     self.average.n_averaged.fill_(content["epoch"])
             check_origin(path, content, self.origin)
             self.optimizer.load_state_dict(content["optimizer"])
-            self.best = content["best"]
             return content["epoch"]
 
 

@@ -231,13 +231,15 @@ class RecordedTrial:
         return self.outcome not in (TrialOutcome.WAITING, TrialOutcome.RUNNING)
 
     @property
+    def is_inside(self) -> bool:
+        """Whether it is of the present version of the space; figures show no other trials."""
+        return self.outcome != TrialOutcome.OUTSIDE
+
+    @property
     def is_failed(self) -> bool:
         """Whether the trial ended without a value, for another reason than pruning."""
-        return self.is_finished and self.outcome not in (
-            TrialOutcome.COMPLETED,
-            TrialOutcome.PRUNED,
-            TrialOutcome.OUTSIDE,
-        )
+        has_ended_well = self.outcome in (TrialOutcome.COMPLETED, TrialOutcome.PRUNED)
+        return self.is_finished and self.is_inside and not has_ended_well
 
     @property
     def is_completed(self) -> bool:
@@ -385,15 +387,13 @@ class Note:
 def read_notes(study: optuna.Study) -> dict[int | None, Note]:
     """Return the notes of a study by trial number, that of the study itself under None."""
     notes: dict[int | None, Note] = {}
-    for key, number in _note_numbers(study.user_attrs).items():
-        content = _content(study.user_attrs, key)
-        notes[number] = Note(content.get("text", ""), tuple(content.get("tags", ())))
+    for key in study.user_attrs:
+        match = re.fullmatch(rf"{_NOTE_KEY}( \d+)?", key)
+        if match is not None:
+            content = _content(study.user_attrs, key)
+            number = int(match[1]) if match[1] else None
+            notes[number] = Note(content.get("text", ""), tuple(content.get("tags", ())))
     return notes
-
-
-def _note_numbers(keys: Iterable[str]) -> dict[str, int | None]:
-    found = {key: re.fullmatch(rf"{_NOTE_KEY}( \d+)?", key) for key in keys}
-    return {key: int(match[1]) if match[1] else None for key, match in found.items() if match}
 
 
 def write_note(study: optuna.Study, number: int | None, note: Note) -> None:

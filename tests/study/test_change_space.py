@@ -6,7 +6,14 @@ import optuna
 import pytest
 
 from hpo_lib.__main__ import main
+from hpo_lib.assessment.evidence import Evidence
+from hpo_lib.assessment.failures import failures_finding
+from hpo_lib.assessment.worth import worth_finding
+from hpo_lib.comparison.studies import compare_studies
+from hpo_lib.comparison.training_records import read_record
 from hpo_lib.exceptions import SpaceError, StudyChangedError, StudyError, StudyHeldError
+from hpo_lib.exchange.imports import import_trials
+from hpo_lib.plots.study import any_time_data, timeline_data
 from hpo_lib.plots.trials import points_data, trial_curves_data
 from hpo_lib.samplers.surrogate import fit_surrogate
 from hpo_lib.space.search_space import SearchSpace
@@ -16,6 +23,7 @@ from hpo_lib.study.lease import hold_lease
 from hpo_lib.study.retrain import retrain_top_k
 from hpo_lib.study.run import run_study
 from hpo_lib.study.steering.versions import change_space
+from hpo_lib.study.stopping import NoImprovement
 from hpo_lib.study.storage import open_storage
 from hpo_lib.trials import (
     StudyRecord,
@@ -87,9 +95,43 @@ def test_incumbent_tables_figures_and_optuna_agree_on_what_counts():
     assert frame["state"].value_counts()["outside"] == 12 - len(inside)
     assert list(points_data(study).numbers) == [t.number for t in inside]
     assert trial_curves_data(study)["failed"] == {}
+    assert any_time_data(study).values.tolist() == [t.value for t in inside]
+    assert timeline_data(study).numbers.tolist() == [t.number for t in inside]
+    assert compare_studies({"demo": study})["value"].tolist() == [t.value for t in inside]
+    finding = failures_finding(Evidence(study, NARROW).trials)
+    assert finding.figures == {"n_finished": len(inside), "n_failed": 0}
     [row] = list_studies("s.db").to_dict("records")
     assert (row["name"], row["trials"], row["completed"]) == ("demo", 12, len(inside))
     assert (row["failed"], row["best"]) == (0, best.value)
+
+
+def test_the_cost_of_a_search_includes_what_lies_outside_now():
+    search(TOY_SPACE, 12)
+    study = change_space("demo", NARROW, storage="s.db")
+    finding = worth_finding(Evidence(study, NARROW))
+    assert finding.figures["search_trainings"] == 12
+
+
+def test_trials_outside_are_no_trials_without_improvement():
+    search(TOY_SPACE, 12)
+    study = change_space("demo", NARROW, storage="s.db")
+    n_inside = outcomes(study).count("completed")
+    assert NoImprovement(n_inside + 1)(study) is None
+
+
+def test_a_table_of_a_changed_study_is_read_back():
+    search(TOY_SPACE, 12)
+    study = change_space("demo", NARROW, storage="s.db")
+    n_inside = outcomes(study).count("completed")
+    trials_frame(study).to_csv("trials.csv", index=False)
+    assert len(read_record("trials.csv", NARROW).configurations) == n_inside
+
+    # A table has no values of trials outside, but the study itself has.
+    report = import_trials("trials.csv", NARROW, name="table", storage="i.db")
+    causes = {str(row.cause) for row in report.left_out}
+    assert (report.n_imported, causes) == (n_inside, {"outside the space"})
+    report = import_trials(study, TOY_SPACE, name="whole", storage="i.db")
+    assert report.n_imported == 12
 
 
 def test_a_way_back_restores_what_was_outside():

@@ -130,7 +130,7 @@ def test_all_networks_are_tested_on_the_test_images(tmp_path: Path) -> None:
     test = load_test_data(SMALL_DATA)
     file = tmp_path / "tuned" / "seed_4.pt"
     config = replace(CONFIG, lr=0.2, seed=4)
-    alone = evaluate(config, file, test, weights="last")
+    alone = evaluate(config, file, test)
     assert frame["test_error"][3] == alone.error
     assert set(frame["n_test"]) == {len(test)}
 
@@ -250,7 +250,6 @@ def test_a_network_of_ones_own_is_tuned_against_default(tmp_path: Path, network:
         CONFIG,
         file,
         load_data(SMALL_DATA).validation,
-        weights="last",
         network=network(study.best_params, 1, 10),
     )
     assert predicted.error == pytest.approx(trained["validation_error"][1])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import sys
 from dataclasses import asdict
 from functools import lru_cache
 from multiprocessing.connection import Connection
@@ -15,21 +14,9 @@ import cloudpickle
 
 from hpo_lib.exceptions import StudyError
 from hpo_lib.objective import CURVES, Objective, SegmentResult
-from hpo_lib.process_guard import HAS_PROCESS_GROUPS
+from hpo_lib.process_guard import HAS_PROCESS_GROUPS, use_one_thread
 from hpo_lib.study.workers.base import Evaluation, Failure, describe_exception, evaluate
 from hpo_lib.study.workers.processes import READY
-
-
-def prepare_process(gpu: str | None = None) -> None:
-    """Give this process one thread and, where there is one, its GPU."""
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[name] = "1"
-    if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-
-    torch: Any = sys.modules.get("torch")  # loaded already when the user's script imports it
-    if torch is not None:
-        torch.set_num_threads(1)
 
 
 def serve(pipe: Connection[bytes, bytes], gpu: str | None) -> None:
@@ -42,7 +29,9 @@ def serve(pipe: Connection[bytes, bytes], gpu: str | None) -> None:
         pipe: this process's end of the pipe to the driver.
         gpu: the one CUDA device that the objective sees; None leaves all visible.
     """
-    prepare_process(gpu)
+    use_one_thread()
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     if HAS_PROCESS_GROUPS:
         # A group of its own: Ctrl-C in a terminal does not reach it, and a driver that ends it
         # also finds those of an objective's children whose parent has ended.
