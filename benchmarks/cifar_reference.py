@@ -76,7 +76,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--filters", type=int, help="of the first stage (default: as published)")
     parser.add_argument("--fields", default="{}", help="more of TrainingConfig's, as YAML")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=1, help="trainings at once, a core each")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at once")
+    parser.add_argument("--threads", type=int, default=1, help="of each training")
     parser.add_argument("--raw", type=Path, default=Path("results/reference/cifar_reference.json"))
     parser.add_argument("--quick", action="store_true", help="a few epochs on digits")
     arguments = parser.parse_args()
@@ -109,15 +110,15 @@ def spend(fields: dict[str, Any], data: ImageData, budget: float) -> TrainingCon
     return TrainingConfig(**fields, epochs=max(1, round(budget / per_epoch)))
 
 
-def measure(config: TrainingConfig, data_config: DataConfig) -> Any:
+def measure(config: TrainingConfig, data_config: DataConfig, threads: int) -> Any:
     """Train once, and test the last epoch's weights."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     data = load_data(data_config)
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(folder) / "last.pt"
-        began = time.process_time()
+        cpu_began, began = time.process_time(), time.perf_counter()
         result = train(config, data, save_to=checkpoint)
-        cpu_seconds = time.process_time() - began
+        cpu_seconds, seconds = time.process_time() - cpu_began, time.perf_counter() - began
 
         test = load_test_data(data_config)
         errors: dict[str, float] = {}
@@ -133,6 +134,7 @@ def measure(config: TrainingConfig, data_config: DataConfig) -> Any:
         "test_error": errors,
         "validation_error": result.validation_error,
         "cpu_seconds": cpu_seconds,
+        "seconds": seconds,
         "n_test": len(test),
         "config": asdict(config),
     }
@@ -149,44 +151,50 @@ def main() -> None:
     if arguments.data == "digits":
         shape |= {"flip": False, "alternate_flip": False}
 
-    wanted: dict[str, tuple[TrainingConfig, DataConfig]] = {}
+    wanted: dict[str, tuple[TrainingConfig, DataConfig, int]] = {}
     rows: dict[tuple[str, float], list[str]] = {}
     for recipe in arguments.recipes:
         for budget in arguments.pflop:
             config = spend(RECIPES[recipe] | shape, data, budget)
             for seed in range(arguments.seeds):
                 key = f"{recipe}, {json.dumps(shape)[1:-1]}, {config.epochs} epochs, seed {seed}"
-                wanted[key] = (replace(config, seed=seed), data_config)
+                if arguments.threads > 1:
+                    key += f", {arguments.threads} threads"
+                wanted[key] = (replace(config, seed=seed), data_config, arguments.threads)
                 rows.setdefault((recipe, budget), []).append(key)
 
     results = run_missing(arguments.raw, wanted, measure, arguments.jobs)
-    for key, (config, _) in wanted.items():
+    for key, (config, *_) in wanted.items():
         # fields that were added since stood at their defaults
         recorded = asdict(TrainingConfig()) | results[key]["config"]
         if recorded != asdict(config):
             message = f"{arguments.raw} has {key!r} of another recipe: remove that line"
             raise SystemExit(message)
 
-    print("recipe                      epochs    PFLOP   CPU s   test error, %: plain (standard")
-    print("                                                      error, n), mirror, and shift")
+    print("recipe                      epochs    PFLOP   CPU s      s   test error, %: plain")
+    print("                                              (standard error, n), mirror, and shift")
     summary: dict[str, Any] = {}
     for (recipe, budget), keys in rows.items():
-        config, _ = wanted[keys[0]]
+        config, *_ = wanted[keys[0]]
         work = pflop(config, data)
         seconds = float(np.mean([results[key]["cpu_seconds"] for key in keys]))
+        on_wall = float(np.mean([results[key].get("seconds", np.nan) for key in keys]))
         errors = {
             views: 100 * np.array([results[key]["test_error"][views] for key in keys])
             for views in VIEWS
         }
         plain, n = errors["plain"], len(keys)
         spread = plain.std(ddof=1) / n**0.5 if n > 1 else float("nan")
-        print(f"{recipe:26} {config.epochs:7d} {work:8.3g} {seconds:7.0f}", end="   ")
+        print(
+            f"{recipe:26} {config.epochs:7d} {work:8.3g} {seconds:7.0f} {on_wall:6.0f}", end="   "
+        )
         print(f"{plain.mean():.2f} ({spread:.2f}, {n})", end="  ")
         print(*(f"{errors[views].mean():.2f}" for views in VIEWS[1:]), sep="  ")
         summary[f"{recipe}, {budget:g} PFLOP"] = {
             "test_error": {views: float(each.mean()) / 100 for views, each in errors.items()},
             "n": n,
             "cpu_seconds": seconds,
+            "seconds": on_wall,
         }
     print(json.dumps(summary))
 

@@ -46,6 +46,7 @@ from hpo_lib.samplers.pruners import RungPruner, default_rungs
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration
 
+REFERENCE = Path("results/reference/fidelity")
 FULL_TRAININGS = (2, 4, 8)
 """Epochs spent at which regret is read, in full trainings."""
 
@@ -230,7 +231,7 @@ def main() -> None:
     """Run what is missing and print the comparison."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data-dir", type=Path, help="holds opda/ and lcbench/")
-    parser.add_argument("--raw", default="results/reference/fidelity", type=Path)
+    parser.add_argument("--raw", default=REFERENCE, type=Path)
     parser.add_argument("--sides", nargs="*", default=list(SIDES), choices=list(SIDES))
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--jobs", type=int, default=2)

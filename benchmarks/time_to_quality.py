@@ -9,8 +9,9 @@ count. No side begins at a default configuration.
 
 Learning curves are replayed from a record of trainings, whose epochs cost what they cost in CPU
 time; an epoch of the plain loop costs more by the ratio that `--costs` measures. `--live` trains
-instead, one thread per side, and saves every training: run again, it goes on. It takes
-`pip install -e .[bench]`.
+instead, one thread per side, and saves every training: run again, it goes on. `--tables DIR`
+replays published learning curves instead, those of `fidelity.py`, where an epoch costs all sides
+the same. It takes `pip install -e .[bench]`.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import optuna
 import pandas as pd
+from _kept import run_missing
 
 from hpo_lib.comparison.surrogate_benchmark import SurrogateObjective
 from hpo_lib.comparison.training_records import read_record
@@ -54,6 +56,8 @@ LIMIT = 0.6
 """Live, (b) is given up after so many times the seconds of (a): its ratio is a bound then."""
 N_SCREENED = 30
 """Configurations that side (d) trains for one epoch at a time."""
+SECONDS = 100.0
+"""An epoch of published curves."""
 RUNG, KEPT = 1 / 8, 4
 """Ours: where trials may be stopped, as a share of the budget; one in so many goes on."""
 
@@ -88,6 +92,10 @@ class Search:
             seconds=[spent - saved * trained for spent, trained in pairs],
             total=self.total - saved * self.total_trained,
         )
+
+
+TABLES: dict[str, PublishedCurves] = {}
+"""Filled before the processes are forked, which share it."""
 
 
 def recipe(space: SearchSpace, curve: Curve, seed: int, n_epochs: int) -> Search:
@@ -242,7 +250,7 @@ def ours(
     )
 
 
-def replayed(surrogate: SurrogateObjective, ratio: float) -> Curve:
+def replayed(surrogate: SurrogateObjective | PublishedCurves, ratio: float) -> Curve:
     """Curves of the surrogate, dearer by `ratio`."""
 
     def curve(configuration: Configuration, seed: int) -> Iterator[tuple[float, float]]:
@@ -281,6 +289,34 @@ def kept(path: Path, curve: Curve, n_epochs: int) -> Curve:
                 yield epoch
 
     return again
+
+
+@dataclass(frozen=True)
+class PublishedCurves:
+    """An objective out of published learning curves; an epoch costs so much that choosing is free.
+
+    Attributes:
+        name: the table.
+        space: its space.
+        budget: epochs of a full training.
+        errors: validation errors of a configuration, one per epoch.
+    """
+
+    name: str
+    space: SearchSpace
+    budget: int
+    errors: Callable[[Configuration], Any]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The table."""
+        return {"table": self.name}
+
+    def __call__(self, configuration: Configuration, segment: Segment) -> SegmentResult:
+        """Read the epochs of a segment."""
+        errors = self.errors(configuration)[segment.start : segment.stop]
+        values = tuple(float(error) for error in errors)
+        return SegmentResult(values, values, values, (SECONDS,) * len(values))
 
 
 @dataclass(frozen=True)
@@ -443,12 +479,17 @@ def main() -> None:
     parser.add_argument("--scratch", type=Path, default=Path("results/time_to_quality"))
     parser.add_argument("--pruning", default="asha", help='of ours; "none" trains to the end')
     parser.add_argument("--live", type=int, default=0, metavar="N", help="train N seeds")
+    parser.add_argument("--tables", type=Path, metavar="DIR", help="holds opda/ and lcbench/")
     parser.add_argument("--quick", action="store_true", help="3 seeds, costs as kept")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     seeds = range(3 if arguments.quick else arguments.seeds)
     pruning = None if arguments.pruning == "none" else arguments.pruning
+    if arguments.tables is not None:
+        n_seeds = len(seeds)
+        print(json.dumps(replay_tables(arguments.tables, arguments.raw, n_seeds, pruning)))
+        return
     surrogate = SurrogateObjective(read_record(arguments.record))
     print(surrogate.quality)
     space, budget = surrogate.space, surrogate.budget
@@ -486,8 +527,39 @@ def main() -> None:
     print(json.dumps(figures))
 
 
+def replay_tables(
+    data_dir: Path, raw: Path, n_seeds: int, pruning: str | None
+) -> dict[str, dict[str, float]]:
+    """Run all sides on published curves, search alone; return the figures of each table."""
+    import fidelity
+
+    fidelity.load_tasks(data_dir, fidelity.REFERENCE / "tasks.json", n_lcbench=4)
+    for name, task in fidelity.TASKS.items():
+        TABLES[name] = PublishedCurves(name, task.space, task.budget, task.errors)
+    wanted = {
+        f"{name}#{seed}": (name, seed, pruning) for name in TABLES for seed in range(n_seeds)
+    }
+    kept = run_missing(raw / f"tables_{pruning}.json", wanted, replay_table, 1)
+
+    figures: dict[str, dict[str, float]] = {}
+    for name in TABLES:
+        rows = [kept[f"{name}#{seed}"] for seed in range(n_seeds)]
+        figures[name] = summary(pd.DataFrame(rows, dtype=float), name)
+    return figures
+
+
+def replay_table(name: str, seed: int, pruning: str | None) -> dict[str, float]:
+    """Run the four sides with one seed on a table."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    alone, _ = replay_seed(TABLES[name], 1.0, seed, pruning)
+    return alone
+
+
 def replay_seed(
-    surrogate: SurrogateObjective, ratio: float, seed: int, pruning: str | None
+    surrogate: SurrogateObjective | PublishedCurves,
+    ratio: float,
+    seed: int,
+    pruning: str | None,
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Run the three sides with one seed on recorded curves; return both results.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -166,7 +167,10 @@ class Evidence:
         mean = float(np.mean(default) - np.mean(tuned))
         low = high = mean
         if np.ptp(default) > 0 or np.ptp(tuned) > 0:
-            test: Any = stats.ttest_ind(default, tuned, equal_var=False)
+            with warnings.catch_warnings():
+                # One side may well be constant.
+                warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)
+                test: Any = stats.ttest_ind(default, tuned, equal_var=False)
             low, high = test.confidence_interval()
         return MeasuredGain(
             mean=mean,

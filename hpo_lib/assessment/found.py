@@ -49,7 +49,10 @@ def found_finding(evidence: Evidence) -> Finding:
             f"when the best are trained again: {changes}."
         )
     path = evidence.path
+    measured = evidence.measured_gain
     if path is None or not evidence.is_predictable:
+        if measured is not None:
+            text += f" It has a gain over the default of {measured}."
         reason = "the surrogate does not predict this study's trials well enough"
         sentence = f"{text} Which of the changes earn it cannot be said: {reason}."
         return Finding(_TOPIC, Status.CANT_SAY, sentence, figures)
@@ -59,7 +62,6 @@ def found_finding(evidence: Evidence) -> Finding:
     ]
     half = path.gain_half
     predicted = f"{format_uncertain(path.gain, half)} (95 %, by the surrogate)"
-    measured = evidence.measured_gain
     gain = f"a gain over the default of {measured or predicted}"
     is_shown = path.gain > half and (measured is None or measured.low > 0)
     if not is_shown:

@@ -214,6 +214,20 @@ def test_a_default_that_was_unlucky_once_is_trained_again_before_its_gain_is_cla
     assert found.status != "PASS"
 
 
+def test_a_measured_gain_is_told_where_the_surrogate_cannot_say_what_earns_it(unpredictable):
+    default = SPACE.default_configuration()
+    number = next(trial.number for trial in unpredictable.trials if trial.params == default)
+    rows = [
+        {"trial": number, "mean": 0.52, "values": (0.51, 0.52, 0.53)},
+        {"trial": unpredictable.best_trial.number, "mean": 0.1, "values": (0.09, 0.1, 0.11)},
+    ]
+    retrained = pd.DataFrame(rows).assign(n=3, optimism=0.0, standard_error=0.003)
+    found = by_topic(unpredictable, "What was found", retrained=retrained)
+    assert found.status == "CAN'T SAY"
+    assert "a gain over the default of 0.42" in found.sentence
+    assert "cannot be said" in found.sentence
+
+
 def test_what_is_best_when_trained_again_is_what_was_found(inside):
     first, second = sorted(inside.trials, key=lambda trial: trial.value)[:2]
     rows = [
