@@ -23,7 +23,7 @@ from hpo_lib.files import user_path
 from hpo_lib.formatting import format_number
 from hpo_lib.interrupts import first_interrupt_waits, share_interrupt
 from hpo_lib.objective import Objective
-from hpo_lib.process_pool import run_all
+from hpo_lib.processes.pool import run_all
 from hpo_lib.progress import Progress
 from hpo_lib.samplers.registry import find_strategy
 from hpo_lib.space.search_space import SearchSpace

@@ -24,7 +24,7 @@ from hpo_lib.exceptions import DataError
 from hpo_lib.files import atomic_write_text
 from hpo_lib.formatting import format_changes
 from hpo_lib.objective import CURVES, SegmentResult
-from hpo_lib.process_pool import run_all
+from hpo_lib.processes.pool import run_all
 from hpo_lib.progress import Progress
 from hpo_lib.space.values import Configuration
 from hpo_lib.training.config import DataConfig, TrainingConfig, restore

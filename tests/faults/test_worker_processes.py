@@ -295,7 +295,7 @@ if __name__ == "__main__":
 WITHOUT_GROUPS = """
 import os, subprocess, sys
 from hpo_lib import LocalWorkers, Segment, run_study
-from hpo_lib.process_guard import HAS_PROCESS_GROUPS
+from hpo_lib.processes.guard import HAS_PROCESS_GROUPS
 from tests.toys import TOY_SPACE, bowl
 
 def start(configuration):

@@ -717,9 +717,8 @@ def test_reference_preset_has_odd_widths_and_filter_sizes():
 
 
 def test_an_unknown_preset_is_refused():
-    with pytest.raises(
-        ValueError, match="preset must be one of cifar, cifar_published, reference, small, got 'large'"
-    ):
+    names = "cifar, cifar_published, reference, small"
+    with pytest.raises(ValueError, match=f"preset must be one of {names}, got 'large'"):
         SearchSpace.preset("large")
 
 

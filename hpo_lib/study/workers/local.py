@@ -17,7 +17,7 @@ from typing import Any
 from hpo_lib.checks import check_positive, check_whole
 from hpo_lib.exceptions import StudyError
 from hpo_lib.objective import CURVES, Objective, Segment, SegmentResult
-from hpo_lib.process_guard import ProcessGuard
+from hpo_lib.processes.guard import ProcessGuard
 from hpo_lib.space.values import Configuration
 from hpo_lib.study.workers.base import Began, Evaluation, Failure
 from hpo_lib.study.workers.pickling import dump_objective

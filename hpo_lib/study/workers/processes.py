@@ -15,7 +15,7 @@ from multiprocessing.process import BaseProcess
 
 import psutil
 
-from hpo_lib.process_guard import ProcessGuard, end_tree
+from hpo_lib.processes.guard import ProcessGuard, end_tree
 from hpo_lib.study.workers.base import UsableTime
 from hpo_lib.study.workers.worker_process import serve
 

@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 import cloudpickle
 
 from hpo_lib.objective import Objective
-from hpo_lib.process_guard import HAS_PROCESS_GROUPS, use_one_thread
+from hpo_lib.processes.guard import HAS_PROCESS_GROUPS, use_one_thread
 from hpo_lib.study.workers.base import describe_exception, evaluate
 
 READY = b"ready"

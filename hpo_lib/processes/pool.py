@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import cloudpickle
 from threadpoolctl import threadpool_limits
 
-from hpo_lib.process_guard import end_with, use_one_thread
+from hpo_lib.processes.guard import end_with, use_one_thread
 from hpo_lib.progress import Progress
 
 _Argument = TypeVar("_Argument")
