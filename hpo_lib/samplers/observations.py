@@ -231,14 +231,12 @@ def output_transform(values: ArrayLike) -> Array:
     """Compress bad values and spread good ones, in the same order.
 
     Returns log(1 + (y - best) / (median - best)): what failed badly then neither sets the scale
-    nor bends the fit around the good values. The median is that of the distinct values: a search
-    meets a plateau again and again (a tree that is pruned to its root is always the same), and the
-    scale would be the distance to that plateau.
+    nor bends the fit around the good values.
     """
     y = np.asarray(values, float)
     halves = y / 2  # the difference of two of the largest numbers would overflow
     best = halves.min()
-    spread = np.median(np.unique(halves)) - best
+    spread = np.median(halves) - best
     distance = halves - best
     if spread == 0:
         return y / overflow_scale(y)

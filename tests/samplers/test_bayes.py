@@ -684,7 +684,7 @@ def test_improvement_per_second_looks_where_trials_are_cheap(acq_func):
             user_attrs={RECORD_KEY: {"seconds": [100**x] * 3}},
         )
         study.add_trial(trial)
-    chosen = [next_x(study, acq_func=acq_func) for _ in range(3)]
+    chosen = [next_x(study, acq_func=acq_func) for _ in range(4)]
     assert min(chosen) == pytest.approx(0.2, abs=0.1)
     assert (max(chosen) > 0.6) == (acq_func == "EI")
 

@@ -153,14 +153,6 @@ def test_compression_keeps_the_order(values):
     assert np.isfinite(output_transform(y)).all()
 
 
-@pytest.mark.parametrize("plateau", [0.1, 0.2, 0.9])
-def test_a_plateau_does_not_set_the_scale(plateau):
-    levels = [0.1, 0.2, 0.25, 0.4, 0.9]
-    alone = output_transform(levels)
-    met_again = output_transform([*levels, *[plateau] * 20])
-    assert np.array_equal(met_again[:5], alone)
-
-
 def test_drawn_parameters_are_as_uncertain_as_the_observations_leave_them():
     rows, y = observations(40)
     few = GaussianProcess([2]).fit(rows[:6], y[:6])
