@@ -80,7 +80,7 @@ _SPACES = {
         """,
 }
 
-_NAMES = (
+NAMES = (
     "tree/digits/log_loss",
     "tree/wine/log_loss",
     "tree/iris/log_loss",
@@ -111,7 +111,7 @@ def load_development_tasks(reference: Path, limit: int | None = None) -> list[Ta
     """
     known = json.loads(reference.read_text()) if reference.exists() else {}
     tasks: list[Task] = []
-    for task in _tasks(_NAMES[:limit]):
+    for task in _tasks(NAMES[:limit]):
         if task.name not in known:
             rng = np.random.default_rng(0)
             drawn = [task.function(task.space.sample(rng)) for _ in range(_N_RANDOM)]
