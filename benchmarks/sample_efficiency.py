@@ -22,6 +22,7 @@ import _peers
 import numpy as np
 import optuna
 import pandas as pd
+from _development_tasks import load_development_tasks
 from _kept import run_missing
 from _peers import N_TRIALS, Side
 from _tasks import Task, load_tasks
@@ -166,6 +167,11 @@ def main() -> None:
     )
     parser.add_argument("--raw", default="results/reference/sample_efficiency", type=Path)
     parser.add_argument(
+        "--development",
+        action="store_true",
+        help="the tasks that the sampler is tuned on, with raw results in a folder of their own",
+    )
+    parser.add_argument(
         "--sides", nargs="*", default=["ours"], help=f"default ours; out of {', '.join(SIDES)}"
     )
     parser.add_argument("--peers", action="store_true", help="make missing runs of all sides")
@@ -174,7 +180,10 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="2 tasks, 1 seed, ours and random")
     arguments = parser.parse_args()
-    seeds, limit, known = range(arguments.seeds), None, arguments.raw / "tasks.json"
+    seeds, limit = range(arguments.seeds), None
+    if arguments.development:
+        arguments.raw /= "development"
+    known = arguments.raw / "tasks.json"
     if arguments.quick:
         arguments.raw = Path("results/sample_efficiency_quick")
         seeds, limit, arguments.sides = range(1), 2, ["ours", "random"]
@@ -185,7 +194,10 @@ def main() -> None:
         for side in arguments.sides:
             raw_file(arguments.raw, side).unlink(missing_ok=True)
     if arguments.sides:
-        found = load_tasks(arguments.data_dir, known, limit)
+        if arguments.development:
+            found = load_development_tasks(known, limit)
+        else:
+            found = load_tasks(arguments.data_dir, known, limit)
         TASKS.update({task.name: task for task in found})
     for side in arguments.sides:
         wanted = {f"{name}#{seed}": (side, name, seed) for seed in seeds for name in TASKS}
