@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import minimize
 from scipy.special import erfcx, log_ndtr
 from scipy.stats import qmc
 
@@ -30,6 +31,9 @@ _N_LOCAL_ROUNDS = 4
 _INCUMBENT_STEPS = (0.02, 0.05, 0.1, 0.2)
 _LOCAL_STEPS = (0.005, 0.02, 0.1, 0.4)
 _BOUNDARY_STRETCH = 3.0
+_DIFFERENCE_STEP = 1e-6
+_MAX_CLIMB = 30  # steps of L-BFGS-B
+_MANY_DIMENSIONS = 10
 _MAX_LABELS = 200
 _UNIFORM_SHARE = 0.05
 """Weight of the uniform component of the prior, so that a wrong prior excludes nothing."""
@@ -224,7 +228,9 @@ def optimize_acquisition(
     """Maximise an acquisition function; return points, the highest value first.
 
     A small finite space is compared whole. Otherwise candidates are spread over the space and
-    around the incumbents, and the search goes on around the best of them.
+    around the incumbents, the search goes on around the best of them, and the best one climbs by
+    its gradient, as in BoTorch (Balandat et al., 2020, "BoTorch: A framework for efficient
+    Monte-Carlo Bayesian optimization").
 
     Args:
         encoder: encoder of the space.
@@ -270,7 +276,42 @@ def optimize_acquisition(
         points = np.vstack([points, near])
         values = np.r_[values, acquisition(near)]
 
+    # In many dimensions, random steps stay far below the maximum.
+    if encoder.continuous.sum() >= _MANY_DIMENSIONS:
+        order = np.argsort(-values)
+        top = _climb(encoder, acquisition, points[order[0]])
+        points = np.vstack([points, top])
+        values = np.r_[values, acquisition(top)]
+
     return _sorted(points, values)
+
+
+def _climb(encoder: Encoder, acquisition: AcquisitionFunction, start: Array) -> Array:
+    """Return the local maximum by the continuous parameters, shape (1, d), near a point.
+
+    The gradient of L-BFGS-B is a difference quotient: one call evaluates all of its points, and
+    any acquisition function will do.
+    """
+    free = encoder.continuous
+    units = encoder.to_unit_cube(start[None])
+
+    def points_at(positions: Array) -> Array:
+        """Return the points with these positions of the continuous parameters."""
+        moved = np.repeat(units, len(positions), axis=0)
+        moved[:, free] = positions
+        return encoder.from_unit_cube(moved)
+
+    def loss(x: Array) -> tuple[float, Array]:
+        step = np.where(x < 0.5, _DIFFERENCE_STEP, -_DIFFERENCE_STEP)  # stays inside
+        positions = np.vstack([x, x + np.diag(step)])
+        losses = -acquisition(points_at(positions))
+        return losses[0], (losses[1:] - losses[0]) / step
+
+    x0 = units[0, free]
+    bounds = [(0, 1)] * len(x0)
+    options = {"maxiter": _MAX_CLIMB}
+    found = minimize(loss, x0, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+    return points_at(found.x[None])
 
 
 def _sorted(points: Array, values: Array) -> list[Point]:

@@ -41,6 +41,9 @@ _N_INCUMBENTS = 5
 _REFIT_UP_TO = 60
 _AVERAGE_UP_TO = 30
 _N_DRAWS = 8
+_MANY_COLUMNS = 10
+_AVERAGE_UP_TO_PER_COLUMN = 5
+_NO_WARP_STD = 0.01
 _PRIOR_WEIGHT = 3.0
 """Beta of Hvarfner et al. (2022)."""
 
@@ -72,9 +75,12 @@ class BayesSampler(GPSamplerBase):
     """Bayesian optimization with a Gaussian process and log expected improvement.
 
     While there are at most 30 observations, predictions are averaged over kernel parameters drawn
-    from their posterior. Pending trials get their predicted means (the
-    "kriging believer" of Ginsbourger et al., 2010), at full fidelity; with 8 and 32 workers that
-    lost less than to take them for as good as the best, the median or the worst value.
+    from their posterior; from ten dimensions on, over a fit with a warp of the inputs and one
+    without, while there are at most five observations per dimension.
+
+    Pending trials get their predicted means (the "kriging believer" of Ginsbourger et al., 2010),
+    at full fidelity; with 8 and 32 workers that lost less than to take them for as good as the
+    best, the median or the worst value.
 
     As soon as trials are pruned, the fidelity is one more input of the model, after Klein et al.
     (2017, "Fast Bayesian optimization of machine learning hyperparameters on large datasets"):
@@ -300,8 +306,12 @@ class BayesSampler(GPSamplerBase):
         With many observations they hardly change from one trial to the next, and are fitted to
         the first 60, 70, ... of them (50 at a time beyond 500).
 
+        Few observations of many columns are fitted with and without warp: as many warps may fit
+        chance, and draws of as many length scales say little more than the prior.
+
         Returns:
-            Several rows drawn from the posterior while there are few observations, else one.
+            Several rows drawn from the posterior while there are few observations, or the two
+            modes with and without warp; else one.
         """
         # Number of observations to fit to.
         n = len(rows)
@@ -317,9 +327,18 @@ class BayesSampler(GPSamplerBase):
             model = GaussianProcess(categories)
             model.fit(rows[:n][kept], transformed[kept])
 
+            n_columns = rows.shape[1]
+            has_many_columns = n_columns >= _MANY_COLUMNS
+            if has_many_columns and n <= _AVERAGE_UP_TO_PER_COLUMN * n_columns:
+                unwarped = GaussianProcess(categories, _NO_WARP_STD)
+                unwarped.fit(rows[:n][kept], transformed[kept])
+                thetas = np.array([model.theta_, unwarped.theta_])
+            elif n <= _AVERAGE_UP_TO and not has_many_columns:
+                thetas = model.draw_parameters(_N_DRAWS)
+            else:
+                thetas = model.theta_[None]
+
             # Only the last fit is kept.
-            is_few = n <= _AVERAGE_UP_TO
-            thetas = model.draw_parameters(_N_DRAWS) if is_few else model.theta_[None]
             self._thetas = {key: thetas}
 
         return self._thetas[key]

@@ -107,6 +107,7 @@ class Encoder:
         conditional: whether any parameter has a condition or is held.
         choice: mask of the axes that are choices, shape (d,).
         categories: indices of those axes.
+        continuous: mask of the axes that are neither choices nor whole numbers, shape (d,).
     """
 
     def __init__(
@@ -150,6 +151,7 @@ class Encoder:
         self.choice = np.array([axis.choice for axis in axes], bool)
         self.categories: list[int] = np.flatnonzero(self.choice).tolist()
         self._whole = np.array([axis.whole for axis in axes], bool)
+        self.continuous = ~self._whole
         self._log = np.array([axis.log for axis in axes], bool)
         self._low = np.array([axis.low for axis in axes], float)
         self._high = np.array([axis.high for axis in axes], float)

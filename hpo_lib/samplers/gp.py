@@ -49,6 +49,7 @@ _LENGTH_SCALE = 0.6
 _NOISE = 0.007
 """Median of the prior of the noise's variance, in units of the variance of y."""
 
+_WARP_STD = 0.3
 _MIN_NOISE = 1e-6
 _MIN_CURVATURE = 0.25
 _MIN_VARIANCE = 1e-12
@@ -64,6 +65,7 @@ class GaussianProcess(RegressorMixin, BaseEstimator):
 
     Args:
         categories: indices of the columns that hold categories.
+        warp_std: standard deviation of the prior of the warp's log shapes; near 0, there is none.
 
     Attributes:
         theta_: fitted kernel parameters (see the notation of this module).
@@ -76,8 +78,9 @@ class GaussianProcess(RegressorMixin, BaseEstimator):
         True
     """
 
-    def __init__(self, categories: Sequence[int] = ()) -> None:
+    def __init__(self, categories: Sequence[int] = (), warp_std: float = _WARP_STD) -> None:
         self.categories = categories
+        self.warp_std = warp_std
 
     @one_thread
     def fit(
@@ -209,7 +212,8 @@ class GaussianProcess(RegressorMixin, BaseEstimator):
 
     def negative_log_posterior(self) -> NegativeLogPosterior:
         """Return the function of theta that the fit minimises."""
-        return NegativeLogPosterior(self.X_, self.y_, self.numbers_, self.categories)
+        columns = (self.numbers_, self.categories)
+        return NegativeLogPosterior(self.X_, self.y_, *columns, self.warp_std)
 
 
 class NegativeLogPosterior:
@@ -220,6 +224,7 @@ class NegativeLogPosterior:
         y: standardised values, shape (n,).
         numbers: indices of the columns that hold numbers.
         categories: indices of the other columns.
+        warp_std: standard deviation of the prior of the warp's log shapes.
 
     Attributes:
         prior_mean: means of the normal priors, shape (len(theta),).
@@ -233,6 +238,7 @@ class NegativeLogPosterior:
         y: Array,
         numbers: NDArray[np.int_],
         categories: Sequence[int],
+        warp_std: float = _WARP_STD,
     ) -> None:
         n, d = X.shape
         self._y = y
@@ -251,7 +257,7 @@ class NegativeLogPosterior:
         log_length_scale = np.log(_LENGTH_SCALE) + 0.5 * np.log(d)
         no_warp = np.zeros(self._n_shapes)
         self.prior_mean = np.r_[no_warp, np.full(d, log_length_scale), 0.0, np.log(_NOISE)]
-        self.prior_std = np.r_[np.full(self._n_shapes, 0.3), np.ones(d + 1), 1.5]
+        self.prior_std = np.r_[np.full(self._n_shapes, warp_std), np.ones(d + 1), 1.5]
         reach = _BOUND * self.prior_std
         self.bounds = (self.prior_mean - reach, self.prior_mean + reach)
 

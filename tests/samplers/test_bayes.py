@@ -833,3 +833,20 @@ def test_a_belief_steers_the_first_points_and_ruins_nothing():
 def test_a_belief_that_cannot_be_used_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         BayesSampler(0, LINE, **options)
+
+
+@pytest.mark.slow
+def test_many_parameters_that_all_matter_are_searched():
+    space = SearchSpace.from_dict(
+        {f"x{i}": {"type": "float", "low": 0.0, "high": 1.0} for i in range(10)}
+    )
+
+    def best(seed):
+        optimum = np.random.default_rng([seed, 10]).uniform(0.2, 0.8, size=10)
+
+        def sphere(configuration):
+            return float(((2 * (np.array(list(configuration.values())) - optimum)) ** 2).sum())
+
+        return search(BayesSampler(seed, space), space, sphere, 40).best_value
+
+    assert statistics.median(map(best, range(3))) < 0.4  # random search: 2.2
