@@ -255,11 +255,12 @@ class NegativeLogPosterior:
         has_many_columns = d >= MANY_COLUMNS
         growing = np.log(_LENGTH_SCALE) + 0.5 * np.log(d)
         log_length_scale = 0.0 if has_many_columns else growing
-        warp_std = 0.01 if has_many_columns else 0.3
         no_warp = np.zeros(self._n_shapes)
         self.prior_mean = np.r_[no_warp, np.full(d, log_length_scale), 0.0, np.log(_NOISE)]
-        self.prior_std = np.r_[np.full(self._n_shapes, warp_std), np.ones(d + 1), 1.5]
+        self.prior_std = np.r_[np.full(self._n_shapes, 0.3), np.ones(d + 1), 1.5]
         reach = _BOUND * self.prior_std
+        if has_many_columns:
+            reach[: self._n_shapes] = 0.0
         self.bounds = (self.prior_mean - reach, self.prior_mean + reach)
 
     def __call__(self, theta: Array) -> tuple[float, Array]:
