@@ -25,7 +25,7 @@ from hpo_lib.samplers.acquisition import (
     with_task_columns,
 )
 from hpo_lib.samplers.encoding import Array, Encoder, Point
-from hpo_lib.samplers.gp import AveragedProcess, GaussianProcess
+from hpo_lib.samplers.gp import MANY_COLUMNS, AveragedProcess, GaussianProcess
 from hpo_lib.samplers.gp_sampler_base import GPSamplerBase
 from hpo_lib.samplers.observations import (
     MAX_TRAINING_SIZE,
@@ -41,9 +41,6 @@ _N_INCUMBENTS = 5
 _REFIT_UP_TO = 60
 _AVERAGE_UP_TO = 30
 _N_DRAWS = 8
-_MANY_COLUMNS = 10
-_AVERAGE_UP_TO_PER_COLUMN = 5
-_NO_WARP_STD = 0.01
 _PRIOR_WEIGHT = 3.0
 """Beta of Hvarfner et al. (2022)."""
 
@@ -74,9 +71,8 @@ class TrainingSet(NamedTuple):
 class BayesSampler(GPSamplerBase):
     """Bayesian optimization with a Gaussian process and log expected improvement.
 
-    While there are at most 30 observations, predictions are averaged over kernel parameters drawn
-    from their posterior; from ten dimensions on, over a fit with a warp of the inputs and one
-    without, while there are at most five observations per dimension.
+    While there are at most 30 observations of fewer than ten columns, predictions are averaged
+    over kernel parameters drawn from their posterior.
 
     Pending trials get their predicted means (the "kriging believer" of Ginsbourger et al., 2010),
     at full fidelity; with 8 and 32 workers that lost less than to take them for as good as the
@@ -306,12 +302,8 @@ class BayesSampler(GPSamplerBase):
         With many observations they hardly change from one trial to the next, and are fitted to
         the first 60, 70, ... of them (50 at a time beyond 500).
 
-        Few observations of many columns are fitted with and without warp: as many warps may fit
-        chance, and draws of as many length scales say little more than the prior.
-
         Returns:
-            Several rows drawn from the posterior while there are few observations, or the two
-            modes with and without warp; else one.
+            Several rows drawn from the posterior while there are few observations, else one.
         """
         # Number of observations to fit to.
         n = len(rows)
@@ -327,18 +319,9 @@ class BayesSampler(GPSamplerBase):
             model = GaussianProcess(categories)
             model.fit(rows[:n][kept], transformed[kept])
 
-            n_columns = rows.shape[1]
-            has_many_columns = n_columns >= _MANY_COLUMNS
-            if has_many_columns and n <= _AVERAGE_UP_TO_PER_COLUMN * n_columns:
-                unwarped = GaussianProcess(categories, _NO_WARP_STD)
-                unwarped.fit(rows[:n][kept], transformed[kept])
-                thetas = np.array([model.theta_, unwarped.theta_])
-            elif n <= _AVERAGE_UP_TO and not has_many_columns:
-                thetas = model.draw_parameters(_N_DRAWS)
-            else:
-                thetas = model.theta_[None]
-
             # Only the last fit is kept.
+            is_few = n <= _AVERAGE_UP_TO and rows.shape[1] < MANY_COLUMNS
+            thetas = model.draw_parameters(_N_DRAWS) if is_few else model.theta_[None]
             self._thetas = {key: thetas}
 
         return self._thetas[key]
