@@ -143,6 +143,7 @@ def measure(config: TrainingConfig, data_config: DataConfig, threads: int) -> An
 def main() -> None:
     """Train what is missing, and print a row for each recipe and amount of work."""
     arguments = parse()
+    torch.set_num_threads(1)  # threads that are there already would hang in forked processes
     data_config = DataConfig(arguments.data)
     data = load_data(data_config)
     shape: dict[str, Any] = {"depth": arguments.depth, **yaml.safe_load(arguments.fields)}
