@@ -9,19 +9,16 @@ three fifths of the rows and judged on the others. What is tuned on them is judg
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _tasks import Task
+from _tasks import Task, with_references
 from sklearn import datasets, ensemble, linear_model, metrics, neural_network, svm, tree
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from hpo_lib.files import atomic_write_text
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration
 
@@ -109,18 +106,14 @@ def load_development_tasks(reference: Path, limit: int | None = None) -> list[Ta
             found by random search and added.
         limit: how many, the first ones; None is all.
     """
-    known = json.loads(reference.read_text()) if reference.exists() else {}
-    tasks: list[Task] = []
-    for task in _tasks(NAMES[:limit]):
-        if task.name not in known:
-            rng = np.random.default_rng(0)
-            drawn = [task.function(task.space.sample(rng)) for _ in range(_N_RANDOM)]
-            known[task.name] = (min(drawn), float(np.median(drawn)))
-            atomic_write_text(reference, json.dumps(known, indent=1) + "\n")
+    return with_references(list(_tasks(NAMES[:limit])), reference, _random_search)
 
-        best, median = known[task.name]
-        tasks.append(replace(task, best=best, median=median))
-    return tasks
+
+def _random_search(task: Task) -> tuple[float, float]:
+    """Return the best and the median of random configurations."""
+    rng = np.random.default_rng(0)
+    drawn = [task.function(task.space.sample(rng)) for _ in range(_N_RANDOM)]
+    return min(drawn), float(np.median(drawn))
 
 
 def _tasks(names: tuple[str, ...]) -> Iterator[Task]:

@@ -52,11 +52,25 @@ def load_tasks(data_dir: Path | None, reference: Path, limit: int | None = None)
     tasks = [*_published(), *_trees()]
     if data_dir is not None:
         tasks += _lcbench(data_dir / "lcbench")
-    tasks = tasks[:limit]
+    return with_references(tasks[:limit], reference, _long_search)
+
+
+def with_references(
+    tasks: Sequence[Task],
+    reference: Path,
+    search: Callable[[Task], tuple[float, float]],
+) -> list[Task]:
+    """Return tasks with their best known and their median value.
+
+    Args:
+        tasks: without these values.
+        reference: a file with them, to which those that it lacks are added.
+        search: finds both of a task.
+    """
     known = json.loads(reference.read_text()) if reference.exists() else {}
     for task in tasks:
         if task.name not in known:
-            known[task.name] = _long_search(task)
+            known[task.name] = search(task)
             atomic_write_text(reference, json.dumps(known, indent=1) + "\n")
     return [replace(one, best=known[one.name][0], median=known[one.name][1]) for one in tasks]
 
