@@ -2,7 +2,8 @@
 
 Every side gets the same tasks (`benchmarks/_tasks.py`), seeds and number of trials. What a side
 reached is kept in a file of its own under `--raw`, and only missing runs are made: an interrupted
-comparison goes on, and peers need not be run again. It takes `pip install -e .[bench]`.
+comparison goes on, and peers need not be run again. It takes `pip install -e .[bench]`; some
+peers live in Pythons of their own, `HPO_PEERS`, and speak JSON lines (`_peer_process.py`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import optuna
 import pandas as pd
 from _development_tasks import load_development_tasks
 from _kept import run_missing
+from _peer_process import peer_seconds
 from _peers import N_TRIALS, Side
 from _tasks import Task, load_tasks
 from scipy.stats import qmc
@@ -90,18 +92,27 @@ SIDES: dict[str, Side] = {
     "smac": _peers.run_smac,
     "bayesian-optimization": _peers.run_bayesian_optimization,
     "ax": _peers.run_ax,
+    "ax quality": _peers.in_own_python("ax/quality"),
+    "hebo": _peers.in_own_python("hebo"),
+    "syne tune cqr": _peers.in_own_python("syne/cqr"),
+    "vizier": _peers.in_own_python("vizier"),
 }
 
 
 def run_one(side: str, name: str, seed: int) -> dict[str, Any]:
     """Return the normalised regret after every trial, and seconds of the processor."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    task, began = TASKS[name], time.process_time()
+    task, began = TASKS[name], cpu_seconds()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         values = SIDES[side](task, seed)
     regret = [round(task.regret(value), 5) for value in np.minimum.accumulate(values)]
-    return {"regret": regret, "seconds": round(time.process_time() - began, 2)}
+    return {"regret": regret, "seconds": round(cpu_seconds() - began, 2)}
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process and of the peers' Pythons."""
+    return time.process_time() + peer_seconds()
 
 
 def raw_file(folder: Path, side: str) -> Path:
