@@ -97,6 +97,9 @@ def run_syne_cqr(space: Space, seed: int, n_trials: int, budget: int | None) -> 
 
 def run_vizier(space: Space, seed: int, n_trials: int, budget: int | None) -> None:
     """Google Vizier's Gaussian process bandit."""
+    # it compiles for each number of trials: keep that for the next tasks
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", f"{tempfile.gettempdir()}/vizier-compiled")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     from vizier import algorithms, pyvizier
     from vizier.algorithms.designers import VizierGPBandit
 
@@ -258,11 +261,41 @@ def run_neps(space: Space, seed: int, n_trials: int, budget: int | None) -> None
         optimizer.tell(trial, evaluate(configuration, epochs))
 
 
+def run_openbox(space: Space, seed: int, n_trials: int, budget: int | None) -> None:
+    """OpenBox's MFES-HB: Hyperband with an ensemble of surrogates, one per fidelity."""
+    from openbox import Optimizer
+    from openbox import space as openbox_space
+
+    kinds = {"float": openbox_space.Real, "int": openbox_space.Int}
+    described = openbox_space.Space(seed=seed)
+    for one in space:
+        if one["type"] == "choice":
+            described.add_variable(openbox_space.Categorical(one["name"], one["options"]))
+        else:
+            kind = kinds[one["type"]]
+            described.add_variable(kind(one["name"], one["low"], one["high"], log=one["log"]))
+
+    def train(config: Any, resource_ratio: float = 1.0) -> dict[str, Any]:
+        epochs = max(1, round(resource_ratio * budget))
+        return {"objectives": [evaluate(dict(config), epochs)]}
+
+    optimizer = Optimizer(
+        train,
+        described,
+        max_runs=1000,
+        random_state=seed,
+        scheduler_type="mfes",
+        scheduler_kwargs={"R": 27},
+    )
+    optimizer.run()
+
+
 SEARCHES: dict[str, Callable[[Space, int, int, int | None], None]] = {
     "ax/quality": run_ax_quality,
     "dehb": run_dehb,
     "hebo": run_hebo,
     "neps": run_neps,
+    "openbox": run_openbox,
     "random": run_random,
     "smac": run_smac,
     "syne/cqr": run_syne_cqr,

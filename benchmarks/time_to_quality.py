@@ -63,7 +63,12 @@ SECONDS = 100.0
 RUNG, KEPT = 1 / 8, 4
 """Ours: where trials may be stopped, as a share of the budget; one in so many goes on."""
 
-PEERS = {"dehb": "DEHB", "neps": "NePS' PriorBand", "smac": "SMAC3's multi-fidelity facade"}
+PEERS = {
+    "dehb": "DEHB",
+    "neps": "NePS' PriorBand without a prior",
+    "openbox": "OpenBox's MFES-HB",
+    "smac": "SMAC3's multi-fidelity facade",
+}
 """Searches in Pythons of their own that choose how many epochs a configuration is trained."""
 PEER_LIMIT = 50
 """Full trainings whose epochs such a search may spend before it is given up."""
