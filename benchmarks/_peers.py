@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _peer_process import search_in_own_python
 from _tasks import Task
 
 from hpo_lib.space.values import Configuration
@@ -35,6 +36,24 @@ class Recorded:
         typed = {name: type(self.task.space[name].default)(v) for name, v in configuration.items()}
         self.values.append(self.task.function(typed))
         return self.values[-1]
+
+
+def in_own_python(search: str) -> Side:
+    """Return a side whose package lives in a Python of its own."""
+
+    def run(task: Task, seed: int) -> list[float]:
+        values: list[float] = []
+
+        def evaluate(configuration: Configuration, epochs: int | None) -> float | None:
+            if len(values) == N_TRIALS:
+                return None
+            values.append(task.function(configuration))
+            return values[-1]
+
+        search_in_own_python(search, task.space, evaluate, seed, N_TRIALS)
+        return filled(values)
+
+    return run
 
 
 def run_skopt(task: Task, seed: int, **options: Any) -> list[float]:

@@ -2,7 +2,8 @@
 
 Every side gets the same tasks (`benchmarks/_tasks.py`), seeds and number of trials. What a side
 reached is kept in a file of its own under `--raw`, and only missing runs are made: an interrupted
-comparison goes on, and peers need not be run again. It takes `pip install -e .[bench]`.
+comparison goes on, and peers need not be run again. It takes `pip install -e .[bench]`; some
+peers live in Pythons of their own, `HPO_PEERS`, and speak JSON lines (`_peer_process.py`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import optuna
 import pandas as pd
 from _development_tasks import load_development_tasks
 from _kept import run_missing
+from _peer_process import peer_seconds
 from _peers import N_TRIALS, Side
 from _tasks import Task, load_tasks
 from scipy.stats import qmc
@@ -90,18 +92,27 @@ SIDES: dict[str, Side] = {
     "smac": _peers.run_smac,
     "bayesian-optimization": _peers.run_bayesian_optimization,
     "ax": _peers.run_ax,
+    "ax quality": _peers.in_own_python("ax/quality"),
+    "hebo": _peers.in_own_python("hebo"),
+    "syne tune cqr": _peers.in_own_python("syne/cqr"),
+    "vizier": _peers.in_own_python("vizier"),
 }
 
 
 def run_one(side: str, name: str, seed: int) -> dict[str, Any]:
     """Return the normalised regret after every trial, and seconds of the processor."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    task, began = TASKS[name], time.process_time()
+    task, began = TASKS[name], cpu_seconds()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         values = SIDES[side](task, seed)
     regret = [round(task.regret(value), 5) for value in np.minimum.accumulate(values)]
-    return {"regret": regret, "seconds": round(time.process_time() - began, 2)}
+    return {"regret": regret, "seconds": round(cpu_seconds() - began, 2)}
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process and of the peers' Pythons."""
+    return time.process_time() + peer_seconds()
 
 
 def raw_file(folder: Path, side: str) -> Path:
@@ -122,7 +133,12 @@ def regrets(folder: Path, sides: list[str]) -> pd.DataFrame:
 
 
 def on_common_tasks(frame: pd.DataFrame) -> pd.DataFrame:
-    """Without the tasks that a side has not reached yet: means over others do not compare."""
+    """Without the tasks that a side has not reached yet: means over others do not compare.
+
+    Sides that have reached less than half of the tasks are left out, instead.
+    """
+    reached = frame.groupby("side").task.nunique()
+    frame = frame[frame.side.map(reached) >= reached.max() / 2]
     sides = frame.groupby("task").side.nunique()
     return frame[frame.task.isin(sides.index[sides == frame.side.nunique()])]
 
@@ -156,7 +172,15 @@ def difference(frame: pd.DataFrame, peer: str, budget: int) -> dict[str, float]:
     ]
     low, high = np.quantile(means, [0.025, 0.975])
     middle = float(np.mean([one.mean() for one in by_task]))
-    return {"difference": middle, "low": low, "high": high, "tasks": n, "n": len(pairs)}
+    ours = float(at["ours"][pairs.index].groupby("task").mean().mean())
+    return {
+        "difference": middle,
+        "low": low,
+        "high": high,
+        "ours": ours,
+        "tasks": n,
+        "n": len(pairs),
+    }
 
 
 def main() -> None:
@@ -207,19 +231,21 @@ def main() -> None:
     print(f"{frame.task.nunique()} tasks that all sides have run")
     table = summary(frame).sort_values(f"mean at {BUDGETS[-1]}")
     print(table.round(4).to_string())
-    peers = [side for side in table.index if side != "ours"]
+    peers = [side for side in everything.side.unique() if side != "ours"]
     result: dict[str, Any] = {"mean": table.filter(like="mean at").round(4).T.to_dict()}
     print("ours minus a peer, with 95 % intervals")
     for budget in (20, 50):
-        best = table.loc[peers, f"mean at {budget}"].idxmin()
+        best = table.drop("ours")[f"mean at {budget}"].idxmin()
         for peer in sorted(peers, key=lambda side: side != best):
-            common, both = (difference(one, peer, budget) for one in (frame, everything))
-            result.setdefault(f"against_{peer}", {})[budget] = both
+            frames = (frame, everything) if peer in table.index else (everything,)
+            found = [difference(one, peer, budget) for one in frames]
+            result.setdefault(f"against_{peer}", {})[budget] = found[-1]
             name = f"{peer} (the best)" if peer == best else peer
-            for against in (common, both) if both != common else (common,):
+            for against in found if found[0] != found[-1] else found[-1:]:
                 print(
                     f"at {budget}: {name:30} {against['difference']:+.4f} ({against['low']:+.4f} "
-                    f"to {against['high']:+.4f}; {against['tasks']} tasks, {against['n']} pairs)"
+                    f"to {against['high']:+.4f}; {against['tasks']} tasks, {against['n']} pairs; "
+                    f"ours {against['ours']:.4f})"
                 )
         result[f"best_at_{budget}"] = best
     print(json.dumps(result, default=float))

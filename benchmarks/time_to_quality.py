@@ -11,7 +11,8 @@ Learning curves are replayed from a record of trainings, whose epochs cost what 
 time; an epoch of the plain loop costs more by the ratio that `--costs` measures. `--live` trains
 instead, one thread per side, and saves every training: run again, it goes on. `--tables DIR`
 replays published learning curves instead, those of `fidelity.py`, where an epoch costs all sides
-the same. It takes `pip install -e .[bench]`.
+the same; there, `--peers` adds searches that live in Pythons of their own (`_peer_process.py`).
+It takes `pip install -e .[bench]`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -36,6 +37,7 @@ import numpy as np
 import optuna
 import pandas as pd
 from _kept import run_missing
+from _peer_process import search_in_own_python
 
 from hpo_lib.comparison.surrogate_benchmark import SurrogateObjective
 from hpo_lib.comparison.training_records import read_record
@@ -60,6 +62,16 @@ SECONDS = 100.0
 """An epoch of published curves."""
 RUNG, KEPT = 1 / 8, 4
 """Ours: where trials may be stopped, as a share of the budget; one in so many goes on."""
+
+PEERS = {
+    "dehb": "DEHB",
+    "neps": "NePS' PriorBand without a prior",
+    "openbox": "OpenBox's MFES-HB",
+    "smac": "SMAC3's multi-fidelity facade",
+}
+"""Searches in Pythons of their own that choose how many epochs a configuration is trained."""
+PEER_LIMIT = 50
+"""Full trainings whose epochs such a search may spend before it is given up."""
 
 Curve = Callable[[Configuration, int], Iterator[tuple[float, float]]]
 """Validation error and CPU seconds of one epoch after the other, of a configuration and a seed."""
@@ -480,6 +492,9 @@ def main() -> None:
     parser.add_argument("--pruning", default="asha", help='of ours; "none" trains to the end')
     parser.add_argument("--live", type=int, default=0, metavar="N", help="train N seeds")
     parser.add_argument("--tables", type=Path, metavar="DIR", help="holds opda/ and lcbench/")
+    parser.add_argument(
+        "--peers", nargs="*", default=[], choices=list(PEERS), help="on tables alone"
+    )
     parser.add_argument("--quick", action="store_true", help="3 seeds, costs as kept")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -488,7 +503,8 @@ def main() -> None:
     pruning = None if arguments.pruning == "none" else arguments.pruning
     if arguments.tables is not None:
         n_seeds = len(seeds)
-        print(json.dumps(replay_tables(arguments.tables, arguments.raw, n_seeds, pruning)))
+        figures = replay_tables(arguments.tables, arguments.raw, n_seeds, pruning, arguments.peers)
+        print(json.dumps(figures))
         return
     surrogate = SurrogateObjective(read_record(arguments.record))
     print(surrogate.quality)
@@ -528,7 +544,7 @@ def main() -> None:
 
 
 def replay_tables(
-    data_dir: Path, raw: Path, n_seeds: int, pruning: str | None
+    data_dir: Path, raw: Path, n_seeds: int, pruning: str | None, peers: Sequence[str]
 ) -> dict[str, dict[str, float]]:
     """Run all sides on published curves, search alone; return the figures of each table."""
     import fidelity
@@ -541,11 +557,72 @@ def replay_tables(
     }
     kept = run_missing(raw / f"tables_{pruning}.json", wanted, replay_table, 1)
 
-    figures: dict[str, dict[str, float]] = {}
+    figures = compare_peers(peers, kept, raw, n_seeds)
     for name in TABLES:
         rows = [kept[f"{name}#{seed}"] for seed in range(n_seeds)]
-        figures[name] = summary(pd.DataFrame(rows, dtype=float), name)
+        figures.setdefault(name, {}).update(summary(pd.DataFrame(rows, dtype=float), name))
     return figures
+
+
+def compare_peers(
+    peers: Sequence[str], kept: Mapping[str, Mapping[str, float]], raw: Path, n_seeds: int
+) -> dict[str, dict[str, float]]:
+    """Run searches in Pythons of their own; return their seconds over ours, by table.
+
+    Args:
+        peers: out of `PEERS`.
+        kept: results of the other sides by table and seed, which hold target and ours.
+        raw: folder with a file of raw results per peer.
+        n_seeds: of each table.
+    """
+    figures: dict[str, dict[str, float]] = {}
+    for peer in peers:
+        wanted = {
+            f"{name}#{seed}": (peer, name, seed, kept[f"{name}#{seed}"]["target"])
+            for name in TABLES
+            for seed in range(n_seeds)
+        }
+        reached = run_missing(raw / f"tables_{peer}.json", wanted, replay_peer, 1)
+        for name in TABLES:
+            keys = [f"{name}#{seed}" for seed in range(n_seeds)]
+            rows = pd.DataFrame([{**kept[key], **reached[key]} for key in keys], dtype=float)
+            ratio = censored(rows, "peer") / censored(rows, "c")
+            low, middle, high = ratio.quantile([0.05, 0.5, 0.95])
+            missed = int((~np.isfinite(rows["peer"])).sum())
+            print(
+                f"{name}: {PEERS[peer]} over ours {middle:.2f} (5 % {low:.2f}, 95 % {high:.2f}), "
+                f"{missed} of {n_seeds} given up"
+            )
+            figures.setdefault(name, {})[f"{peer}_over_ours"] = round(float(middle), 3)
+    return figures
+
+
+def replay_peer(peer: str, name: str, seed: int, target: float) -> dict[str, float]:
+    """Run a search in a Python of its own on a table, until the target or the limit.
+
+    A configuration that is asked for with more epochs goes on where its training stood.
+    """
+    table = TABLES[name]
+    trained: dict[str, int] = {}
+    total, reached = 0, math.inf
+
+    def evaluate(chosen: Configuration, epochs: int | None) -> float | None:
+        nonlocal total, reached
+        if math.isfinite(reached) or total >= PEER_LIMIT * table.budget:
+            return None
+        configuration = table.space.complete(chosen)
+        key, epochs = json.dumps(configuration, sort_keys=True), epochs or table.budget
+        before = trained.get(key, 0)
+        total += epochs - before if before < epochs else epochs
+        trained[key] = max(before, epochs)
+
+        error = float(table.errors(configuration)[epochs - 1])
+        if epochs == table.budget and error <= target:
+            reached = SECONDS * total
+        return error
+
+    search_in_own_python(peer, table.space, evaluate, seed, PEER_LIMIT, table.budget)
+    return {"peer": reached, "peer_spent": SECONDS * total}
 
 
 def replay_table(name: str, seed: int, pruning: str | None) -> dict[str, float]:
