@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from html import escape
 from typing import Any, cast
@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.transforms import Bbox
 
+from hpo_lib.exceptions import StudyError
 from hpo_lib.plots.style import AxesArray, figure_of
 from hpo_lib.progress import is_watched
 from hpo_lib.space.parameters import ChoiceParameter, Parameter
@@ -133,6 +134,41 @@ def make_lock(text: str, *, locked: bool) -> Any:
     )
     lock.add_class("hpo-lock")
     return lock
+
+
+def make_button(
+    text: str,
+    action: Callable[[], object],
+    refusal: str,
+    tell: Callable[[str], None],
+    width: int = 110,
+    **settings: Any,
+) -> ipywidgets.Button:
+    """Return a button; an error of its action is told and not raised.
+
+    Args:
+        text: what stands on it.
+        action: called on each click.
+        refusal: what a message of an error begins with.
+        tell: called with that message.
+        width: in pixels.
+        settings: other arguments of the button.
+    """
+
+    @in_turn()
+    def on_click(_: object) -> None:
+        try:
+            action()
+        except (OSError, StudyError, ValueError) as error:
+            tell(f"{refusal}: {error}")
+
+    button = ipywidgets.Button(
+        description=text,
+        layout={"width": f"{width}px"},
+        **settings,
+    )
+    button.on_click(on_click)
+    return button
 
 
 def make_field(
