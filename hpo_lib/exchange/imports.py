@@ -13,13 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import optuna
 import pandas as pd
-from optuna.trial import FrozenTrial
 
 from hpo_lib.checks import check_member, check_name
-from hpo_lib.exceptions import DataError, StudyChangedError
+from hpo_lib.exceptions import DataError, SpaceError, StudyChangedError
 from hpo_lib.exchange.sources import PREFIXES, STATES, Source, SourceRow, read_source
 from hpo_lib.identity import digest
-from hpo_lib.space.parameters import Parameter
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration
 from hpo_lib.study.lease import hold_lease
@@ -386,8 +384,6 @@ def _write_study(
             raise StudyChangedError(message)
 
         record = record.write(study, space=text, settings=settings, n_trials=len(trials))
-        distributions = space.distributions()
         for value, configuration in trials[n_written:]:
-            trial: FrozenTrial = imported_trial(value, configuration, distributions)
-            study.add_trial(trial)
+            study.add_trial(imported_trial(value, configuration, space))
         record.write(study, is_ready=True)

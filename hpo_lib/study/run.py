@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import optuna
@@ -365,7 +365,7 @@ def describe_best(study: optuna.Study) -> str:
     """Return the incumbent's value, and how many trials have failed, in a few words."""
     trials = own_trials(study)
     best = incumbent(trials)
-    text = "no value yet" if best is None else f"best {format_number(cast(float, best.value))}"
+    text = "no value yet" if best is None else f"best {format_number(best.final_value)}"
 
     n_failed = sum(trial.is_failed for trial in trials)
     return f"{text}, {n_failed} failed" if n_failed else text

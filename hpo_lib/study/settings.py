@@ -328,13 +328,7 @@ def _warm_start_trials(earlier: optuna.Study, space: SearchSpace) -> list[Frozen
         if recorded.is_completed and space.contains(recorded.configuration):
             source = recorded.record.warm_start or f"{name}#{trial.number}"
             configuration = space.complete(recorded.configuration)
-            warm_start_trial = copy_for_warm_start(
-                trial,
-                source,
-                configuration,
-                space.distributions(),
-            )
-            copies.append(warm_start_trial)
+            copies.append(copy_for_warm_start(trial, source, configuration, space))
 
     if n_completed and not copies:
         message = (
