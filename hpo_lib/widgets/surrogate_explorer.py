@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import optuna
 from ipywidgets import Dropdown, GridBox, HBox, Label, SelectionSlider
 
 from hpo_lib.exceptions import SpaceError, StudyError
 from hpo_lib.plots.surrogate_slice import FittedStudy, fitted_study, plot_slice, slice_data
+from hpo_lib.space.parameters import ChoiceParameter, Parameter
 from hpo_lib.space.values import Configuration, Value
 from hpo_lib.study.background import change_space_of
 from hpo_lib.study.lease import lease_holder
@@ -24,19 +25,19 @@ from hpo_lib.trials import (
     study_space,
 )
 from hpo_lib.widgets.base import (
-    TWO_COLUMNS,
     Panel,
     describe_going_on,
     make_button,
     make_field,
     make_lock,
-    make_slider,
-    slider_options,
 )
 from hpo_lib.widgets.front_end import escape_mathjax, in_turn
 
 # A value of None would leave the field blank.
 _NO_AXIS = ""
+
+# One step of a slider is a percent of the range.
+_GRID_POINTS = 101
 
 
 def queue_trial(study: optuna.Study, values: Mapping[str, Value]) -> Configuration:
@@ -141,13 +142,18 @@ class SurrogateExplorer(Panel):
         held = {parameter.name for parameter in study_space(self.study).held}
 
         for name in self._fitted.names:
-            options = slider_options(self._fitted.space[name])
-            self.sliders[name] = make_slider(SelectionSlider, name, options)
-            self.sliders[name].disabled = name in held
+            options = _slider_options(self._fitted.space[name])
+            self.sliders[name] = SelectionSlider(
+                options=options,
+                description=escape_mathjax(name),
+                disabled=name in held,
+                style={"description_width": "9.5rem"},
+                layout={"width": "98%"},
+            )
             self.locks[name] = make_lock(f"Hold {name}", locked=name in held)
 
         pairs = zip(self.sliders.values(), self.locks.values(), strict=True)
-        return GridBox([HBox(pair) for pair in pairs], layout=TWO_COLUMNS)
+        return GridBox([HBox(pair) for pair in pairs], layout={"grid_template_columns": "50% 50%"})
 
     def _make_buttons(self) -> HBox:
         button = partial(make_button, tell=self._say, width=180)
@@ -280,7 +286,7 @@ class SurrogateExplorer(Panel):
         self._is_adjusting = True
         for name, slider in self.sliders.items():
             # It need not be one of the 101 points.
-            slider.options = slider_options(self._fitted.space[name], [values[name]])
+            slider.options = _slider_options(self._fitted.space[name], [values[name]])
             slider.value = values[name]
 
         self._is_adjusting = False
@@ -336,3 +342,22 @@ def _fit(study: optuna.Study) -> FittedStudy:
     space = study_space(study)
     held = [parameter.name for parameter in space.held]
     return fitted_study(study, space=space.release(*held))
+
+
+def _slider_options(
+    parameter: Parameter,
+    extra: Sequence[Value] = (),
+) -> list[tuple[str, Any]]:
+    """Return the positions of a parameter's slider.
+
+    Args:
+        parameter: a choice has its options, a range 101 points of it.
+        extra: values of a range that are positions too.
+    """
+    # As steps of the prior: evenly in the logarithm where the scale is one.
+    values = parameter.grid_values(_GRID_POINTS)
+    if isinstance(parameter, ChoiceParameter):
+        return [(str(value), value) for value in values]
+
+    numbers = cast("set[float]", {*values, *extra})
+    return [(f"{number:.4g}", number) for number in sorted(numbers)]
