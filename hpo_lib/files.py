@@ -101,15 +101,24 @@ def read_settings(path: str | Path, notebook: str) -> dict[str, Any]:
         )
         raise DataError(message)
 
+    return read_json(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        DataError: the file holds something else.
+    """
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         message = f"{path} is damaged, it must be JSON: {error}"
         raise DataError(message) from error
-    if not isinstance(settings, dict):
-        message = f"{path} must hold a JSON object, got {settings!r}"
+    if not isinstance(content, dict):
+        message = f"{path} must hold a JSON object, got {content!r}"
         raise DataError(message)
-    return cast("dict[str, Any]", settings)
+    return cast("dict[str, Any]", content)
 
 
 def remove_partials(folder: Path, name: str = "*") -> None:

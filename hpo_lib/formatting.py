@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -29,9 +30,14 @@ def format_number(value: float, digits: int = 3) -> str:
     return text.removesuffix(".") if "e" not in text else f"{value:.{digits - 1}e}"
 
 
-def format_value(value: object) -> str:
-    """Return a value with three significant digits, words and whole numbers as they are."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+def format_value(value: object, digits: int = 3) -> str:
+    """Return a value with significant digits, words and whole numbers as they are.
+
+    Args:
+        value: value of a hyperparameter or of an objective.
+        digits: significant digits of a number that is not whole.
+    """
+    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
 
 
 def format_changes(
@@ -55,6 +61,17 @@ def format_changes(
         for name in names
         if recorded.get(name) != current.get(name)
     ]
+
+
+def line_differences(before: str, after: str) -> list[str]:
+    """Return the lines that one text has alone (`- `) and those of the other (`+ `).
+
+    Args:
+        before: the one text.
+        after: the other.
+    """
+    lines = difflib.ndiff(before.splitlines(), after.splitlines())
+    return [line for line in lines if line.startswith(("- ", "+ "))]
 
 
 def format_uncertain(value: float, error: float) -> str:

@@ -9,7 +9,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -18,12 +18,10 @@ from hpo_lib.checks import check_whole
 from hpo_lib.exceptions import CheckpointError
 from hpo_lib.files import atomic_write_bytes
 from hpo_lib.objective import (
-    CURVES,
     FunctionObjective,
     Objective,
     Segment,
     SegmentResult,
-    Status,
     as_float,
     check_origin,
     shown,
@@ -197,7 +195,8 @@ class LoopObjective(FunctionObjective):
             _train_epoch(training, segment, began)
             if not math.isfinite(training.reports[-1]["validation_error"]):
                 training.epochs.close()
-                return _result(training.reports[segment.start : -1], "diverged")
+                diverged = training.reports[segment.start : -1]
+                return SegmentResult.of_epochs(diverged, status="diverged")
             # Epochs that are trained once more count as time of the first new one.
             if training.done > segment.start:
                 began = time.perf_counter()
@@ -206,7 +205,8 @@ class LoopObjective(FunctionObjective):
             _suspended.append(training)
         else:
             _finish(training)
-        return _result(training.reports[segment.start : segment.stop], "completed", training.state)
+        reports = training.reports[segment.start : segment.stop]
+        return SegmentResult.of_epochs(reports, training.state)
 
     def _resumed(self, configuration: Configuration, segment: Segment) -> _Training | None:
         """Return the training that this process suspended, if it is this trial's."""
@@ -269,14 +269,6 @@ def _train_epoch(training: _Training, segment: Segment, began: float) -> None:
 
     for state in context.take_saved():
         training.state = _write_state(training, state, segment)
-
-
-def _result(
-    reports: Sequence[dict[str, float]], status: Status, state: Path | None = None
-) -> SegmentResult:
-    curves = {name: tuple(report[name] for report in reports) for name in CURVES}
-    checkpoint = None if state is None else str(state)
-    return SegmentResult(**curves, checkpoint=checkpoint, status=status)
 
 
 def _checked_report(epoch: object) -> dict[str, float]:

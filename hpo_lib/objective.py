@@ -119,6 +119,40 @@ class SegmentResult:
     checkpoint: str | None = None
     status: Status = "completed"
 
+    @classmethod
+    def of_value(cls, value: float, seconds: float) -> SegmentResult:
+        """Return the result of a single epoch, whose value stands for every curve.
+
+        Args:
+            value: what the search minimises.
+            seconds: duration of the epoch.
+        """
+        return cls((value,), (value,), (value,), (seconds,))
+
+    @classmethod
+    def of_epochs(
+        cls,
+        epochs: Sequence[Mapping[str, float]],
+        checkpoint: str | Path | None = None,
+        status: Status = "completed",
+    ) -> SegmentResult:
+        """Return the result of several epochs.
+
+        Args:
+            epochs: a value by each name of `CURVES`, and others that are left out.
+            checkpoint: file that the next segment starts from.
+            status: "completed" or "diverged".
+        """
+        path = None if checkpoint is None else str(checkpoint)
+        curves = {name: tuple(epoch[name] for epoch in epochs) for name in CURVES}
+        return cls(**curves, checkpoint=path, status=status)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> SegmentResult:
+        """Return the result whose fields were written as JSON, which has lists for tuples."""
+        curves: dict[str, Any] = {name: tuple(content[name]) for name in CURVES}
+        return cls(**{**content, **curves})
+
 
 CURVES = ("train_loss", "validation_loss", "seconds", "validation_error")
 """Fields of a `SegmentResult` with one entry per epoch."""
@@ -236,7 +270,7 @@ class FunctionObjective:
         start_time = time.perf_counter()
         value = as_float("a number", self.function(dict(configuration)))
         seconds = time.perf_counter() - start_time
-        return SegmentResult((value,), (value,), (value,), (seconds,))
+        return SegmentResult.of_value(value, seconds)
 
 
 def _without_addresses(settings: Mapping[str, str]) -> dict[str, str]:

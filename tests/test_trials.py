@@ -249,8 +249,7 @@ def warm(tmp_path: Path) -> optuna.Study:
     for trial in best:
         frozen = earlier.trials[trial.number]
         source = f"earlier#{trial.number}"
-        distributions = TOY_SPACE.distributions()
-        study.add_trial(copy_for_warm_start(frozen, source, trial.configuration, distributions))
+        study.add_trial(copy_for_warm_start(frozen, source, trial.configuration, TOY_SPACE))
     run_study(learner, TOY_SPACE, "random", 5, name="warm", seed=1, **options)
 
     own = [trial.value for trial in own_trials(study)]

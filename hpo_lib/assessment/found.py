@@ -20,7 +20,7 @@ def found_finding(evidence: Evidence) -> Finding:
         evidence: the study.
     """
     best = evidence.tuned
-    if best is None or best.value is None:
+    if best is None:
         sentence = "Nothing: no trial ran to its end with a usable value."
         return Finding(_TOPIC, Status.CANT_SAY, sentence)
 
@@ -28,14 +28,14 @@ def found_finding(evidence: Evidence) -> Finding:
     n = count(len(evidence.ranked), "completed trial")
     figures: dict[str, Any] = {
         "trial": best.number,
-        "value": best.value,
+        "value": best.final_value,
         "n_completed": len(evidence.ranked),
         "best": best.configuration,
         "default": default,
     }
     changes = _describe_changes(best.configuration, default)
     if not changes:
-        value = evidence.fresh_means.get(best.number, best.value)
+        value = evidence.fresh_means.get(best.number, best.final_value)
         sentence = (
             f"Nothing better than the default configuration ({format_value(value)}; {n}): search "
             "longer, or widen the space."

@@ -44,7 +44,7 @@ def luck_finding(evidence: Evidence) -> Finding | None:
         evidence: the study.
     """
     best = evidence.best
-    if best is None or best.value is None:
+    if best is None:
         return None
 
     # Retrained configurations are ranked by their means, so that the first one may be lucky, too.
@@ -53,23 +53,23 @@ def luck_finding(evidence: Evidence) -> Finding | None:
     if optimism is None:
         return _estimate(evidence)
 
-    fresh = format_uncertain(best.value + optimism.mean, optimism.high - optimism.mean)
+    fresh = format_uncertain(best.final_value + optimism.mean, optimism.high - optimism.mean)
     side = "above" if optimism.mean > 0 else "below"
     text = (
         f"{optimism.n} {optimism.source} of the best trial's configuration have {fresh} on "
-        f"average (95 %), {abs(optimism.mean):.1g} {side} its {format_value(best.value)} in the "
-        "search."
+        f"average (95 %), {abs(optimism.mean):.1g} {side} its {format_value(best.final_value)} "
+        "in the search."
     )
 
     # Without a default, what it gained over the worse trials.
     gain = evidence.spread
     default = evidence.default
-    if default is not None and default.value is not None:
+    if default is not None:
         was_retrained = default.number in evidence.fresh_means
-        gain = evidence.fresh_means.get(default.number, default.value) - best.value
+        gain = evidence.fresh_means.get(default.number, default.final_value) - best.final_value
         baseline = "mean of fresh trainings" if was_retrained else "value"
         text += f" That value was {format_value(gain)} below the default's {baseline}."
-    figures = {**optimism._asdict(), "search_value": best.value, "gain": gain}
+    figures = {**optimism._asdict(), "search_value": best.final_value, "gain": gain}
     if optimism.low > 0:
         return Finding(_TOPIC, Status.WARN, f"In part: {text}", figures)
     if optimism.high <= TOLERATED * gain:
@@ -101,10 +101,10 @@ def _from_final(evidence: Evidence) -> _Optimism | None:
     best = evidence.best
     errors = np.array(evidence.final_values("tuned"))
     is_same = best is evidence.tuned and len(errors) >= _MIN_FRESH
-    if best is None or best.value is None or not is_same:
+    if best is None or not is_same:
         return None
     standard_error = errors.std(ddof=1) / math.sqrt(len(errors))
-    mean = float(errors.mean()) - best.value
+    mean = float(errors.mean()) - best.final_value
     return _with_interval(
         mean,
         float(standard_error),
@@ -127,18 +127,18 @@ def _estimate(evidence: Evidence) -> Finding:
     point = None
     if evidence.surrogate is not None and best is not None:
         point = evidence.surrogate.encoder.encode(best.params)
-    if evidence.surrogate is None or best is None or best.value is None or point is None:
+    if evidence.surrogate is None or best is None or point is None:
         return Finding(_TOPIC, Status.CANT_SAY, advice)
 
     # Shrinkage: the mean borrows from trials nearby.
     rows = evidence.surrogate.encoder.scale(np.array([point]))
     mean, std = evidence.surrogate.model.predict(rows, return_std=True)
-    optimism = float(mean[0]) - best.value
+    optimism = float(mean[0]) - best.final_value
     half = 1.96 * float(std[0])
     sentence = (
         f"It was not trained again. By the surrogate of {len(evidence.ranked)} trials, the "
-        f"best value {format_value(best.value)} is too low by {format_uncertain(optimism, half)} "
-        f"(95 %). {advice}"
+        f"best value {format_value(best.final_value)} is too low by "
+        f"{format_uncertain(optimism, half)} (95 %). {advice}"
     )
     figures = {"mean": optimism, "low": optimism - half, "high": optimism + half}
     return Finding(_TOPIC, Status.CANT_SAY, sentence, figures)

@@ -107,4 +107,4 @@ def counterfactual(
 
     # A record has at least one completed training.
     best = cast("RecordedTrial", incumbent(trials))
-    return Counterfactual(table, joined, cast("float", best.value), surrogate.quality)
+    return Counterfactual(table, joined, best.final_value, surrogate.quality)

@@ -81,7 +81,7 @@ class PublishedObjective:
             # Shares of some thousand images, stored with noise that would break ties.
             error = round(1 - error / scale, 6)
 
-        return SegmentResult((error,), (error,), (error,), (seconds,))
+        return SegmentResult.of_value(error, seconds)
 
 
 def published_names() -> tuple[str, ...]:

@@ -92,7 +92,7 @@ class SmallTask:
 
         unexplained = np.mean((held_out - predicted) ** 2) / np.var(held_out, axis=0).mean()
         error = min(2.0, float(unexplained))
-        return SegmentResult((error,), (error,), (error,), (seconds,))
+        return SegmentResult.of_value(error, seconds)
 
 
 def open_objectives(names: Iterable[str]) -> dict[str, SmallTask | PublishedObjective]:

@@ -5,10 +5,9 @@ A record is what replays rest on: `surrogate_benchmark` fits a model to it.
 
 from __future__ import annotations
 
-import gzip
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,9 +18,9 @@ import numpy as np
 import optuna
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
 
-from hpo_lib.files import user_path
+from hpo_lib.exchange.sources import SourceRow, read_csv, table_rows
+from hpo_lib.files import read_json, user_path
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration
 from hpo_lib.trials import StudyRecord, TrialOutcome, own_trials, study_space
@@ -161,15 +160,15 @@ def read_record(path: str | Path, space: SearchSpace | None = None) -> Record:
 
     # Space and budget from the JSON file, if there is one.
     about_path = path.with_name(path.name.removesuffix(".gz")).with_suffix(".json")
-    about = _read_about(about_path)
+    about = read_json(about_path) if about_path.exists() else {}
     if space is None and "space" in about:
         space = SearchSpace.from_yaml(str(about["space"]))
     if space is None:
         message = f"space must be given where {about_path.name} holds none, got None for {path}"
         raise ValueError(message)
 
-    # One training per row.
-    rows = [row for row in _read_rows(path, space) if _is_inside(row)]
+    # Of trials that a change of their study's space has left outside, none is a training here.
+    rows = [row for row in _read_rows(path, space) if row.cells.get("state") != "outside"]
     configurations = [_read_configuration(row, space) for row in rows]
     errors = [_read_numbers(row, "validation_error") for row in rows]
 
@@ -195,65 +194,27 @@ def read_record(path: str | Path, space: SearchSpace | None = None) -> Record:
     )
 
 
-@dataclass(frozen=True)
-class _Row:
-    """One row of the file: where it stands, and its cells by the names of the columns."""
-
-    place: str
-    cells: Mapping[str, str]
-
-
-def _read_about(path: Path) -> dict[str, Any]:
-    """Return what the JSON file beside a record says; nothing where there is none."""
-    if not path.exists():
-        return {}
-
-    try:
-        return TypeAdapter(dict[str, Any]).validate_json(path.read_bytes())
-    except ValueError as error:
-        message = f"{path} must be a JSON object: {error}"
-        raise ValueError(message) from error
-
-
-def _read_rows(path: Path, space: SearchSpace) -> list[_Row]:
+def _read_rows(path: Path, space: SearchSpace) -> list[SourceRow]:
     """Read the rows of a CSV as text; `value` is another name of `validation_error`."""
-    try:
-        # Without a header, pandas neither renames columns nor takes the first for an index; its
-        # Python engine tells a row that is too short from one with empty cells.
-        table = pd.read_csv(
-            path,
-            header=None,
-            dtype=str,
-            keep_default_na=False,
-            encoding="utf-8-sig",
-            engine="python",
-        )
-    except (ValueError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        message = f"{path} must be a CSV file in UTF-8, got {error}"
-        raise ValueError(message) from error
-
-    # The first row names the columns.
-    header, *rows = table.to_numpy().tolist()
-    if "validation_error" not in header:
-        header = ["validation_error" if name == "value" else name for name in header]
+    table = read_csv(path)
+    if "validation_error" not in table:
+        table = table.rename(columns={"value": "validation_error"})
     needed = [parameter.name for parameter in space.searched if not parameter.when]
-    missing = {*needed, "validation_error"}.difference(header)
+    missing = {*needed, "validation_error"}.difference(table)
     if missing:
-        message = f"{path} must have a column for each of {sorted(missing)}, got {header}"
+        message = f"{path} must have a column for each of {sorted(missing)}, got {list(table)}"
         raise ValueError(message)
 
     is_short = table.isna().any(axis="columns")
     if is_short.any():
-        message = f"{path}, row {is_short.argmax() - 1} must have {len(header)} cells, got fewer"
+        n_cells = table.shape[1]
+        message = f"{path}, row {is_short.argmax()} must have {n_cells} cells, got fewer"
         raise ValueError(message)
 
-    return [
-        _Row(f"{path}, row {number}", dict(zip(header, row, strict=True)))
-        for number, row in enumerate(rows)
-    ]
+    return [row._replace(label=f"{path}, {row.label}") for row in table_rows(table)]
 
 
-def _read_seconds(rows: Sequence[_Row]) -> list[list[float]]:
+def _read_seconds(rows: Sequence[SourceRow]) -> list[list[float]]:
     """Read the seconds of each epoch; none of trainings on another than the commonest machine."""
     if not rows:
         return []
@@ -268,17 +229,12 @@ def _read_seconds(rows: Sequence[_Row]) -> list[list[float]]:
     ]
 
 
-def _is_inside(row: _Row) -> bool:
-    """Return whether a row has not been left outside by a change of its study's space."""
-    return row.cells.get("state") != TrialOutcome.OUTSIDE
-
-
-def _may_have_diverged(row: _Row) -> bool:
+def _may_have_diverged(row: SourceRow) -> bool:
     """Return whether a training may have ended by divergence, not by pruning or a failure."""
     return "state" not in row.cells or row.cells.get("status") == TrialOutcome.DIVERGED
 
 
-def _read_configuration(row: _Row, space: SearchSpace) -> Configuration:
+def _read_configuration(row: SourceRow, space: SearchSpace) -> Configuration:
     values: dict[str, Any] = {}
     try:
         for parameter in space.searched:
@@ -286,11 +242,11 @@ def _read_configuration(row: _Row, space: SearchSpace) -> Configuration:
                 values[parameter.name] = parameter.parse(text)
         return space.complete(values)
     except ValueError as error:
-        message = f"{row.place}: {error}"
+        message = f"{row.label}: {error}"
         raise ValueError(message) from error
 
 
-def _read_numbers(row: _Row, column: str) -> list[float]:
+def _read_numbers(row: SourceRow, column: str) -> list[float]:
     """Read the numbers of a cell; none where there is no such column."""
     text = row.cells.get(column, "")
     try:
@@ -299,7 +255,7 @@ def _read_numbers(row: _Row, column: str) -> list[float]:
         numbers = [math.nan]
     if not all(map(math.isfinite, numbers)):
         rule = "must be finite numbers separated by spaces"
-        message = f"{row.place}, {column} {rule}, got {text!r}"
+        message = f"{row.label}, {column} {rule}, got {text!r}"
         raise ValueError(message)
 
     return numbers

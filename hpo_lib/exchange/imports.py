@@ -13,13 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import optuna
 import pandas as pd
-from optuna.trial import FrozenTrial
 
 from hpo_lib.checks import check_member, check_name
-from hpo_lib.exceptions import DataError, StudyChangedError
+from hpo_lib.exceptions import DataError, SpaceError, StudyChangedError
 from hpo_lib.exchange.sources import PREFIXES, STATES, Source, SourceRow, read_source
 from hpo_lib.identity import digest
-from hpo_lib.space.parameters import Parameter
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration
 from hpo_lib.study.lease import hold_lease
@@ -277,7 +275,8 @@ def _read_row(
         _UnfitError: it has none.
     """
     state = next((row.cells[c] for c in STATES if c in row.cells and c not in space), None)
-    cause = _cause_of(state)
+    # None where it ended well, or where nothing is said.
+    cause = None if _is_missing(state) else _CAUSES.get(str(state).lower(), Cause.FAILED)
     if cause is not None:
         raise _UnfitError(cause, row.reason or f"its state is {state}")
 
@@ -304,26 +303,19 @@ def _read_configuration(
     Raises:
         _UnfitError: a value is missing or outside the space.
     """
-    configuration: Configuration = {}
-    for parameter in space.parameters:
-        name = parameter.name
-        if not parameter.is_met(configuration):
-            continue
-
-        cell = row.cells.get(columns.get(name, ""))
-        cell = parameter.fixed if _is_missing(cell) else cell
-        if cell is None:
-            raise _UnfitError(Cause.INCOMPLETE, f"{name}: has no value")
-        try:
-            configuration[name] = _read_parameter(parameter, cell)
-        except ValueError as error:
-            raise _UnfitError(Cause.OUTSIDE, f"{name}: {error}") from error
-    return configuration
-
-
-def _cause_of(state: object) -> Cause | None:
-    """Return why a trial in a state has no final value; None where it ended well."""
-    return None if _is_missing(state) else _CAUSES.get(str(state).lower(), Cause.FAILED)
+    values: dict[str, Any] = {}
+    for name, column in columns.items():
+        cell = row.cells.get(column)
+        if not _is_missing(cell):
+            values[name] = space[name].parse(cell) if isinstance(cell, str) else cell
+    try:
+        return space.check(values)
+    except SpaceError as error:
+        # Where defaults for what is missing would mend it, no value lies outside.
+        defaults = {parameter.name: parameter.default for parameter in space}
+        is_incomplete = space.contains(defaults | values)
+        cause = Cause.INCOMPLETE if is_incomplete else Cause.OUTSIDE
+        raise _UnfitError(cause, "; ".join(error.problems)) from error
 
 
 def _is_missing(cell: object) -> bool:
@@ -341,20 +333,6 @@ def _read_number(cell: Any) -> float:
         message = f"must be a finite number, got {cell!r}"
         raise ValueError(message)
     return number
-
-
-def _read_parameter(parameter: Parameter, cell: Any) -> Any:
-    """Return the value of a parameter as the space has it; ValueError outside of it.
-
-    Args:
-        parameter: of the search space.
-        cell: text or value of the source.
-    """
-    converted = parameter.convert(parameter.parse(cell) if isinstance(cell, str) else cell)
-    if parameter.fixed not in (None, converted):
-        message = f"is fixed at {parameter.fixed!r}, got {cell!r}"
-        raise ValueError(message)
-    return converted
 
 
 def _write_study(
@@ -386,8 +364,6 @@ def _write_study(
             raise StudyChangedError(message)
 
         record = record.write(study, space=text, settings=settings, n_trials=len(trials))
-        distributions = space.distributions()
         for value, configuration in trials[n_written:]:
-            trial: FrozenTrial = imported_trial(value, configuration, distributions)
-            study.add_trial(trial)
+            study.add_trial(imported_trial(value, configuration, space))
         record.write(study, is_ready=True)

@@ -6,6 +6,7 @@ Rows are what the source says, unchecked. Only text and JSON are read, never a p
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,29 +75,50 @@ def read_source(source: pd.DataFrame | optuna.Study | str | Path) -> Source:
         DataError: the source is not there or has another form.
     """
     if isinstance(source, pd.DataFrame):
-        return Source("a data frame", _table_rows(source))
+        return Source("a data frame", table_rows(source))
     if isinstance(source, optuna.Study):
         return _read_study(source)
 
     path = user_path(source)
     if path.is_dir():
         return Source(path.name, list(_ray_rows(path)))
-    return Source(path.name, _table_rows(_read_csv(path)))
-
-
-def _read_csv(path: Path) -> pd.DataFrame:
     if not path.is_file():
         message = f"source must be a CSV file or the folder of a Ray Tune experiment, got {path}"
         raise DataError(message)
+    return Source(path.name, table_rows(read_csv(path)))
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """Read a CSV, compressed or not, as text: the search space says what a cell means.
+
+    Cells that are missing at the end of a row are NaN, and empty ones are not.
+
+    Raises:
+        DataError: it is damaged, or something else.
+    """
     try:
-        # As text: the search space says what a cell means.
-        return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (ValueError, OSError) as error:
+        # Without a header, pandas neither renames columns nor takes the first for an index; its
+        # Python engine tells a row that is too short from one with empty cells.
+        table: Any = pd.read_csv(
+            path,
+            header=None,
+            dtype=str,
+            keep_default_na=False,
+            encoding="utf-8-sig",
+            engine="python",
+        )
+    except (ValueError, OSError, EOFError, zlib.error) as error:
         message = f"{path} must be a CSV file in UTF-8, got {error}"
         raise DataError(message) from error
+    return table[1:].set_axis(table.iloc[0].tolist(), axis="columns")
 
 
-def _table_rows(table: pd.DataFrame) -> list[SourceRow]:
+def table_rows(table: pd.DataFrame) -> list[SourceRow]:
+    """Return the rows of a table, numbered from 0.
+
+    Raises:
+        DataError: two columns have the same name.
+    """
     columns = [str(name) for name in table.columns]
     repeated = sorted({name for name in columns if columns.count(name) > 1})
     if repeated:

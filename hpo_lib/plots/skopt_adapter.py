@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import optuna
 from scipy.optimize import OptimizeResult
@@ -50,7 +50,7 @@ def skopt_result(study: optuna.Study) -> OptimizeResult:
     for trial in trials:
         values = [trial.configuration.get(p.name, p.default) for p in searched]
         rows.append([_readable(value) for value in values])
-    errors = [cast(float, trial.value) for trial in trials]
+    errors = [trial.final_value for trial in trials]
     result = create_result(rows, errors, space, specs={"function": "run_study"})
 
     # plot_objective draws the last of the models.

@@ -32,12 +32,11 @@ from hpo_lib.plots.style import (
 )
 from hpo_lib.plots.trials import Points, trial_points
 from hpo_lib.samplers.acquisition import log_expected_improvement
-from hpo_lib.samplers.encoding import Encoder
 from hpo_lib.samplers.surrogate import Surrogate, fit_surrogate
 from hpo_lib.space.parameters import ChoiceParameter, Parameter
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration, Value
-from hpo_lib.trials import RecordedTrial, incumbent, recorded_trials, study_space
+from hpo_lib.trials import incumbent, recorded_trials, study_space
 
 Acquisition = Literal["log EI", "EI"]
 
@@ -135,7 +134,9 @@ def fitted_study(
     surrogate = fit_surrogate(trials, space)
 
     encoder = surrogate.encoder
-    shown = _with_point(trials, encoder)
+    # A trial of another program may lie outside the space.
+    inside = [trial for trial in trials if trial.is_inside]
+    shown = [trial for trial in inside if encoder.encode(trial.configuration) is not None]
     rows = encoder.points([trial.configuration for trial in shown])
 
     # A trial with another value than the one that is held may be better, but is no incumbent.
@@ -154,12 +155,6 @@ def fitted_study(
         encoder.scale(rows),
         configuration,
     )
-
-
-def _with_point(trials: Sequence[RecordedTrial], encoder: Encoder) -> list[RecordedTrial]:
-    """Return the trials that are shown: one of another program may lie outside the space."""
-    inside = [trial for trial in trials if trial.is_inside]
-    return [trial for trial in inside if encoder.encode(trial.configuration) is not None]
 
 
 def slice_data(

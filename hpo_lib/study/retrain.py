@@ -155,7 +155,7 @@ def retrained_frame(name: str, storage: Storage | None = None) -> pd.DataFrame:
             "mean": mean,
             "standard_error": values.sem(),
             "n": values.count(),
-            "optimism": mean - cast("float", trial.value),
+            "optimism": mean - trial.final_value,
             "is_default": _is_default(trial, space),
             "values": tuple(values.dropna()),
         }

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import optuna
@@ -165,13 +165,10 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
     callbacks = _as_functions("callback", callback, "study and trial")
     rules = _as_functions("stop", stop, "the study")
 
-    rungs = _as_epochs(rungs)
-
     evaluated = as_objective(objective, budget)
     pruning = None if pruning == "none" else pruning
-    if pruning is not None and not rungs:
-        rungs = [*default_rungs(evaluated.budget, reduction_factor)]
-
+    factor = None if pruning is None else reduction_factor
+    rungs = _read_rungs(rungs, evaluated.budget, factor)
     pruner = make_pruner(pruning, tuple(rungs), reduction_factor, seed)
 
     # The same call must ask for the same settings.
@@ -183,7 +180,6 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
         warm_start_from=warm_start_from,
         **strategy_settings(strategy, pruning, reduction_factor),
     )
-    _check_rungs(rungs, evaluated.budget, needed=pruning is not None)
     check_sendable(evaluated, workers)
 
     # Open the study or create it.
@@ -312,25 +308,28 @@ def _reopen_for_driver(
     return driven, storage
 
 
-def _as_epochs(rungs: Any) -> list[int]:
+def _read_rungs(rungs: Any, budget: int, factor: int | None) -> list[int]:
+    """Return the rungs as whole numbers; the default ones where pruning has none.
+
+    Args:
+        rungs: what the caller has given.
+        budget: epochs of a trial that runs to its end.
+        factor: between the default rungs; None without pruning.
+    """
     if not isinstance(rungs, Sequence) or isinstance(rungs, str):
         message = f"rungs must be a sequence of epochs, got {rungs!r}"
         raise TypeError(message)
-    return [check_whole("each of rungs", rung) for rung in rungs]
 
-
-def _check_rungs(
-    rungs: list[int],
-    budget: int,
-    *,
-    needed: bool,
-) -> None:
-    if rungs != sorted({rung for rung in rungs if 0 < rung < budget}):
-        message = f"rungs must rise within 1 to {budget - 1} epochs, got {rungs}"
+    epochs = [check_whole("each of rungs", rung) for rung in rungs]
+    if factor is not None and not epochs:
+        epochs = [*default_rungs(budget, factor)]
+        if not epochs:
+            message = f"pruning needs a budget of at least 2 epochs, got {budget}"
+            raise ValueError(message)
+    if epochs != sorted({epoch for epoch in epochs if 0 < epoch < budget}):
+        message = f"rungs must rise within 1 to {budget - 1} epochs, got {epochs}"
         raise ValueError(message)
-    if needed and not rungs:
-        message = f"pruning needs a budget of at least 2 epochs, got {budget}"
-        raise ValueError(message)
+    return epochs
 
 
 def _as_functions(name: str, given: Any, arguments: str) -> list[Any]:
@@ -365,7 +364,7 @@ def describe_best(study: optuna.Study) -> str:
     """Return the incumbent's value, and how many trials have failed, in a few words."""
     trials = own_trials(study)
     best = incumbent(trials)
-    text = "no value yet" if best is None else f"best {format_number(cast(float, best.value))}"
+    text = "no value yet" if best is None else f"best {format_number(best.final_value)}"
 
     n_failed = sum(trial.is_failed for trial in trials)
     return f"{text}, {n_failed} failed" if n_failed else text

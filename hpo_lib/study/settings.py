@@ -5,7 +5,6 @@ A call that would continue a study must ask for the same settings and the same s
 
 from __future__ import annotations
 
-import difflib
 import json
 import sys
 import warnings
@@ -18,6 +17,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
 from hpo_lib.exceptions import StudyChangedError
+from hpo_lib.formatting import line_differences
 from hpo_lib.identity import read_options
 from hpo_lib.objective import FunctionObjective, Objective
 from hpo_lib.space.search_space import SearchSpace
@@ -202,11 +202,9 @@ def check_unchanged(
     # Compare line by line.
     recorded_settings = _in_current_form(recorded.settings, objective)
     settings = _without_unknown_options(recorded_settings, settings)
-    recorded_lines = recorded.space.splitlines()
-    space_lines = space.to_yaml(comments=False).splitlines()
     differences = [
-        *_difference(_lines(recorded_settings), _lines(settings)),
-        *_difference(recorded_lines, space_lines),
+        *line_differences(_lines(recorded_settings), _lines(settings)),
+        *line_differences(recorded.space, space.to_yaml(comments=False)),
     ]
     if not differences:
         return
@@ -254,14 +252,9 @@ def _version_advice(recorded: dict[str, Any], asked: dict[str, Any]) -> str:
     )
 
 
-def _lines(settings: dict[str, Any]) -> list[str]:
+def _lines(settings: dict[str, Any]) -> str:
     (flat,) = pd.json_normalize(settings).to_dict("records")
-    return [f"{key}: {value}" for key, value in sorted(flat.items(), key=str)]
-
-
-def _difference(recorded: list[str], asked: list[str]) -> list[str]:
-    lines = difflib.ndiff(recorded, asked)
-    return [line for line in lines if line.startswith(("- ", "+ "))]
+    return "\n".join(f"{key}: {value}" for key, value in sorted(flat.items(), key=str))
 
 
 def begin_study(
@@ -328,13 +321,7 @@ def _warm_start_trials(earlier: optuna.Study, space: SearchSpace) -> list[Frozen
         if recorded.is_completed and space.contains(recorded.configuration):
             source = recorded.record.warm_start or f"{name}#{trial.number}"
             configuration = space.complete(recorded.configuration)
-            warm_start_trial = copy_for_warm_start(
-                trial,
-                source,
-                configuration,
-                space.distributions(),
-            )
-            copies.append(warm_start_trial)
+            copies.append(copy_for_warm_start(trial, source, configuration, space))
 
     if n_completed and not copies:
         message = (

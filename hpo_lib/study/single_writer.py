@@ -15,7 +15,7 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo_lib.trials import drop_pickles
+from hpo_lib.trials.copies import drop_pickles
 
 _WAITING = (TrialState.WAITING,)
 

@@ -68,9 +68,9 @@ class TargetValue:
     def __call__(self, study: optuna.Study) -> str | None:
         """Return the reason to stop, or None."""
         best = incumbent(study)
-        if best is None or best.value is None or best.value > self.target:
+        if best is None or best.final_value > self.target:
             return None
-        return f"{best.value:.4g} reached the target {self.target:g}"
+        return f"{best.final_value:.4g} reached the target {self.target:g}"
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,9 @@ def open_storage(storage: Storage | None = None) -> BaseStorage:
             if not path.exists():
                 remove_partials(path.parent, glob.escape(path.name))
                 atomic_write_bytes(path, _empty_file()[0])
-            _use_write_ahead_log(path)
+            # Let dashboards read while the driver writes; the file keeps the mode.
+            with closing(connect(path)) as connection:
+                connection.execute("PRAGMA journal_mode=WAL")
             return StudyFile(path, storage_name(storage))
 
 
@@ -161,12 +163,6 @@ def _empty_file() -> tuple[bytes, list[str]]:
         content = cast("sqlite3.Connection", connection.driver_connection).serialize()
     storage.engine.dispose()
     return content, storage.get_all_versions()
-
-
-def _use_write_ahead_log(path: Path) -> None:
-    """Let dashboards read while the driver writes; the file keeps the mode."""
-    with closing(connect(path)) as connection:
-        connection.execute("PRAGMA journal_mode=WAL")
 
 
 def check_content(path: Path, *, may_be_empty: bool = False) -> None:

@@ -341,7 +341,6 @@ def _frame(records: list[dict[str, Any]]) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for record in records:
         row = {name: record[name] for name in _COLUMNS}
-        curves: dict[str, Any] = {name: tuple(record["curves"][name]) for name in CURVES}
-        row["curves"] = SegmentResult(**curves, status=record["status"])
+        row["curves"] = SegmentResult.from_dict({**record["curves"], "status": record["status"]})
         rows.append(row)
     return pd.DataFrame(rows).astype({"validation_error": float})

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from hpo_lib.exceptions import CheckpointError
 from hpo_lib.formatting import format_number
-from hpo_lib.objective import CURVES, Segment, SegmentResult, Status, check_origin
+from hpo_lib.objective import Segment, SegmentResult, check_origin
 from hpo_lib.progress import Progress
 from hpo_lib.training.checkpoints import (
     MISFIT,
@@ -149,22 +149,24 @@ def train(
         message = f"start must be the epoch of the checkpoint ({n_done}), got {start}"
         raise CheckpointError(message)
 
-    history: list[EpochResult] = []
-    with (
-        _scalar_log(log_folder, start) as write_scalars,
-        _epoch_progress(progress, start, stop) as shown,
-    ):
+    bar: AbstractContextManager[Progress]
+    if isinstance(progress, Progress):
+        bar = nullcontext(progress)
+    else:
+        bar = Progress(stop, done=start, enabled=progress)
+    epochs: list[dict[str, float]] = []
+    with _scalar_log(log_folder, start) as write_scalars, bar as shown:
         for epoch in range(start + 1, stop + 1):
             result = trainer.run_epoch(epoch, data)
             if not result.is_finite:
-                return _segment_result(history, None, "diverged")
+                return SegmentResult.of_epochs(epochs, status="diverged")
 
-            history.append(result)
+            epochs.append(result._asdict())
             write_scalars(epoch, result)
             shown.advance(partial(str, result))
             if save_to is not None:
                 trainer.save(save_to, epoch)
-    return _segment_result(history, save_to, "completed")
+    return SegmentResult.of_epochs(epochs, save_to)
 
 
 def evaluate(
@@ -210,14 +212,6 @@ def evaluate(
         loss=loss,
         error=error,
     )
-
-
-def _epoch_progress(
-    progress: bool | Progress, start: int, stop: int
-) -> AbstractContextManager[Progress]:
-    if isinstance(progress, Progress):
-        return nullcontext(progress)
-    return Progress(stop, done=start, enabled=progress)
 
 
 class Trainer:
@@ -396,14 +390,6 @@ def _score(logits: Tensor, labels: Tensor) -> tuple[float, float]:
     loss = float(F.cross_entropy(logits, labels))
     n_wrong = int((logits.argmax(1) != labels).sum())
     return loss, n_wrong / len(labels)
-
-
-def _segment_result(
-    history: list[EpochResult], checkpoint: str | Path | None, status: Status
-) -> SegmentResult:
-    curves = {name: tuple(getattr(epoch, name) for epoch in history) for name in CURVES}
-    path = None if checkpoint is None else str(checkpoint)
-    return SegmentResult(**curves, checkpoint=path, status=status)
 
 
 _EpochCallback = Callable[[int, EpochResult], None]

@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
+from operator import attrgetter
 from typing import Any, cast
 
 import numpy as np
@@ -251,6 +252,11 @@ class RecordedTrial:
         """Whether the trial has a final value that models can take: a finite one."""
         return self.value is not None and math.isfinite(self.value)
 
+    @property
+    def final_value(self) -> float:
+        """Final value of a trial that has one: it was completed."""
+        return cast("float", self.value)
+
     def as_evidence(self) -> RecordedTrial:
         """Return a trial outside of the space as it ended; any other as it is.
 
@@ -298,7 +304,7 @@ def incumbent(source: optuna.Study | Iterable[RecordedTrial]) -> RecordedTrial |
     """Return the study's own completed trial with the lowest finite value, the first of equals."""
     trials = recorded_trials(source) if isinstance(source, optuna.Study) else source
     candidates = (trial for trial in trials if trial.is_own and trial.has_usable_value)
-    return min(candidates, key=lambda trial: cast("float", trial.value), default=None)
+    return min(candidates, key=attrgetter("final_value"), default=None)
 
 
 def value_name(trials: Iterable[RecordedTrial]) -> str:
@@ -441,10 +447,4 @@ def study_space(study: optuna.Study) -> SearchSpace:
 def sort_by_value(trials: Iterable[RecordedTrial]) -> list[RecordedTrial]:
     """Return the study's own completed trials, the lowest value first."""
     completed = [trial for trial in trials if trial.is_own and trial.value is not None]
-    return sorted(completed, key=lambda trial: cast("float", trial.value))
-
-
-def drop_pickles(trial: FrozenTrial) -> None:
-    """Remove what Optuna's CMA-ES would unpickle, which runs code; it then begins afresh."""
-    kept = [key for key in trial.system_attrs if ":optimizer" not in key]
-    trial.system_attrs = {key: trial.system_attrs[key] for key in kept}
+    return sorted(completed, key=attrgetter("final_value"))

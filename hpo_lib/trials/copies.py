@@ -6,9 +6,8 @@ import copy
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import cast
+from typing import Any
 
-from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hpo_lib.exceptions import SpaceError
@@ -27,7 +26,7 @@ def copy_for_warm_start(
     trial: FrozenTrial,
     source: str,
     configuration: Configuration,
-    distributions: Mapping[str, BaseDistribution],
+    space: SearchSpace,
 ) -> FrozenTrial:
     """Return a completed trial of an earlier study as a warm-start trial of another one.
 
@@ -35,11 +34,11 @@ def copy_for_warm_start(
         trial: the completed trial.
         source: where it was first trained, as `<study>#<number>`.
         configuration: its values in the other study's space.
-        distributions: of the searched parameters of that space, by name.
+        space: that space.
     """
     recorded = RecordedTrial.from_trial(trial).as_evidence()
     record = replace(recorded.record, configuration=configuration, warm_start=source, outside=None)
-    copied = _completed_trial(record, cast("float", recorded.value), distributions)
+    copied = _completed_trial(record, recorded.final_value, space)
     copied.user_attrs = {**trial.user_attrs, **copied.user_attrs}
     copied.intermediate_values = trial.intermediate_values
     return copied
@@ -48,7 +47,7 @@ def copy_for_warm_start(
 def imported_trial(
     value: float,
     configuration: Configuration,
-    distributions: Mapping[str, BaseDistribution],
+    space: SearchSpace,
 ) -> FrozenTrial:
     """Return a training that another program made as a completed trial of one epoch.
 
@@ -57,34 +56,29 @@ def imported_trial(
     Args:
         value: its final value, finite.
         configuration: its values in the study's space.
-        distributions: of the searched parameters of that space, by name.
+        space: that space.
     """
     record = TrialRecord(
         configuration=configuration, validation_error=(value,), status=TrialOutcome.COMPLETED
     )
-    return _completed_trial(record, value, distributions)
+    return _completed_trial(record, value, space)
 
 
-def _completed_trial(
-    record: TrialRecord,
-    value: float,
-    distributions: Mapping[str, BaseDistribution],
-) -> FrozenTrial:
-    params = _searched(record.configuration or {}, distributions)
+def _completed_trial(record: TrialRecord, value: float, space: SearchSpace) -> FrozenTrial:
     return create_trial(
         value=value,
-        params=params,
-        distributions={name: distributions[name] for name in params},
         user_attrs={RECORD_KEY: record.to_dict()},
+        **_searched(record.configuration or {}, space),
     )
 
 
-def _searched(
-    configuration: Configuration,
-    distributions: Mapping[str, BaseDistribution],
-) -> Configuration:
-    """Return the values that Optuna stores: those of parameters with a distribution."""
-    return {name: value for name, value in configuration.items() if name in distributions}
+def _searched(configuration: Configuration, space: SearchSpace) -> dict[str, Any]:
+    """Return what Optuna stores of a configuration: no fixed values."""
+    searched = [parameter for parameter in space.searched if parameter.name in configuration]
+    return {
+        "params": {parameter.name: configuration[parameter.name] for parameter in searched},
+        "distributions": {parameter.name: parameter.distribution() for parameter in searched},
+    }
 
 
 def project(
@@ -141,7 +135,7 @@ def copy_for_version(
         configuration = project(recorded.configuration, space, assumed)
     except SpaceError as error:
         return _outside(trial, recorded.record, "; ".join(error.problems))
-    return _inside(trial, recorded, configuration, space.distributions())
+    return _inside(trial, recorded, configuration, space)
 
 
 def _outside(trial: FrozenTrial, record: TrialRecord, reason: str) -> FrozenTrial:
@@ -160,13 +154,13 @@ def _inside(
     trial: FrozenTrial,
     recorded: RecordedTrial,
     configuration: Configuration,
-    distributions: Mapping[str, BaseDistribution],
+    space: SearchSpace,
 ) -> FrozenTrial:
     """Return a trial with its values in the new space; one that was outside is restored."""
     moved = copy.deepcopy(trial)
-    params = _searched(configuration, distributions)
-    moved.distributions = {name: distributions[name] for name in params}
-    moved.params = params
+    searched = _searched(configuration, space)
+    moved.distributions = searched["distributions"]
+    moved.params = searched["params"]
 
     if recorded.record.outside is not None:
         is_unfinished = recorded.record.status is None
@@ -195,6 +189,12 @@ def reopened(trial: FrozenTrial) -> FrozenTrial:
 
     record = replace(TrialRecord.read(trial.user_attrs), status=None, reason=None, promoted=True)
     return _with_record(moved, record)
+
+
+def drop_pickles(trial: FrozenTrial) -> None:
+    """Remove what Optuna's CMA-ES would unpickle, which runs code; it then begins afresh."""
+    kept = [key for key in trial.system_attrs if ":optimizer" not in key]
+    trial.system_attrs = {key: trial.system_attrs[key] for key in kept}
 
 
 def _with_record(trial: FrozenTrial, record: TrialRecord) -> FrozenTrial:

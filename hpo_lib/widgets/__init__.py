@@ -7,7 +7,7 @@
   copies and annotates the one that is chosen.
 - `surrogate_explorer`: `SurrogateExplorer`.
 - `study_comparison`: `StudyComparison`; its figure and tables are in `comparison_summary`.
-- `base`: fields, sliders and figures that these share.
+- `base`: fields, buttons and figures that these share.
 - `front_end`: what is shown with and without a kernel, locking, escaping and tables. `page.js`
   names the handles of sliders and moves the keyboard's focus.
 """

@@ -1,13 +1,13 @@
-"""Share fields, sliders and figures among the widgets; without a page, only the figure shows."""
+"""Share fields, buttons and figures among the widgets; without a page, only the figure shows."""
 
 from __future__ import annotations
 
 import io
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from html import escape
-from typing import Any, cast
+from typing import Any
 
 import ipywidgets
 import matplotlib.pyplot as plt
@@ -16,25 +16,15 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.transforms import Bbox
 
+from hpo_lib.exceptions import StudyError
 from hpo_lib.plots.style import AxesArray, figure_of
 from hpo_lib.progress import is_watched
-from hpo_lib.space.parameters import ChoiceParameter, Parameter
-from hpo_lib.space.values import Value
 from hpo_lib.study.background import background_study
 from hpo_lib.study.catalog import study_storage
 from hpo_lib.trials import StudyRecord, own_trials, study_name
-from hpo_lib.widgets.front_end import PANEL, Displayed, Page, escape_mathjax, in_turn
-
-SliderOptions = list[tuple[str, Any]]
-"""Positions of a slider: the text that is shown, and the value."""
-
-TWO_COLUMNS = {"grid_template_columns": "50% 50%"}
-"""Layout of a grid of sliders."""
+from hpo_lib.widgets.front_end import PANEL, Displayed, Page, in_turn
 
 _PIXELS_PER_INCH = 100
-
-# One step is a percent of the range.
-_GRID_POINTS = 101
 
 
 def to_png(
@@ -70,48 +60,6 @@ def to_png(
     return buffer.getvalue()
 
 
-def slider_options(
-    parameter: Parameter,
-    extra: Sequence[Value] = (),
-) -> SliderOptions:
-    """Return the positions of a parameter's slider.
-
-    Args:
-        parameter: a choice has its options, a range 101 points of it.
-        extra: values of a range that are positions too.
-    """
-    # As steps of the prior: evenly in the logarithm where the scale is one.
-    values = parameter.grid_values(_GRID_POINTS)
-    if isinstance(parameter, ChoiceParameter):
-        return [(str(value), value) for value in values]
-
-    numbers = cast("set[float]", {*values, *extra})
-    return [(f"{number:.4g}", number) for number in sorted(numbers)]
-
-
-def make_slider(
-    kind: Any,
-    name: str,
-    options: SliderOptions,
-    **settings: Any,
-) -> Any:
-    """Return a slider of a column of sliders with descriptions of one width.
-
-    Args:
-        kind: a slider of ipywidgets over options.
-        name: the description, shown as it is.
-        options: the positions.
-        settings: other arguments of `kind`.
-    """
-    return kind(
-        options=options,
-        description=escape_mathjax(name),
-        style={"description_width": "9.5rem"},
-        layout={"width": "98%"},
-        **settings,
-    )
-
-
 def make_lock(text: str, *, locked: bool) -> Any:
     """Return a button with a padlock, which is pressed while something is held.
 
@@ -133,6 +81,41 @@ def make_lock(text: str, *, locked: bool) -> Any:
     )
     lock.add_class("hpo-lock")
     return lock
+
+
+def make_button(
+    text: str,
+    action: Callable[[], object],
+    refusal: str,
+    tell: Callable[[str], None],
+    width: int = 110,
+    **settings: Any,
+) -> ipywidgets.Button:
+    """Return a button; an error of its action is told and not raised.
+
+    Args:
+        text: what stands on it.
+        action: called on each click.
+        refusal: what a message of an error begins with.
+        tell: called with that message.
+        width: in pixels.
+        settings: other arguments of the button.
+    """
+
+    @in_turn()
+    def on_click(_: object) -> None:
+        try:
+            action()
+        except (OSError, StudyError, ValueError) as error:
+            tell(f"{refusal}: {error}")
+
+    button = ipywidgets.Button(
+        description=text,
+        layout={"width": f"{width}px"},
+        **settings,
+    )
+    button.on_click(on_click)
+    return button
 
 
 def make_field(
@@ -192,7 +175,7 @@ class Panel(Displayed, ipywidgets.VBox):
     def page(self) -> Page:
         """Return what the page tells and is told."""
         page = Page()
-        page.observe(self._on_ratio, "ratio")
+        page.observe(self._on_change, "ratio")
         return page
 
     def make_image(self) -> Any:
@@ -225,7 +208,7 @@ class Panel(Displayed, ipywidgets.VBox):
         raise NotImplementedError
 
     @in_turn()
-    def _on_ratio(self, _: object) -> None:
+    def _on_change(self, _: object) -> None:
         self.redraw()
 
     def picture(self) -> bytes:

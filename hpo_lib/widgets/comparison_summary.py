@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from os.path import commonprefix
 from typing import Any
 
@@ -12,7 +11,7 @@ from markupsafe import Markup
 
 from hpo_lib.assessment.finding import Findings
 from hpo_lib.assessment.strategies import strategies_finding
-from hpo_lib.comparison.hypothesis_tests import LEVEL, MAX_SEEDS, separations
+from hpo_lib.comparison.hypothesis_tests import LEVEL, describe_need, separations
 from hpo_lib.comparison.statistics import summary
 from hpo_lib.comparison.studies import Grouped, space_differences
 from hpo_lib.formatting import count, format_number
@@ -70,7 +69,7 @@ def _pairs_table(frame: pd.DataFrame) -> pd.DataFrame:
             "P(A ends below B)": f"{pair['probability']:.2f} ({interval})",
             "median A − B": pair["median_difference"],
             "p": format_number(pair["p"], 2),
-            "seeds needed": _seeds_needed(pair),
+            "it would take": "" if pair["p"] <= LEVEL else describe_need(pair),
         }
         rows.append(row)
     return pd.DataFrame(rows)
@@ -81,13 +80,6 @@ def _result(pair: dict[Any, Any]) -> str:
         return "CAN'T SAY"
     better = "A" if pair["effect"] < 0 else "B"
     return f"PASS: {better} ends below"
-
-
-def _seeds_needed(pair: dict[Any, Any]) -> str:
-    needed = pair["seeds_needed"]
-    if pair["p"] <= LEVEL:
-        return "enough"
-    return f"{needed:.0f}" if math.isfinite(needed) else f"over {MAX_SEEDS:,}"
 
 
 def _describe_spaces(groups: Grouped) -> tuple[str, str, Markup]:

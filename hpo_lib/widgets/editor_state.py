@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -212,6 +212,17 @@ class EditorState:
         past = (*self.past, self.rows)
         return replace(self, rows=changed, past=past, future=(), typing=typing)
 
+    def _with_fields(
+        self,
+        row: int,
+        texts: Mapping[str, str],
+        typing: Cell | None = None,
+    ) -> EditorState:
+        """Return the state after some fields of a row were changed."""
+        rows = list(self.rows)
+        rows[row] = replace(rows[row], **texts)
+        return self._with_rows(rows, typing)
+
     def edit(
         self,
         row: int,
@@ -226,10 +237,8 @@ class EditorState:
             text: the whole new text.
         """
         cell = (row, field)
-        rows = list(self.rows)
-        before = getattr(rows[row], field)
-        rows[row] = replace(rows[row], **{field: text})
-        after = self._with_rows(rows, cell)
+        before = getattr(self.rows[row], field)
+        after = self._with_fields(row, {field: text}, cell)
 
         # Letters added to a text or taken from its end, without another edit between.
         goes_on = text.startswith(before) or before.startswith(text)
@@ -260,17 +269,13 @@ class EditorState:
 
     def hold(self, row: int) -> EditorState:
         """Fix a hyperparameter at its default; nothing happens where that cannot be read."""
-        rows = list(self.rows)
-        default = rows[row].default_text()
-        rows[row] = replace(rows[row], fixed=default)
-        return self._with_rows(rows)
+        default = self.rows[row].default_text()
+        return self._with_fields(row, {"fixed": default})
 
     def release(self, row: int) -> EditorState:
         """Let a fixed hyperparameter vary; without a default, with that value as its default."""
-        rows = list(self.rows)
-        default = rows[row].default or rows[row].fixed
-        rows[row] = replace(rows[row], fixed="", default=default)
-        return self._with_rows(rows)
+        default = self.rows[row].default or self.rows[row].fixed
+        return self._with_fields(row, {"fixed": "", "default": default})
 
     def move(self, row: int, by: int) -> EditorState:
         """Move a row, to the first or last place at most.

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import math
-from functools import lru_cache
+from functools import lru_cache, partial
 from html import escape
 from pathlib import Path
 
@@ -13,9 +12,9 @@ import optuna
 from jinja2 import Template
 
 from hpo_lib.comparison.studies import differing_parameters
+from hpo_lib.formatting import count, format_value, line_differences
 from hpo_lib.space.parameters import ChoiceParameter, Parameter
 from hpo_lib.space.search_space import SearchSpace
-from hpo_lib.space.values import Value
 from hpo_lib.space.yaml_io import read_yaml
 from hpo_lib.trials import (
     StudyRecord,
@@ -79,8 +78,7 @@ def describe_cost(
         seconds_per_trial = float(np.mean(recorded))
         source = f"from {len(recorded)} recorded trials"
 
-    plural = "s" if workers > 1 else ""
-    budget = f"{n_trials:,} trials on {workers} worker{plural}"
+    budget = f"{count(n_trials, 'trial')} on {count(workers, 'worker')}"
     if seconds_per_trial is None:
         return f"{budget}: no trial is recorded that tells the seconds"
 
@@ -177,8 +175,7 @@ def file_difference(space: SearchSpace, path: Path) -> list[str]:
         message = f"file must be new or hold a search space, got {path}, which holds neither"
         raise ValueError(message)
 
-    lines = difflib.ndiff(saved.splitlines(), space.to_yaml().splitlines())
-    return [line for line in lines if line.startswith(("- ", "+ "))]
+    return line_differences(saved, space.to_yaml())
 
 
 # The same file is compared after each letter that is typed.
@@ -219,12 +216,8 @@ def sample_table(space: SearchSpace) -> str:
         space=space,
         draws=draws,
         prior_shape=prior_shape,
-        format_value=_format,
+        format_value=partial(format_value, digits=4),
     )
-
-
-def _format(value: Value) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def prior_shape(parameter: Parameter) -> str:

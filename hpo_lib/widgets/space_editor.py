@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cached_property, partial
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import optuna
-from ipywidgets import HTML, BoundedIntText, Button, Dropdown, HBox, Text, VBox
+from ipywidgets import HTML, BoundedIntText, Dropdown, HBox, Text, VBox
 from jinja2 import Template
 
 from hpo_lib.checks import check_member
@@ -20,7 +19,7 @@ from hpo_lib.space.search_space import PRESETS, SearchSpace
 from hpo_lib.study.background import change_space_of
 from hpo_lib.study.catalog import open_study, study_storage
 from hpo_lib.trials import is_superseded, study_name, study_space
-from hpo_lib.widgets.base import describe_going_on, make_field
+from hpo_lib.widgets.base import describe_going_on, make_button, make_field
 from hpo_lib.widgets.editor_row import COLUMNS, DROPDOWNS, RowView, control_of, row_grid
 from hpo_lib.widgets.editor_state import FIELDS, EditorState
 from hpo_lib.widgets.editor_summary import (
@@ -178,21 +177,26 @@ class SpaceEditor(Displayed):
 
     def _make_tools(self) -> tuple[list[Any], list[Any]]:
         """Return the two lines of tools above the rows."""
-        add = self._make_button("Add", self.add)
+        button = partial(make_button, refusal="⚠ Nothing was done", tell=self._tell, width=82)
+        add = button("Add", self.add)
         add.add_class("hpo-add")
-        self._undo = self._make_button("Undo", lambda: self._set_state(self.state.undo()))
-        self._redo = self._make_button("Redo", lambda: self._set_state(self.state.redo()))
+        self._undo = button("Undo", lambda: self._set_state(self.state.undo()))
+        self._redo = button("Redo", lambda: self._set_state(self.state.redo()))
         sources = [_FILE, *(f"preset {name}" for name in PRESETS)]
         if self.study is not None:
             sources.insert(1, _STUDY)
         self._source = make_field(Dropdown, "from", 210, options=sources)
-        load = self._make_button("Load", self.load, "loaded")
+        load = button("Load", self.load, refusal="⚠ Nothing was loaded")
 
         self._file = make_field(Text, "file", 330, value=str(self.path))
-        self._save = self._make_button("Save", self.save, "saved")
-        self._continue = self._make_button("Continue with this space", self.go_on, "changed")
-        self._continue.tooltip = "The study goes on under its name in this space"
-        self._continue.layout = {"width": "185px"}
+        self._save = button("Save", self.save, refusal="⚠ Nothing was saved")
+        self._continue = button(
+            "Continue with this space",
+            self.go_on,
+            refusal="⚠ Nothing was changed",
+            width=185,
+            tooltip="The study goes on under its name in this space",
+        )
         number = partial(make_field, BoundedIntText, min=1)
         n_trials = number("trials", 120, max=10**6, value=self.n_trials)
         workers = number("workers", 125, max=10**4, value=self.workers)
@@ -207,32 +211,11 @@ class SpaceEditor(Displayed):
             second.append(self._continue)
         return first, second
 
-    def _make_button(
-        self,
-        text: str,
-        action: Callable[[], None],
-        participle: str = "done",
-    ) -> Button:
-        """Return a button; an error of its action is told as "Nothing was <participle>"."""
-
-        @in_turn()
-        def on_click(_: object) -> None:
-            try:
-                action()
-            except (OSError, ValueError, StudyError) as error:
-                self._message = f"⚠ Nothing was {participle}: {error}"
-                self._show()
-
-        button = Button(description=text, layout={"width": "82px"})
-        button.on_click(on_click)
-        return button
-
     @in_turn()
     def _on_setting(self, name: str, change: dict[str, Any]) -> None:
         value = change["new"]
         setattr(self, name, user_path(value) if name == "path" else value)
-        self._message = ""
-        self._show()
+        self._tell("")
 
     @in_turn()
     def edit(self, row: int, field: str, text: str) -> None:
@@ -322,8 +305,7 @@ class SpaceEditor(Displayed):
         self._set_state(self.state)
         how = describe_going_on(self.study, "this space")
         saving = " The file does not have it yet." if describe_saving(space, self.path) else ""
-        self._message = f"{text} {how}{saving}"
-        self._show()
+        self._tell(f"{text} {how}{saving}")
 
     @in_turn()
     def load(self) -> None:
@@ -339,7 +321,11 @@ class SpaceEditor(Displayed):
 
     def _set_state(self, state: EditorState) -> None:
         self.state = state
-        self._message = ""
+        self._tell("")
+
+    def _tell(self, message: str) -> None:
+        """Bring the page to the state, with a message in place of the status."""
+        self._message = message
         self._show()
 
     def _focus(self, row: int, part: str) -> None:

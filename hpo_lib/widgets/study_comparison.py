@@ -127,10 +127,6 @@ class StudyComparison(Panel):
         self._offer(ticked)
         self.redraw()
 
-    @in_turn()
-    def _on_change(self, _: object) -> None:
-        self.redraw()
-
     def redraw(self) -> None:
         """Draw what is ticked."""
         try:

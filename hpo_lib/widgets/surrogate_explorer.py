@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import optuna
-from ipywidgets import Button, Dropdown, GridBox, HBox, Label, SelectionSlider
+from ipywidgets import Dropdown, GridBox, HBox, Label, SelectionSlider
 
 from hpo_lib.exceptions import SpaceError, StudyError
 from hpo_lib.plots.surrogate_slice import FittedStudy, fitted_study, plot_slice, slice_data
+from hpo_lib.space.parameters import ChoiceParameter, Parameter
 from hpo_lib.space.values import Configuration, Value
 from hpo_lib.study.background import change_space_of
 from hpo_lib.study.lease import lease_holder
@@ -24,18 +25,19 @@ from hpo_lib.trials import (
     study_space,
 )
 from hpo_lib.widgets.base import (
-    TWO_COLUMNS,
     Panel,
     describe_going_on,
+    make_button,
     make_field,
     make_lock,
-    make_slider,
-    slider_options,
 )
 from hpo_lib.widgets.front_end import escape_mathjax, in_turn
 
 # A value of None would leave the field blank.
 _NO_AXIS = ""
+
+# One step of a slider is a percent of the range.
+_GRID_POINTS = 101
 
 
 def queue_trial(study: optuna.Study, values: Mapping[str, Value]) -> Configuration:
@@ -140,29 +142,45 @@ class SurrogateExplorer(Panel):
         held = {parameter.name for parameter in study_space(self.study).held}
 
         for name in self._fitted.names:
-            options = slider_options(self._fitted.space[name])
-            self.sliders[name] = make_slider(SelectionSlider, name, options)
-            self.sliders[name].disabled = name in held
+            options = _slider_options(self._fitted.space[name])
+            self.sliders[name] = SelectionSlider(
+                options=options,
+                description=escape_mathjax(name),
+                disabled=name in held,
+                style={"description_width": "9.5rem"},
+                layout={"width": "98%"},
+            )
             self.locks[name] = make_lock(f"Hold {name}", locked=name in held)
 
         pairs = zip(self.sliders.values(), self.locks.values(), strict=True)
-        return GridBox([HBox(pair) for pair in pairs], layout=TWO_COLUMNS)
+        return GridBox([HBox(pair) for pair in pairs], layout={"grid_template_columns": "50% 50%"})
 
     def _make_buttons(self) -> HBox:
-        self.to_incumbent = Button(
-            description="Go to incumbent",
+        button = partial(make_button, tell=self._say, width=180)
+        self.to_incumbent = button(
+            "Go to incumbent",
+            self._show_incumbent,
+            "Not moved",
             tooltip="The best trial with the locked values; without one, the lowest prediction",
         )
-        self.refresh = Button(description="Fit again", tooltip="To all trials that have ended")
-        self.queue = Button(
-            description="Queue as next trial",
+        self.refresh = button(
+            "Fit again",
+            self._refit,
+            "Not fitted",
+            tooltip="To all trials that have ended",
+        )
+        self.queue = button(
+            "Queue as next trial",
+            self._queue_shown,
+            "Not queued",
             tooltip="Try the shown values next",
             button_style="primary",
         )
-        self.search = Button(
-            description="Search with these held",
+        self.search = button(
+            "Search with these held",
+            self._search_held,
+            "Not changed",
             tooltip="The study goes on under its name, with the locked values and no others",
-            layout={"width": "180px"},
         )
         return HBox(
             [
@@ -180,11 +198,6 @@ class SurrogateExplorer(Panel):
 
         for name, lock in self.locks.items():
             lock.observe(partial(self._on_lock, name), "value")
-
-        self.to_incumbent.on_click(self._show_incumbent)
-        self.refresh.on_click(self._refit)
-        self.queue.on_click(self._queue_shown)
-        self.search.on_click(self._search_held)
 
     @property
     def held(self) -> dict[str, Value]:
@@ -242,24 +255,22 @@ class SurrogateExplorer(Panel):
         """Return the locked values, and None for what is to vary."""
         return {name: self.held.get(name) for name in self.sliders}
 
-    @in_turn()
-    def _show_incumbent(self, _: object) -> None:
+    def _say(self, text: str) -> None:
+        self.status.value = escape_mathjax(text)
+
+    def _show_incumbent(self) -> None:
         """Move the sliders without a lock to the best configuration with the locked values."""
-        try:
-            best = incumbent_given(self.study, **self._given())
-            if best is not None:
-                configuration = best.configuration
-                text = f"Trial {best.number} is the best{self._with_held()}."
-            else:
-                found = best_given(self.study, **self._given())
-                configuration = found.configuration
-                text = f"No trial was made{self._with_held()}: the lowest prediction is shown."
-        except ValueError as error:
-            self.status.value = escape_mathjax(f"Not moved: {error}")
-            return
+        best = incumbent_given(self.study, **self._given())
+        if best is not None:
+            configuration = best.configuration
+            text = f"Trial {best.number} is the best{self._with_held()}."
+        else:
+            found = best_given(self.study, **self._given())
+            configuration = found.configuration
+            text = f"No trial was made{self._with_held()}: the lowest prediction is shown."
 
         self._move_to({**self._fitted.incumbent, **configuration, **self.held})
-        self.status.value = escape_mathjax(text)
+        self._say(text)
 
     def _with_held(self) -> str:
         """Return the locked values as the end of a clause; empty where there are none."""
@@ -275,55 +286,44 @@ class SurrogateExplorer(Panel):
         self._is_adjusting = True
         for name, slider in self.sliders.items():
             # It need not be one of the 101 points.
-            slider.options = slider_options(self._fitted.space[name], [values[name]])
+            slider.options = _slider_options(self._fitted.space[name], [values[name]])
             slider.value = values[name]
 
         self._is_adjusting = False
         self._on_change(None)
 
-    @in_turn()
-    def _refit(self, _: object) -> None:
+    def _refit(self) -> None:
         """Fit the surrogate to the trials that have completed by now."""
         self._fitted = _fit(self.study)
         self._on_change(None)
         n_trials = len(self._fitted.surrogate.model.X_)
-        self.status.value = f"Fitted to {n_trials} completed trials."
+        self._say(f"Fitted to {n_trials} completed trials.")
 
-    @in_turn()
-    def _queue_shown(self, _: object) -> None:
+    def _queue_shown(self) -> None:
         try:
             queue_trial(self.study, self._slider_values())
         except SpaceError as error:
-            text = f"Not queued: {error}. First search with these held."
-            self.status.value = escape_mathjax(text)
-            return
-        except StudyError as error:
-            self.status.value = escape_mathjax(f"Not queued: {error}")
-            return
+            message = f"{error}. First search with these held."
+            raise ValueError(message) from error
 
         text = "Queued: it is the first trial when the study goes on."
         if stop_reason(self.study) == "budget spent":
             n_trials = len(own_trials(self.study))
             text += f" Its budget is spent: give it more than {n_trials} trials."
-        self.status.value = text
+        self._say(text)
 
-    @in_turn()
-    def _search_held(self, _: object) -> None:
+    def _search_held(self) -> None:
         """Let the study go on with the locked values held, and no others."""
-        try:
-            if len(self.held) == len(self.sliders):
-                message = "a hyperparameter must be left to vary, and all are locked"
-                raise StudyError(message)
-            space = study_space(self.study).fix(**self._given())
-            changed = change_space_of(self.study, space)
-        except (StudyError, SpaceError) as error:
-            self.status.value = escape_mathjax(f"Not changed: {error}")
-            return
+        if len(self.held) == len(self.sliders):
+            message = "a hyperparameter must be left to vary, and all are locked"
+            raise StudyError(message)
+        space = study_space(self.study).fix(**self._given())
+        changed = change_space_of(self.study, space)
 
         is_new = changed.study_name != self.study.study_name
         self.study = changed
-        self._refit(None)
-        self.status.value = escape_mathjax(self._describe_search(is_new=is_new))
+        self._refit()
+        self._say(self._describe_search(is_new=is_new))
 
     def _describe_search(self, *, is_new: bool) -> str:
         """Return where the study is searched now, and how it goes on."""
@@ -342,3 +342,22 @@ def _fit(study: optuna.Study) -> FittedStudy:
     space = study_space(study)
     held = [parameter.name for parameter in space.held]
     return fitted_study(study, space=space.release(*held))
+
+
+def _slider_options(
+    parameter: Parameter,
+    extra: Sequence[Value] = (),
+) -> list[tuple[str, Any]]:
+    """Return the positions of a parameter's slider.
+
+    Args:
+        parameter: a choice has its options, a range 101 points of it.
+        extra: values of a range that are positions too.
+    """
+    # As steps of the prior: evenly in the logarithm where the scale is one.
+    values = parameter.grid_values(_GRID_POINTS)
+    if isinstance(parameter, ChoiceParameter):
+        return [(str(value), value) for value in values]
+
+    numbers = cast("set[float]", {*values, *extra})
+    return [(f"{number:.4g}", number) for number in sorted(numbers)]

@@ -28,7 +28,7 @@ from hpo_lib.trials import (
     study_name,
     write_note,
 )
-from hpo_lib.widgets.base import make_field
+from hpo_lib.widgets.base import make_button, make_field
 from hpo_lib.widgets.front_end import Page, frame_html, in_turn
 from hpo_lib.widgets.trial_view import TrialView
 
@@ -110,18 +110,11 @@ class TrialActions(VBox):
         tooltip: str,
         action: Callable[[optuna.Study], None],
     ) -> Button:
-        @in_turn()
-        def on_click(_: object) -> None:
-            if self._study is None:
-                return
-            try:
+        def act() -> None:
+            if self._study is not None:
                 action(self._study)
-            except (StudyError, ValueError) as error:
-                self._say(f"{text}: {error}")
 
-        button = Button(description=text, tooltip=tooltip, layout={"width": "110px"})
-        button.on_click(on_click)
-        return button
+        return make_button(text, act, text, self._say, tooltip=tooltip)
 
     def show(self, study: optuna.Study) -> None:
         """Act on a study, of which more trials may have ended than before."""

@@ -13,12 +13,12 @@ import numpy as np
 from anywidget import AnyWidget
 from traitlets import Bytes, Dict, Int, List
 
-from hpo_lib.formatting import format_number
+from hpo_lib.formatting import format_number, format_value
 from hpo_lib.plots.parameter_axes import unit_heights, unit_ticks
 from hpo_lib.plots.trials import trial_points
 from hpo_lib.space.parameters import ChoiceParameter, Parameter
 from hpo_lib.space.search_space import SearchSpace
-from hpo_lib.space.values import Configuration, Value
+from hpo_lib.space.values import Configuration
 from hpo_lib.trials import VALIDATION_ERROR, RecordedTrial
 from hpo_lib.widgets.front_end import in_turn
 
@@ -151,7 +151,7 @@ def describe_trial(trial: RecordedTrial) -> dict[str, Any]:
     return {
         "title": f"Trial {trial.number}: {trial.outcome}{value}, {seconds} s",
         "reason": trial.record.reason or (f"warm start from {source}" if source else ""),
-        "rows": [(name, _text(value)) for name, value in trial.configuration.items()],
+        "rows": [(name, format_value(v, 4)) for name, v in trial.configuration.items()],
         "log": _describe_run(trial),
         "curve": [error if math.isfinite(error) else None for error in errors],
         "value_name": VALIDATION_ERROR,
@@ -171,7 +171,3 @@ def _describe_run(trial: RecordedTrial) -> str:
     if record.traceback:
         lines.append(record.traceback)
     return "\n".join(lines)
-
-
-def _text(value: Value) -> str:
-    return format_number(value, 4) if isinstance(value, float) else str(value)

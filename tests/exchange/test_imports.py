@@ -278,6 +278,8 @@ def test_sources_that_are_none(tmp_path):
     with pytest.raises(DataError, match=r"(?s)must have a trial inside the space.*12 no value"):
         import_trials(sweep().assign(value="?"), SPACE, name="x")
     twice = pd.concat([sweep(), sweep()[["lr"]]], axis="columns")
-    with pytest.raises(DataError, match=r"different names, got \['lr'\]"):
-        import_trials(twice, SPACE, name="x")
+    twice.to_csv(tmp_path / "twice.csv", index=False)
+    for source in (twice, tmp_path / "twice.csv"):
+        with pytest.raises(DataError, match=r"different names, got \['lr'\]"):
+            import_trials(source, SPACE, name="x")
     assert not (tmp_path / "results").exists()

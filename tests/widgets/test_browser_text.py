@@ -10,10 +10,9 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 NAME = r"$lr$ \(x\) \begin{a}"
 CODE = f"""import ipywidgets
-from hpo_lib.widgets.base import make_slider
 from hpo_lib.widgets.front_end import escape_mathjax
 name = {NAME!r}
-slider = make_slider(ipywidgets.SelectionSlider, name, [("one", 1)])
+slider = ipywidgets.SelectionSlider(options=[("one", 1)], description=escape_mathjax(name))
 label = ipywidgets.Label(escape_mathjax(f"label {{name}}"))
 ipywidgets.VBox([slider, label, ipywidgets.Label("typeset $y$")])"""
 

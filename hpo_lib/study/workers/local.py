@@ -16,7 +16,7 @@ from typing import Any
 
 from hpo_lib.checks import check_positive, check_whole
 from hpo_lib.exceptions import StudyError
-from hpo_lib.objective import CURVES, Objective, Segment, SegmentResult
+from hpo_lib.objective import Objective, Segment, SegmentResult
 from hpo_lib.processes.guard import ProcessGuard
 from hpo_lib.space.values import Configuration
 from hpo_lib.study.workers.base import Began, Evaluation, Failure
@@ -249,12 +249,8 @@ def _decode_answer(answer: bytes, worker: str) -> Evaluation:
         raise StudyError(message)
 
     outcome: dict[str, Any] = content["outcome"]
-    if "reason" in outcome:
-        result = Failure(**outcome)
-    else:
-        curves = {name: tuple(outcome.pop(name)) for name in CURVES}
-        result = SegmentResult(**curves, **outcome)
-
+    is_failure = "reason" in outcome
+    result = Failure(**outcome) if is_failure else SegmentResult.from_dict(outcome)
     return Evaluation(result, worker, content["started"], content["finished"])
 
 
