@@ -34,6 +34,7 @@ from hpo_lib.samplers.observations import (
     subsample_training_set,
     tie_break_margin,
 )
+from hpo_lib.samplers.optuna_samplers import choose_by_tpe
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration
 
@@ -41,6 +42,7 @@ _N_INCUMBENTS = 5
 _REFIT_UP_TO = 60
 _AVERAGE_UP_TO = 30
 _N_DRAWS = 8
+_MIN_FOR_TPE = 10
 _PRIOR_WEIGHT = 3.0
 """Beta of Hvarfner et al. (2022)."""
 
@@ -81,6 +83,9 @@ class BayesSampler(GPSamplerBase):
     As soon as trials are pruned, the fidelity is one more input of the model, after Klein et al.
     (2017, "Fast Bayesian optimization of machine learning hyperparameters on large datasets"):
     it is fitted to intermediate values, too, and predicts full trainings alone.
+
+    Where the last value is exactly that of an earlier trial, as on the plateaus of a decision
+    tree, about every other choice is that of Optuna's TPE.
 
     Failed trials have no value. A model of the probability to succeed is fitted to which trials
     failed, and multiplied into the acquisition function: see `FeasibilityModel`.
@@ -198,6 +203,12 @@ class BayesSampler(GPSamplerBase):
         observations: Observations,
         rng: np.random.Generator,
     ) -> Point:
+        # On a plateau the model has no slope to follow: it takes turns with TPE.
+        if _is_on_plateau(observations) and rng.random() < 0.5:
+            point = choose_by_tpe(encoder, observations, rng)
+            if point not in observations.tried:
+                return point
+
         model, training_set = self._fit(encoder, observations)
 
         # Value to improve on: the lowest mean of a full training.
@@ -350,6 +361,12 @@ class BayesSampler(GPSamplerBase):
             return super()._initial_point(encoder, index, observations)
         rng = np.random.default_rng([self._seed, index])
         return prior.sample(rng)
+
+
+def _is_on_plateau(observations: Observations) -> bool:
+    """Return whether the last full training has exactly the value of an earlier one."""
+    values = [one.value for one in observations.full_trainings]
+    return len(values) >= _MIN_FOR_TPE and values[-1] in values[:-1]
 
 
 def _is_contradicted(observations: Observations, predicted: Array) -> bool:

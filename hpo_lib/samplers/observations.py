@@ -105,6 +105,11 @@ class Observations:
         """Mask of the observations of warm-start trials, shape (n,)."""
         return np.array([observation.task == 0 for observation in self.observed], bool)
 
+    @property
+    def full_trainings(self) -> list[Observation]:
+        """Observations of full trainings of the study's own, in the order of their trials."""
+        return [one for one in self.observed if one.fidelity == one.task == 1]
+
     def without_warm_start(self) -> Observations:
         """Return the study's own observations; the points of the others stay tried."""
         own = [observation for observation in self.observed if observation.task == 1]

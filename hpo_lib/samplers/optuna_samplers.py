@@ -14,11 +14,11 @@ import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, create_trial
 
 from hpo_lib.checks import check_whole
 from hpo_lib.samplers.encoding import Encoder, Point
-from hpo_lib.samplers.observations import choice_seed, final_values
+from hpo_lib.samplers.observations import Observations, choice_seed, final_values
 from hpo_lib.samplers.simple import SpaceSampler
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration
@@ -105,6 +105,54 @@ def make_tpe_sampler(
         partial(TPESampler, multivariate=True, constant_liar=True),
         seed,
     )
+
+
+def choose_by_tpe(
+    encoder: Encoder,
+    observations: Observations,
+    rng: np.random.Generator,
+) -> Point:
+    """Return the choice of Optuna's TPE for what a sampler observed; it may have been tried.
+
+    Failed and pending points count as bad ones.
+
+    Args:
+        encoder: encoder of the search space.
+        observations: full trainings, at least one.
+        rng: random numbers.
+    """
+    known = [(one.point, one.value) for one in observations.full_trainings]
+    worst = max(value for _, value in known)
+    for point in (*observations.failed, *observations.pending):
+        known.append((point, worst))
+
+    # A study in memory, without the message about its creation.
+    sampler = TPESampler(
+        n_startup_trials=0,
+        multivariate=True,
+        seed=int(rng.integers(2**31)),
+    )
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=sampler)
+    optuna.logging.set_verbosity(verbosity)
+
+    # Inactive parameters have their defaults in a point.
+    distributions = {axis.name: axis.distribution for axis in encoder.axes}
+    for point, value in known:
+        numbers = zip(encoder.axes, point, strict=True)
+        params = {axis.name: axis.from_number(number) for axis, number in numbers}
+        trial = create_trial(
+            params=params,
+            distributions=distributions,
+            value=value,
+        )
+        study.add_trial(trial)
+
+    chosen = study.ask(distributions).params
+    numbers = [axis.to_number(chosen[axis.name]) for axis in encoder.axes]
+    imputed = encoder.impute(np.array([numbers]))
+    return tuple(imputed[0].tolist())
 
 
 def make_genetic_sampler(

@@ -12,13 +12,16 @@ from threadpoolctl import threadpool_limits
 
 from hpo_lib.samplers import bayes
 from hpo_lib.samplers.bayes import BayesSampler
+from hpo_lib.samplers.encoding import Encoder
 from hpo_lib.samplers.gp_sampler_base import INITIAL_POINT_GENERATORS
 from hpo_lib.samplers.observations import (
+    collect_observations,
     intermediate_observations,
     rung_thresholds,
     subsample_training_set,
     tie_break_margin,
 )
+from hpo_lib.samplers.optuna_samplers import choose_by_tpe
 from hpo_lib.samplers.simple import RandomSampler
 from hpo_lib.samplers.skopt_sampler import SkoptSampler
 from hpo_lib.samplers.surrogate import fit_surrogate
@@ -713,6 +716,33 @@ def test_rounding_makes_no_step():
 def test_the_search_leaves_a_plateau():
     plateau = [(0.3, 0.2), (0.4, 0.2), (0.45, 0.2), (0.6, 0.4), (0.9, 0.6), (0.02, 0.4)]
     assert not 0.3 <= next_x(line_study(*plateau)) <= 0.45
+
+
+@pytest.mark.parametrize(("last", "n_least", "n_most"), [(0.5, 5, 15), (0.51, 0, 0)])
+def test_on_a_plateau_every_other_choice_is_that_of_tpe(monkeypatch, last, n_least, n_most):
+    asked = []
+    monkeypatch.setattr(bayes, "choose_by_tpe", lambda *known: asked.append(known) or (0.77,))
+
+    tried = [(0.05 * i, 0.5 + 0.1 * (i % 3)) for i in range(11)]
+    choices = []
+    for seed in range(20):
+        study = line_study(*tried, (0.9, last))
+        study.sampler = BayesSampler(seed, LINE)
+        choices.append(LINE.suggest(study.ask())["x"])
+    assert n_least <= len(asked) <= n_most
+    assert choices.count(0.77) == len(asked)
+
+
+def test_tpe_chooses_among_good_points_and_knows_conditions():
+    encoder = Encoder(TOY_SPACE.distributions(), TOY_SPACE)
+    study = search(BayesSampler(0, TOY_SPACE, 30), TOY_SPACE, bowl, 30)
+    observations = collect_observations(recorded_trials(study), encoder, 1.0)
+
+    rng = np.random.default_rng(0)
+    points = [choose_by_tpe(encoder, observations, rng) for _ in range(20)]
+    assert all(map(encoder.is_reachable, points))
+    chosen = [TOY_SPACE.complete(encoder.decode(point)) for point in points]
+    assert statistics.median(map(bowl, chosen)) < np.quantile(observations.values, 0.25)
 
 
 @pytest.mark.parametrize("seed", range(4))
