@@ -19,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 
-from hpo_lib.checks import check_whole
+from hpo_lib.checks import check_different, check_whole
 from hpo_lib.exceptions import DataError
 from hpo_lib.files import atomic_write_text
 from hpo_lib.formatting import format_changes
@@ -82,7 +82,8 @@ def train_final(
         >>> frame["seed"].tolist()
         [0, 1]
     """
-    seeds = _check_seeds(seeds)
+    seeds = [check_whole("seeds", seed, 0) for seed in seeds]
+    check_different("seeds", seeds)
     check_whole("workers", workers, 1)
     if not re.fullmatch(r"[\w-]+", label):
         message = f"label must be letters, digits, - and _, got {label!r}"
@@ -204,15 +205,6 @@ def _test_part(objective: TrainingObjective, test: Any) -> Part:
     rule = "test must be given for images of your own, and for those alone"
     message = f"{rule}, got {type(test).__name__} for {type(data).__name__}"
     raise DataError(message)
-
-
-def _check_seeds(seeds: Sequence[int]) -> list[int]:
-    """Return the seeds as Python's integers; refuse none, and the same one twice."""
-    checked = [check_whole("seeds", seed, 0) for seed in seeds]
-    if not checked or len(set(checked)) < len(checked):
-        message = f"seeds must be at least one and all different, got {checked}"
-        raise ValueError(message)
-    return checked
 
 
 def _train_seed(
