@@ -265,7 +265,7 @@ def _read_records(place: Path) -> list[dict[str, Any]]:
         return []
     try:
         records = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         message = f"{file} is damaged, each line must be JSON: {error}"
         raise DataError(message) from error
     return [
