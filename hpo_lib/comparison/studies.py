@@ -22,8 +22,13 @@ from hpo_lib.trials import StudyRecord, study_name, study_space
 Grouped = dict[str, list[optuna.Study]]
 """Studies of each label, which differ in their seed alone."""
 
-Studies = Mapping[str, optuna.Study | Sequence[optuna.Study]] | Sequence[optuna.Study] | Storage
-"""Studies by label, a list of them, or a storage or folder that holds them."""
+Studies = (
+    optuna.Study
+    | Sequence[optuna.Study]
+    | Mapping[str, optuna.Study | Sequence[optuna.Study]]
+    | Storage
+)
+"""A study, a list of them, studies by label, or a storage or folder that holds them."""
 
 _SEED = re.compile(r"[\W_]*(seed[\W_]*)?\d+$")
 """End of a name that tells the seeds of one strategy apart."""
@@ -40,9 +45,9 @@ def compare_studies(studies: Studies) -> pd.DataFrame:
     order of their seeds.
 
     Args:
-        studies: by its label a study, or several that differ in their seed alone; a list of
-            studies; a storage, as in `run_study`, or a folder with SQLite files. The first ones
-            of all labels are paired, then the second ones, and so on.
+        studies: by its label a study, or several that differ in their seed alone; one study, or
+            a list of them; a storage, as in `run_study`, or a folder with SQLite files. The first
+            ones of all labels are paired, then the second ones, and so on.
 
     Returns:
         The rows that `compare` returns, with the label as the strategy. Trials that still run

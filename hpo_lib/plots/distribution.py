@@ -36,7 +36,7 @@ from hpo_lib.plots.style import (
 )
 from hpo_lib.plots.trials import Points, points_data, spread_positions
 from hpo_lib.space.values import Configuration
-from hpo_lib.trials import recorded_trials, sort_by_value, study_name, value_name
+from hpo_lib.trials import recorded_trials, sort_by_value, value_name
 
 Cost = Callable[[Configuration], float]
 """Returns the cost of a configuration, such as the number of a network's weights."""
@@ -76,14 +76,12 @@ class Pareto(NamedTuple):
     value_name: str
 
 
-def edf_data(source: optuna.Study | pd.DataFrame | Studies) -> Distribution:
+def edf_data(source: pd.DataFrame | Studies) -> Distribution:
     """Return the values of all trials of each study, failed and pruned ones included.
 
     Args:
-        source: a study, what `compare_studies` takes, or the frame of a comparison.
+        source: a study, what else `compare_studies` takes, or the frame of a comparison.
     """
-    if isinstance(source, optuna.Study):
-        source = {study_name(source): source}
     frame = source if isinstance(source, pd.DataFrame) else compare_studies(source)
 
     values: dict[str, FloatArray] = {}
@@ -94,7 +92,7 @@ def edf_data(source: optuna.Study | pd.DataFrame | Studies) -> Distribution:
 
 
 def plot_edf(
-    source: optuna.Study | pd.DataFrame | Studies | Distribution,
+    source: pd.DataFrame | Studies | Distribution,
     ax: Axes | None = None,
 ) -> Axes:
     """Draw the empirical distribution of values: the share of trials at or below each value.
