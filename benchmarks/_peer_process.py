@@ -107,6 +107,7 @@ def search_in_own_python(
     seed: int,
     n_trials: int,
     budget: int | None = None,
+    **more: Any,
 ) -> None:
     """Search for the configuration with the least value.
 
@@ -117,6 +118,7 @@ def search_in_own_python(
         seed: of the search.
         n_trials: full trainings that the search may plan for.
         budget: epochs of a full training; None where there is no choice of epochs.
+        more: what this search takes beside, as JSON.
     """
 
     def with_types(configuration: Configuration, epochs: int | None) -> float | None:
@@ -129,6 +131,7 @@ def search_in_own_python(
         "seed": seed,
         "n_trials": n_trials,
         "budget": budget,
+        **more,
     }
     process_of(search.partition("/")[0]).search(task, with_types)
 

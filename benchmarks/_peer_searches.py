@@ -179,6 +179,62 @@ def run_ax_quality(space: Space, seed: int, n_trials: int, budget: int | None) -
             client.complete_trial(index, {"error": evaluate(configuration)})
 
 
+def run_ax_transfer(
+    space: Space,
+    seed: int,
+    n_trials: int,
+    budget: int | None,
+    earlier: list[tuple[Configuration, float]],
+) -> None:
+    """Ax's transfer learning: one model of an earlier experiment and of this one.
+
+    The model needs a trial of this one, for which a Sobol point is taken.
+    """
+    import logging
+
+    import torch
+    from ax.adapter.registry import Generators
+    from ax.adapter.transfer_learning.adapter import TL_EXP  # which makes `BOTL` known
+    from ax.core.auxiliary_source import AuxiliarySource
+    from ax.service.ax_client import AxClient, ObjectiveProperties
+
+    logging.disable(logging.WARNING)  # its loggers have levels of their own
+    torch.set_num_threads(1)
+    parameters: list[dict[str, Any]] = []
+    for one in space:
+        if one["type"] == "choice":
+            values = {"values": one["options"], "is_ordered": False, "sort_values": False}
+            kind = {"type": "choice", "value_type": "str", **values}
+        else:
+            bounds = [one["low"], one["high"]]
+            kind = {"type": "range", "value_type": one["type"], "bounds": bounds}
+            kind["log_scale"] = one["log"]
+        parameters.append({"name": one["name"], **kind})
+
+    def client_of(name: str) -> AxClient:
+        client = AxClient(random_seed=seed, verbose_logging=False)
+        objectives = {"error": ObjectiveProperties(minimize=True)}
+        client.create_experiment(name=name, parameters=parameters, objectives=objectives)
+        return client
+
+    source = client_of("earlier")
+    for configuration, value in earlier:
+        _, index = source.attach_trial(configuration)
+        source.complete_trial(index, {"error": (value, 0.0)})
+
+    client = client_of("own")
+    experiment = client.experiment
+    experiment.add_auxiliary_experiment(TL_EXP, AuxiliarySource(source.experiment))
+    for number in range(n_trials):
+        if number == 0:
+            generator = Generators.SOBOL(experiment=experiment, seed=seed)
+        else:
+            generator = Generators.BOTL(experiment=experiment, data=experiment.lookup_data())
+        configuration = generator.gen(1).arms[0].parameters
+        _, index = client.attach_trial(configuration)
+        client.complete_trial(index, {"error": (evaluate(configuration), 0.0)})
+
+
 def config_space(space: Space, seed: int) -> Any:
     """Return the space as ConfigSpace writes it."""
     from ConfigSpace import Categorical, ConfigurationSpace, Float, Integer
@@ -290,8 +346,9 @@ def run_openbox(space: Space, seed: int, n_trials: int, budget: int | None) -> N
     optimizer.run()
 
 
-SEARCHES: dict[str, Callable[[Space, int, int, int | None], None]] = {
+SEARCHES: dict[str, Callable[..., None]] = {
     "ax/quality": run_ax_quality,
+    "ax/transfer": run_ax_transfer,
     "dehb": run_dehb,
     "hebo": run_hebo,
     "neps": run_neps,

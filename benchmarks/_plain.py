@@ -107,6 +107,8 @@ class Plain:
                 if isinstance(child, nn.Dropout):
                     setattr(module, name, nn.Dropout(child.p))
         self.optimizer = make_optimizer(config, self.model, torch.device("meta"))  # not fused
+        # Filters under Muon and the biases of batch norms have rates of their own.
+        self.scales = [group["lr"] / config.lr for group in self.optimizer.param_groups]
         self.average = make_average(config, self.model)
         self.loss = make_loss(config)
         self.step = 0
@@ -118,8 +120,9 @@ class Plain:
         self.images.augment(make_augmentation(self.config, self.part, self.done))
         self.model.train()
         for images, labels in self.loader:
-            for group in self.optimizer.param_groups:
-                group["lr"] = learning_rate(self.config, self.step, len(self.loader))
+            rate = learning_rate(self.config, self.step, len(self.loader))
+            for group, scale in zip(self.optimizer.param_groups, self.scales, strict=True):
+                group["lr"] = rate * scale
             self.optimizer.zero_grad()
             loss = self.loss(self.model(images), labels)
             loss.backward()

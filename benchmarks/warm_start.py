@@ -4,7 +4,8 @@ The warm-start trials are 30 random ones of an earlier study: the true ones, wro
 the worst configurations have the best values, or irrelevant ones with shuffled values. A prior has
 the standard deviation 0.2 for every parameter, around the best of 1,000 random configurations or
 around the worst. Printed is the mean normalised regret (0 best known, 1 median) after so many
-trials of the study's own. It takes `pip install -e .[bench]`.
+trials of the study's own. It takes `pip install -e .[bench]`. Ax's transfer learning, which is run
+with `--ax-seeds`, lives in a Python of its own (`_peer_process.py`).
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ import numpy as np
 import optuna
 import pandas as pd
 from _kept import run_missing
+from _peer_process import search_in_own_python
 from _tasks import Task, load_tasks
 
 from hpo_lib.samplers.bayes import BayesSampler
 from hpo_lib.space.search_space import SearchSpace
+from hpo_lib.space.values import Configuration
 
 N_TRIALS = 20
 BUDGETS = (5, 10, 20)
@@ -58,7 +61,31 @@ def search(task: Task, sampler: BayesSampler, earlier: Trials) -> list[float]:
         trial = study.ask()
         values.append(task.function(task.space.suggest(trial)))
         study.tell(trial, values[-1])
+    return regrets(task, values)
+
+
+def regrets(task: Task, values: list[float]) -> list[float]:
+    """Return the regret of the best value so far."""
     return [round(task.regret(value), 5) for value in np.minimum.accumulate(values)]
+
+
+def search_with_ax(task: Task, seed: int, earlier: Trials) -> list[float]:
+    """Return the regret after each trial of Ax, which transfers from earlier ones."""
+    values: list[float] = []
+
+    def evaluate(configuration: Configuration, epochs: int | None) -> float:
+        values.append(task.function(configuration))
+        return values[-1]
+
+    search_in_own_python(
+        "ax/transfer",
+        task.space,
+        evaluate,
+        seed,
+        N_TRIALS,
+        earlier=earlier,
+    )
+    return regrets(task, values)
 
 
 def reverse(values: list[float], seed: int) -> list[float]:
@@ -75,6 +102,8 @@ def shuffle(values: list[float], seed: int) -> list[float]:
 
 def with_warm_start(
     change: Callable[[list[float], int], list[float]] | None = None,
+    *,
+    by_ax: bool = False,
 ) -> Callable[[Task, int], list[float]]:
     """Return a side that takes 30 earlier trials, whose values may be changed."""
 
@@ -83,6 +112,8 @@ def with_warm_start(
         if change is not None:
             changed = change([value for _, value in trials], seed)
             trials = [(one, value) for (one, _), value in zip(trials, changed, strict=True)]
+        if by_ax:
+            return search_with_ax(task, seed, trials)
         return search(task, BayesSampler(seed, task.space), trials)
 
     return run
@@ -111,6 +142,11 @@ SIDES: dict[str, Callable[[Task, int], list[float]]] = {
     "right prior": with_prior(min),
     "wrong prior": with_prior(max),
 }
+AX_SIDES = {
+    "Ax, right evidence": with_warm_start(by_ax=True),
+    "Ax, wrong evidence": with_warm_start(reverse, by_ax=True),
+    "Ax, irrelevant evidence": with_warm_start(shuffle, by_ax=True),
+}
 
 
 TASKS: dict[str, Task] = {}
@@ -119,7 +155,7 @@ TASKS: dict[str, Task] = {}
 
 def run_one(side: str, name: str, seed: int) -> list[float]:
     """Return the regret after each trial."""
-    return SIDES[side](TASKS[name], seed)
+    return (SIDES | AX_SIDES)[side](TASKS[name], seed)
 
 
 def main() -> None:
@@ -130,6 +166,7 @@ def main() -> None:
     parser.add_argument("--known", default="results/reference/sample_efficiency/tasks.json")
     parser.add_argument("--tasks", nargs="*", default=["HPOLib", "NASBench201", "tree"])
     parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--ax-seeds", type=int, default=0, help="of Ax's transfer learning")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--again", action="store_true", help="forget earlier runs")
     parser.add_argument("--quick", action="store_true", help="one task, one seed")
@@ -149,10 +186,17 @@ def main() -> None:
         for name in TASKS
         for side in SIDES
     }
+    wanted |= {
+        f"{side}#{name}#{seed}": (side, name, seed)
+        for seed in range(arguments.ax_seeds)
+        for name in TASKS
+        for side in AX_SIDES
+    }
     done = run_missing(arguments.raw, wanted, run_one, arguments.jobs)
     rows = [(*key.split("#"), *(curve[n - 1] for n in BUDGETS)) for key, curve in done.items()]
     frame = pd.DataFrame(rows, columns=["side", "task", "seed", *map(str, BUDGETS)])
-    means = frame.groupby("side")[[*map(str, BUDGETS)]].mean().reindex(list(SIDES))
+    sides = [side for side in (*SIDES, *AX_SIDES) if side in set(frame["side"])]
+    means = frame.groupby("side")[[*map(str, BUDGETS)]].mean().reindex(sides)
     print(means.assign(runs=frame.groupby("side").size()).round(4).to_string())
     print(json.dumps({str(side): row.round(5).to_dict() for side, row in means.iterrows()}))
 

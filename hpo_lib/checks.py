@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any, SupportsIndex
@@ -47,6 +47,21 @@ def check_member(name: str, value: str, allowed: Iterable[str]) -> None:
     known = tuple(allowed)
     if value not in known:
         message = f"{name} must be one of {', '.join(known)}, got {value!r}"
+        raise ValueError(message)
+
+
+def check_different(name: str, values: Sequence[Any]) -> None:
+    """Refuse no values at all, and the same one twice.
+
+    Args:
+        name: name of the argument, for the message.
+        values: its values.
+
+    Raises:
+        ValueError: there are none, or two are equal.
+    """
+    if not values or len(set(values)) < len(values):
+        message = f"{name} must be at least one and all different, got {list(values)}"
         raise ValueError(message)
 
 

@@ -112,7 +112,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         message = f"{path} is damaged, it must be JSON: {error}"
         raise DataError(message) from error
     if not isinstance(content, dict):

@@ -62,14 +62,9 @@ class AblationPath:
         return self.steps[0].mean - self.steps[-1].mean
 
     @property
-    def gain_std(self) -> float:
-        """Return the standard deviation of the gain, errors of both ends being independent."""
-        return math.hypot(self.steps[0].std, self.steps[-1].std)
-
-    @property
     def gain_half(self) -> float:
-        """Return half the width of the 95 % interval of the gain."""
-        return 1.96 * self.gain_std
+        """Return half the width of the 95 % interval of the gain; errors are independent."""
+        return 1.96 * math.hypot(self.steps[0].std, self.steps[-1].std)
 
     @property
     def n_needed(self) -> int:

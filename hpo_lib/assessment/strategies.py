@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pandas as pd
 
 from hpo_lib.assessment.evidence import join
 from hpo_lib.assessment.finding import Finding, Status
-from hpo_lib.comparison.hypothesis_tests import LEVEL, MAX_SEEDS, format_p, separations
+from hpo_lib.comparison.hypothesis_tests import LEVEL, describe_need, format_p, separations
 from hpo_lib.formatting import count
 
 _TOPIC = "Which strategies differ?"
@@ -36,10 +35,8 @@ def strategies_finding(comparison: pd.DataFrame) -> Finding:
             better, worse = (a, b) if pair["effect"] < 0 else (b, a)
             separated.append(f"{better} ends below {worse} ({format_p(pair['p'])})")
         else:
-            needed = pair["seeds_needed"]
-            is_few = math.isfinite(needed)
-            more = f"about {needed:.0f}" if is_few else f"more than {MAX_SEEDS:,}"
-            others.append(f"{a} and {b} ({format_p(pair['p'])}; it would take {more})")
+            need = describe_need(pair)
+            others.append(f"{a} and {b} ({format_p(pair['p'])}; it would take {need})")
         pairs.append({str(key): value for key, value in pair.items()})
 
     n_seeds = min(pair["n_seeds"] for pair in pairs)

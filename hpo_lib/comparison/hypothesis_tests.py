@@ -298,7 +298,7 @@ def _strategy_verdict(name: object, pairs: Sequence[Mapping[Any, Any]]) -> str:
         other = pair["b"] if name == pair["a"] else pair["a"]
         is_below = (pair["effect"] < 0) == (name == pair["a"])
         if pair["p"] > LEVEL:
-            unclear.append(f"{other} ({format_p(pair['p'])}; {_describe_need(pair)})")
+            unclear.append(f"{other} ({format_p(pair['p'])}; {describe_need(pair)})")
         elif is_below:
             beaten.append(f"{other} ({format_p(pair['p'])})")
 
@@ -324,11 +324,11 @@ def _pair_verdict(pair: Mapping[Any, Any], budget: str) -> str:
         text += f", whatever they had shown ({smallest}, here p = {p:.2f})"
     else:
         text += f" (p = {p:.2f})"
-    return f"{text}; it would take {_describe_need(pair)}."
+    return f"{text}; it would take {describe_need(pair)}."
 
 
-def _describe_need(pair: Mapping[Any, Any]) -> str:
-    """Return how many seeds would separate a pair."""
+def describe_need(pair: Mapping[Any, Any]) -> str:
+    """Return how many seeds would separate a pair, a row of `separations`."""
     needed = pair["seeds_needed"]
     is_few = math.isfinite(needed)
     return f"about {needed:.0f} seeds" if is_few else f"more than {MAX_SEEDS:,} seeds"

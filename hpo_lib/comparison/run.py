@@ -15,7 +15,7 @@ import optuna
 import pandas as pd
 from optuna.samplers import BaseSampler
 
-from hpo_lib.checks import check_name, check_whole
+from hpo_lib.checks import check_different, check_name, check_whole
 from hpo_lib.comparison.hypothesis_tests import pairs_of
 from hpo_lib.comparison.statistics import within
 from hpo_lib.comparison.surrogate_benchmark import SurrogateObjective
@@ -291,10 +291,10 @@ def _labelled(
     seeds: Sequence[int],
 ) -> dict[str, str | MakeSampler]:
     """Return the strategies by their labels; refuse what cannot be compared."""
-    _check_different("strategies", list(strategies))
+    check_different("strategies", list(strategies))
     if not isinstance(strategies, Mapping):
         strategies = {strategy: strategy for strategy in strategies}
-    _check_different("seeds", list(seeds))
+    check_different("seeds", seeds)
     for label, strategy in strategies.items():
         if isinstance(strategy, str):
             find_strategy(strategy)
@@ -334,9 +334,3 @@ def check_strategies(strategies: Sequence[str], baseline: str | None = None) -> 
     """
     _labelled(strategies, [0])
     pairs_of(strategies, baseline)
-
-
-def _check_different(name: str, values: list[Any]) -> None:
-    if not values or len(set(values)) < len(values):
-        message = f"{name} must be at least one and all different, got {values}"
-        raise ValueError(message)

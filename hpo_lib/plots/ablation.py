@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 
 from hpo_lib.assessment.ablation import AblationPath, ablation_path
 from hpo_lib.assessment.evidence import join
+from hpo_lib.formatting import count
 from hpo_lib.plots.study import importance_data
 from hpo_lib.plots.style import BLUE, label, one_axes
 from hpo_lib.space.values import Configuration
@@ -57,12 +58,9 @@ def plot_ablation(
     ax.set_yticks(rows, names)
     ax.invert_yaxis()
     ax.set(xlabel=f"predicted {path.value_name}", ylabel="changed so far, from the top")
-    changes = "change" if path.n_needed == 1 else f"{path.n_needed} changes"
-    verb = "earns" if path.n_needed == 1 else "earn"
-    ax.set_title(
-        f"the {changes} above the dotted line {verb} {path.share:.0%} of the predicted gain",
-        fontsize=10,
-    )
+    changes = count(path.n_needed, "change")
+    title = f"{changes} above the dotted line: {path.share:.0%} of the predicted gain"
+    ax.set_title(title, fontsize=10)
     return ax
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
-from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator
+from matplotlib.ticker import FixedLocator, Locator, LogLocator, MaxNLocator
 
 from hpo_lib.plots.style import BLUE, FloatArray, Side, label, log_ticks, name_ticks
-from hpo_lib.space.parameters import ChoiceParameter, IntParameter, Parameter
+from hpo_lib.space.parameters import ChoiceParameter, FloatParameter, IntParameter, Parameter
 from hpo_lib.space.values import Value
 
 
@@ -59,11 +59,7 @@ def unit_ticks(parameter: Parameter) -> list[tuple[float, str]]:
         texts = [label(option, 12) for option in parameter.options]
     else:
         low, high = parameter.low, parameter.high
-        locator = MaxNLocator(5, integer=isinstance(parameter, IntParameter))
-        if parameter.log:
-            locator = LogLocator()
-        elif is_discrete(parameter):
-            locator = FixedLocator(parameter.grid_values(6))
+        locator = LogLocator() if parameter.log else _linear_locator(parameter, 5)
         ticks = np.asarray(locator.tick_values(low, high), dtype=float)
         ticks = ticks[(low <= ticks) & (ticks <= high)]
         # A range within one decade may have no power of ten.
@@ -79,6 +75,13 @@ def is_discrete(parameter: Parameter) -> bool:
     if isinstance(parameter, ChoiceParameter):
         return True
     return parameter.count is not None and parameter.count <= 6 and not parameter.log
+
+
+def _linear_locator(parameter: FloatParameter | IntParameter, n: int) -> Locator:
+    """Return what places a tick at each value where these are few, else about n of them."""
+    if is_discrete(parameter):
+        return FixedLocator(parameter.grid_values(6))
+    return MaxNLocator(n, integer=isinstance(parameter, IntParameter))
 
 
 def parameter_axis(
@@ -109,13 +112,12 @@ def parameter_axis(
     if parameter.log:
         ax.set(**{f"{side}scale": "log"})
         log_ticks(axis, high / low)
-    elif is_discrete(parameter):
+    else:
+        axis.set_major_locator(_linear_locator(parameter, 4))
+    if is_discrete(parameter):
         # Few values: a tick at each, in the middle of its share of the axis.
         half = (parameter.step or 0) / 2
         limits = (low - half, high + half)
-        axis.set_major_locator(FixedLocator(parameter.grid_values(6)))
-    else:
-        axis.set_major_locator(MaxNLocator(4, integer=isinstance(parameter, IntParameter)))
 
     ax.set(**{f"{side}lim": limits})
 

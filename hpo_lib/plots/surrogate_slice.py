@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -135,7 +136,7 @@ def fitted_study(
 
     encoder = surrogate.encoder
     # A trial of another program may lie outside the space.
-    inside = [trial for trial in trials if trial.is_inside]
+    inside = filter(attrgetter("is_inside"), trials)
     shown = [trial for trial in inside if encoder.encode(trial.configuration) is not None]
     rows = encoder.points([trial.configuration for trial in shown])
 

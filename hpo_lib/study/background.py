@@ -19,7 +19,7 @@ from hpo_lib.loop import as_objective
 from hpo_lib.objective import Objective, Segment
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration, Value
-from hpo_lib.study.catalog import newest_version, open_study, study_storage
+from hpo_lib.study.catalog import check_not_superseded, newest_version, open_study, study_storage
 from hpo_lib.study.lease import LEASE_SECONDS
 from hpo_lib.study.run import run_study
 from hpo_lib.study.steering.versions import change_space
@@ -27,7 +27,7 @@ from hpo_lib.study.storage import Storage, read_storage, resolve_storage, storag
 from hpo_lib.study.workers.base import Evaluation, TimedWorkers, Workers
 from hpo_lib.study.workers.factory import check_sendable, make_workers
 from hpo_lib.study.workers.local import LocalWorkers
-from hpo_lib.trials import StudyRecord, is_superseded, study_name, study_space
+from hpo_lib.trials import StudyRecord, study_name, study_space
 
 State = Literal["not started", "running", "paused", "stopping", "stopped", "failed", "finished"]
 
@@ -268,7 +268,7 @@ class BackgroundStudy:
                 workers=pausable,
             )
         finally:
-            pausable.close_ours()
+            pausable.close(all_of_them=False)
 
 
 def background_study(name: str, storage: Storage | None = None) -> BackgroundStudy | None:
@@ -297,10 +297,7 @@ def change_space_of(
     Raises:
         StudyError: it went on in another version, or another process writes it.
     """
-    if is_superseded(study):
-        message = f"study {study_name(study)!r} has gone on in another version: open that"
-        raise StudyError(message)
-
+    check_not_superseded(study)
     name = study_name(study)
     storage = study_storage(study)
     running = background_study(name, storage)
@@ -418,13 +415,9 @@ class _PausableWorkers:
                 if workers is not self.kept:
                     workers.close()
 
-    def close(self) -> None:
+    def close(self, *, all_of_them: bool = True) -> None:
         for workers in (self.workers, *self._replaced):
-            workers.close()
-
-    def close_ours(self) -> None:
-        for workers in (self.workers, *self._replaced):
-            if workers is not self.kept:
+            if all_of_them or workers is not self.kept:
                 workers.close()
 
 

@@ -16,7 +16,7 @@ from optuna.study import StudyDirection
 from hpo_lib.checks import check_name
 from hpo_lib.exceptions import StudyError
 from hpo_lib.study.checkpoints import StudyFolder, checkpoints_beside, study_identity
-from hpo_lib.study.lease import lease_holder
+from hpo_lib.study.lease import check_unheld, lease_holder
 from hpo_lib.study.storage import (
     Storage,
     StudyFile,
@@ -35,6 +35,7 @@ from hpo_lib.trials import (
     StudyRecord,
     TrialOutcome,
     incumbent,
+    is_superseded,
     own_trials,
     read_notes,
     recorded_trials,
@@ -163,6 +164,17 @@ def load_version(stored: str, backend: BaseStorage) -> optuna.Study:
     return study
 
 
+def check_not_superseded(study: optuna.Study) -> None:
+    """Refuse to change a study that went on in a later version than this one.
+
+    Raises:
+        StudyError: the message says so.
+    """
+    if is_superseded(study):
+        message = f"study {study_name(study)!r} has gone on in another version: open that"
+        raise StudyError(message)
+
+
 def study_storage(study: optuna.Study) -> Storage:
     """Return the storage of a study, as `open_storage` takes it.
 
@@ -207,10 +219,7 @@ def delete_study(name: str, storage: Storage | None = None) -> None:
     """
     with study_to_write(name, storage) as (study, backend), storage_lock(backend):
         # Nobody takes the lease while the file is locked.
-        holder = lease_holder(study)
-        if holder is not None:
-            message = f"study {name!r} is being written by {holder}: stop that first"
-            raise StudyError(message)
+        check_unheld(study)
         numbers = [trial.number for trial in study.get_trials(deepcopy=False)]
         identity = study_identity(study)
         name = study_name(study)
@@ -222,7 +231,8 @@ def delete_study(name: str, storage: Storage | None = None) -> None:
 
     file = storage_file(backend)
     if file is not None and identity is not None:
-        StudyFolder(checkpoints_beside(file), name, identity).remove(numbers)
+        folder = StudyFolder(checkpoints_beside(file), name, identity)
+        folder.clear(numbers, with_logs=True)
 
 
 def list_studies(storage: Storage | None = None) -> pd.DataFrame:

@@ -201,11 +201,18 @@ class StudyFolder:
 
         return str(path) if path.exists() else None
 
-    def clear(self, numbers: Iterable[int]) -> None:
-        """Remove the checkpoints of these trials, and the study's folder if nothing is left."""
+    def clear(self, numbers: Iterable[int], *, with_logs: bool = False) -> None:
+        """Remove the checkpoints of these trials, and the study's folder if nothing is left.
+
+        Args:
+            numbers: the trials.
+            with_logs: whether to remove TensorBoard's logs, too.
+        """
+        remove = _remove if with_logs else _clear
         for folder in self._folders(numbers):
-            _clear(folder)
-        self._remove_if_empty()
+            remove(folder)
+        if not self._through_link(self.path):
+            _remove_empty(self.path)
 
     def limit(self, numbers: Iterable[int], quota: int) -> None:
         """Remove the checkpoints of some trials until those of the others fit.
@@ -226,12 +233,6 @@ class StudyFolder:
             _clear(folder)
             excess -= size
 
-    def remove(self, numbers: Iterable[int]) -> None:
-        """Remove the folders of these trials with the logs in them."""
-        for folder in self._folders(numbers):
-            _remove(folder)
-        self._remove_if_empty()
-
     def _folders(self, numbers: Iterable[int]) -> list[Path]:
         """Return the folders of those of some trials that have one, behind no link."""
         if self._through_link(self.path) or not self.path.is_dir():
@@ -240,10 +241,6 @@ class StudyFolder:
         names = {child.name for child in self.path.iterdir()}
         there = [folder for folder in map(self.trial, numbers) if folder.name in names]
         return [folder for folder in there if folder.is_dir() and not folder.is_symlink()]
-
-    def _remove_if_empty(self) -> None:
-        if not self._through_link(self.path):
-            _remove_empty(self.path)
 
     def _through_link(self, path: Path) -> bool:
         """Return whether a part of a path below the root is a symbolic link."""

@@ -286,26 +286,26 @@ class _Results:
         return result
 
 
+@dataclass
 class _Callbacks:
     """Calls skopt's callbacks with the result so far."""
 
-    def __init__(self, functions: list[Any], results: _Results) -> None:
-        self.functions = functions
-        self._results = results
-        self._is_started = False
+    functions: list[Any]
+    results: _Results
+    is_started: bool = False
 
     def stop_reason(self, study: optuna.Study) -> str | None:
         """Call the callbacks; return a reason if one of them stops the search."""
-        result = self._results.so_far(study) if self.functions else None
+        result = self.results.so_far(study) if self.functions else None
         if result is not None and eval_callbacks(self.functions, result):
             return "stopped by the callback"
         return None
 
     def stop_reason_at_start(self, study: optuna.Study) -> str | None:
         """Call them once before any new call: what they stopped is not resumed."""
-        if self._is_started:
+        if self.is_started:
             return None
-        self._is_started = True
+        self.is_started = True
         return self.stop_reason(study)
 
 

@@ -134,11 +134,7 @@ class Lease:
             StudyHeldError: another driver that is alive holds it.
         """
         check_file(self._watch)
-        holder = lease_holder(self._study)
-        if holder is not None:
-            message = f"study {self._name!r} is being written by {holder}"
-            raise StudyHeldError(message)
-
+        check_unheld(self._study)
         self.held.add(self._token)
         write_lease(self._study, self._renewed_holder())
         self.check()
@@ -244,6 +240,18 @@ def _compare_after_writes(connection: Connection, *call: Any) -> None:
 def lease_holder(study: optuna.Study) -> str | None:
     """Return a description of the process that writes a study now, or None."""
     return living_holder(read_lease(study))
+
+
+def check_unheld(study: optuna.Study) -> None:
+    """Refuse a study that another driver writes now.
+
+    Raises:
+        StudyHeldError: the message names the process.
+    """
+    holder = lease_holder(study)
+    if holder is not None:
+        message = f"study {study_name(study)!r} is being written by {holder}: stop that first"
+        raise StudyHeldError(message)
 
 
 def living_holder(holder: Mapping[str, Any] | None) -> str | None:

@@ -7,17 +7,47 @@ With 256 workers this took longer than the trials.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container
 from typing import Any
 
 from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo_lib.trials.copies import drop_pickles
 
 _WAITING = (TrialState.WAITING,)
+
+
+def _delegated(name: str) -> Any:
+    """Return a method that the storage below answers."""
+
+    def call(storage: SingleWriterStorage, *args: Any, **kwargs: Any) -> Any:
+        return getattr(storage.backend, name)(*args, **kwargs)
+
+    return call
+
+
+def _study_write(name: str) -> Any:
+    """Return a method that writes to a study, where that is still allowed."""
+
+    def write(storage: SingleWriterStorage, *args: Any, **kwargs: Any) -> None:
+        storage.check_write()
+        getattr(storage.backend, name)(*args, **kwargs)
+
+    return write
+
+
+def _trial_write(name: str) -> Any:
+    """Return a method that writes to a trial, which is read again when it is looked at."""
+
+    def write(storage: SingleWriterStorage, trial_id: int, *args: Any, **kwargs: Any) -> Any:
+        storage.write_parameters()
+        storage.check_write()
+        storage.changed.add(trial_id)
+        return getattr(storage.backend, name)(trial_id, *args, **kwargs)
+
+    return write
 
 
 class SingleWriterStorage(BaseStorage):
@@ -41,12 +71,12 @@ class SingleWriterStorage(BaseStorage):
         study_id: int,
         check_write: Callable[[], None],
     ) -> None:
-        self._backend = backend
+        self.backend = backend
         self._study_id = study_id
-        self._check_write = check_write
+        self.check_write = check_write
         self._trials: list[FrozenTrial] = []
         self._numbers: dict[int, int] = {}  # by the trial's id in the storage
-        self._changed: set[int] = set()  # ids of trials to be read again
+        self.changed: set[int] = set()  # ids of trials to be read again
         self._unwritten: list[tuple[int, str, float, BaseDistribution]] = []
 
         # What was there before may come from anybody.
@@ -58,7 +88,7 @@ class SingleWriterStorage(BaseStorage):
     def get_trial(self, trial_id: int) -> FrozenTrial:
         """Return a copy of a trial."""
         if trial_id not in self._numbers:
-            self._changed.add(trial_id)
+            self.changed.add(trial_id)
         self._read_changed_trials()
 
         number = self._numbers[trial_id]
@@ -78,7 +108,7 @@ class SingleWriterStorage(BaseStorage):
             states: return trials in these states only; None for all.
         """
         if study_id != self._study_id:
-            return self._backend.get_all_trials(study_id, deepcopy, states)
+            return self.backend.get_all_trials(study_id, deepcopy, states)
 
         self._read_changed_trials()
         if states == _WAITING:
@@ -90,9 +120,9 @@ class SingleWriterStorage(BaseStorage):
         return copy.deepcopy(trials) if deepcopy else trials
 
     def _read_changed_trials(self) -> None:
-        self._write_parameters()
-        for trial_id in sorted(self._changed):
-            trial = self._backend.get_trial(trial_id)
+        self.write_parameters()
+        for trial_id in sorted(self.changed):
+            trial = self.backend.get_trial(trial_id)
             if trial.number > len(self._trials):
                 # Another process has enqueued a trial before this one.
                 self._read_all_trials()
@@ -104,10 +134,10 @@ class SingleWriterStorage(BaseStorage):
             self._trials[trial.number : trial.number + 1] = [trial]
             self._numbers[trial_id] = trial.number
 
-        self._changed.clear()
+        self.changed.clear()
 
     def _notice_enqueued_trials(self) -> None:
-        waiting = self._backend.get_all_trials(
+        waiting = self.backend.get_all_trials(
             self._study_id,
             deepcopy=False,
             states=_WAITING,
@@ -118,7 +148,7 @@ class SingleWriterStorage(BaseStorage):
             self._read_all_trials()
 
     def _read_all_trials(self) -> None:
-        self._trials = self._backend.get_all_trials(self._study_id)
+        self._trials = self.backend.get_all_trials(self._study_id)
         for trial in self._trials[: self._n_received]:
             drop_pickles(trial)
 
@@ -134,10 +164,10 @@ class SingleWriterStorage(BaseStorage):
         Returns:
             The id of the trial.
         """
-        self._check_write()
-        trial_id = self._backend.create_new_trial(study_id, template_trial)
+        self.check_write()
+        trial_id = self.backend.create_new_trial(study_id, template_trial)
         if study_id == self._study_id:
-            self._changed.add(trial_id)
+            self.changed.add(trial_id)
         return trial_id
 
     def set_trial_param(
@@ -158,165 +188,28 @@ class SingleWriterStorage(BaseStorage):
         parameter = (trial_id, param_name, param_value_internal, distribution)
         self._unwritten.append(parameter)
 
-    def _write_parameters(self) -> None:
+    def write_parameters(self) -> None:
+        """Write the parameters that were kept."""
         for trial_id, name, value, distribution in self._unwritten:
-            self._check_write()
-            self._backend.set_trial_param(trial_id, name, value, distribution)
-            self._changed.add(trial_id)
+            self.check_write()
+            self.backend.set_trial_param(trial_id, name, value, distribution)
+            self.changed.add(trial_id)
         self._unwritten.clear()
 
-    def set_trial_state_values(
-        self,
-        trial_id: int,
-        state: TrialState,
-        values: Sequence[float] | None = None,
-    ) -> bool:
-        """Write a state and values.
-
-        Args:
-            trial_id: id of the trial.
-            state: its new state.
-            values: its final values, for a completed trial.
-
-        Returns:
-            False where a trial that is to be run is not waiting any more.
-        """
-        self._write_parameters()
-        self._check_write()
-        self._changed.add(trial_id)
-        return self._backend.set_trial_state_values(
-            trial_id,
-            state,
-            values,
-        )
-
-    def set_trial_intermediate_value(
-        self,
-        trial_id: int,
-        step: int,
-        intermediate_value: float,
-    ) -> None:
-        """Write the value of a step.
-
-        Args:
-            trial_id: id of the trial.
-            step: epoch, counted from 1.
-            intermediate_value: validation error after it.
-        """
-        self._write_parameters()
-        self._check_write()
-        self._changed.add(trial_id)
-        self._backend.set_trial_intermediate_value(
-            trial_id,
-            step,
-            intermediate_value,
-        )
-
-    def set_trial_user_attr(
-        self,
-        trial_id: int,
-        key: str,
-        value: Any,
-    ) -> None:
-        """Write a user attribute of a trial.
-
-        Args:
-            trial_id: id of the trial.
-            key: name of the attribute.
-            value: what to store as JSON.
-        """
-        self._write_parameters()
-        self._check_write()
-        self._changed.add(trial_id)
-        self._backend.set_trial_user_attr(trial_id, key, value)
-
-    def set_trial_system_attr(
-        self,
-        trial_id: int,
-        key: str,
-        value: Any,
-    ) -> None:
-        """Write a system attribute of a trial.
-
-        Args:
-            trial_id: id of the trial.
-            key: name of the attribute.
-            value: what to store as JSON.
-        """
-        self._write_parameters()
-        self._check_write()
-        self._changed.add(trial_id)
-        self._backend.set_trial_system_attr(trial_id, key, value)
+    set_trial_state_values = _trial_write("set_trial_state_values")
+    set_trial_intermediate_value = _trial_write("set_trial_intermediate_value")
+    set_trial_user_attr = _trial_write("set_trial_user_attr")
+    set_trial_system_attr = _trial_write("set_trial_system_attr")
 
     # ------------------------------------------------------------------ studies
 
-    def create_new_study(
-        self, directions: Sequence[StudyDirection], study_name: str | None = None
-    ) -> int:
-        """Create a study and return its id.
-
-        Args:
-            directions: one per objective.
-            study_name: name; None for one that the storage makes up.
-        """
-        return self._backend.create_new_study(directions, study_name)
-
-    def delete_study(self, study_id: int) -> None:
-        """Delete a study."""
-        self._backend.delete_study(study_id)
-
-    def set_study_user_attr(
-        self,
-        study_id: int,
-        key: str,
-        value: Any,
-    ) -> None:
-        """Write a user attribute of a study.
-
-        Args:
-            study_id: the study.
-            key: name of the attribute.
-            value: what to store as JSON.
-        """
-        self._check_write()
-        self._backend.set_study_user_attr(study_id, key, value)
-
-    def set_study_system_attr(
-        self,
-        study_id: int,
-        key: str,
-        value: Any,
-    ) -> None:
-        """Write a system attribute of a study.
-
-        Args:
-            study_id: the study.
-            key: name of the attribute.
-            value: what to store as JSON.
-        """
-        self._check_write()
-        self._backend.set_study_system_attr(study_id, key, value)
-
-    def get_study_id_from_name(self, study_name: str) -> int:
-        """Return the id of a study."""
-        return self._backend.get_study_id_from_name(study_name)
-
-    def get_study_name_from_id(self, study_id: int) -> str:
-        """Return the name of a study."""
-        return self._backend.get_study_name_from_id(study_id)
-
-    def get_study_directions(self, study_id: int) -> list[StudyDirection]:
-        """Return the directions of a study."""
-        return self._backend.get_study_directions(study_id)
-
-    def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
-        """Return the user attributes of a study."""
-        return self._backend.get_study_user_attrs(study_id)
-
-    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
-        """Return the system attributes of a study."""
-        return self._backend.get_study_system_attrs(study_id)
-
-    def get_all_studies(self) -> list[Any]:
-        """Return all studies of the storage."""
-        return self._backend.get_all_studies()
+    create_new_study = _delegated("create_new_study")
+    delete_study = _delegated("delete_study")
+    set_study_user_attr = _study_write("set_study_user_attr")
+    set_study_system_attr = _study_write("set_study_system_attr")
+    get_study_id_from_name = _delegated("get_study_id_from_name")
+    get_study_name_from_id = _delegated("get_study_name_from_id")
+    get_study_directions = _delegated("get_study_directions")
+    get_study_user_attrs = _delegated("get_study_user_attrs")
+    get_study_system_attrs = _delegated("get_study_system_attrs")
+    get_all_studies = _delegated("get_all_studies")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
@@ -265,30 +265,26 @@ ADDED = (
     "evaluation",
 )
 
-_Config = TypeVar("_Config", TrainingConfig, DataConfig)
+_Settings = TypeVar("_Settings")
 
 
 def restore(
-    config_class: type[_Config],
+    make: Callable[..., _Settings],
     values: Mapping[str, Any],
     path: str | Path,
-) -> _Config:
+) -> _Settings:
     """Return settings that were read from a file.
 
     Args:
-        config_class: class of the settings.
+        make: class of the settings.
         values: fields by name; those that are missing have their default.
         path: the file, for the message.
 
     Raises:
         DataError: a name is unknown or a value not as it must be.
     """
-    unknown = sorted(set(values) - {item.name for item in fields(config_class)})
-    if unknown:
-        message = f"{path} has unknown settings: {', '.join(unknown)}"
-        raise DataError(message)
     try:
-        return config_class(**values)
+        return make(**values)
     except (TypeError, ValueError) as error:
         message = f"{path} has wrong settings: {error}"
         raise DataError(message) from error

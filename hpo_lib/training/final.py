@@ -19,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 
-from hpo_lib.checks import check_whole
+from hpo_lib.checks import check_different, check_whole
 from hpo_lib.exceptions import DataError
 from hpo_lib.files import atomic_write_text
 from hpo_lib.formatting import format_changes
@@ -30,7 +30,6 @@ from hpo_lib.space.values import Configuration
 from hpo_lib.training.config import DataConfig, TrainingConfig, restore
 from hpo_lib.training.loaders import ImageData, Part, load_test_data, read_part
 from hpo_lib.training.objective import TrainingObjective
-from hpo_lib.training.optimization import Components
 from hpo_lib.training.trainer import Predictions, evaluate, train
 
 _RECORD = "trainings.jsonl"
@@ -82,7 +81,8 @@ def train_final(
         >>> frame["seed"].tolist()
         [0, 1]
     """
-    seeds = _check_seeds(seeds)
+    seeds = [check_whole("seeds", seed, 0) for seed in seeds]
+    check_different("seeds", seeds)
     check_whole("workers", workers, 1)
     if not re.fullmatch(r"[\w-]+", label):
         message = f"label must be letters, digits, - and _, got {label!r}"
@@ -91,18 +91,13 @@ def train_final(
     config = objective.configured(configuration)
     data = objective.load_images(config)
     place = Path(folder) / label
-    records = _read_records(place)
     # What the trainings of a label share, beside their settings.
-    own = {
-        "values": dict(configuration),
-        "functions": objective.versions(),
-        "images": data.sha256,
-    }
-    identity = _identity(objective.components(config, configuration), own)
-    if overwrite:
-        records = [record for record in records if not _changes(record, identity)]
-    for record in records:
-        _check_same(record, identity, place)
+    functions = objective.versions()
+    own = {"values": dict(configuration), "functions": functions, "images": data.sha256}
+    components = objective.components(config, configuration)
+    identity = {**components.identity, **functions, "images": data.sha256}
+    identity.pop("seed", None)
+    records = _matching(place, identity, overwrite=overwrite)
 
     finished = {record["seed"] for record in records}
     missing = [seed for seed in seeds if seed not in finished]
@@ -206,15 +201,6 @@ def _test_part(objective: TrainingObjective, test: Any) -> Part:
     raise DataError(message)
 
 
-def _check_seeds(seeds: Sequence[int]) -> list[int]:
-    """Return the seeds as Python's integers; refuse none, and the same one twice."""
-    checked = [check_whole("seeds", seed, 0) for seed in seeds]
-    if not checked or len(set(checked)) < len(checked):
-        message = f"seeds must be at least one and all different, got {checked}"
-        raise ValueError(message)
-    return checked
-
-
 def _train_seed(
     objective: TrainingObjective,
     configuration: Configuration,
@@ -231,12 +217,6 @@ def _train_seed(
         components=objective.components(config, configuration),
         progress=shown,
     )
-
-
-def _identity(components: Components, own: dict[str, Any]) -> dict[str, Any]:
-    """Return what trainings of one label share, by name: for messages, and to compare."""
-    shared = {name: value for name, value in components.identity.items() if name != "seed"}
-    return {**shared, **own["functions"], "images": own["images"]}
 
 
 def _test_one(
@@ -269,7 +249,7 @@ def _record(label: str, config: TrainingConfig, result: SegmentResult) -> dict[s
         "validation_error": result.validation_error[-1] if is_completed else None,
         "seconds": sum(result.seconds),
         "status": result.status,
-        "curves": {name: list(getattr(result, name)) for name in CURVES},
+        "curves": {name: getattr(result, name) for name in CURVES},
         "config": asdict(config),
     }
 
@@ -285,7 +265,7 @@ def _read_records(place: Path) -> list[dict[str, Any]]:
         return []
     try:
         records = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         message = f"{file} is damaged, each line must be JSON: {error}"
         raise DataError(message) from error
     return [
@@ -304,6 +284,22 @@ def _all_records(folder: Path) -> list[dict[str, Any]]:
     return records
 
 
+def _matching(place: Path, identity: dict[str, Any], *, overwrite: bool) -> list[dict[str, Any]]:
+    """Return the records of a label; others than the wanted ones are left out, or an error."""
+    matching: list[dict[str, Any]] = []
+    for record in _read_records(place):
+        changed = _changes(record, identity)
+        if not changed:
+            matching.append(record)
+        elif not overwrite:
+            message = (
+                f"{place} keeps trainings of another configuration: {', '.join(changed)}; "
+                "delete it, or choose another label"
+            )
+            raise ValueError(message)
+    return matching
+
+
 def _changes(record: dict[str, Any], identity: dict[str, Any]) -> list[str]:
     """Return what differs between a recorded training and a wanted one, as text."""
     functions = record.get("functions", {})
@@ -311,17 +307,6 @@ def _changes(record: dict[str, Any], identity: dict[str, Any]) -> list[str]:
     defaults = asdict(TrainingConfig())  # of fields that an earlier version did not have
     recorded = {**defaults, **record["config"], **own, "images": record["images"]}
     return format_changes(recorded, identity, {**identity, **own})
-
-
-def _check_same(record: dict[str, Any], identity: dict[str, Any], place: Path) -> None:
-    """Refuse to train a label with another configuration or other images than before."""
-    changed = _changes(record, identity)
-    if changed:
-        message = (
-            f"{place} keeps trainings of another configuration: {', '.join(changed)}; "
-            "delete it, or choose another label"
-        )
-        raise ValueError(message)
 
 
 def _check_comparable(records: list[dict[str, Any]]) -> None:
@@ -338,9 +323,6 @@ def _check_comparable(records: list[dict[str, Any]]) -> None:
 
 
 def _frame(records: list[dict[str, Any]]) -> pd.DataFrame:
-    rows: list[dict[str, Any]] = []
-    for record in records:
-        row = {name: record[name] for name in _COLUMNS}
-        row["curves"] = SegmentResult.from_dict({**record["curves"], "status": record["status"]})
-        rows.append(row)
-    return pd.DataFrame(rows).astype({"validation_error": float})
+    frame = pd.DataFrame(records, columns=list(_COLUMNS)).astype({"validation_error": float})
+    curves = [{**record["curves"], "status": record["status"]} for record in records]
+    return frame.assign(curves=list(map(SegmentResult.from_dict, curves)))

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from hpo_lib.exceptions import DataError
 from hpo_lib.files import read_settings, write_settings
 from hpo_lib.objective import LOG_FOLDER, Segment, SegmentResult, function_identity
 from hpo_lib.space.values import Configuration
@@ -190,13 +189,9 @@ class TrainingObjective:
             DataError: the file is missing or damaged, or a value is not as it must be.
         """
         settings = read_settings(path, "03")
-        config = restore(TrainingConfig, settings.pop("config", {}), path)
-        data = restore(DataConfig, settings.pop("data", {}), path)
-        try:
-            return cls(config, data, **settings)
-        except TypeError as error:
-            message = f"{path} has unknown settings: {', '.join(sorted(settings))}"
-            raise DataError(message) from error
+        settings["config"] = restore(TrainingConfig, settings.get("config", {}), path)
+        settings["data"] = restore(DataConfig, settings.get("data", {}), path)
+        return restore(cls, settings, path)
 
     def __call__(self, configuration: Configuration, segment: Segment) -> SegmentResult:
         """Train one segment; its checkpoint is `epoch_<stop>.pt` in the segment's folder.

@@ -27,39 +27,6 @@ from hpo_lib.widgets.front_end import PANEL, Displayed, Page, in_turn
 _PIXELS_PER_INCH = 100
 
 
-def to_png(
-    axes: Axes | AxesArray,
-    layout: list[Bbox] | None = None,
-    ratio: float = 1.0,
-) -> bytes:
-    """Return the figure of some axes as PNG, and close it.
-
-    Args:
-        axes: one or all axes of the figure.
-        ratio: dots of the screen for each pixel of the page.
-        layout: positions of all axes in an earlier figure of the same kind, which are used again,
-            as fitting the axes takes half of the time; an empty list is filled with them.
-    """
-    figure = figure_of(axes)
-    figure.set_dpi(_PIXELS_PER_INCH * ratio)
-
-    # With given positions, matplotlib does not measure all labels first.
-    if layout and len(layout) == len(figure.axes):
-        figure.set_layout_engine("none")
-        for ax, position in zip(figure.axes, layout, strict=True):
-            ax.set_position(position)
-
-    # `savefig` would draw the figure twice. The strongest compression takes longer than sending
-    # what it saves.
-    buffer = io.BytesIO()
-    canvas = FigureCanvasAgg(figure)
-    canvas.print_png(buffer, pil_kwargs={"compress_level": 1})
-    if layout is not None:
-        layout[:] = [ax.get_position() for ax in figure.axes]
-    plt.close(figure)
-    return buffer.getvalue()
-
-
 def make_lock(text: str, *, locked: bool) -> Any:
     """Return a button with a padlock, which is pressed while something is held.
 
@@ -195,12 +162,32 @@ class Panel(Displayed, ipywidgets.VBox):
         Args:
             axes: one or all axes of the figure.
             text: what it shows, for those who cannot see it.
-            layout: as in `to_png`.
+            layout: positions of all axes in an earlier figure of the same kind, which are used
+                again, as fitting the axes takes half of the time; an empty list is filled with
+                them.
         """
+        figure = figure_of(axes)
+        figure.set_dpi(_PIXELS_PER_INCH * self.page.ratio)
+
+        # With given positions, matplotlib does not measure all labels first.
+        if layout and len(layout) == len(figure.axes):
+            figure.set_layout_engine("none")
+            for ax, position in zip(figure.axes, layout, strict=True):
+                ax.set_position(position)
+
+        # `savefig` would draw the figure twice. The strongest compression takes longer than
+        # sending what it saves.
+        buffer = io.BytesIO()
+        canvas = FigureCanvasAgg(figure)
+        canvas.print_png(buffer, pil_kwargs={"compress_level": 1})
+        if layout is not None:
+            layout[:] = [ax.get_position() for ax in figure.axes]
+        plt.close(figure)
+
         self.page.figure = text
         # The page would stretch an image without a width.
-        self.image.width = str(round(figure_of(axes).get_figwidth() * _PIXELS_PER_INCH))
-        self.image.value = to_png(axes, layout, self.page.ratio)
+        self.image.width = str(round(figure.get_figwidth() * _PIXELS_PER_INCH))
+        self.image.value = buffer.getvalue()
         self.keep_last()
 
     def redraw(self) -> None:

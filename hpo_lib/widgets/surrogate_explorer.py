@@ -14,10 +14,10 @@ from hpo_lib.plots.surrogate_slice import FittedStudy, fitted_study, plot_slice,
 from hpo_lib.space.parameters import ChoiceParameter, Parameter
 from hpo_lib.space.values import Configuration, Value
 from hpo_lib.study.background import change_space_of
-from hpo_lib.study.lease import lease_holder
+from hpo_lib.study.catalog import check_not_superseded
+from hpo_lib.study.lease import check_unheld
 from hpo_lib.study.steering.held import best_given, incumbent_given
 from hpo_lib.trials import (
-    is_superseded,
     own_trials,
     recorded_trials,
     stop_reason,
@@ -56,15 +56,8 @@ def queue_trial(study: optuna.Study, values: Mapping[str, Value]) -> Configurati
         StudyError: a driver holds the study, or the configuration was tried or queued before.
         SpaceError: a value is missing or wrong, or another one is held in the study.
     """
-    holder = lease_holder(study)
-    if holder is not None:
-        message = f"study {study_name(study)!r} is being written by {holder}: stop it, then queue"
-        raise StudyError(message)
-
-    if is_superseded(study):
-        name = study_name(study)
-        message = f"study {name!r} has gone on in another version: open that, then queue"
-        raise StudyError(message)
+    check_unheld(study)
+    check_not_superseded(study)
 
     # Optuna enqueues searched parameters; the record has fixed values too.
     space = study_space(study)

@@ -16,13 +16,12 @@ from hpo_lib.assessment.ablation import AblationPath, ablation_path
 from hpo_lib.exceptions import StudyError
 from hpo_lib.formatting import format_uncertain
 from hpo_lib.space.yaml_io import format_configuration
-from hpo_lib.study.catalog import trials_frame
+from hpo_lib.study.catalog import check_not_superseded, trials_frame
 from hpo_lib.study.storage import translate_storage_errors
 from hpo_lib.trials import (
     Note,
     RecordedTrial,
     incumbent,
-    is_superseded,
     read_notes,
     recorded_trials,
     study_name,
@@ -144,10 +143,7 @@ class TrialActions(VBox):
         self.tags.value = ", ".join(note.tags)
 
     def _write(self, study: optuna.Study) -> None:
-        if is_superseded(study):
-            message = "the study has gone on in another version: open that"
-            raise StudyError(message)
-
+        check_not_superseded(study)
         words = [word.strip() for word in self.tags.value.split(",")]
         tags = tuple(dict.fromkeys(filter(None, words)))
         with translate_storage_errors(study_name(study)):

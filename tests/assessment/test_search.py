@@ -281,7 +281,7 @@ def test_strategies_that_cannot_be_separated_say_how_many_seeds_it_would_take():
     frame = finals_frame({"bayes": [0.1, 0.2, 0.3], "random": [0.2, 0.3, 0.4]})
     found = strategies_finding(frame)
     assert found.status == "CAN'T SAY"
-    assert "about 11)" in found.sentence
+    assert "about 11 seeds)" in found.sentence
     assert strategies_finding(frame[frame["strategy"] == "bayes"]).status == "CAN'T SAY"
 
 

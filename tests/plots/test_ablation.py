@@ -19,7 +19,7 @@ def test_the_ablation_figure_names_each_change_and_what_it_leads_to():
     )
     texts = draw(plot_ablation(AblationPath(steps)))
     assert {"default", "lr = 0.0123", "width = 16"} <= set(texts)
-    assert any("the change above the dotted line earns 98%" in text for text in texts)
+    assert any("1 change above the dotted line: 98%" in text for text in texts)
 
 
 def test_what_ablation_and_importance_rank_first_are_the_relevant_parameters():

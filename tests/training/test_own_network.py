@@ -164,7 +164,7 @@ def test_functions_and_images_cannot_be_saved_as_json(tmp_path):
         with pytest.raises(TypeError, match="of your own cannot be saved as JSON"):
             objective.save(tmp_path / "objective.json")
     (tmp_path / "objective.json").write_text('{"network": "build"}')
-    with pytest.raises(DataError, match="unknown settings: network"):
+    with pytest.raises(DataError, match="wrong settings: network must be a function"):
         TrainingObjective.load(tmp_path / "objective.json")
 
 

@@ -220,7 +220,7 @@ def test_a_number_that_missed_its_step_is_known_again():
 def test_a_study_that_a_driver_writes_is_left_alone(study):
     lease = Lease(study)
     lease.acquire()
-    with pytest.raises(StudyError, match=r"is being written by process .* stop it, then queue"):
+    with pytest.raises(StudyError, match=r"is being written by process .* stop that first"):
         queue_trial(study, {"optimizer": "adamw", "lr": 0.5, "depth": 10})
     assert len(study.trials) == 25
     lease.release()
