@@ -26,14 +26,14 @@ from hpo_lib.space.values import Configuration
 REQUIREMENTS = {
     "ax": "ax-platform",
     "dehb": "dehb",
-    "hebo": "HEBO",
+    "hebo": "HEBO GPy==1.13.2 numpy<2 scipy<1.13 matplotlib<3.10 pandas<2.3",
     "neps": "neural-pipeline-search",
     "openbox": "openbox",
     "smac": "smac",
-    "syne": "syne-tune[basic]",
-    "vizier": "google-vizier[jax]",
+    "syne": "syne-tune[basic] huggingface_hub",
+    "vizier": "google-vizier[jax,algorithms] jax==0.4.36 jaxlib==0.4.36 numpy<2.3",
 }
-"""What to install in the environment of each name."""
+"""What to install in the environment of each name, with pins that its own ones lack."""
 
 PROGRAM = Path(__file__).with_name("_peer_searches.py")
 
