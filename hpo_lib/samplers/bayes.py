@@ -80,7 +80,8 @@ class BayesSampler(GPSamplerBase):
 
     As soon as trials are pruned, the fidelity is one more input of the model, after Klein et al.
     (2017, "Fast Bayesian optimization of machine learning hyperparameters on large datasets"):
-    it is fitted to intermediate values, too, and predicts full trainings alone.
+    it is fitted to intermediate values, too, and predicts full trainings alone; in a study of
+    `run_study`, whose budget is recorded, also before the first of them has ended.
 
     Failed trials have no value. A model of the probability to succeed is fitted to which trials
     failed, and multiplied into the acquisition function: see `FeasibilityModel`.

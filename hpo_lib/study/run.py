@@ -26,7 +26,7 @@ from hpo_lib.formatting import format_number
 from hpo_lib.loop import as_objective
 from hpo_lib.objective import Objective, Segment
 from hpo_lib.progress import Progress
-from hpo_lib.samplers.pruners import default_rungs, make_pruner
+from hpo_lib.samplers.pruners import make_pruner
 from hpo_lib.samplers.registry import make_sampler
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration
@@ -46,6 +46,7 @@ from hpo_lib.study.settings import (
     check_unchanged,
     strategy_settings,
     study_settings,
+    usual_rungs,
 )
 from hpo_lib.study.single_writer import SingleWriterStorage
 from hpo_lib.study.steering import versions
@@ -107,14 +108,14 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
         budget: epochs of a trial that runs to its end, for a training loop; other objectives have
             their own.
         rungs: epochs at which a trial leaves a checkpoint from which it can go on, and may be
-            stopped; with `pruning` and none given they are 1, 3, 9, … epochs below the budget.
+            stopped; with `pruning` and none given an eighth, a quarter and half of the budget,
+            with "hyperband" and Optuna's pruners 1, 3, 9, … epochs; or those recorded before.
         pruning: "asha" (successive halving), "hyperband" or "median" stop trials at rungs by what
             all trials had there; None or "none" stop none. One of Optuna's pruners will do, but
             those keep state, and resume is then not exact. A pruned trial counts as budget, never
             as incumbent. Checkpoints on disk are those of running trials, at most one per rung,
             and of pruned ones within `checkpoint_quota`.
-        reduction_factor: η of successive halving, the ratio between rungs and between the numbers
-            of trials that reach them.
+        reduction_factor: η of successive halving: one of so many trials at a rung goes on.
         default_first: whether the space's default configuration is the first trial.
         warm_start_from: another study of the same storage and objective whose completed trials
             inside the space are copied as warm-start trials; they do not count as budget, and
@@ -170,7 +171,7 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
     evaluated = as_objective(objective, budget)
     pruning = None if pruning == "none" else pruning
     if pruning is not None and not rungs:
-        rungs = [*default_rungs(evaluated.budget, reduction_factor)]
+        rungs = usual_rungs(name, storage, evaluated.budget, pruning, reduction_factor)
 
     pruner = make_pruner(pruning, tuple(rungs), reduction_factor, seed)
 
