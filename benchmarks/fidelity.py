@@ -42,7 +42,7 @@ from hpo_lib.comparison.training_records import Record
 from hpo_lib.files import atomic_write_text
 from hpo_lib.objective import Segment
 from hpo_lib.samplers.bayes import BayesSampler
-from hpo_lib.samplers.pruners import RungPruner, default_rungs
+from hpo_lib.samplers.pruners import RungPruner, geometric_rungs
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration
 
@@ -144,7 +144,7 @@ def run(side: str, name: str, seed: int) -> list[float]:
     """Return the normalised regret when so many full trainings' epochs are spent."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     task = TASKS[name]
-    rungs = default_rungs(task.budget)
+    rungs = geometric_rungs(task.budget)
     pruner = RungPruner("asha", () if side == "unpruned" else rungs)
     study = optuna.create_study(sampler=SIDES[side](seed, task.space), pruner=pruner)
     spent, best = 0, math.inf

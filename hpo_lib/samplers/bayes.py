@@ -82,7 +82,8 @@ class BayesSampler(GPSamplerBase):
 
     As soon as trials are pruned, the fidelity is one more input of the model, after Klein et al.
     (2017, "Fast Bayesian optimization of machine learning hyperparameters on large datasets"):
-    it is fitted to intermediate values, too, and predicts full trainings alone.
+    it is fitted to intermediate values, too, and predicts full trainings alone; in a study of
+    `run_study`, whose budget is recorded, also before the first of them has ended.
 
     Where the last value is exactly that of an earlier trial, as on the plateaus of a decision
     tree, about every other choice is that of Optuna's TPE.

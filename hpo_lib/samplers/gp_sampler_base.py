@@ -37,7 +37,7 @@ from hpo_lib.samplers.observations import (
 from hpo_lib.samplers.simple import ConfigurationSampler
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration
-from hpo_lib.trials import recorded_trials
+from hpo_lib.trials import StudyRecord, recorded_trials
 
 INITIAL_POINT_GENERATORS = ("random", "sobol", "lhs", "halton")
 
@@ -263,6 +263,7 @@ class GPSamplerBase(ConfigurationSampler):
             sign,
             known,
             with_intermediate_values=self.is_multi_fidelity,
+            budget=StudyRecord.of(study).settings.get("budget"),
         )
 
     def _initial_point(

@@ -127,6 +127,7 @@ def collect_observations(
     known: Sequence[Observation] = (),
     *,
     with_intermediate_values: bool = False,
+    budget: int | None = None,
 ) -> Observations:
     """Collect what trials say of their configurations; those outside the space are left out.
 
@@ -136,10 +137,11 @@ def collect_observations(
         sign: 1 where the study minimises, -1 where it maximises.
         known: observations that are not trials.
         with_intermediate_values: whether to add those, and rung thresholds.
+        budget: epochs of a full training, as far as known before any trial completed.
     """
     intermediate: dict[int, list[tuple[float, float]]] = {}
     if with_intermediate_values:
-        intermediate = intermediate_observations(trials)
+        intermediate = intermediate_observations(trials, budget)
 
     observed = list(known)
     tried = {observation.point for observation in known}
@@ -312,6 +314,7 @@ class _Curves(NamedTuple):
         completed: trials with a final value.
         pruned: pruned trials.
         budget: last step of the completed trials, counted from 1; `offset` where none has steps.
+            Before any trial completed, what is known from elsewhere.
         offset: what to add to a step to count from 1, as programs may count from 0.
     """
 
@@ -321,7 +324,7 @@ class _Curves(NamedTuple):
     offset: int
 
     @classmethod
-    def of(cls, trials: Sequence[RecordedTrial]) -> _Curves:
+    def of(cls, trials: Sequence[RecordedTrial], known_budget: int | None = None) -> _Curves:
         """Select the completed and the pruned trials."""
         completed = [trial for trial in trials if trial.has_usable_value]
         stopped = [trial for trial in trials if trial.outcome == TrialOutcome.PRUNED]
@@ -331,6 +334,8 @@ class _Curves(NamedTuple):
         pruned_steps = [step for trial in pruned for step in trial.intermediate_values]
         offset = 1 - min([1, *steps, *pruned_steps])
         budget = max([0, *steps]) + offset
+        if not completed and known_budget is not None:
+            budget = known_budget
         return cls(completed, pruned, budget, offset)
 
     def fidelity(self, epochs: int) -> float:
@@ -340,13 +345,18 @@ class _Curves(NamedTuple):
 
 def intermediate_observations(
     trials: Sequence[RecordedTrial],
+    budget: int | None = None,
 ) -> dict[int, list[tuple[float, float]]]:
     """Return pairs (fidelity, value) of completed and pruned trials, by trial number.
 
-    A value at the last step of the budget is left to the final one. Nothing is returned before a
-    completed trial has steps, nor while no trial is pruned.
+    A value at the last step of the budget is left to the final one. Nothing is returned while no
+    trial is pruned, nor, without a known budget, before a completed trial has steps.
+
+    Args:
+        trials: all trials of a study.
+        budget: epochs of a full training, as far as known before any trial completed.
     """
-    curves = _Curves.of(trials)
+    curves = _Curves.of(trials, budget)
     if not curves.pruned or curves.budget == curves.offset:
         return {}
 

@@ -26,7 +26,29 @@ _MIN_OTHERS = 4
 """Trials that the median rule waits for at a rung."""
 
 
-def default_rungs(budget: int, reduction_factor: int = 3) -> tuple[int, ...]:
+def default_rungs(
+    budget: int,
+    pruning: str | BasePruner,
+    reduction_factor: int = 3,
+) -> tuple[int, ...]:
+    """Return an eighth, a quarter and half of the budget, rounded; for brackets, powers.
+
+    Rungs at 1, 3, 9, ... epochs stopped good configurations in the first epochs, which say little
+    on many learning curves. Hyperband, whose brackets skip the lowest rungs, has those.
+
+    Args:
+        budget: epochs of a full training.
+        pruning: "asha", "hyperband" or "median", or any Optuna pruner.
+        reduction_factor: of Hyperband, at least 2.
+    """
+    if pruning not in ("asha", "median"):
+        return geometric_rungs(budget, reduction_factor)
+
+    rungs = {max(1, round(budget / divisor)) for divisor in (8, 4, 2)}
+    return tuple(sorted(rung for rung in rungs if rung < budget))
+
+
+def geometric_rungs(budget: int, reduction_factor: int = 3) -> tuple[int, ...]:
     """Return 1, 3, 9, ... epochs, each a multiple of the one before, all below the budget.
 
     Args:

@@ -26,7 +26,7 @@ from hpo_lib.formatting import format_number
 from hpo_lib.loop import as_objective
 from hpo_lib.objective import Objective, Segment
 from hpo_lib.progress import Progress
-from hpo_lib.samplers.pruners import default_rungs, make_pruner
+from hpo_lib.samplers.pruners import make_pruner
 from hpo_lib.samplers.registry import make_sampler
 from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration
@@ -46,6 +46,7 @@ from hpo_lib.study.settings import (
     check_unchanged,
     strategy_settings,
     study_settings,
+    usual_rungs,
 )
 from hpo_lib.study.single_writer import SingleWriterStorage
 from hpo_lib.study.steering import versions
@@ -107,14 +108,14 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
         budget: epochs of a trial that runs to its end, for a training loop; other objectives have
             their own.
         rungs: epochs at which a trial leaves a checkpoint from which it can go on, and may be
-            stopped; with `pruning` and none given they are 1, 3, 9, … epochs below the budget.
+            stopped; with `pruning` and none given an eighth, a quarter and half of the budget,
+            with "hyperband" and Optuna's pruners 1, 3, 9, … epochs; or those recorded before.
         pruning: "asha" (successive halving), "hyperband" or "median" stop trials at rungs by what
             all trials had there; None or "none" stop none. One of Optuna's pruners will do, but
             those keep state, and resume is then not exact. A pruned trial counts as budget, never
             as incumbent. Checkpoints on disk are those of running trials, at most one per rung,
             and of pruned ones within `checkpoint_quota`.
-        reduction_factor: η of successive halving, the ratio between rungs and between the numbers
-            of trials that reach them.
+        reduction_factor: η of successive halving: one of so many trials at a rung goes on.
         default_first: whether the space's default configuration is the first trial.
         warm_start_from: another study of the same storage and objective whose completed trials
             inside the space are copied as warm-start trials; they do not count as budget, and
@@ -167,8 +168,9 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
 
     evaluated = as_objective(objective, budget)
     pruning = None if pruning == "none" else pruning
-    factor = None if pruning is None else reduction_factor
-    rungs = _read_rungs(rungs, evaluated.budget, factor)
+    rungs = _read_rungs(rungs, evaluated.budget)
+    if pruning is not None and not rungs:
+        rungs = usual_rungs(name, storage, evaluated.budget, pruning, reduction_factor)
     pruner = make_pruner(pruning, tuple(rungs), reduction_factor, seed)
 
     # The same call must ask for the same settings.
@@ -308,24 +310,13 @@ def _reopen_for_driver(
     return driven, storage
 
 
-def _read_rungs(rungs: Any, budget: int, factor: int | None) -> list[int]:
-    """Return the rungs as whole numbers; the default ones where pruning has none.
-
-    Args:
-        rungs: what the caller has given.
-        budget: epochs of a trial that runs to its end.
-        factor: between the default rungs; None without pruning.
-    """
+def _read_rungs(rungs: Any, budget: int) -> list[int]:
+    """Return the rungs as whole numbers, which must rise within the budget."""
     if not isinstance(rungs, Sequence) or isinstance(rungs, str):
         message = f"rungs must be a sequence of epochs, got {rungs!r}"
         raise TypeError(message)
 
     epochs = [check_whole("each of rungs", rung) for rung in rungs]
-    if factor is not None and not epochs:
-        epochs = [*default_rungs(budget, factor)]
-        if not epochs:
-            message = f"pruning needs a budget of at least 2 epochs, got {budget}"
-            raise ValueError(message)
     if epochs != sorted({epoch for epoch in epochs if 0 < epoch < budget}):
         message = f"rungs must rise within 1 to {budget - 1} epochs, got {epochs}"
         raise ValueError(message)

@@ -20,7 +20,10 @@ from hpo_lib.exceptions import StudyChangedError
 from hpo_lib.formatting import line_differences
 from hpo_lib.identity import read_options
 from hpo_lib.objective import FunctionObjective, Objective
+from hpo_lib.samplers.pruners import default_rungs
 from hpo_lib.space.search_space import SearchSpace
+from hpo_lib.study.catalog import find_study
+from hpo_lib.study.storage import Storage
 from hpo_lib.trials import RecordedTrial, StudyRecord, recorded_trials, study_name
 from hpo_lib.trials.copies import copy_for_warm_start
 
@@ -69,6 +72,34 @@ def strategy_settings(
         if options is not None:
             settings[key] = options
     return settings
+
+
+def usual_rungs(
+    name: str,
+    storage: Storage | None,
+    budget: int,
+    pruning: str | BasePruner,
+    reduction_factor: int,
+) -> list[int]:
+    """Return the rungs that a study has recorded; the default ones of a new study.
+
+    Args:
+        name: the study's name.
+        storage: as in `run_study`.
+        budget: epochs of a full training.
+        pruning: name of a rule, or a pruner.
+        reduction_factor: of successive halving.
+
+    Raises:
+        ValueError: the budget is a single epoch.
+    """
+    study = find_study(name, storage)
+    recorded = {} if study is None else StudyRecord.of(study).settings
+    rungs = recorded.get("rungs") or [*default_rungs(budget, pruning, reduction_factor)]
+    if not rungs:
+        message = f"pruning needs a budget of at least 2 epochs, got {budget}"
+        raise ValueError(message)
+    return rungs
 
 
 def imported_settings(**origin: Any) -> dict[str, Any]:

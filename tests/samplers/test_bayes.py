@@ -576,6 +576,31 @@ def test_curves_say_nothing_until_a_trial_is_pruned():
     assert next_x(pruned) != next_x(line_study(*plain, (0.9, 0.95, TrialState.PRUNED)))
 
 
+RUNGS_ONLY = [(0.1, 0.9), (0.3, 0.7), (0.5, 0.5), (0.7, 0.3), (0.2, 0.8, 0.75)]
+
+
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+def test_values_at_rungs_lead_before_any_trial_completed(direction):
+    sign = 1 if direction == "minimize" else -1
+    study = optuna.create_study(direction=direction)
+    study.set_user_attr(RECORD_KEY, {"settings": {"budget": 9}})
+    for trial in learned(*RUNGS_ONLY).trials:
+        steps = {step: sign * value for step, value in trial.intermediate_values.items()}
+        trial.intermediate_values = steps
+        study.add_trial(trial)
+    assert next_x(study) > 0.8
+
+
+def test_values_at_rungs_stay_of_low_fidelity_before_any_trial_completed():
+    trials = recorded_trials(learned(*RUNGS_ONLY))
+    assert intermediate_observations(trials) == {}
+    found = intermediate_observations(trials, budget=9)
+    assert [len(found[number]) for number in range(5)] == [1, 1, 1, 1, 2]
+    assert [share for share, _ in found[4]] == [0.0, pytest.approx(0.5)]
+    completed = recorded_trials(learned(*RUNGS_ONLY, *GOOD))
+    assert intermediate_observations(completed, 27) == intermediate_observations(completed)
+
+
 def test_without_a_budget_pruned_values_are_left_out():
     plain = [(x, values[-1]) for x, *values in GOOD]
     study = line_study(*plain)

@@ -12,6 +12,7 @@ from hpo_lib.samplers.pruners import (
     RungPruner,
     bracket,
     default_rungs,
+    geometric_rungs,
     halving_goes_on,
     make_pruner,
     median_goes_on,
@@ -23,10 +24,25 @@ VALUES = st.dictionaries(st.integers(0, 50), st.sampled_from([0.1, 0.2, 0.3, 0.5
 
 @given(st.integers(1, 2000), FACTORS)
 def test_rungs_are_powers_below_the_budget(budget, factor):
-    rungs = default_rungs(budget, factor)
+    rungs = geometric_rungs(budget, factor)
+    assert default_rungs(budget, "hyperband", factor) == rungs
     assert rungs == tuple(factor**k for k in range(len(rungs)))
     assert all(rung < budget for rung in rungs)
     assert factor ** len(rungs) >= budget
+
+
+@pytest.mark.parametrize("rule", ["asha", "median"])
+def test_rungs_are_shares_of_the_budget(rule):
+    expected = {
+        52: (6, 13, 26),
+        27: (3, 7, 14),
+        9: (1, 2, 4),
+        4: (1, 2),
+        3: (1, 2),
+        2: (1,),
+        1: (),
+    }
+    assert {budget: default_rungs(budget, rule) for budget in expected} == expected
 
 
 @given(VALUES, FACTORS)
@@ -154,7 +170,7 @@ def test_wrong_settings_are_refused():
     with pytest.raises(ValueError, match=r"pruning must be one of asha, .* none, got 'best'"):
         make_pruner("best", (1,), 3, 0)
     with pytest.raises(ValueError, match="reduction_factor must be at least 2, got 1"):
-        default_rungs(9, 1)
+        geometric_rungs(9, 1)
     for factor in (0, 1, -3):
         with pytest.raises(ValueError, match=f"reduction_factor must be .* got {factor}"):
             make_pruner("hyperband", (1, 3), factor, 0)

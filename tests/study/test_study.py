@@ -332,13 +332,22 @@ def test_pruned_trials_count_as_budget_and_never_as_incumbent(pruning, tmp_path)
     assert set(pruned.status) == {"pruned"}
     assert pruned.reason.str.contains("of 9 epochs").all()
     epochs = [len(record_of(t).validation_error) for t in study.trials]
-    assert set(epochs) <= {1, 3, 9}
+    assert set(epochs) <= ({1, 3, 9} if pruning == "hyperband" else {1, 2, 4, 9})
     segments = [line.split()[2:] for line in (tmp_path / "log").read_text().splitlines()]
     assert sum(int(stop) - int(start) for start, stop in segments) == sum(epochs)
     assert list_studies().pruned[0] == states.count(TrialState.PRUNED)
     assert not list(tmp_path.rglob("*.json"))
     again = pruned_run("other name", tmp_path / "log", pruning=pruning)
     assert [t.state for t in again.trials] == states
+
+
+def test_a_study_keeps_the_rungs_that_it_was_begun_with(tmp_path, memory):
+    options = {"pruning": "asha", "storage": memory}
+    run("p", objective=Learner(str(tmp_path / "log"), epochs=9), rungs=[1, 3], **options)
+    study = pruned_run("p", tmp_path / "log", **options)
+    assert {len(record_of(trial).validation_error) for trial in study.trials} <= {1, 3, 9}
+    with pytest.raises(StudyChangedError, match="rungs"):
+        pruned_run("p", tmp_path / "log", rungs=[1, 2, 4], **options)
 
 
 def test_changed_pruning_is_refused(tmp_path, memory):
