@@ -235,7 +235,8 @@ def main() -> None:
     result: dict[str, Any] = {"mean": table.filter(like="mean at").round(4).T.to_dict()}
     print("ours minus a peer, with 95 % intervals")
     for budget in (20, 50):
-        best = table.drop("ours")[f"mean at {budget}"].idxmin()
+        means = table.drop("ours")[f"mean at {budget}"]
+        best = None if means.empty else means.idxmin()
         for peer in sorted(peers, key=lambda side: side != best):
             frames = (frame, everything) if peer in table.index else (everything,)
             found = [difference(one, peer, budget) for one in frames]
