@@ -8,9 +8,8 @@ from __future__ import annotations
 import math
 import time
 import uuid
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,7 +34,6 @@ from hpo_lib.study.checkpoints import (
     StudyFolder,
     checkpoints_beside,
     ensure_identity,
-    study_identity,
     temporary_checkpoints,
     tidy,
 )
@@ -218,34 +216,32 @@ def run_study(  # noqa: PLR0913 each is a choice of its own
         elif record.n_trials != n_trials:
             record.write(study, n_trials=n_trials)  # monitors show the new budget
 
-        if is_complete(study, n_trials):
-            _tidy_checkpoints(study, backend, checkpoint_quota)
-            return study
+        with _study_folder(study, backend) as folder:
+            if is_complete(study, n_trials):
+                # A driver that was killed at the very end has left the last checkpoints.
+                tidy(study, folder, checkpoint_quota)
+                return study
 
-        identity = ensure_identity(study)
-        n_finished = sum(trial.is_finished for trial in own_trials(study))
-        with (
-            _folder_for_checkpoints(backend, identity) as root,
-            Progress(n_trials, done=n_finished, enabled=progress) as shown,
-        ):
-            pool = make_workers(workers, time_limit=time_limit, memory_limit=memory_limit)
-            driven, driver_storage = _reopen_for_driver(study, backend, lease)
-            driver = Driver(
-                study=driven,
-                storage=driver_storage,
-                objective=evaluated,
-                space=space,
-                lease=lease,
-                folder=StudyFolder(root, study_name(study), identity),
-                n_trials=n_trials,
-                seed=seed,
-                rungs=tuple(rungs),
-                max_failures=max_failures,
-                checkpoint_quota=checkpoint_quota,
-                callback=_counted(shown, callbacks),
-                stop=rules,
-            )
-            driver.run(pool, keep_workers=pool is workers)
+            n_finished = sum(trial.is_finished for trial in own_trials(study))
+            with Progress(n_trials, done=n_finished, enabled=progress) as shown:
+                pool = make_workers(workers, time_limit=time_limit, memory_limit=memory_limit)
+                driven, driver_storage = _reopen_for_driver(study, backend, lease)
+                driver = Driver(
+                    study=driven,
+                    storage=driver_storage,
+                    objective=evaluated,
+                    space=space,
+                    lease=lease,
+                    folder=folder,
+                    n_trials=n_trials,
+                    seed=seed,
+                    rungs=tuple(rungs),
+                    max_failures=max_failures,
+                    checkpoint_quota=checkpoint_quota,
+                    callback=_counted(shown, callbacks),
+                    stop=rules,
+                )
+                driver.run(pool, keep_workers=pool is workers)
 
     return study
 
@@ -274,20 +270,19 @@ def _find_complete(name: str, storage: Storage | None, n_trials: int) -> optuna.
     return None if study is None or not is_complete(study, n_trials) else study
 
 
-def _folder_for_checkpoints(backend: BaseStorage, identity: str) -> AbstractContextManager[Path]:
-    """Return the folder beside the study's own file, else a temporary one."""
+@contextmanager
+def _study_folder(study: optuna.Study, backend: BaseStorage) -> Generator[StudyFolder]:
+    """Yield where the trials write: beside the study's own file, else in a temporary folder."""
+    identity = ensure_identity(study)
     file = storage_file(backend)
     if file is not None:
-        return nullcontext(checkpoints_beside(file))
-    return temporary_checkpoints(identity, is_lasting=not isinstance(backend, InMemoryStorage))
+        place = nullcontext(checkpoints_beside(file))
+    else:
+        is_lasting = not isinstance(backend, InMemoryStorage)
+        place = temporary_checkpoints(identity, is_lasting=is_lasting)
 
-
-def _tidy_checkpoints(study: optuna.Study, backend: BaseStorage, quota: int) -> None:
-    """Remove the last checkpoints of a study whose driver was killed at the very end."""
-    identity = study_identity(study)
-    if identity is not None:
-        with _folder_for_checkpoints(backend, identity) as root:
-            tidy(study, StudyFolder(root, study_name(study), identity), quota)
+    with place as root:
+        yield StudyFolder(root, study_name(study), identity)
 
 
 def _reopen_for_driver(
