@@ -2,10 +2,10 @@
 
 (a) the reference recipe: hyperopt's TPE, ten full trainings by the plain loop of `_plain.py`;
 (b) Optuna's TPE with Hyperband over the same plain loop; (c) ours: Bayesian search by expected
-improvement per second, stopped at one rung, with the engine of `hpo_lib`; replayed also (d): one
-epoch for random configurations, then full trainings of the best (arXiv:2307.15422). The target of
-a seed is the final validation error of (a) with that seed, and only trainings to the full budget
-count. No side begins at a default configuration.
+improvement per second, stopped at the default rungs, with the engine of `hpo_lib`; replayed also
+(d): one epoch for random configurations, then full trainings of the best (arXiv:2307.15422). The
+target of a seed is the final validation error of (a) with that seed, and only trainings to the
+full budget count. No side begins at a default configuration.
 
 Learning curves are replayed from a record of trainings, whose epochs cost what they cost in CPU
 time; an epoch of the plain loop costs more by the ratio that `--costs` measures. `--live` trains
@@ -60,8 +60,6 @@ N_SCREENED = 30
 """Configurations that side (d) trains for one epoch at a time."""
 SECONDS = 100.0
 """An epoch of published curves."""
-RUNG, KEPT = 1 / 8, 4
-"""Ours: where trials may be stopped, as a share of the budget; one in so many goes on."""
 
 PEERS = {
     "dehb": "DEHB",
@@ -241,9 +239,7 @@ def ours(
         storage=storage,
         seed=seed,
         workers=0,
-        rungs=() if pruning is None else (max(1, round(RUNG * objective.budget)),),
         pruning=pruning,
-        reduction_factor=KEPT,
         default_first=False,
         callback=lambda _, trial: (
             trial.state == optuna.trial.TrialState.COMPLETE and trial.values[0] <= target
