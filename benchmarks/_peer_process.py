@@ -24,7 +24,7 @@ from hpo_lib.space.search_space import SearchSpace
 from hpo_lib.space.values import Configuration
 
 REQUIREMENTS = {
-    "ax": "ax-platform",
+    "ax": "ax-platform jax jaxlib numpyro",
     "dehb": "dehb",
     "hebo": "HEBO GPy==1.13.2 numpy<2 scipy<1.13 matplotlib<3.10 pandas<2.3",
     "neps": "neural-pipeline-search",
