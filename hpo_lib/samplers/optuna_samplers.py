@@ -114,17 +114,18 @@ def choose_by_tpe(
 ) -> Point:
     """Return the choice of Optuna's TPE for what a sampler observed; it may have been tried.
 
-    Failed and pending points count as bad ones.
+    Pruned, failed and pending points count as bad ones.
 
     Args:
         encoder: encoder of the search space.
-        observations: full trainings, at least one.
+        observations: what was recorded, with one full training at least.
         rng: random numbers.
     """
-    known = [(one.point, one.value) for one in observations.full_trainings]
-    worst = max(value for _, value in known)
-    for point in (*observations.failed, *observations.pending):
-        known.append((point, worst))
+    full = {one.point: one.value for one in observations.full_trainings}
+    worst = max(full.values())
+    bad = [one.point for one in observations.observed if one.fidelity < one.task == 1]
+    bad += [*observations.failed, *observations.pending]
+    values = dict.fromkeys(bad, worst) | full
 
     # A study in memory, without the message about its creation.
     sampler = TPESampler(
@@ -139,7 +140,7 @@ def choose_by_tpe(
 
     # Inactive parameters have their defaults in a point.
     distributions = {axis.name: axis.distribution for axis in encoder.axes}
-    for point, value in known:
+    for point, value in values.items():
         numbers = zip(encoder.axes, point, strict=True)
         params = {axis.name: axis.from_number(number) for axis, number in numbers}
         trial = create_trial(

@@ -15,6 +15,8 @@ from hpo_lib.samplers.bayes import BayesSampler
 from hpo_lib.samplers.encoding import Encoder
 from hpo_lib.samplers.gp_sampler_base import INITIAL_POINT_GENERATORS
 from hpo_lib.samplers.observations import (
+    Observation,
+    Observations,
     collect_observations,
     intermediate_observations,
     rung_thresholds,
@@ -768,6 +770,19 @@ def test_tpe_chooses_among_good_points_and_knows_conditions():
     assert all(map(encoder.is_reachable, points))
     chosen = [TOY_SPACE.complete(encoder.decode(point)) for point in points]
     assert statistics.median(map(bowl, chosen)) < np.quantile(observations.values, 0.25)
+
+
+def test_tpe_keeps_away_from_pruned_points():
+    encoder = Encoder(LINE.distributions(), LINE)
+    completed = [Observation((x,), abs(x - 0.5)) for x in (0.1, 0.3, 0.7, 0.9, 0.45, 0.2)]
+    pruned = [Observation((0.5 + 0.01 * i,), 0.9, fidelity=0.5) for i in range(20)]
+    chosen: list[float] = []
+    for observed in (completed, completed + pruned):
+        observations = Observations(observed, [], set(), [], [], [])
+        rng = np.random.default_rng(0)
+        points = [choose_by_tpe(encoder, observations, rng) for _ in range(20)]
+        chosen.append(np.mean([0.5 < x < 0.7 for (x,) in points]))
+    assert chosen[1] < chosen[0] / 2
 
 
 @pytest.mark.parametrize("seed", range(4))
