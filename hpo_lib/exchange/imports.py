@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -306,8 +307,12 @@ def _read_configuration(
     values: dict[str, Any] = {}
     for name, column in columns.items():
         cell = row.cells.get(column)
-        if not _is_missing(cell):
-            values[name] = space[name].parse(cell) if isinstance(cell, str) else cell
+        if _is_missing(cell):
+            continue
+        if isinstance(cell, str):
+            with suppress(ValueError):  # a text that stands for no value is refused as it is
+                cell = space[name].parse(cell)
+        values[name] = cell
     try:
         return space.check(values)
     except SpaceError as error:

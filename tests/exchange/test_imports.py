@@ -99,6 +99,18 @@ adamw,0.001,,8,TRUE,80,finished
     assert report.source == "sweep.csv"
 
 
+def test_a_cell_that_is_no_yaml_leaves_out_its_row_alone(tmp_path):
+    path = tmp_path / "sweep.csv"
+    path.write_text(
+        "optimizer,learning_rate,momentum,n_filters,nesterov,error\n"
+        "adamw,[,,8,false,0.3\n"
+        "adamw,0.01,[,8,false,0.2\n"  # momentum is not active
+    )
+    report = import_trials(path, SPACE, name="torn", value="error", names=NAMES)
+    assert causes(report) == {"row 0": "outside the space"}
+    assert [trial.value for trial in open_study("torn").trials] == [0.2]
+
+
 def make_study(direction="minimize"):
     study = optuna.create_study(direction=direction, study_name="tuned")
 
