@@ -39,6 +39,10 @@ class Task:
         """0 is the best known, 1 the median of random configurations."""
         return (value - self.best) / (self.median - self.best)
 
+    def regrets(self, values: Sequence[float]) -> list[float]:
+        """Return the regret of the best value so far, after each trial."""
+        return [round(self.regret(value), 5) for value in np.minimum.accumulate(values)]
+
 
 def load_tasks(data_dir: Path | None, reference: Path, limit: int | None = None) -> list[Task]:
     """All tasks that can be had here.

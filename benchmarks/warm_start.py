@@ -61,12 +61,7 @@ def search(task: Task, sampler: BayesSampler, earlier: Trials) -> list[float]:
         trial = study.ask()
         values.append(task.function(task.space.suggest(trial)))
         study.tell(trial, values[-1])
-    return regrets(task, values)
-
-
-def regrets(task: Task, values: list[float]) -> list[float]:
-    """Return the regret of the best value so far."""
-    return [round(task.regret(value), 5) for value in np.minimum.accumulate(values)]
+    return task.regrets(values)
 
 
 def search_with_ax(task: Task, seed: int, earlier: Trials) -> list[float]:
@@ -85,7 +80,7 @@ def search_with_ax(task: Task, seed: int, earlier: Trials) -> list[float]:
         N_TRIALS,
         earlier=earlier,
     )
-    return regrets(task, values)
+    return task.regrets(values)
 
 
 def reverse(values: list[float], seed: int) -> list[float]:

@@ -168,7 +168,8 @@ def read_record(path: str | Path, space: SearchSpace | None = None) -> Record:
         raise ValueError(message)
 
     # Of trials that a change of their study's space has left outside, none is a training here.
-    rows = [row for row in _read_rows(path, space) if row.cells.get("state") != "outside"]
+    outside = TrialOutcome.OUTSIDE
+    rows = [row for row in _read_rows(path, space) if row.cells.get("state") != outside]
     configurations = [_read_configuration(row, space) for row in rows]
     errors = [_read_numbers(row, "validation_error") for row in rows]
 

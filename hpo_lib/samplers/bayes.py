@@ -239,8 +239,7 @@ class BayesSampler(GPSamplerBase):
             acquisition = weighted(acquisition, feasibility.log_probability)
         prior = self._usable_prior(encoder, observations)
         if prior is not None:
-            is_full = (observations.task_columns == 1).all(axis=1)
-            n_full = int(is_full.sum())
+            n_full = len(observations.full_trainings)
             weight = _PRIOR_WEIGHT / max(n_full, 1)
             acquisition = weighted(acquisition, prior.log_density, weight)
 
